@@ -1,0 +1,236 @@
+"""The tuner: proposes other values for the constants of the editable Python files.
+
+It needs no key and no network. All it knows it reads from the history, so a resumed session goes on
+as if nothing had happened. Its proposals come from an Optuna study of what was measured, by one of
+three samplers:
+
+    trend    a Bayesian regression about the incumbent, a few constants at a time (the default)
+    tpe      Optuna's TPE, a few constants at a time
+    random   all constants at once, anywhere: the classical baseline
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from autoresearch.agents._space import Divisibility, Key, Program, Space, take_apart
+from autoresearch.agents.constants import SourceError, Value, edit
+from autoresearch.errors import AgentError
+from autoresearch.records import Experiment, Failure, History, Proposal, Status, Turn
+
+if TYPE_CHECKING:
+    from autoresearch.agents._study import Measured, Study
+
+SAMPLERS = ("trend", "tpe", "random")
+
+GUESSES = 300  # at random, before counting what is left of the space
+COUNTABLE = 2_000  # a space of no more points than this can be exhausted
+KEEP_RUNS = 4  # fresh runs behind the metric of a keep
+DESCRIPTION_LENGTH = 80
+ORIGIN = re.compile(r"\bspace of (\w+)")
+HOW_TO = (
+    "the tuner found no constants in {paths}. It changes numbers, and lists of them, assigned once "
+    "at the top level of a Python file, such as `LR = 3e-4  # in [1e-5, 1e-2]`, and strings with "
+    "their alternatives, such as `ACTIVATION = 'relu'  # one of: relu, gelu`"
+)
+
+
+def create(argument: str | None, options: Mapping[str, object], seed: int) -> Tuner:
+    """`tuner`, `tuner:SAMPLER` or the option `sampler`."""
+    if unknown := sorted(set(options) - {"sampler"}):
+        raise AgentError(f"tuner: unknown option {unknown[0]!r}; accepted: sampler")
+    sampler = argument or options.get("sampler", SAMPLERS[0])
+    if sampler not in SAMPLERS:
+        raise AgentError(f"tuner: no sampler {sampler!r}; there are: {', '.join(SAMPLERS)}")
+    return Tuner(str(sampler), seed)
+
+
+class Tuner:
+    name = "tuner"
+    reads = False
+
+    def __init__(self, sampler: str, seed: int) -> None:
+        from autoresearch.agents._study import Study  # optuna takes half a second to import
+
+        self._seed = seed
+        self._near = sampler != "random"
+        self._space = Space()
+        self._study: Study = Study(sampler, self._space)
+        self._rules = Divisibility()
+        self._taken: set[Key] = set()
+        self._origin = ""  # the commit whose ranges the space has
+        self._main: str | None = None  # the file whose constants go by their own names
+        self._seen = 0  # order of the last experiment absorbed
+        self._state: tuple[int, ...] = ()  # of the history, at the last proposal
+        self._repeats = 0  # proposals made in this state
+
+    def propose(self, turn: Turn) -> Proposal | Failure | None:
+        files = {path: (turn.worktree / path).read_bytes() for path in turn.editable}
+        if not self._origin:
+            self._begin(turn.history)
+        incumbent = self._incumbent(files)
+        self._absorb(turn.history)
+        self._join(incumbent)
+        values = self._choose(turn.history, incumbent)
+        if values is None:
+            return None
+        self._taken.add(incumbent.key(values))
+        changes = {n: v for n, v in values.items() if v != incumbent.values[n]}
+        _write(turn.worktree, files, incumbent, changes)
+        return Proposal(describe(incumbent, changes), notes=f"space of {self._origin}")
+
+    # What happened so far
+
+    def _begin(self, history: History) -> None:
+        """Lay out the space: as the first tuner of this session did, which left the commit in its
+        notes, or else about the present incumbent."""
+        experiments = itertools.chain(history.finished(), history.in_flight())
+        noted = (ORIGIN.search(experiment.notes) for experiment in experiments)
+        origin = next((match[1] for match in noted if match), history.incumbent().commit)
+        files = history.editable_files(origin)
+        with_constants = {path for path in files if _take_apart({path: files[path]}).constants}
+        if not with_constants:
+            raise AgentError(HOW_TO.format(paths=", ".join(sorted(files)) or "the editable files"))
+        self._main = min(with_constants) if len(with_constants) == 1 else None
+        self._origin = origin
+        program = self._incumbent(files)
+        self._join(program)
+        self._rules.learn(program.integers(program.values), crashed=False)
+        self._taken.add(program.key(program.values))
+
+    def _incumbent(self, files: Mapping[str, bytes]) -> Program:
+        return _take_apart(files, self._main)
+
+    def _join(self, program: Program) -> None:
+        if self._space.add(program):
+            self._study.rebuild()
+
+    def _absorb(self, history: History) -> None:
+        for experiment in history.finished(after=self._seen):
+            self._seen = experiment.order or self._seen
+            if (program := self._program(history, experiment)) is not None:
+                self._learn(history, experiment, program)
+
+    def _program(self, history: History, experiment: Experiment) -> Program | None:
+        """None if its source does not parse: it teaches nothing about constants."""
+        try:
+            return take_apart(history.editable_files(experiment.commit), self._main)
+        except SourceError:
+            return None
+
+    def _learn(self, history: History, experiment: Experiment, program: Program) -> None:
+        if experiment.status is Status.KEEP:
+            self._join(program)
+        self._taken.add(program.key(program.values))
+        crashed = experiment.status is Status.CRASH
+        if not crashed and experiment.metric is None:
+            return
+        self._rules.learn(program.integers(program.values), crashed)
+        score = None if crashed else self._score(history, experiment.metric)
+        runs = KEEP_RUNS if experiment.status is Status.KEEP else 1
+        self._study.add(_measured(program, score, runs))
+
+    def _score(self, history: History, metric: float | None) -> float | None:
+        return None if metric is None else history.metric.gain(metric, 0.0)
+
+    # What next
+
+    def _choose(self, history: History, incumbent: Program) -> dict[str, Value] | None:
+        """The values to propose; None if there is nothing left to try."""
+        from autoresearch.agents._study import Situation
+
+        running = [self._program(history, e) for e in history.in_flight()]
+        programs = [program for program in running if program is not None]
+        busy = {program.key(program.values) for program in programs}
+        space, present = self._space, incumbent.values
+
+        def allowed(positions: Sequence[float]) -> bool:
+            values = space.values(positions, present)
+            key = incumbent.key(values)
+            return (
+                key not in self._taken
+                and key not in busy
+                and self._rules.respected(incumbent.integers(values))
+            )
+
+        seed = self._next_seed(history)
+        situation = Situation(
+            incumbent=_measured(incumbent, self._score(history, history.incumbent_score())),
+            noise_sd=history.noise_sd,
+            running=[_measured(program) for program in programs],
+            allowed=allowed,
+            seed=seed,
+        )
+        positions: Sequence[float] | None = self._study.ask(situation)
+        if positions is None or not allowed(positions):
+            others = self._others(space.positions(present), random.Random(str(seed)))
+            positions = next((other for other in others if allowed(other)), None)
+        return None if positions is None else space.values(positions, present)
+
+    def _next_seed(self, history: History) -> list[int]:
+        """A function of the history, so that a restarted tuner makes the same proposals."""
+        state = (self._seen, *(experiment.number for experiment in history.in_flight()))
+        self._repeats = self._repeats + 1 if state == self._state else 0
+        self._state = state
+        return [self._seed, self._repeats, *state]
+
+    def _others(self, present: list[float], rng: random.Random) -> Iterator[list[float]]:
+        """Random points, for the local samplers near the incumbent at first; then every point of
+        a space small enough."""
+        levels = [self._space.levels(c) for c in self._space.constants.values()]
+        for guess in range(GUESSES):
+            positions = list(present)
+            count = min(1 + guess // 50, len(positions)) if self._near else len(positions)
+            for index in rng.sample(range(len(positions)), count):
+                choices = levels[index]
+                positions[index] = rng.random() if choices is None else rng.choice(choices)
+            yield positions
+        counts = [len(choices) if choices is not None else math.inf for choices in levels]
+        if math.prod(counts) <= COUNTABLE:
+            yield from map(list, itertools.product(*(choices or () for choices in levels)))
+
+
+def _measured(program: Program, score: float | None = None, runs: int = 1) -> Measured:
+    from autoresearch.agents._study import Measured
+
+    return Measured(program.values, program.digest, score, runs)
+
+
+def _take_apart(files: Mapping[str, bytes], main: str | None = None) -> Program:
+    try:
+        return take_apart(files, main)
+    except SourceError as error:
+        raise AgentError(f"the tuner cannot read the constants: {error}") from error
+
+
+def _write(
+    worktree: Path, files: Mapping[str, bytes], program: Program, changes: Mapping[str, Value]
+) -> None:
+    for path in {program.paths[name] for name in changes}:
+        inside = {
+            program.constants[name].name: value
+            for name, value in changes.items()
+            if program.paths[name] == path
+        }
+        (worktree / path).write_bytes(edit(files[path], inside))
+
+
+def describe(program: Program, changes: Mapping[str, Value]) -> str:
+    """`LR 0.02 -> 0.035, DEPTH 2 -> 3`, at most 80 characters if two changes are."""
+    parts = [
+        f"{name} {program.constants[name].shown(program.constants[name].value)}"
+        f" -> {program.constants[name].shown(value)}"
+        for name, value in changes.items()
+    ]
+    for shown in range(len(parts), 0, -1):
+        more = f" and {len(parts) - shown} more" if shown < len(parts) else ""
+        text = ", ".join(parts[:shown]) + more
+        if len(text) <= DESCRIPTION_LENGTH:
+            return text
+    return text

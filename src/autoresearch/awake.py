@@ -1,0 +1,43 @@
+"""Keeps the machine from going to sleep while a session works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def awake() -> Iterator[None]:
+    """Ask systemd or macOS not to sleep until the block ends, or this process dies. Where neither
+    is there, or says no, nothing happens: a server does not go to sleep anyway."""
+    helper: subprocess.Popen[bytes] | None = None
+    if shutil.which("caffeinate"):
+        helper = _start(["caffeinate", "-i", "-w", str(os.getpid())])
+    elif shutil.which("systemd-inhibit"):
+        # `cat` ends when our end of its pipe is closed, also by our death.
+        why = ["--what=sleep:idle", "--who=autoresearch", "--why=research is under way"]
+        helper = _start(["systemd-inhibit", *why, "--mode=block", "cat"])
+    try:
+        yield
+    finally:
+        if helper is not None:
+            assert helper.stdin
+            helper.stdin.close()
+            helper.terminate()
+            helper.wait()
+
+
+def _start(command: list[str]) -> subprocess.Popen[bytes] | None:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return None

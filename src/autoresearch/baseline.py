@@ -1,0 +1,177 @@
+"""Measuring without choosing: the unchanged program at the start, and the result at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from functools import partial
+from statistics import fmean
+
+from autoresearch.errors import BaselineError
+from autoresearch.measure import tail
+from autoresearch.records import Proposal, Role, Run, Status, Verdict
+from autoresearch.session import Session, Stopped
+from autoresearch.workspace import remove_tree
+
+SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
+ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
+LOG_LINES = 15  # of a failed run's log, shown with the error
+
+
+def establish(session: Session) -> None:
+    """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
+    allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
+    ledger, row, task = session.ledger, session.row, session.task
+    if not ledger.has_experiments(row):
+        ledger.begin(
+            row,
+            base=0,
+            commit=row.base_commit,
+            tree=session.workspace.tree_id(row.base_commit),
+            agent="",
+            proposal=Proposal("baseline"),
+            now=time.time(),
+        )
+    baseline = ledger.experiment(row, 0)
+    if baseline.status is None:
+        session.workspace.keep_reachable(row.tag, 0, row.base_commit)
+        _set_up(session)
+        if any(run.finished and run.reason for run in ledger.runs(row, 0)):
+            # It failed in an earlier start, and may have been mended since: all runs anew.
+            baseline = ledger.move_base(
+                row,
+                0,
+                base=0,
+                commit=row.base_commit,
+                tree=session.workspace.tree_id(row.base_commit),
+            )
+        runs = make_runs(session, baseline.attempt)
+        values = [run.metric for run in runs if run.metric is not None]
+        _learn_noise(session, values)
+        _learn_allowance(session, runs)
+        peak = max(run.peak_memory_bytes or 0 for run in runs)
+        verdict = Verdict(Status.KEEP, None, fmean(values), f"{len(values)} runs")
+        ledger.finish(row, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
+    allowance_s = task.run.allowance_s or session.row.allowance_s
+    if task.run.budget_s is not None and allowance_s is not None:
+        session.laboratory.limit_s = task.run.budget_s + allowance_s
+
+
+def make_runs(session: Session, attempt: int) -> list[Run]:
+    """The baseline's runs: one first, so that what is broken shows at once."""
+    wanted = 2 if session.task.judge.deterministic else session.task.judge.baseline_runs
+
+    def make(index: int) -> None:
+        commit = session.row.base_commit
+        run = session.make(0, attempt, Role.BASELINE, index, commit)
+        if run.metric is None or run.reason is not None:
+            raise BaselineError(_failure(session, run))
+        shown = f"{session.row.metric.name} {run.metric:.6g}, {run.wall_s:.1f} s"
+        session.say(f"baseline {index + 1} of {wanted}: {shown}")
+
+    def made() -> list[Run]:
+        return session.ledger.runs_of(session.row, session.row.base_commit, (Role.BASELINE,))
+
+    session.in_slots([partial(make, 0)])
+    if session.stopping is None:
+        session.in_slots([partial(make, i) for i in range(1, min(wanted, SAME_RUNS))])
+    if session.stopping is None and len({run.metric for run in made()}) > 1:
+        session.in_slots([partial(make, i) for i in range(SAME_RUNS, wanted)])
+    if session.stopping is not None:
+        raise Stopped
+    return made()
+
+
+def _failure(session: Session, run: Run) -> str:
+    """What to tell about a failed run of the unchanged program."""
+    log = session.home.runs / run.name / "log"
+    lines = tail(log).splitlines()[-LOG_LINES:]
+    shown = "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"
+    hint = ""
+    metric = session.row.metric.name
+    if run.reason == "no metric":
+        hint = f"\nThe program has to print `{metric}: NUMBER` or `METRIC {metric}=NUMBER`."
+    elif run.reason == "command not found":
+        hint = f"\nThe command is `{session.task.run.command}`."
+    elif run.reason == "timeout":
+        hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
+    return (
+        f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
+        f"The end of its log {log}:\n{shown}{hint}"
+    )
+
+
+def _learn_noise(session: Session, values: list[float]) -> None:
+    """Is there any? If not, comparisons are exact, and that is said loudly."""
+    declared = session.task.judge.deterministic
+    same = len(set(values)) == 1
+    if declared and not same:
+        raise BaselineError(
+            f"the task is declared deterministic, but two runs of the unchanged program gave "
+            f"{values[0]:.9g} and {values[1]:.9g}: remove `[judge] deterministic`, or mend it"
+        )
+    if declared is None and same:
+        session.warn(
+            f"every seed gave {session.row.metric.name} {values[0]:.9g}: either the program "
+            "ignores AUTORESEARCH_SEED (`autoresearch check` shows the one-line patch), or the "
+            "task is deterministic (say so: `[judge] deterministic = true`). It is taken as "
+            "deterministic: one run, compared exactly"
+        )
+    session.learn(deterministic=bool(declared) or (declared is None and same))
+
+
+def _learn_allowance(session: Session, runs: list[Run]) -> None:
+    budget_s = session.task.run.budget_s
+    if budget_s is None:
+        return
+    clock = session.task.run.budget_clock
+    used = max((run.cpu_s if clock == "cpu" else run.wall_s) or 0.0 for run in runs)
+    beyond = max(0.0, used - budget_s)
+    if beyond > 2 * budget_s:
+        session.warn(
+            f"the unchanged program used {used:.1f} s ({clock}) with a budget of {budget_s:g} s: "
+            "does it keep to AUTORESEARCH_BUDGET? Everything beyond is taken for start-up and "
+            "evaluation"
+        )
+    session.learn(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
+
+
+def _set_up(session: Session) -> None:
+    """The task's `setup` command, once a session, in a tree of its own that stays."""
+    command = session.task.run.setup
+    done = session.home.folder / "setup.done"
+    if command is None or done.exists():
+        return
+    session.say(f"setup: {command}")
+    folder = session.home.folder / "setup"
+    log = session.home.folder / "setup.log"
+    laboratory = session.laboratory
+    laboratory.fresh_tree(session.row.base_commit, folder)
+    spec = laboratory.spec(command, folder, log, done.with_suffix(".json"), 0, limited=False)
+    outcome = session.runner.run(spec)
+    if outcome.stopped or outcome.exit_code != 0:
+        how = outcome.stopped or f"exit code {outcome.exit_code}"
+        lines = "\n".join(f"    {line}" for line in tail(log).splitlines()[-LOG_LINES:])
+        remove_tree(folder)
+        raise BaselineError(f"[run] setup failed: {how}\nThe end of its log {log}:\n{lines}")
+    done.touch()
+
+
+def verify(session: Session) -> None:
+    """At the end: the first and the best commit again, interleaved, on fresh seeds. These numbers
+    chose nothing, so they may be believed."""
+    best = session.ledger.incumbent(session.row)
+    if best.number == 0 or session.row.deterministic:
+        return
+    count = session.task.judge.baseline_runs
+    session.say(f"measuring the result again: {count} fresh runs of the baseline and of the best")
+    jobs = [
+        partial(session.make, best.number, best.attempt, role, index, commit)
+        for index in range(count)
+        for role, commit in (
+            (Role.VERIFY, best.commit),
+            (Role.VERIFY_BASELINE, session.row.base_commit),
+        )
+    ]
+    random.Random(session.row.secret).shuffle(jobs)
+    session.in_slots(jobs)

@@ -1,0 +1,141 @@
+"""`autoresearch check`: does the unchanged program work, how noisy is it, what will a night cost."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch import baseline, judge, layouts, runners
+from autoresearch.home import OURS, Home
+from autoresearch.ledger import Ledger
+from autoresearch.records import Proposal, Turn
+from autoresearch.session import Session
+from autoresearch.start import fingerprint
+from autoresearch.task import Task, override
+from autoresearch.workspace import Workspace, remove_tree
+
+RUNS_PER_EXPERIMENT = 1.4  # of a session at the default level, confirmations included (peers.md's table; benchmarks/truth.py measures it again)
+TAG = "check"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What `check` found. Times in seconds, `sd` in metric units."""
+
+    metric: str
+    values: tuple[float, ...]
+    mean: float
+    sd: float
+    wall_s: float  # of one run, on average
+    cpu_s: float | None
+    peak_memory_bytes: int | None
+    python: str | None  # what `python` is for a run
+    deterministic: bool
+    seconds_per_experiment: float
+    experiments: int | None  # that the limits allow
+    duration_s: float | None
+    ends_at: str | None
+    enforced: tuple[str, ...]
+    not_enforced: tuple[str, ...]
+    seed_patch: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class _Nobody:
+    """The agent of a session that only checks."""
+
+    name = "nobody"
+    reads = False
+
+    def propose(self, turn: Turn) -> Proposal | None:
+        return None
+
+
+def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
+    """Run the unchanged program `runs` times. Records nothing; raises like a session's start."""
+    workspace = Workspace(task.root, task.editable, task.may_edit)
+    editable = workspace.check_editable()
+    workspace.exclude(*OURS)
+    task = override(task, **{"judge.baseline_runs": runs, "judge.deterministic": False})
+    home = Home(task.root, TAG)
+    remove_tree(home.folder)
+    home.folder.mkdir(parents=True)
+    runner = runners.load(task.runner)
+    ledger = Ledger(home.folder / "ledger.sqlite")
+    try:
+        row = ledger.create_session(
+            TAG,
+            base_commit=workspace.head(),
+            metric=task.metric,
+            level=task.judge.level,
+            budget_s=task.run.budget_s,
+            budget_clock=task.run.budget_clock,
+            limits={},
+            fingerprint=fingerprint(task),
+            now=0.0,
+        )
+        session = Session(task, home, workspace, ledger, runner, _Nobody(), row, say)
+        made = baseline.make_runs(session, 0)
+    finally:
+        runner.close()
+        ledger.close()
+    remove_tree(home.folder)  # only now: an error names the log of the failed run
+    values = tuple(run.metric for run in made if run.metric is not None)
+    wall_s = statistics.fmean(run.wall_s or 0.0 for run in made)
+    same = len(set(values)) == 1
+    per_experiment = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
+    experiments, duration_s = _night(task, per_experiment)
+    ends = None
+    if duration_s is not None:
+        ends = (datetime.datetime.now() + datetime.timedelta(seconds=duration_s)).isoformat(
+            timespec="minutes"
+        )
+    patches = [layouts.seed_patch(Path(task.root, path)) for path in editable] if same else []
+    return Checked(
+        metric=task.metric.name,
+        values=values,
+        mean=statistics.fmean(values),
+        sd=judge.pooled_noise([values])[0],
+        wall_s=wall_s,
+        cpu_s=statistics.fmean(run.cpu_s or 0.0 for run in made),
+        peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in made) or None,
+        python=shutil.which("python"),
+        deterministic=same,
+        seconds_per_experiment=per_experiment,
+        experiments=experiments,
+        duration_s=duration_s,
+        ends_at=ends,
+        enforced=ENFORCED,
+        not_enforced=NOT_ENFORCED,
+        seed_patch=next((patch for patch in patches if patch), None),
+    )
+
+
+ENFORCED = (
+    "time and budget limits, measured over the whole tree of processes",
+    "memory limit (if set) and log size",
+    "the whole tree of processes dies with its run",
+    "runs and agents work in trees of their own, never in your checkout",
+)
+NOT_ENFORCED = (
+    "no sandbox yet: a run and an agent can read and write what you can, and use the network",
+)
+
+
+def _night(task: Task, per_experiment: float) -> tuple[int | None, float | None]:
+    """(experiments, seconds) until the first of the task's limits is reached."""
+    limits = task.limits
+    seconds = [limits.hours * 3600] if limits.hours else []
+    if limits.experiments:
+        seconds.append(limits.experiments * per_experiment)
+    if not seconds:
+        return None, None
+    duration_s = min(seconds)
+    return int(duration_s / per_experiment + 0.5), duration_s

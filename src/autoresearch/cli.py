@@ -1,0 +1,497 @@
+"""Arguments to objects, nothing else. Every command's work is in the module it calls."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from autoresearch import __version__, layouts
+from autoresearch.awake import awake
+from autoresearch.check import NOT_ENFORCED, Checked, check
+from autoresearch.errors import AutoresearchError, BusyError, NotOursError, TaskError
+from autoresearch.home import Home, ledger_path, owner
+from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.loop import Loop
+from autoresearch.measure import tail
+from autoresearch.report import live, page, plot, publish, summary, table, text
+from autoresearch.session import Session
+from autoresearch.start import opened
+from autoresearch.task import Task, load, override
+from autoresearch.workspace import Workspace
+
+TASKS = Path(__file__).parent / "tasks"
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        code = options.command(options)
+    except AutoresearchError as error:
+        if getattr(options, "json", False):
+            print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+        print(f"autoresearch: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # `autoresearch log | head`
+        sys.stdout = open(os.devnull, "w")
+        code = 0
+    sys.exit(code)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="autoresearch",
+        description="Research while you sleep: an agent has ideas and edits files; the harness "
+        "runs, measures, decides and records.",
+        epilog="Start with: autoresearch new tiny_gpt DIR, or in your own repository: "
+        "autoresearch init, check, run.",
+    )
+    top.add_argument("--version", action="version", version=f"autoresearch {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], text: str, *, task: bool = True
+    ) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, help=text, description=text)
+        one.set_defaults(command=command)
+        if task:
+            one.add_argument(
+                "task", nargs="?", default=".", metavar="TASK", help="its folder (here)"
+            )
+        one.add_argument("--json", action="store_true", help="print JSON for programs")
+        return one
+
+    one = add(
+        "new", new, "copy a ready task into a folder with a repository of its own", task=False
+    )
+    one.add_argument("name", metavar="NAME", help=f"one of: {', '.join(ready_tasks())}")
+    one.add_argument("folder", nargs="?", metavar="DIR", help="where to (./NAME)")
+
+    one = add("init", init, "write autoresearch.toml and program.md for the code in a folder")
+    one.add_argument("--editable", action="append", metavar="FILE", help="what may be edited")
+    one.add_argument("--command", dest="run_command", metavar="CMD", help="what a run executes")
+    one.add_argument("--metric", metavar="NAME", help="the number the program prints")
+    one.add_argument("--goal", choices=("minimize", "maximize"), help="which way is better")
+
+    one = add("check", check_task, "run the unchanged program a few times: noise, time, cost")
+    one.add_argument("--runs", type=int, default=4, metavar="N", help="how often (4)")
+    one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
+
+    one = add("run", run, "do research until a limit is reached; on an existing tag, go on")
+    one.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
+    one.add_argument("--agent", metavar="A", help="who proposes: NAME or NAME:ARGUMENT (tuner)")
+    one.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
+    one.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
+    one.add_argument("--until", metavar="HH:MM", help="time of day")
+    one.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
+    one.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
+    one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
+    one.add_argument("--level", choices=("fast", "default", "strict"), help="how sure a keep is")
+    one.add_argument("--detach", action="store_true", help="go on without this terminal")
+    one.add_argument("--plain", action="store_true", help="one line per event, no live view")
+
+    for name, command, what in (
+        ("attach", attach, "watch a session that runs; Ctrl-C stops watching only"),
+        ("stop", stop, "end a session as Ctrl-C does: finish the runs under way"),
+        ("status", status, "where a session stands"),
+        ("log", log, "its experiments, one line each"),
+        ("report", report, "write report.md, progress.png and results.tsv again"),
+    ):
+        one = add(name, command, what)
+        one.add_argument("--tag", help="which session (the latest)")
+        if name == "stop":
+            one.add_argument("--now", action="store_true", help="do not wait for runs under way")
+    one = add("show", show, "one experiment: its diff, runs, output, verdict and why", task=False)
+    one.add_argument("number", type=int, metavar="N", help="of the experiment; 0 is the baseline")
+    one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
+    one.add_argument("--tag", help="which session (the latest)")
+    return top
+
+
+# ---- making a task -----------------------------------------------------------------------------
+
+
+def ready_tasks() -> list[str]:
+    return sorted(path.parent.name for path in TASKS.glob("*/autoresearch.toml"))
+
+
+def new(options: argparse.Namespace) -> int:
+    if options.name not in ready_tasks():
+        raise TaskError(f"no ready task {options.name!r}; there are: {', '.join(ready_tasks())}")
+    folder = Path(options.folder or options.name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise NotOursError(f"{folder} exists and is not empty: choose another folder")
+    ignored = shutil.ignore_patterns("data", "__pycache__", ".autoresearch")
+    shutil.copytree(TASKS / options.name, folder, ignore=ignored, dirs_exist_ok=True)
+    git = ["git", "-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost"]
+    subject = f"Start from autoresearch's {options.name}"
+    for arguments in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "--all"],
+        ["-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", f"--message={subject}"],
+    ):
+        try:
+            subprocess.run([*git, *arguments], cwd=folder, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise TaskError(f"git {arguments[0]} failed in {folder}: {error}") from error
+    prepare = ["python prepare.py"] if (folder / "prepare.py").exists() else []
+    steps = [f"cd {folder}", *prepare, "autoresearch check", "autoresearch run"]
+    if options.json:
+        print(json.dumps({"folder": str(folder.resolve()), "next": steps}))
+    else:
+        print(f"{folder} is a repository of its own now. Next:\n")
+        print("\n".join(f"    {step}" for step in steps))
+    return 0
+
+
+def init(options: argparse.Namespace) -> int:
+    root = Path(options.task)
+    files = layouts.scaffold(
+        root,
+        editable=options.editable,
+        command=options.run_command,
+        metric=options.metric,
+        goal=options.goal,
+    )
+    for name in files:
+        if (root / name).exists():
+            raise NotOursError(f"{root / name} exists already, and is left as it is")
+    for name, content in files.items():
+        (root / name).write_text(content)
+    task = load(root)
+    named = [root / name for name in task.editable if (root / name).is_file()]
+    patches = [patch for patch in map(layouts.seed_patch, named) if patch]
+    if options.json:
+        print(json.dumps({"written": sorted(files), "seed_patches": patches}))
+        return 0
+    print(f"written: {', '.join(sorted(files))}. Look at them, then: autoresearch check")
+    for patch in patches:
+        print(
+            f"\nThe program sets a seed of its own. To measure the noise, let it take ours:\n\n{patch}"
+        )
+    return 0
+
+
+def check_task(options: argparse.Namespace) -> int:
+    task = override(load(Path(options.task)), **{"runner.slots": options.slots})
+    say = (lambda line: None) if options.json else print
+    found = check(task, options.runs, say)
+    print(json.dumps(found.to_json()) if options.json else checked_text(found))
+    return 0
+
+
+def checked_text(found: Checked) -> str:
+    """What `check` prints for people."""
+    memory = f", {found.peak_memory_bytes / 2**20:.0f} MB" if found.peak_memory_bytes else ""
+    lines = [
+        "",
+        f"it works   {found.metric} {found.mean:.6g} in {len(found.values)} runs, each "
+        f"{found.wall_s:.1f} s ({found.cpu_s:.1f} s CPU{memory})",
+        f"python     {found.python or 'not found on PATH'}",
+    ]
+    if found.deterministic:
+        lines.append(
+            "noise      none: every seed gave the same. Either the program ignores "
+            "AUTORESEARCH_SEED, or the task is deterministic ([judge] deterministic = true)"
+        )
+        if found.seed_patch:
+            lines.append(f"           this lets it take the seed:\n\n{found.seed_patch}")
+    else:
+        lines.append(
+            f"noise      sd {found.sd:.3g} ({100 * found.sd / abs(found.mean):.2g} %)"
+            if found.mean
+            else f"noise      sd {found.sd:.3g}"
+        )
+    night = f"cost       about {found.seconds_per_experiment:.3g} s an experiment"
+    if found.duration_s is not None:
+        night += (
+            f"; about {found.experiments} experiments in {found.duration_s / 3600:.2g} h, "
+            f"until {found.ends_at}"
+        )
+    else:
+        night += "; no limit is set: it would go on until you stop it (--experiments, --hours)"
+    lines.append(night)
+    lines += [f"enforced   {line}" for line in found.enforced]
+    lines += [f"NOT so     {line}" for line in found.not_enforced]
+    return "\n".join(lines)
+
+
+# ---- a session ---------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> int:
+    task = override(
+        load(Path(options.task)),
+        **{
+            "agent.name": options.agent,
+            "limits.experiments": options.experiments,
+            "limits.hours": options.hours,
+            "limits.until": options.until,
+            "limits.patience": options.patience,
+            "limits.target": options.target,
+            "runner.slots": options.slots,
+            "judge.level": options.level,
+        },
+    )
+    tag = options.tag or datetime.date.today().strftime("%b%d").lower()
+    if options.detach:
+        return detach(task, tag)
+    watched = sys.stdout.isatty() and not options.plain and not options.json
+    say = _line if not options.json else _json_line
+    with opened(task, tag, lambda line: speak(line)) as session, awake(), signals(session):
+        with _view(session) if watched else _nothing() as view:
+            speak = view.note if view else say
+            reason = Loop(session).run()
+        write_report(session.ledger, session.home, task)
+        found = read_summary(session.ledger, session.home, task)
+    if options.json:
+        print(json.dumps({"stopped": reason, **summary.to_json(found)}))
+    else:
+        print(f"\n{reason}.\n{_plain(page.headline(found))}\n")
+        print(f"Report: {session.home.report}   Picture: {session.home.picture}")
+        if session.stopping:
+            print(f"To go on: autoresearch run --tag {tag}")
+    return INTERRUPTED if session.stopping else 0
+
+
+def _line(line: str) -> None:
+    print(f"{datetime.datetime.now():%H:%M:%S} {line}", flush=True)
+
+
+def _json_line(line: str) -> None:
+    print(json.dumps({"at": time.time(), "event": line}), flush=True)
+
+
+def _plain(markdown: str) -> str:
+    return markdown.replace("**", "").replace("`", "")
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield None
+
+
+@contextmanager
+def _view(session: Session) -> Iterator[live.LiveView]:
+    """The live view of a session of this process, reading the ledger as anybody would."""
+    reader = Ledger(session.home.ledger, readonly=True)
+
+    def read() -> summary.Summary:
+        return summary.summarise(
+            reader,
+            session.row.tag,
+            time.time(),
+            task=session.task.root.name,
+            agent=session.agent.name,
+            elapsed_s=session.elapsed_s(),
+        )
+
+    try:
+        with live.LiveView(read) as view:
+            yield view
+    finally:
+        reader.close()
+
+
+@contextmanager
+def signals(session: Session) -> Iterator[None]:
+    """Ctrl-C once ends the session after the runs under way, twice ends them too."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if session.stopping is not None:
+            session.runner.interrupt()
+            return
+        session.stop("interrupted")
+        session.say("finishing the runs under way; Ctrl-C again stops them at once")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def detach(task: Task, tag: str) -> int:
+    """Start the same command in a session of its own, and see it get going."""
+    home = Home(task.root, tag)
+    if owner(home) is not None:
+        raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
+    home.folder.mkdir(parents=True, exist_ok=True)
+    arguments = [word for word in sys.argv[1:] if word != "--detach"]
+    if "--tag" not in " ".join(arguments):
+        arguments += ["--tag", tag]
+    with home.log.open("ab") as file:
+        started = file.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "autoresearch", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    while process.poll() is None and owner(home) != process.pid:
+        time.sleep(0.05)
+    if process.poll():
+        with home.log.open("rb") as file:
+            file.seek(started)
+            sys.stderr.write(file.read().decode(errors="replace"))
+        return process.returncode
+    print(f"session {tag} goes on without this terminal (pid {process.pid}, log {home.log})")
+    print(f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}")
+    return 0
+
+
+def attach(options: argparse.Namespace) -> int:
+    ledger, home, task = _existing(options)
+
+    def read() -> summary.Summary:
+        return read_summary(ledger, home, task)
+
+    try:
+        if sys.stdout.isatty() and not options.json:
+            with live.LiveView(read):
+                while owner(home) is not None:
+                    time.sleep(0.5)
+        else:
+            _follow(home)
+    except KeyboardInterrupt:
+        print(f"\nno longer watching; session {home.tag} goes on")
+        return 0
+    print(text.status_text(read(), running=False), end="")
+    return 0
+
+
+def _follow(home: Home) -> None:
+    """Print what a detached session says, until it ends."""
+    position = 0
+    while True:
+        running = owner(home) is not None
+        if home.log.exists():
+            with home.log.open() as file:
+                file.seek(position)
+                sys.stdout.write(file.read())
+                sys.stdout.flush()
+                position = file.tell()
+        if not running:
+            return
+        time.sleep(0.5)
+
+
+def stop(options: argparse.Namespace) -> int:
+    ledger, home, _ = _existing(options)
+    ledger.close()
+    pid = owner(home)
+    if pid is None:
+        raise NotOursError(f"session {home.tag!r} is not running")
+    os.kill(pid, signal.SIGINT)
+    if options.now:
+        time.sleep(0.2)
+        os.kill(pid, signal.SIGINT)
+    while owner(home) is not None:
+        time.sleep(0.1)
+    print(json.dumps({"stopped": home.tag}) if options.json else f"session {home.tag} has ended")
+    return 0
+
+
+# ---- looking -----------------------------------------------------------------------------------
+
+
+def _existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
+    """The ledger and the session a command is about: `--tag`, or the latest."""
+    task = load(Path(options.task))
+    ledger = Ledger(ledger_path(task.root), readonly=True)
+    sessions = ledger.sessions()
+    tag = options.tag or (sessions[-1].tag if sessions else "")
+    row: SessionRow = ledger.session(tag)
+    return ledger, Home(task.root, row.tag), task
+
+
+def read_summary(ledger: Ledger, home: Home, task: Task) -> summary.Summary:
+    return summary.summarise(ledger, home.tag, time.time(), task=task.root.name)
+
+
+def status(options: argparse.Namespace) -> int:
+    ledger, home, task = _existing(options)
+    found = read_summary(ledger, home, task)
+    running = owner(home) is not None
+    if options.json:
+        print(json.dumps({"running": running, **summary.to_json(found)}))
+    else:
+        print(text.status_text(found, running), end="")
+    return 0
+
+
+def log(options: argparse.Namespace) -> int:
+    ledger, home, _ = _existing(options)
+    row = ledger.session(home.tag)
+    if options.json:
+        print(json.dumps([_experiment_json(one) for one in ledger.all_experiments(row)]))
+    else:
+        print(text.log_text(ledger.all_experiments(row), row.metric), end="")
+    return 0
+
+
+def _experiment_json(one: Any) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in one.__slots__}
+
+
+def show(options: argparse.Namespace) -> int:
+    ledger, home, task = _existing(options)
+    row = ledger.session(home.tag)
+    one = ledger.experiment(row, options.number)
+    runs = ledger.runs(row, one.number)
+    workspace = Workspace(task.root, task.editable, task.may_edit)
+    base = ledger.experiment(row, one.base)
+    diff = workspace.diff(base.commit, one.commit) if one.number else ""
+    end = tail(home.runs / runs[-1].name / "log", 4000) if runs else ""
+    if options.json:
+        made = [_experiment_json(run) | {"numbers": dict(run.numbers)} for run in runs]
+        print(json.dumps({**_experiment_json(one), "runs": made, "diff": diff, "output": end}))
+    else:
+        print(text.show_text(one, runs, diff, end, row.metric), end="")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    ledger, home, task = _existing(options)
+    ledger.close()
+    ledger = Ledger(home.ledger)
+    row = ledger.session(home.tag)
+    table.ResultsFile(home.results, ledger, row).prepare()
+    write_report(ledger, home, task)
+    found = read_summary(ledger, home, task)
+    if options.json:
+        print(json.dumps(summary.to_json(found)))
+    else:
+        print(
+            f"{_plain(page.headline(found))}\n\nwritten: {home.report}, {home.picture}, {home.results}"
+        )
+    return 0
+
+
+def write_report(ledger: Ledger, home: Home, task: Task) -> None:
+    """report.md and progress.png, from the ledger."""
+    row = ledger.session(home.tag)
+    experiments = ledger.finished(row)
+    found = read_summary(ledger, home, task)
+    picture = plot.plot(experiments, row.metric, found.noise_sd)
+    publish.publish(ledger, home.picture, picture)
+    words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))
+    publish.publish(ledger, home.report, words.encode())

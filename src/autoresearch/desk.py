@@ -1,0 +1,132 @@
+"""The agent's desk: turns become experiments, one at a time, or come to nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from autoresearch import briefing
+from autoresearch.errors import Refused
+from autoresearch.records import Experiment, Failure, Proposal, Turn
+from autoresearch.session import Session
+from autoresearch.workspace import Files, Manifest, remove_tree
+
+BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
+SUBJECT_LENGTH = 72
+
+
+class Desk:
+    """Gives out experiments to the slots. A turn that yields nothing measurable is recorded, costs
+    no run and is no experiment."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._unfinished = session.ledger.in_flight(session.row)
+        self._failures = 0
+        self.closed = False  # the agent has nothing more to propose
+
+    def next_experiment(self) -> Experiment | None:
+        """One that was interrupted, else a new one; None when the session is to end."""
+        with self._lock:
+            while self._session.stopping is None and not self.closed:
+                if self._unfinished:
+                    return self._unfinished.pop(0)
+                if self._session.limit() is not None:
+                    return None
+                self._session.laboratory.check_disk()
+                answer = self._turn()
+                if isinstance(answer, Experiment):
+                    self._failures = 0
+                    return answer
+                if answer is None:
+                    self.closed = True
+                else:
+                    self._note(answer)
+            return None
+
+    def _turn(self) -> Experiment | Failure | None:
+        """One turn: a worktree for the agent, its edit, a commit, an experiment."""
+        session = self._session
+        incumbent = session.ledger.incumbent(session.row)
+        worktree = session.home.turns / "worktree"
+        remove_tree(worktree)
+        manifest = session.workspace.materialize(incumbent.commit, worktree)
+        self._hide(manifest)
+        try:
+            answer = session.agent.propose(self._invitation(manifest))
+            if not isinstance(answer, Proposal):
+                return answer
+            changes = session.workspace.collect(worktree, manifest)
+            return self._open(incumbent, changes, answer)
+        except Refused as refused:
+            return Failure(refused.reason, str(refused), retry_after_s=0)
+        finally:
+            remove_tree(worktree)
+
+    def _hide(self, manifest: Manifest) -> None:
+        """Take the hidden files out of the worktree."""
+        session = self._session
+        for name in session.task.score.hidden if session.task.score else ():
+            hidden = str(session.workspace.prefix / name.rstrip("/"))
+            remove_tree(session.home.turns / "worktree" / hidden)
+            for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
+                del manifest[path]
+
+    def _invitation(self, manifest: Manifest) -> Turn:
+        session = self._session
+        worktree = session.home.turns / "worktree"
+        text = ""
+        if session.agent.reads:
+            session.workspace.make_repository(worktree)
+            text = briefing.text(session.task, session.ledger, session.row)
+        return Turn(
+            worktree=worktree,
+            editable=tuple(path for path in manifest if session.workspace.is_editable(path)),
+            history=session.history,
+            briefing=text,
+            timeout_s=session.task.agent.timeout_s,
+        )
+
+    def _open(self, incumbent: Experiment, changes: Files, proposal: Proposal) -> Experiment:
+        """The harness commits, by plumbing, and enters the experiment in the ledger."""
+        session = self._session
+        subject = " ".join(proposal.description.split()) or "(no description)"
+        message = f"{subject[:SUBJECT_LENGTH]}\n\n"
+        if len(subject) > SUBJECT_LENGTH or proposal.hypothesis:
+            message += f"{subject}\n\n{proposal.hypothesis}".strip() + "\n\n"
+        message += f"Autoresearch-Session: {session.row.tag}\n"
+        message += f"Autoresearch-Agent: {session.agent.name}\n"
+        commit = session.workspace.commit(incumbent.commit, changes, message)
+        tree = session.workspace.tree_id(commit)
+        if known := session.ledger.with_tree(session.row, tree):
+            raise Refused("duplicate", f"the same files as experiment {known.number}")
+        experiment = session.ledger.begin(
+            session.row,
+            base=incumbent.number,
+            commit=commit,
+            tree=tree,
+            agent=session.agent.name,
+            proposal=proposal,
+            lines=session.workspace.changed_lines(incumbent.commit, commit),
+            now=time.time(),
+        )
+        session.workspace.keep_reachable(session.row.tag, experiment.number, commit)
+        return experiment
+
+    def _note(self, failure: Failure) -> None:
+        """Record a fruitless turn, and wait before the next: not after an edit that was refused,
+        longer and longer while the agent itself fails."""
+        session = self._session
+        session.ledger.add_turn(session.row, session.agent.name, failure, time.time())
+        session.say(
+            f"turn of {session.agent.name} came to nothing: {failure.reason}: "
+            f"{failure.message[:200]}"
+        )
+        if failure.retry_after_s == 0:
+            return
+        self._failures += 1
+        pause_s = min(BACKOFF_S[0] * 2.0 ** (self._failures - 1), BACKOFF_S[1])
+        until = time.monotonic() + max(pause_s, failure.retry_after_s or 0.0)
+        while time.monotonic() < until and session.stopping is None:
+            time.sleep(0.2)

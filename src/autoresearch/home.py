@@ -1,0 +1,127 @@
+"""Where everything lies: all paths of a session in one place, and the lock on it.
+
+.autoresearch/                  beside the task file, kept out of git by .git/info/exclude
+  ledger.sqlite                 all sessions
+  <tag>/lock                    held while a process owns the session; its pid is in it
+  <tag>/session.log             what a detached session prints
+  <tag>/runs/<experiment>/<run> a run's log, outcome and artefacts
+  <tag>/trees/                  pristine trees of the runs under way
+  <tag>/turns/                  worktrees of the agent's turns under way
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.errors import BusyError, StorageError
+
+STATE = ".autoresearch"
+OURS = (f"{STATE}/", "results.tsv", "progress.png", "report.md")
+"""What we put into the task's folder, as patterns for git's exclude file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    root: Path  # the task's folder
+    tag: str
+
+    @property
+    def ledger(self) -> Path:
+        return ledger_path(self.root)
+
+    @property
+    def folder(self) -> Path:
+        return self.root / STATE / self.tag
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "session.log"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    @property
+    def trees(self) -> Path:
+        return self.folder / "trees"
+
+    @property
+    def turns(self) -> Path:
+        return self.folder / "turns"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.tsv"
+
+    @property
+    def picture(self) -> Path:
+        return self.root / "progress.png"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.md"
+
+
+def ledger_path(root: Path) -> Path:
+    return root / STATE / "ledger.sqlite"
+
+
+class Lock:
+    """One process owns a session at a time.
+
+    An advisory lock on an open file, which the kernel releases when the last process that holds
+    the file is gone: there is no stale lock. The wardens hold it too, so that a killed session is
+    free only when its runs are dead.
+    """
+
+    def __init__(self, home: Home, patience_s: float = 5.0) -> None:
+        """Raises `BusyError` when another process keeps it for `patience_s`."""
+        try:
+            home.folder.mkdir(parents=True, exist_ok=True)
+            self.fd = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StorageError(f"cannot write {home.folder}: {error.strerror}") from error
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    pid = os.pread(self.fd, 32, 0).decode().strip()
+                    os.close(self.fd)
+                    raise BusyError(
+                        f"session {home.tag!r} is owned by a running process (pid {pid}): "
+                        f"`autoresearch attach --tag {home.tag}` shows it, "
+                        f"`autoresearch stop --tag {home.tag}` ends it"
+                    ) from None
+                time.sleep(0.05)
+        os.ftruncate(self.fd, 0)
+        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        os.close(self.fd)
+
+
+def owner(home: Home) -> int | None:
+    """The pid of the process that owns the session now, None when nobody does."""
+    try:
+        fd = os.open(home.lock, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        text = os.pread(fd, 32, 0).decode().strip()
+        return int(text) if text.isdigit() else None
+    finally:
+        os.close(fd)

@@ -1,0 +1,207 @@
+"""The judge: screen, then separate. Pure functions of numbers; it knows no git, process or file.
+
+One lucky run mints a false improvement, so a change has to win twice. The *screen* spends one to
+three runs to drop what is not promising; it carries no guarantee and needs none. The *separation*
+then makes k fresh runs of the change and k fresh runs of the incumbent in random order, and keeps
+the change if and only if every one of its runs beats every one of the incumbent's.
+
+If a change does nothing, the 2k runs are exchangeable: any k of them are equally likely to be the
+best k, so P(keep) = 1 / C(2k, k), whatever the shape of the noise and whatever the agent has
+learned. The expected number of false keeps of a session is at most confirmations / C(2k, k).
+
+A run is asked for through a `draw` function, which may raise to abandon the whole judgement (the
+run crashed, a guard failed, the session stops): the same code judges processes and simulations.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import fmean
+
+from autoresearch.records import Metric
+
+SCREEN_RUNS = 3
+DROP_BELOW = (0.8, 0.5, 0.5)  # sd better than the incumbent, after one, two, three runs
+PASS_LEVEL = 0.2 / 3  # one-sided level of the t test that ends the screen early
+SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselected runs
+FRESH_RUNS = 4  # a new incumbent is measured again so often
+TOPUP_EVERY = 10  # experiments after which the incumbent is measured once more
+
+Draw = Callable[[int], float]
+"""Make the i-th run of a series and return its metric; may raise to abandon the judgement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How sure a keep has to be."""
+
+    name: str
+    k: int  # runs of each side in a separation
+    cached: bool = False  # hold the change against the incumbent's earlier runs: approximate
+
+    @property
+    def false_keep(self) -> float:
+        """P(keep) of a change that does nothing, once it is past the screen."""
+        return 1 / math.comb(2 * self.k, self.k)
+
+
+LEVELS = {
+    level.name: level
+    for level in (Level("fast", 3, cached=True), Level("default", 3), Level("strict", 4))
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a change has to beat: the incumbent's unselected runs and the noise of one run."""
+
+    metric: Metric
+    scores: tuple[float, ...]  # the latest unselected runs of the incumbent, at most SCORE_RUNS
+    sd: float  # of one run, in metric units
+    df: int  # degrees of freedom behind `sd`
+
+    @property
+    def score(self) -> float:
+        return fmean(self.scores)
+
+    def gain_in_sd(self, values: Sequence[float]) -> float:
+        """How much better these runs are on average, in standard deviations of one run."""
+        gain = self.metric.gain(fmean(values), self.score)
+        if self.sd == 0:
+            return math.copysign(math.inf, gain) if gain else 0.0
+        return gain / self.sd
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a screen or a separation saw, and whether the change passed it."""
+
+    passed: bool
+    values: tuple[float, ...]  # the change's runs
+    controls: tuple[float, ...] = ()  # the incumbent's, in a separation
+
+
+def screen(reference: Reference, draw: Draw) -> Outcome:
+    """One to three runs of a change against the incumbent's score.
+
+    Dropped when less than 0.8 sd better after one run, or 0.5 sd after two or three; passed as
+    soon as t = gain / (sd * sqrt(1/n + 1/m)) reaches the one-sided 0.2/3 level; else dropped.
+    """
+    values: list[float] = []
+    for look, threshold in enumerate(DROP_BELOW):
+        values.append(draw(look))
+        gain = reference.gain_in_sd(values)
+        if gain < threshold:
+            return Outcome(False, tuple(values))
+        t = gain / math.sqrt(1 / len(values) + 1 / len(reference.scores))
+        if t >= t_quantile(1 - PASS_LEVEL, reference.df):
+            return Outcome(True, tuple(values))
+    return Outcome(False, tuple(values))
+
+
+def separate(metric: Metric, k: int, rng: random.Random, candidate: Draw, control: Draw) -> Outcome:
+    """k fresh runs of each side in random order; stops at the first pair in the wrong order."""
+    sides = [candidate] * k + [control] * k
+    rng.shuffle(sides)
+    values: list[float] = []
+    controls: list[float] = []
+    for side in sides:
+        mine = values if side is candidate else controls
+        mine.append(side(len(mine)))
+        if values and controls:
+            worst, best = metric.worst(values), metric.best(controls)
+            if not metric.better(worst, best):
+                return Outcome(False, tuple(values), tuple(controls))
+    return Outcome(True, tuple(values), tuple(controls))
+
+
+def separate_cached(reference: Reference, level: Level, draw: Draw) -> Outcome:
+    """The `fast` level: k fresh runs of the change against the incumbent's latest scores, by a
+    t test at the same error. Approximate: it assumes normal noise and a machine that holds still."""
+    values = tuple(draw(index) for index in range(level.k))
+    t = reference.gain_in_sd(values) / math.sqrt(1 / level.k + 1 / len(reference.scores))
+    return Outcome(t >= t_quantile(1 - level.false_keep, reference.df), values)
+
+
+def reproduces(reference: Reference, draw: Draw) -> Outcome:
+    """For a deterministic task: one run, compared exactly, and a better one must come out the
+    same a second time."""
+    first = draw(0)
+    if not reference.metric.better(first, reference.score):
+        return Outcome(False, (first,))
+    second = draw(1)
+    return Outcome(first == second, (first, second))
+
+
+def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """(sd of one run, degrees of freedom) from runs grouped by commit: the spread within groups.
+
+    (0.0, 0) when no group has two runs.
+    """
+    df = sum(len(group) - 1 for group in groups if group)
+    if df == 0:
+        return 0.0, 0
+    total = 0.0
+    for group in groups:
+        if group:
+            centre = fmean(group)
+            total += sum((value - centre) ** 2 for value in group)
+    return math.sqrt(total / df), df
+
+
+def difference_interval(
+    metric: Metric, new: Sequence[float], old: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """(gain, low, high): Welch's interval for the gain of `new` over `old`, in metric units.
+
+    The degrees of freedom are rounded down, which widens it. Needs two runs on each side.
+    """
+    gain = metric.gain(fmean(new), fmean(old))
+    squares = [_variance(side) / len(side) for side in (new, old)]
+    total = sum(squares)
+    if total == 0:
+        return gain, gain, gain
+    df = total**2 / sum(s**2 / (len(side) - 1) for s, side in zip(squares, (new, old), strict=True))
+    half = t_quantile((1 + confidence) / 2, max(1, math.floor(df))) * math.sqrt(total)
+    return gain, gain - half, gain + half
+
+
+def _variance(values: Sequence[float]) -> float:
+    centre = fmean(values)
+    return sum((value - centre) ** 2 for value in values) / (len(values) - 1)
+
+
+@lru_cache(maxsize=256)
+def t_quantile(p: float, df: int) -> float:
+    """The p-quantile of Student's t, for 0.5 <= p < 1, by bisection on its distribution."""
+    low, high = 0.0, 1.0
+    while t_cdf(high, df) < p:
+        high *= 2
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_cdf(middle, df) < p else (low, middle)
+    return (low + high) / 2
+
+
+def t_cdf(t: float, df: int) -> float:
+    """P(T <= t) of Student's t for whole degrees of freedom and t >= 0, by the finite series of
+    Abramowitz and Stegun, 26.7.3 (odd) and 26.7.4 (even)."""
+    theta = math.atan(t / math.sqrt(df))
+    cos2 = math.cos(theta) ** 2
+    if df % 2:
+        term = total = math.cos(theta) if df > 1 else 0.0
+        for j in range(3, df - 1, 2):
+            term *= cos2 * (j - 1) / j
+            total += term
+        two_sided = 2 / math.pi * (theta + math.sin(theta) * total)
+    else:
+        term = total = 1.0
+        for j in range(2, df - 1, 2):
+            term *= cos2 * (j - 1) / j
+            total += term
+        two_sided = math.sin(theta) * total
+    return (1 + two_sided) / 2

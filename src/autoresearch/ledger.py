@@ -1,0 +1,744 @@
+"""The ledger: everything that happened, in one SQLite file. The only state; to resume is to read it.
+
+A transaction here is the commit point of the whole program. Branches, refs and `results.tsv`
+follow from it and can be made again from it. Rows are inserted before the work they describe
+begins and completed when it ended, so that a resumed session knows what was under way.
+
+One writer (the process that owns the session), any number of readers. Errors of SQLite become
+`LedgerError` or `StorageError` here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autoresearch.errors import LedgerError, StorageError
+from autoresearch.records import (
+    UNSELECTED,
+    Experiment,
+    Failure,
+    Goal,
+    Metric,
+    Proposal,
+    Role,
+    Run,
+    Status,
+    Verdict,
+)
+
+APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
+VERSION = 1
+SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
+
+SCHEMA = """
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    tag TEXT NOT NULL UNIQUE,
+    base_commit TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    goal TEXT NOT NULL,
+    level TEXT NOT NULL,
+    budget_s REAL,
+    budget_clock TEXT NOT NULL,
+    limits TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    secret INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    elapsed_s REAL NOT NULL DEFAULT 0,
+    deterministic INTEGER,
+    allowance_s REAL,
+    stopped TEXT,
+    warnings TEXT NOT NULL DEFAULT '[]'
+);
+CREATE TABLE experiment (
+    session INTEGER NOT NULL REFERENCES session(id),
+    number INTEGER NOT NULL,
+    base INTEGER NOT NULL,
+    commit_id TEXT NOT NULL,
+    tree_id TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    description TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    status TEXT,
+    reason TEXT,
+    metric REAL,
+    detail TEXT NOT NULL DEFAULT '',
+    finish_order INTEGER,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    peak_memory_bytes INTEGER,
+    removed_lines INTEGER NOT NULL DEFAULT 0,
+    added_lines INTEGER NOT NULL DEFAULT 0,
+    hypothesis TEXT NOT NULL DEFAULT '',
+    notes TEXT NOT NULL DEFAULT '',
+    tokens INTEGER,
+    usd REAL,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX experiment_order ON experiment(session, finish_order)
+    WHERE finish_order IS NOT NULL;
+CREATE INDEX experiment_open ON experiment(session) WHERE status IS NULL;
+CREATE INDEX experiment_keep ON experiment(session, finish_order) WHERE status = 'keep';
+CREATE INDEX experiment_tree ON experiment(session, tree_id);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES session(id),
+    experiment INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    idx INTEGER NOT NULL,
+    commit_id TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    slot INTEGER,
+    started_at REAL NOT NULL,
+    finished INTEGER NOT NULL DEFAULT 0,
+    metric REAL,
+    reason TEXT,
+    numbers TEXT NOT NULL DEFAULT '{}',
+    exit_code INTEGER,
+    wall_s REAL,
+    cpu_s REAL,
+    peak_memory_bytes INTEGER,
+    UNIQUE (session, experiment, attempt, role, idx),
+    UNIQUE (session, seed)
+);
+CREATE INDEX run_commit ON run(session, commit_id, role);
+CREATE INDEX run_open ON run(session) WHERE finished = 0;
+CREATE TABLE turn (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES session(id),
+    at REAL NOT NULL,
+    agent TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    message TEXT NOT NULL,
+    tokens INTEGER,
+    usd REAL
+);
+CREATE INDEX turn_session ON turn(session);
+CREATE TABLE published (
+    path TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (path, sha256)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session's own facts. `limits` are those of its latest start; `stopped` says why it ended
+    last, None while it runs (or after a kill)."""
+
+    id: int
+    tag: str
+    base_commit: str
+    metric: Metric
+    level: str
+    budget_s: float | None
+    budget_clock: str
+    limits: Mapping[str, Any]
+    fingerprint: Mapping[str, str]
+    secret: int
+    created_at: float
+    elapsed_s: float
+    deterministic: bool | None
+    allowance_s: float | None
+    stopped: str | None
+    warnings: tuple[str, ...]
+
+
+class Ledger:
+    """One connection, usable from several threads: a lock lets them in one at a time."""
+
+    def __init__(self, path: Path, *, readonly: bool = False) -> None:
+        """Open `path`, creating it unless `readonly`. Raises `LedgerError` for a file that is
+        damaged, is something else, or was written by a newer version; it is never overwritten."""
+        self.path = path
+        self._lock = threading.RLock()
+        if readonly and not path.exists():
+            raise LedgerError(f"no ledger at {path}: no session was started here yet")
+        mode = "ro" if readonly else "rwc"
+        with self._mapped():
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=10,
+            )
+            self._db.row_factory = sqlite3.Row
+            self._check_or_create(readonly)
+
+    def _check_or_create(self, readonly: bool) -> None:
+        application_id = self._db.execute("PRAGMA application_id").fetchone()[0]
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        if tables and application_id != APPLICATION_ID:
+            raise LedgerError(f"{self.path} is a database of another program")
+        if version > VERSION:
+            raise LedgerError(
+                f"{self.path} was written by a newer autoresearch (ledger version {version}, "
+                f"this program reads up to {VERSION}): update autoresearch"
+            )
+        if readonly:
+            return
+        # FULL: a finished run survives even a power cut; one fsync per run is nothing beside it.
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        if tables == 0:
+            with self.transaction():
+                for statement in SCHEMA.split(";\n"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                self._db.execute(f"PRAGMA user_version = {VERSION}")
+        damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise LedgerError(_damaged(self.path, damage))
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            with self._lock:
+                yield
+        except sqlite3.OperationalError as error:
+            text = str(error)
+            if "full" in text or "readonly" in text or "disk I/O" in text:
+                raise StorageError(f"cannot write the ledger {self.path}: {text}") from error
+            if "locked" in text:
+                raise LedgerError(
+                    f"{self.path} is locked by another program for more than 10 s"
+                ) from error
+            raise LedgerError(f"cannot use the ledger {self.path}: {text}") from error
+        except sqlite3.DatabaseError as error:
+            raise LedgerError(_damaged(self.path, str(error))) from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside happens, or nothing does. May be nested: the outermost commits."""
+        with self._mapped():
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._mapped():
+            return self._db.execute(sql, values).fetchall()
+
+    def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        rows = self._all(sql, *values)
+        return rows[0] if rows else None
+
+    def _number(self, sql: str, *values: object) -> int:
+        """The first cell of the first row, NULL read as none of something: zero."""
+        return int(self._all(sql, *values)[0][0] or 0)
+
+    # ---- sessions ------------------------------------------------------------------------
+
+    def sessions(self) -> list[SessionRow]:
+        return [_session(row) for row in self._all("SELECT * FROM session ORDER BY id")]
+
+    def find_session(self, tag: str) -> SessionRow | None:
+        row = self._one("SELECT * FROM session WHERE tag = ?", tag)
+        return _session(row) if row else None
+
+    def session(self, tag: str) -> SessionRow:
+        found = self.find_session(tag)
+        if found is None:
+            known = ", ".join(s.tag for s in self.sessions()) or "none"
+            raise LedgerError(f"no session {tag!r} in {self.path}; sessions there: {known}")
+        return found
+
+    def create_session(
+        self,
+        tag: str,
+        *,
+        base_commit: str,
+        metric: Metric,
+        level: str,
+        budget_s: float | None,
+        budget_clock: str,
+        limits: Mapping[str, Any],
+        fingerprint: Mapping[str, str],
+        now: float,
+    ) -> SessionRow:
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO session (tag, base_commit, metric, goal, level, budget_s,"
+                " budget_clock, limits, fingerprint, secret, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (tag, base_commit, metric.name, metric.goal, level, budget_s, budget_clock)
+                + (json.dumps(limits), json.dumps(fingerprint), secrets.randbits(62), now),
+            )
+        return self.session(tag)
+
+    def update_session(self, session: SessionRow, **facts: object) -> SessionRow:
+        """Set any of level, limits, deterministic, allowance_s, stopped, warnings, fingerprint."""
+        values = {
+            key: json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
+            for key, value in facts.items()
+        }
+        assignments = ", ".join(f"{key} = ?" for key in values)
+        with self.transaction():
+            self._db.execute(
+                f"UPDATE session SET {assignments} WHERE id = ?", (*values.values(), session.id)
+            )
+        return self.session(session.tag)
+
+    def add_elapsed(self, session: SessionRow, seconds: float) -> None:
+        with self.transaction():
+            self._db.execute(
+                "UPDATE session SET elapsed_s = elapsed_s + ? WHERE id = ?", (seconds, session.id)
+            )
+
+    # ---- experiments ---------------------------------------------------------------------
+
+    def begin(
+        self,
+        session: SessionRow,
+        *,
+        base: int,
+        commit: str,
+        tree: str,
+        agent: str,
+        proposal: Proposal,
+        lines: tuple[int, int] = (0, 0),
+        now: float,
+    ) -> Experiment:
+        """Open the next experiment. `lines` are those added and removed against its base."""
+        with self.transaction():
+            number = self._number(
+                "SELECT coalesce(max(number) + 1, 0) FROM experiment WHERE session = ?", session.id
+            )
+            self._db.execute(
+                "INSERT INTO experiment (session, number, base, commit_id, tree_id, agent,"
+                " description, started_at, added_lines, removed_lines, hypothesis, notes, tokens,"
+                " usd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (session.id, number, base, commit, tree, agent, proposal.description, now)
+                + (*lines, proposal.hypothesis, proposal.notes, proposal.tokens, proposal.usd),
+            )
+        return self.experiment(session, number)
+
+    def move_base(
+        self, session: SessionRow, number: int, *, base: int, commit: str, tree: str
+    ) -> Experiment:
+        """The change was moved onto a new incumbent: its next attempt begins."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE experiment SET base = ?, commit_id = ?, tree_id = ?, attempt = attempt + 1"
+                " WHERE session = ? AND number = ?",
+                (base, commit, tree, session.id, number),
+            )
+        return self.experiment(session, number)
+
+    def finish(
+        self,
+        session: SessionRow,
+        number: int,
+        verdict: Verdict,
+        *,
+        peak_memory_bytes: int | None,
+        now: float,
+    ) -> Experiment:
+        """Record the verdict and give the experiment its place in the order of finishing."""
+        with self.transaction():
+            order = self._number(
+                "SELECT coalesce(max(finish_order) + 1, 0) FROM experiment WHERE session = ?",
+                session.id,
+            )
+            self._db.execute(
+                "UPDATE experiment SET status = ?, reason = ?, metric = ?, detail = ?,"
+                " finish_order = ?, ended_at = ?, peak_memory_bytes = ?"
+                " WHERE session = ? AND number = ? AND status IS NULL",
+                (verdict.status, verdict.reason, verdict.metric, verdict.detail, order, now)
+                + (peak_memory_bytes, session.id, number),
+            )
+        return self.experiment(session, number)
+
+    def experiment(self, session: SessionRow, number: int) -> Experiment:
+        row = self._one(
+            "SELECT * FROM experiment WHERE session = ? AND number = ?", session.id, number
+        )
+        if row is None:
+            raise LedgerError(f"session {session.tag!r} has no experiment {number}")
+        return _experiment(row)
+
+    def finished(
+        self, session: SessionRow, after: int = -1, last: int | None = None
+    ) -> list[Experiment]:
+        """Finished experiments with order > `after`, in that order; only the `last` ones if said."""
+        rows = self._all(
+            "SELECT * FROM experiment WHERE session = ? AND finish_order > ?"
+            " ORDER BY finish_order DESC LIMIT ?",
+            session.id,
+            after,
+            -1 if last is None else last,
+        )
+        return [_experiment(row) for row in reversed(rows)]
+
+    def in_flight(self, session: SessionRow) -> list[Experiment]:
+        rows = self._all(
+            "SELECT * FROM experiment WHERE session = ? AND status IS NULL ORDER BY number",
+            session.id,
+        )
+        return [_experiment(row) for row in rows]
+
+    def keeps(self, session: SessionRow) -> list[Experiment]:
+        """The baseline and every keep, in the order in which they became the incumbent."""
+        rows = self._all(
+            "SELECT * FROM experiment WHERE session = ? AND status = 'keep' ORDER BY finish_order",
+            session.id,
+        )
+        return [_experiment(row) for row in rows]
+
+    def incumbent(self, session: SessionRow) -> Experiment:
+        row = self._one(
+            "SELECT * FROM experiment WHERE session = ? AND status = 'keep'"
+            " ORDER BY finish_order DESC LIMIT 1",
+            session.id,
+        )
+        if row is None:
+            raise LedgerError(f"session {session.tag!r} has no baseline yet")
+        return _experiment(row)
+
+    def with_tree(self, session: SessionRow, tree: str) -> Experiment | None:
+        """An experiment that measured, or is measuring, exactly these files."""
+        row = self._one(
+            "SELECT * FROM experiment WHERE session = ? AND tree_id = ? LIMIT 1", session.id, tree
+        )
+        return _experiment(row) if row else None
+
+    def counts(self, session: SessionRow) -> dict[str, int]:
+        """How many finished experiments of each status; the baseline is none of them."""
+        rows = self._all(
+            "SELECT status, count(*) FROM experiment"
+            " WHERE session = ? AND finish_order > 0 GROUP BY status",
+            session.id,
+        )
+        return {str(status): 0 for status in Status} | {row[0]: row[1] for row in rows}
+
+    def started(self, session: SessionRow) -> int:
+        """Experiments begun, the baseline excluded."""
+        return self._number("SELECT max(number) FROM experiment WHERE session = ?", session.id)
+
+    def all_experiments(self, session: SessionRow) -> list[Experiment]:
+        rows = self._all("SELECT * FROM experiment WHERE session = ? ORDER BY number", session.id)
+        return [_experiment(row) for row in rows]
+
+    def has_experiments(self, session: SessionRow) -> bool:
+        sql = "SELECT 1 FROM experiment WHERE session = ? LIMIT 1"
+        return self._one(sql, session.id) is not None
+
+    def has_baseline(self, session: SessionRow) -> bool:
+        sql = "SELECT 1 FROM experiment WHERE session = ? AND number = 0 AND status = 'keep'"
+        return self._one(sql, session.id) is not None
+
+    def last_order(self, session: SessionRow) -> int:
+        """How many experiments are finished, the baseline excluded."""
+        return self._number(
+            "SELECT max(finish_order) FROM experiment WHERE session = ?", session.id
+        )
+
+    def since_keep(self, session: SessionRow) -> int:
+        """Experiments finished since the incumbent became it."""
+        return self._number(
+            "SELECT (SELECT max(finish_order) FROM experiment WHERE session = ?1) -"
+            " (SELECT max(finish_order) FROM experiment WHERE session = ?1 AND status = 'keep')",
+            session.id,
+        )
+
+    # ---- runs ----------------------------------------------------------------------------
+
+    def open_run(
+        self,
+        session: SessionRow,
+        *,
+        experiment: int,
+        attempt: int,
+        role: Role,
+        index: int,
+        commit: str,
+        now: float,
+    ) -> Run:
+        """The run of that name: the one already there, finished or not, or a new one on a seed
+        that nobody has used."""
+        with self.transaction():
+            row = self._one(
+                "SELECT * FROM run WHERE session = ? AND experiment = ? AND attempt = ?"
+                " AND role = ? AND idx = ?",
+                session.id,
+                experiment,
+                attempt,
+                role,
+                index,
+            )
+            if row is not None:
+                return _run(row)
+            cursor = self._db.execute(
+                "INSERT INTO run (session, experiment, attempt, role, idx, commit_id, seed,"
+                " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (session.id, experiment, attempt, role, index, commit)
+                + (self._fresh_seed(session), now),
+            )
+            return _run(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
+
+    def _fresh_seed(self, session: SessionRow) -> int:
+        # From the system's random source, not from a counter: an agent must not guess the next.
+        while True:
+            seed = secrets.randbelow(SEED_LIMIT)
+            if not self._one("SELECT 1 FROM run WHERE session = ? AND seed = ?", session.id, seed):
+                return seed
+
+    def finish_run(
+        self,
+        run: Run,
+        *,
+        metric: float | None,
+        reason: str | None,
+        numbers: Mapping[str, float],
+        slot: int | None,
+        exit_code: int | None,
+        wall_s: float,
+        cpu_s: float | None,
+        peak_memory_bytes: int | None,
+    ) -> Run:
+        with self.transaction():
+            self._db.execute(
+                "UPDATE run SET finished = 1, metric = ?, reason = ?, numbers = ?, slot = ?,"
+                " exit_code = ?, wall_s = ?, cpu_s = ?, peak_memory_bytes = ? WHERE id = ?",
+                (metric, reason, json.dumps(numbers), slot, exit_code, wall_s, cpu_s)
+                + (peak_memory_bytes, run.id),
+            )
+            return _run(self._all("SELECT * FROM run WHERE id = ?", run.id)[0])
+
+    def open_runs(self, session: SessionRow) -> list[Run]:
+        """Begun and not finished: what is under way now, or was when the session died."""
+        rows = self._all(
+            "SELECT * FROM run WHERE session = ? AND finished = 0 ORDER BY id", session.id
+        )
+        return [_run(row) for row in rows]
+
+    def restart_run(self, run: Run, now: float) -> None:
+        with self.transaction():
+            self._db.execute("UPDATE run SET started_at = ? WHERE id = ?", (now, run.id))
+
+    def forget_run(self, run: Run) -> None:
+        """A run that was cut off: it says nothing, and is made again when it is asked for."""
+        with self.transaction():
+            self._db.execute("DELETE FROM run WHERE id = ? AND finished = 0", (run.id,))
+
+    def runs(self, session: SessionRow, experiment: int) -> list[Run]:
+        rows = self._all(
+            "SELECT * FROM run WHERE session = ? AND experiment = ? ORDER BY id",
+            session.id,
+            experiment,
+        )
+        return [_run(row) for row in rows]
+
+    def runs_of(
+        self,
+        session: SessionRow,
+        commit: str,
+        roles: Sequence[Role] = UNSELECTED,
+        last: int | None = None,
+    ) -> list[Run]:
+        """Finished runs of a commit in these roles, oldest first; only the `last` ones if said."""
+        marks = ", ".join("?" * len(roles))
+        rows = self._all(
+            f"SELECT * FROM run WHERE session = ? AND commit_id = ? AND role IN ({marks})"
+            " AND finished = 1 ORDER BY id DESC LIMIT ?",
+            session.id,
+            commit,
+            *roles,
+            -1 if last is None else last,
+        )
+        return [_run(row) for row in reversed(rows)]
+
+    def unselected(self, session: SessionRow, commits: Sequence[str]) -> dict[str, list[float]]:
+        """The metrics of these commits' unselected runs, oldest first; crashed ones left out."""
+        groups: dict[str, list[float]] = {commit: [] for commit in commits}
+        these, roles = (", ".join("?" * len(some)) for some in (groups, UNSELECTED))
+        for commit, metric in self._all(
+            f"SELECT commit_id, metric FROM run WHERE session = ? AND commit_id IN ({these})"
+            f" AND role IN ({roles}) AND finished = 1 AND metric IS NOT NULL ORDER BY id",
+            session.id,
+            *groups,
+            *UNSELECTED,
+        ):
+            groups[commit].append(metric)
+        return groups
+
+    def latest_runs(self, session: SessionRow, last: int) -> list[Run]:
+        """The `last` finished runs of whatever role, oldest first."""
+        rows = self._all(
+            # Backwards from the end: an index on the session would have to be sorted first.
+            "SELECT * FROM run NOT INDEXED WHERE session = ? AND finished = 1"
+            " ORDER BY id DESC LIMIT ?",
+            session.id,
+            last,
+        )
+        return [_run(row) for row in reversed(rows)]
+
+    def count_runs(self, session: SessionRow, *roles: Role) -> int:
+        marks = ", ".join("?" * len(roles))
+        where = f" AND role IN ({marks})" if roles else ""
+        return self._number(
+            f"SELECT count(*) FROM run WHERE session = ? AND finished = 1{where}",
+            session.id,
+            *roles,
+        )
+
+    def spent(self, session: SessionRow) -> dict[str, float]:
+        """Wall and CPU seconds of all finished runs, and how many they were."""
+        rows = self._all(
+            "SELECT coalesce(sum(wall_s), 0), coalesce(sum(cpu_s), 0), count(*) FROM run"
+            " WHERE session = ? AND finished = 1",
+            session.id,
+        )
+        wall_s, cpu_s, runs = rows[0]
+        return {"wall_s": wall_s, "cpu_s": cpu_s, "runs": runs}
+
+    def costs(self, session: SessionRow) -> tuple[int, float]:
+        """(tokens, dollars) of all turns, fruitless ones too; what is unknown counts as nothing."""
+        row = self._all(
+            "SELECT coalesce(sum(tokens), 0), coalesce(sum(usd), 0) FROM"
+            " (SELECT tokens, usd FROM experiment WHERE session = ?1"
+            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?1)",
+            session.id,
+        )[0]
+        return int(row[0]), float(row[1])
+
+    def confirmations(self, session: SessionRow) -> int:
+        """How often a change got past the screen and was held against the incumbent."""
+        return self._number(
+            "SELECT count(*) FROM (SELECT DISTINCT experiment, attempt FROM run"
+            " WHERE session = ? AND role = ?)",
+            session.id,
+            Role.CANDIDATE,
+        )
+
+    # ---- turns that came to nothing, and files written outside -----------------------------
+
+    def add_turn(self, session: SessionRow, agent: str, failure: Failure, now: float) -> None:
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO turn (session, at, agent, reason, message, tokens, usd)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (session.id, now, agent, failure.reason, failure.message)
+                + (failure.tokens, failure.usd),
+            )
+
+    def fruitless_turns(self, session: SessionRow) -> int:
+        return self._number("SELECT count(*) FROM turn WHERE session = ?", session.id)
+
+    def turns(self, session: SessionRow, last: int = 10) -> list[tuple[float, str, str, str]]:
+        """The latest fruitless turns: when, agent, reason, message; oldest first."""
+        rows = self._all(
+            "SELECT at, agent, reason, message FROM turn WHERE session = ? ORDER BY id DESC LIMIT ?",
+            session.id,
+            last,
+        )
+        return [(row[0], row[1], row[2], row[3]) for row in reversed(rows)]
+
+    def add_published(self, path: Path, sha256: str) -> None:
+        """Call before replacing the file: after a crash in between, both versions are known."""
+        with self.transaction():
+            self._db.execute("INSERT OR IGNORE INTO published VALUES (?, ?)", (str(path), sha256))
+
+    def was_published(self, path: Path, sha256: str) -> bool:
+        sql = "SELECT 1 FROM published WHERE path = ? AND sha256 = ?"
+        return self._one(sql, str(path), sha256) is not None
+
+
+def _damaged(path: Path, detail: str) -> str:
+    return (
+        f"the ledger {path} is damaged ({detail}); it was left as it is. "
+        f"Try `sqlite3 {path} .recover` into a new file, or move it away to start afresh"
+    )
+
+
+def _session(row: sqlite3.Row) -> SessionRow:
+    deterministic = row["deterministic"]
+    return SessionRow(
+        id=row["id"],
+        tag=row["tag"],
+        base_commit=row["base_commit"],
+        metric=Metric(row["metric"], Goal(row["goal"])),
+        level=row["level"],
+        budget_s=row["budget_s"],
+        budget_clock=row["budget_clock"],
+        limits=json.loads(row["limits"]),
+        fingerprint=json.loads(row["fingerprint"]),
+        secret=row["secret"],
+        created_at=row["created_at"],
+        elapsed_s=row["elapsed_s"],
+        deterministic=None if deterministic is None else bool(deterministic),
+        allowance_s=row["allowance_s"],
+        stopped=row["stopped"],
+        warnings=tuple(json.loads(row["warnings"])),
+    )
+
+
+def _experiment(row: sqlite3.Row) -> Experiment:
+    return Experiment(
+        number=row["number"],
+        base=row["base"],
+        commit=row["commit_id"],
+        agent=row["agent"],
+        description=row["description"],
+        attempt=row["attempt"],
+        status=None if row["status"] is None else Status(row["status"]),
+        reason=row["reason"],
+        metric=row["metric"],
+        detail=row["detail"],
+        order=row["finish_order"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        peak_memory_bytes=row["peak_memory_bytes"],
+        removed_lines=row["removed_lines"],
+        added_lines=row["added_lines"],
+        hypothesis=row["hypothesis"],
+        notes=row["notes"],
+        tokens=row["tokens"],
+        usd=row["usd"],
+    )
+
+
+def _run(row: sqlite3.Row) -> Run:
+    return Run(
+        id=row["id"],
+        experiment=row["experiment"],
+        attempt=row["attempt"],
+        role=Role(row["role"]),
+        index=row["idx"],
+        commit=row["commit_id"],
+        seed=row["seed"],
+        slot=row["slot"],
+        started_at=row["started_at"],
+        finished=bool(row["finished"]),
+        metric=row["metric"],
+        reason=row["reason"],
+        numbers=json.loads(row["numbers"]),
+        exit_code=row["exit_code"],
+        wall_s=row["wall_s"],
+        cpu_s=row["cpu_s"],
+        peak_memory_bytes=row["peak_memory_bytes"],
+    )

@@ -1,0 +1,51 @@
+"""When to stop. `None` means unlimited; nothing here is ever switched off by a zero."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+
+from autoresearch.records import Metric
+from autoresearch.task import Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """How far a session is, over all its resumes."""
+
+    experiments: int  # fruitless turns included, ten for one
+    elapsed_s: float
+    since_keep: int  # experiments
+    score: float | None  # the incumbent's
+    run_s: float = 0.0  # wall, of all runs; each has its slot's GPU
+    tokens: int = 0
+    usd: float = 0.0
+
+
+def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0) -> str | None:
+    """The limit that is reached, in words; None to go on. `reserve_s` is what the session still
+    needs after its last experiment: `hours` is reached that much earlier."""
+    if limits.experiments is not None and spent.experiments >= limits.experiments:
+        return f"{limits.experiments} experiments done"
+    if limits.hours is not None and spent.elapsed_s + reserve_s >= limits.hours * 3600:
+        return f"{limits.hours:g} hours worked"
+    if limits.patience is not None and spent.since_keep >= limits.patience:
+        return f"{limits.patience} experiments without a keep"
+    if limits.target is not None and spent.score is not None:
+        if not metric.better(limits.target, spent.score):
+            return f"target reached: {metric.name} {limits.target:g}"
+    if limits.gpu_hours is not None and spent.run_s >= limits.gpu_hours * 3600:
+        return f"{limits.gpu_hours:g} GPU hours used"
+    if limits.tokens is not None and spent.tokens >= limits.tokens:
+        return f"{limits.tokens} tokens used"
+    if limits.usd is not None and spent.usd >= limits.usd:
+        return f"{limits.usd:g} dollars spent"
+    return None
+
+
+def seconds_until(until: datetime.time, now: datetime.datetime) -> float:
+    """Seconds from `now` to the next time the clock shows `until`."""
+    target = now.replace(hour=until.hour, minute=until.minute, second=0, microsecond=0)
+    if target <= now:
+        target += datetime.timedelta(days=1)
+    return (target - now).total_seconds()

@@ -1,0 +1,255 @@
+"""THE loop. Read this first.
+
+    the agent edits files of its own -> the harness takes the editable ones and commits them on the
+    incumbent -> pristine tree -> run(s) -> judge -> ledger -> the branch moves or not
+
+`Loop.run` is a night and `Loop.live` is an experiment's life, top to bottom. Every run has a name
+in the ledger before it begins, and asking for a run that is there already returns it: to resume, an
+interrupted experiment simply lives again, and no finished run is lost or repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from statistics import fmean
+
+from autoresearch import baseline, briefing, judge
+from autoresearch.desk import Desk
+from autoresearch.measure import Interrupted, Outputs
+from autoresearch.records import Experiment, Role, Status, Verdict
+from autoresearch.report.table import ResultsFile
+from autoresearch.session import Session, Stopped
+from autoresearch.workspace import remove_tree
+
+
+class Decided(Exception):
+    """Raised out of a series of runs when one of them settles the experiment."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+class Loop:
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.ledger = session.ledger
+        self.workspace = session.workspace
+        self.results = ResultsFile(session.home.results, session.ledger, session.row)
+        self.outputs = Outputs(session.home, session.task.runner.keep_outputs_bytes, self._is_keep)
+        self._record = threading.Lock()  # one verdict at a time
+        self._succession = threading.Lock()  # one new incumbent at a time
+
+    # ---- a night ---------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Work until a limit is reached or somebody says stop; returns why, in words.
+
+        Raises what makes going on pointless (`BaselineError`, `AgentError`, `StorageError`, ...).
+        Either way everything finished is recorded, and the session can be resumed.
+        """
+        session = self.session
+        self._recover()
+        try:
+            baseline.establish(session)
+            self._publish(self.ledger.experiment(session.row, 0))
+            desk = Desk(session)
+            session.in_slots([lambda: self._work(desk)] * session.runner.slots)
+            if session.stopping is None:
+                baseline.verify(session)
+        except Stopped:
+            pass  # `stopping` says why
+        finally:
+            session.tick()
+            self.workspace.pack()
+        done = session.limit() or "the agent has nothing more to propose"
+        session.learn(stopped=session.stopping or done)
+        return session.stopping or done
+
+    def _work(self, desk: Desk) -> None:
+        """A slot's night: one experiment after another."""
+        while (experiment := desk.next_experiment()) is not None:
+            self.live(experiment)
+
+    # ---- an experiment's life --------------------------------------------------------------
+
+    def live(self, experiment: Experiment) -> None:
+        """From a commit to a verdict in the ledger. Nothing is kept against a stale incumbent: when
+        that has moved meanwhile, the change is moved onto the new one and begins again."""
+        while True:
+            incumbent = self.ledger.incumbent(self.session.row)
+            try:
+                experiment = self._moved_onto(incumbent, experiment)
+                verdict = self._judged(experiment, incumbent)
+                if verdict.status is not Status.KEEP:
+                    raise Decided(verdict)
+                with self._succession:
+                    if self.ledger.incumbent(self.session.row).number != incumbent.number:
+                        continue
+                    self._finish(experiment, self._measured_again(experiment, verdict))
+            except Decided as decided:
+                self._finish(experiment, decided.verdict)
+            self._top_up()
+            return
+
+    def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
+        """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
+        row = self.session.row
+        reference = briefing.reference(self.ledger, row, incumbent)
+        level = judge.LEVELS[row.level]
+        screening = self._draws(experiment, Role.SCREEN, experiment.commit)
+        candidate = self._draws(experiment, Role.CANDIDATE, experiment.commit)
+        control = self._draws(experiment, Role.CONTROL, incumbent.commit)
+
+        if row.deterministic:
+            exact = judge.reproduces(reference, screening)
+            metric = exact.values[0]
+            if not exact.passed:
+                reason = "not reproduced" if len(exact.values) > 1 else "worse"
+                return Verdict(Status.DISCARD, reason, metric)
+            self._guard(experiment, metric)
+            return Verdict(Status.KEEP, None, metric, "reproduced exactly")
+
+        screened = judge.screen(reference, screening)
+        metric = fmean(screened.values)
+        gain_sd = reference.gain_in_sd(screened.values)
+        seen = f"{gain_sd:+.1f} sd in the screen"
+        if not screened.passed:
+            return Verdict(Status.DISCARD, "not better" if gain_sd > 0 else "worse", metric, seen)
+        self._guard(experiment, metric)
+        if level.cached:
+            separated = judge.separate_cached(reference, level, candidate)
+        else:
+            order = random.Random(f"{row.secret}/{experiment.number}/{experiment.attempt}")
+            separated = judge.separate(row.metric, level.k, order, candidate, control)
+        if not separated.passed:
+            return Verdict(Status.DISCARD, "not confirmed", metric, seen)
+        return Verdict(Status.KEEP, None, fmean(separated.values), f"{seen}, confirmed")
+
+    def _measured_again(self, experiment: Experiment, verdict: Verdict) -> Verdict:
+        """How good a new incumbent is, by runs that did not win it its place."""
+        if self.session.row.deterministic:
+            draw = self._draws(experiment, Role.REMEASURE, experiment.commit)
+            return Verdict(verdict.status, verdict.reason, draw(0), verdict.detail)
+        draw = self._draws(experiment, Role.REMEASURE, experiment.commit)
+        fresh = [draw(index) for index in range(judge.FRESH_RUNS)]
+        return Verdict(verdict.status, verdict.reason, fmean(fresh), verdict.detail)
+
+    def _draws(self, experiment: Experiment, role: Role, commit: str) -> judge.Draw:
+        """How the judge asks for runs: the metric of the index-th, or `Decided` if it has none."""
+
+        def draw(index: int) -> float:
+            run = self.session.make(experiment.number, experiment.attempt, role, index, commit)
+            if role is Role.CONTROL:
+                if run.metric is None:
+                    detail = f"the incumbent itself crashed: {run.reason}"
+                    raise Decided(Verdict(Status.DISCARD, "incumbent crashed", None, detail))
+                return run.metric
+            if run.metric is None:
+                raise Decided(Verdict(Status.CRASH, run.reason, None, f"run {run.name}"))
+            if run.reason is not None:
+                raise Decided(Verdict(Status.DISCARD, run.reason, run.metric, f"run {run.name}"))
+            return run.metric
+
+        return draw
+
+    def _guard(self, experiment: Experiment, metric: float) -> None:
+        """The guard commands, once, after the screen."""
+        folder = self.session.home.runs / f"{experiment.number:04d}"
+        for name, command in self.session.task.guards.commands:
+            if self.session.stopping is not None:
+                raise Stopped
+            try:
+                outcome = self.session.laboratory.run_guard(
+                    name, command, experiment.commit, folder
+                )
+            except Interrupted:
+                raise Stopped from None
+            if outcome.stopped or outcome.exit_code != 0:
+                how = outcome.stopped or f"exit code {outcome.exit_code}"
+                reason = f"guard failed: {name} ({how})"
+                raise Decided(Verdict(Status.DISCARD, reason, metric))
+
+    def _moved_onto(self, incumbent: Experiment, experiment: Experiment) -> Experiment:
+        """The experiment on the incumbent: its change is carried over when it was made on another."""
+        if experiment.base == incumbent.number:
+            return experiment
+        row = self.session.row
+        base = self.ledger.experiment(row, experiment.base)
+        commit = self.workspace.rebase(base.commit, experiment.commit, incumbent.commit)
+        if commit is None:
+            detail = f"does not fit onto experiment {incumbent.number}, kept meanwhile"
+            raise Decided(Verdict(Status.DISCARD, "conflict", None, detail))
+        tree = self.workspace.tree_id(commit)
+        known = self.ledger.with_tree(row, tree)
+        if known is not None and known.number != experiment.number:
+            detail = f"on the new incumbent it is the same as experiment {known.number}"
+            raise Decided(Verdict(Status.DISCARD, "duplicate", None, detail))
+        self.workspace.keep_reachable(row.tag, experiment.number, commit)
+        return self.ledger.move_base(
+            row, experiment.number, base=incumbent.number, commit=commit, tree=tree
+        )
+
+    # ---- the record ------------------------------------------------------------------------
+
+    def _finish(self, experiment: Experiment, verdict: Verdict) -> None:
+        """Record, then move: the ledger's transaction is the commit point, the rest follows it."""
+        row = self.session.row
+        runs = self.ledger.runs(row, experiment.number)
+        mine = [run.peak_memory_bytes or 0 for run in runs if run.commit == experiment.commit]
+        with self._record:
+            self.session.tick()
+            done = self.ledger.finish(
+                row,
+                experiment.number,
+                verdict,
+                peak_memory_bytes=max(mine, default=0) or None,
+                now=time.time(),
+            )
+            self._publish(done)
+            self.results.append(done)
+            self.outputs.offer(runs)
+            self.workspace.tidy()
+        metric = "" if done.metric is None else f" {row.metric.name} {done.metric:.6g}"
+        reason = f" ({done.reason})" if done.reason else ""
+        self.session.say(f"{done.number:4d} {done.status}{reason}{metric}: {done.description}")
+
+    def _publish(self, done: Experiment) -> None:
+        """Move the branch to a new incumbent."""
+        if done.status is Status.KEEP:
+            row = self.session.row
+            ours = {row.base_commit, *(keep.commit for keep in self.ledger.keeps(row))}
+            best = self.ledger.incumbent(row)
+            if warning := self.workspace.move(row.tag, best.commit, ours):
+                self.session.warn(warning)
+
+    def _top_up(self) -> None:
+        """Once in a while the incumbent is measured again: its score follows the machine."""
+        row = self.session.row
+        order = self.ledger.last_order(row)
+        if order % judge.TOPUP_EVERY == 0 and not row.deterministic:
+            best = self.ledger.incumbent(row)
+            self.session.make(best.number, best.attempt, Role.TOPUP, order, best.commit)
+
+    def _recover(self) -> None:
+        """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what
+        follows from the ledger follows again."""
+        session, row = self.session, self.session.row
+        for run in self.ledger.open_runs(row):
+            if session.laboratory.ended_unseen(run):
+                session.laboratory.measure(run)
+            else:
+                self.ledger.forget_run(run)
+        remove_tree(session.home.trees)
+        remove_tree(session.home.turns)
+        for experiment in self.ledger.all_experiments(row):
+            self.workspace.keep_reachable(row.tag, experiment.number, experiment.commit)
+            if experiment.number == 0 and experiment.status is Status.KEEP:
+                self._publish(experiment)
+        self.results.prepare()
+        session.learn(stopped=None)
+
+    def _is_keep(self, number: int) -> bool:
+        return self.ledger.experiment(self.session.row, number).status is Status.KEEP

@@ -1,0 +1,344 @@
+"""One run: pristine tree, command, score, metric.
+
+What a program prints is read here and nowhere else. Two formats are understood, the original's
+summary block (`name:  value` lines after a line `---`) and `METRIC name=value` lines; of several
+values for a name the last counts. A metric that is missing, not finite or no number is a crash,
+never a value.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from autoresearch.errors import StorageError, TaskError
+from autoresearch.home import Home
+from autoresearch.ledger import Ledger
+from autoresearch.records import Outcome, Run, Runner, RunSpec
+from autoresearch.task import Task, shell_words
+from autoresearch.workspace import Workspace, files_below, remove_tree
+
+STANDARD_ENV = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+    *("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"),
+    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ROCR_VISIBLE_DEVICES"),
+)
+"""Passed on to a run when set; everything else only when the task names it in `[run] env`."""
+
+READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
+MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
+METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
+SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
+
+
+class Interrupted(Exception):
+    """The run was abandoned on our side; it will be made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a log says: finite numbers by name, and the texts that were none."""
+
+    numbers: dict[str, float]
+    faulty: dict[str, str]
+
+
+def read_log(text: str) -> Reading:
+    """Read METRIC lines anywhere, and summary lines after the last `---` (anywhere when there is
+    no `---`)."""
+    lines = text.splitlines()
+    rules = [at for at, line in enumerate(lines) if line.strip() == "---"]
+    summary_from = rules[-1] + 1 if rules else 0
+    numbers: dict[str, float] = {}
+    faulty: dict[str, str] = {}
+    for at, line in enumerate(lines):
+        found = METRIC_LINE.match(line)
+        if found is None and at >= summary_from:
+            found = SUMMARY_LINE.match(line)
+        if found is None:
+            continue
+        name, word = found.groups()
+        numbers.pop(name, None)
+        faulty.pop(name, None)
+        value = _number(word)
+        if value is None:
+            faulty[name] = word
+        else:
+            numbers[name] = value
+    return Reading(numbers, faulty)
+
+
+def _number(word: str) -> float | None:
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def tail(path: Path, size: int = READ_BYTES) -> str:
+    """The end of a file as text; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+class Laboratory:
+    """Makes the runs of one session. Usable from several threads."""
+
+    def __init__(
+        self, task: Task, home: Home, workspace: Workspace, runner: Runner, ledger: Ledger
+    ) -> None:
+        self.task = task
+        self.home = home
+        self.workspace = workspace
+        self.runner = runner
+        self.ledger = ledger
+        self.limit_s: float | None = None  # of the budget's clock, known after the baseline
+
+    def ended_unseen(self, run: Run) -> bool:
+        """The run ended, but nobody was there to record it."""
+        return (self.home.runs / run.name / "outcome.json").exists()
+
+    def measure(self, run: Run) -> Run:
+        """Make this run and record it, unless it is already there. Raises `Interrupted` when it
+        was abandoned; whatever else happens to it is in the run returned."""
+        if run.finished:
+            return run
+        folder = self.home.runs / run.name
+        tree = self.home.trees / f"{run.id:05d}"
+        outcome = _load_outcome(folder / "outcome.json")
+        if outcome is None:  # else it ended while nobody was there to record it
+            outcome = self._execute(run, folder, tree)
+        if outcome.stopped in ("interrupted", "lost"):
+            raise Interrupted(outcome.detail or outcome.stopped)
+        self._keep_artefacts(run.commit, tree, folder / "artefacts")
+        log = folder / "log"
+        if outcome.stopped is None and outcome.exit_code == 0 and self.task.score is not None:
+            scored = self._score(run, folder, tree)
+            log = folder / "score.log"
+            if scored.stopped or scored.exit_code != 0:
+                outcome = replace(scored, detail="the score command failed")
+        metric, reason, numbers = self._judge_output(outcome, log, folder / "log")
+        finished = self.ledger.finish_run(
+            run,
+            metric=metric,
+            reason=reason,
+            numbers=numbers,
+            slot=outcome.slot,
+            exit_code=outcome.exit_code,
+            wall_s=outcome.wall_s,
+            cpu_s=outcome.cpu_s,
+            peak_memory_bytes=outcome.peak_memory_bytes,
+        )
+        remove_tree(tree)
+        for name in ("outcome.json", "score.json"):  # in the ledger now
+            (folder / name).unlink(missing_ok=True)
+        return finished
+
+    def _execute(self, run: Run, folder: Path, tree: Path) -> Outcome:
+        self.check_disk()
+        remove_tree(folder)
+        folder.mkdir(parents=True)
+        self.ledger.restart_run(run, time.time())
+        self.fresh_tree(run.commit, tree)
+        command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
+        return self.runner.run(self.spec(command, tree, log, outcome, run.seed))
+
+    def fresh_tree(self, commit: str, tree: Path) -> None:
+        """A commit's files without the hidden ones, with links to the declared inputs."""
+        remove_tree(tree)
+        self.workspace.materialize(commit, tree)
+        hidden = self.task.score.hidden if self.task.score else ()
+        top = tree / self.workspace.prefix
+        for name in hidden:
+            remove_tree(top / name)
+        for name in self.task.run.inputs:
+            self._link(name, top)
+
+    def _link(self, name: str, top: Path) -> None:
+        source = self.task.root / name
+        if not source.exists():
+            raise TaskError(f"[run] inputs: {source} does not exist any more")
+        target = top / name.rstrip("/")
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve())
+
+    def spec(
+        self, command: str, tree: Path, log: Path, outcome: Path, seed: int, *, limited: bool = True
+    ) -> RunSpec:
+        """How to execute `command` in `tree`: the environment, the limits, the files."""
+        settings = self.task.run
+        names = (*STANDARD_ENV, *settings.env)
+        env = {name: os.environ[name] for name in names if name in os.environ}
+        env["AUTORESEARCH_SEED"] = str(seed)
+        env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
+        if settings.budget_s is not None:
+            env["AUTORESEARCH_BUDGET"] = f"{settings.budget_s:g}"
+            env["AUTORESEARCH_BUDGET_CLOCK"] = settings.budget_clock
+        return RunSpec(
+            argv=shell_words(command),
+            tree=tree / self.workspace.prefix,
+            log=log,
+            outcome=outcome,
+            env=env,
+            timeout_s=settings.timeout_s,
+            limit_s=self.limit_s if limited else None,
+            limit_clock=settings.budget_clock,
+            memory_bytes=self.task.runner.memory_bytes,
+            log_bytes=self.task.runner.log_bytes,
+        )
+
+    def run_guard(self, name: str, command: str, commit: str, folder: Path) -> Outcome:
+        """A guard command in a pristine tree of the change."""
+        tree = self.home.trees / f"guard-{folder.name}-{name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.fresh_tree(commit, tree)
+        log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
+        result = self.runner.run(self.spec(command, tree, log, outcome, 0, limited=False))
+        remove_tree(tree)
+        outcome.unlink(missing_ok=True)
+        if result.stopped in ("interrupted", "lost"):
+            raise Interrupted(result.stopped)
+        return result
+
+    def _score(self, run: Run, folder: Path, tree: Path) -> Outcome:
+        """The trusted half: a pristine tree of its own, the hidden files in their place, and of
+        the run only the regular files it was to leave behind."""
+        assert self.task.score is not None
+        outcome = folder / "score.json"
+        if (earlier := _load_outcome(outcome)) is not None:
+            return earlier
+        scoring = self.home.trees / f"{run.id:05d}-score"
+        remove_tree(scoring)
+        self.workspace.materialize(run.commit, scoring)
+        top = scoring / self.workspace.prefix
+        for name in (*self.task.run.inputs, *self.task.score.hidden):
+            self._link(name, top)
+        for name in self.task.score.reads:
+            source, target = folder / "artefacts" / self.workspace.prefix / name, top / name
+            if not source.is_file() or source.is_symlink():
+                remove_tree(scoring)
+                detail = f"the run left no file {name}"
+                return Outcome(1, "nothing to score", 0.0, 0.0, None, None, detail)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        command, log = self.task.score.command, folder / "score.log"
+        spec = self.spec(command, scoring, log, outcome, run.seed, limited=False)
+        result = self.runner.run(spec)
+        remove_tree(scoring)
+        if result.stopped in ("interrupted", "lost"):
+            raise Interrupted(result.stopped)
+        return result
+
+    def _judge_output(
+        self, outcome: Outcome, log: Path, run_log: Path
+    ) -> tuple[float | None, str | None, dict[str, float]]:
+        """(metric, reason, numbers) of a run that ended. A metric with a reason broke a guard."""
+        reading = read_log(tail(log))
+        numbers = dict(reading.numbers)
+        metric = numbers.pop(self.task.metric.name, None)
+        if log != run_log:
+            printed = read_log(tail(run_log)).numbers
+            printed.pop(self.task.metric.name, None)
+            numbers = printed | numbers
+        if outcome.stopped is not None:
+            return None, outcome.stopped, numbers
+        if outcome.exit_code != 0:
+            return None, _exit_reason(outcome), numbers
+        if metric is None:
+            word = reading.faulty.get(self.task.metric.name)
+            reason = (
+                "no metric" if word is None else f"metric is {word[:40]!r}, not a finite number"
+            )
+            return None, reason, numbers
+        for bound in self.task.guards.bounds:
+            value = metric if bound.name == self.task.metric.name else numbers.get(bound.name)
+            if value is None:
+                return metric, f"guard failed: {bound.name} was not printed", numbers
+            if not bound.holds(value):
+                return metric, f"guard failed: {bound.name} = {value:g}, not {bound}", numbers
+        return metric, None, numbers
+
+    def _keep_artefacts(self, commit: str, tree: Path, target: Path) -> None:
+        """Move what the run made or changed out of its tree; links are neither followed nor kept."""
+        if not tree.exists():
+            return  # done already, before a kill
+        manifest = self.workspace.manifest(commit)
+        for path, source in files_below(tree):
+            if source.is_symlink() or not source.is_file():
+                continue
+            if path not in manifest or not manifest[path].describes(source):
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                source.replace(target / path)
+
+    def check_disk(self) -> None:
+        """Raises `StorageError` when too little room is left to record what would be done."""
+        free = shutil.disk_usage(self.task.root).free
+        if free < MIN_FREE_BYTES:
+            raise StorageError(
+                f"only {free / 1e6:.0f} MB are free on the disk of {self.task.root}: no run was "
+                f"started. Make room (at least {MIN_FREE_BYTES / 1e6:.0f} MB) and resume"
+            )
+
+
+class Outputs:
+    """Keeps the runs' artefacts within a limit: logs always, those of keeps always, others as long
+    as there is room, the oldest going first."""
+
+    def __init__(self, home: Home, limit_bytes: int, kept: Callable[[int], bool]) -> None:
+        self._home = home
+        self._limit = limit_bytes
+        self._kept = kept
+        self._folders: list[tuple[Path, int]] = []
+        for folder in sorted(home.runs.glob("*/*/artefacts")):
+            self._folders.append((folder, _size(folder)))
+
+    def offer(self, runs: list[Run]) -> None:
+        """These runs' experiment is decided: count their artefacts and drop what is too much."""
+        for run in runs:
+            folder = self._home.runs / run.name / "artefacts"
+            if folder.exists():
+                self._folders.append((folder, _size(folder)))
+        total = sum(size for _, size in self._folders)
+        staying: list[tuple[Path, int]] = []
+        for folder, size in self._folders:
+            if total > self._limit and not self._kept(int(folder.parent.parent.name)):
+                remove_tree(folder)
+                total -= size
+            else:
+                staying.append((folder, size))
+        self._folders = staying
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
+
+
+def _exit_reason(outcome: Outcome) -> str:
+    code = outcome.exit_code
+    if code == 127:
+        return "command not found"
+    if code is not None and code < 0:
+        return f"killed by signal {-code}"
+    return f"exit code {code}"
+
+
+def _load_outcome(path: Path) -> Outcome | None:
+    try:
+        return Outcome(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None

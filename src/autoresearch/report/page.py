@@ -1,0 +1,327 @@
+"""report.md: what a night brought, on one page, for somebody who has just woken up.
+
+It claims only what was measured again. A gain is the headline when its interval stays clear of
+zero; otherwise the headline says what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from autoresearch.records import Experiment, Status
+from autoresearch.report.summary import Finished, Kept, Summary, Verification, held_against
+from autoresearch.report.words import (
+    clock,
+    counted,
+    duration,
+    one_line,
+    percent,
+    sds,
+    short,
+)
+
+NEAR_MISSES = 5
+REASONS = 10  # of crashes; the rarer ones are summed up
+DESCRIPTION = 100  # characters
+
+
+def page(
+    summary: Summary,
+    experiments: Sequence[Experiment],
+    *,
+    sandbox: str = "",
+    picture: str | None = "progress.png",
+) -> str:
+    """The page as Markdown, of a summary with `all_keeps`. `experiments` are the finished ones in
+    order, the baseline first;
+    `sandbox` is one line on what the sandbox could not do here."""
+    finished = held_against(experiments, summary.keeps, summary.metric, summary.noise_sd)
+    sections = [
+        [f"# {_plain(summary.task)}, session {_plain(summary.tag)}"],
+        [headline(summary)],
+        _warnings(summary),
+        _picture(summary, picture),
+        _kept(summary),
+        _near_misses(summary, finished),
+        _crashes(finished),
+        _trust(summary),
+        _costs(summary),
+        _take(summary),
+        _setting(summary, sandbox),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def headline(summary: Summary) -> str:
+    """The one sentence or two that somebody will quote."""
+    name = f"`{summary.metric.name}`"
+    tried = counted(summary.finished, "experiment")
+    if summary.baseline is None:
+        return "**Nothing was measured: there is no baseline yet.**"
+    if summary.incumbent is None or summary.incumbent.number == 0:
+        return (
+            f"**Nothing better was found in {tried}.** "
+            f"The baseline stands: {name} {_score(summary, summary.baseline)}."
+        )
+    if summary.deterministic:
+        return _reproduced(summary, summary.baseline, summary.incumbent)
+    if summary.verification is not None:
+        return _verified(summary, summary.verification)
+    return (
+        f"**Not verified: {name} {_score(summary, summary.incumbent)} after {tried}, where the "
+        f"baseline had {_score(summary, summary.baseline)}.** Baseline and best were not run side "
+        f"by side at the end, so a drift of the machine is part of the difference. "
+        f"`autoresearch report` with `--verify` measures both again."
+    )
+
+
+def _reproduced(summary: Summary, first: Kept, best: Kept) -> str:
+    value, share = summary.numbers.value, percent(summary.gain_share)
+    amount = summary.numbers.gain(summary.gain or 0.0) + (f", {share}" if share else "")
+    return (
+        f"**`{summary.metric.name}` {value(first.score)} → {value(best.score)}: {amount}.** "
+        f"Deterministic: the same code gives exactly this number again, so there is no interval."
+    )
+
+
+def _verified(summary: Summary, found: Verification) -> str:
+    numbers, name = summary.numbers, f"`{summary.metric.name}`"
+    means = f"{name} {numbers.value(found.old_mean)} → {numbers.value(found.new_mean)}"
+    share = percent(found.gain / abs(found.old_mean)) if found.old_mean else ""
+    sides = f"{found.new_runs} fresh runs of the best and {found.old_runs} of the baseline"
+    interval = (
+        f"95 % interval {numbers.signed(found.low)} to {numbers.signed(found.high)}, "
+        f"from {sides}, none of which helped to choose it"
+    )
+    crashed = f" {counted(found.crashed, 'run')} of them crashed." if found.crashed else ""
+    amount = numbers.gain(found.gain) + (f", {share}" if share else "")
+    if found.low > 0:
+        return f"**{means}: {amount}.** Verified: {interval}.{crashed}"
+    if found.high < 0:
+        return f"**Not an improvement: {means}, {amount}.** Run again: {interval}.{crashed}"
+    return (
+        f"**Not established: {means}, {amount}, but the interval includes zero.** "
+        f"Run again: {interval}.{crashed}"
+    )
+
+
+def _warnings(summary: Summary) -> list[str]:
+    lines = [f"> **Warning:** {_plain(warning)}" for warning in summary.warnings]
+    if summary.deterministic:
+        lines.append(
+            "> **Deterministic:** every run of the same code gives the same number, so changes "
+            "were compared exactly and a keep had to reproduce once. Seeds were not varied: "
+            "nothing here says how the result carries over to another seed."
+        )
+    return "\n>\n".join(lines).split("\n") if lines else []
+
+
+def _picture(summary: Summary, picture: str | None) -> list[str]:
+    return [f"![progress]({picture})"] if picture and summary.baseline else []
+
+
+def _kept(summary: Summary) -> list[str]:
+    changes = [one for one in summary.keeps if one.number]
+    if not changes:
+        return []
+    numbers = summary.numbers
+    lines = [
+        "## Kept",
+        "",
+        "Effects are against the one before, by runs that did not help to choose either; sd is "
+        "the standard deviation of one run.",
+        "",
+        f"| # | commit | {_cell(summary.metric.name)} | effect | sd | runs | change |",
+        "|--:|:--|--:|--:|--:|--:|:--|",
+    ]
+    for one in changes:
+        effect = "" if one.gain is None else numbers.signed(one.gain)
+        in_sd = sds(one.gain / summary.noise_sd) if one.gain and summary.noise_sd else ""
+        lines.append(
+            f"| {one.number} | `{short(one.commit)}` | {numbers.value(one.score)} | {effect} "
+            f"| {in_sd} | {one.runs} | {_cell(one.description)} |"
+        )
+    if len(changes) < summary.keep:
+        lines += ["", f"These are the latest {len(changes)} of {summary.keep}."]
+    return lines
+
+
+def _near_misses(summary: Summary, finished: Sequence[Finished]) -> list[str]:
+    """Discards that looked better than the incumbent of their time: ideas worth another look."""
+    promising = [
+        one
+        for one in finished
+        if one.status is Status.DISCARD and one.gain is not None and one.gain > 0
+    ]
+    promising.sort(key=lambda one: one.gain or 0.0, reverse=True)
+    if not promising:
+        return []
+    lines = [
+        "## Near misses",
+        "",
+        "Looked better in the screen than the incumbent of their time, but did not hold. A lucky "
+        "run looks the same, and these are the luckiest.",
+        "",
+        "| # | commit | looked | sd | why not | change |",
+        "|--:|:--|--:|--:|:--|:--|",
+    ]
+    for one in promising[:NEAR_MISSES]:
+        lines.append(
+            f"| {one.number} | `{short(one.commit)}` | {summary.numbers.signed(one.gain or 0.0)} "
+            f"| {sds(one.gain_sd)} | {_cell(one.reason or '')} | {_cell(one.description)} |"
+        )
+    return lines
+
+
+def _crashes(finished: Sequence[Finished]) -> list[str]:
+    crashed = [one for one in finished if one.status is Status.CRASH]
+    if not crashed:
+        return []
+    lines = ["## Crashes", ""]
+    reasons = Counter(one.reason or "unknown" for one in crashed)
+    for reason, count in reasons.most_common(REASONS):
+        examples = [f"#{one.number}" for one in crashed if (one.reason or "unknown") == reason]
+        more = ", ..." if len(examples) > 5 else ""
+        lines.append(f"- {count} × {_plain(reason)} ({', '.join(examples[:5])}{more})")
+    rest = len(crashed) - sum(count for _, count in reasons.most_common(REASONS))
+    return lines + ([f"- {rest} × other reasons"] if rest else [])
+
+
+def _trust(summary: Summary) -> list[str]:
+    if summary.baseline is None:
+        return []
+    lines = ["## How far to trust it", "", f"- {outcome(summary)}"]
+    if not summary.deterministic:
+        lines += [f"- {false_keeps(summary)}", f"- {_noise(summary)}"]
+        lines += [f"- {line}" for line in (_spreads(summary), _drift(summary)) if line]
+    return lines
+
+
+def outcome(summary: Summary) -> str:
+    return (
+        f"{counted(summary.finished, 'experiment')}: {counted(summary.keep, 'keep')}, "
+        f"{counted(summary.discard, 'discard')}, {counted(summary.crash, 'crash', 'crashes')}; "
+        f"{counted(summary.fruitless, 'fruitless turn')}."
+    )
+
+
+def false_keeps(summary: Summary) -> str:
+    about = " approximately" if summary.level == "fast" else ""
+    return (
+        f"{counted(summary.confirmations, 'confirmation')} at level `{summary.level}`: at most "
+        f"{summary.false_keeps_expected:.2g} false keeps are expected{about} "
+        f"({100 * summary.false_keep:.2g} % for each change that does nothing)."
+    )
+
+
+def _noise(summary: Summary) -> str:
+    if summary.noise_sd is None:
+        return "Noise: not known, too few runs."
+    return (
+        f"Noise: one run varies by {summary.numbers.value(summary.noise_sd)} (sd, "
+        f"{summary.noise_df} degrees of freedom)."
+    )
+
+
+def _spreads(summary: Summary) -> str:
+    """Judge rule 3 does not cover a change that only widens the spread, so both are shown."""
+    first, best = summary.baseline, summary.incumbent
+    if first is None or best is None or first is best:
+        return ""
+    old, new = first.sd, best.sd
+    if summary.verification is not None:
+        old, new = summary.verification.old_sd, summary.verification.new_sd
+    if old is None or new is None:
+        return ""
+    value = summary.numbers.value
+    return (
+        f"Spread (sd): baseline {value(old)}, best {value(new)}. The bound on false keeps does not "
+        f"cover a change that leaves the mean and only widens the spread."
+    )
+
+
+def _drift(summary: Summary) -> str:
+    found = summary.verification
+    if found is None or found.drift is None or found.drift_low is None or found.drift_high is None:
+        return ""
+    signed = summary.numbers.signed
+    text = (
+        f"Drift: at the end the unchanged baseline measured {signed(found.drift)} against its "
+        f"start (95 % interval {signed(found.drift_low)} to {signed(found.drift_high)})"
+    )
+    if found.drift_low <= 0 <= found.drift_high:
+        return f"{text}: none to be seen."
+    return (
+        f"{text}: **the machine changed during the session.** The verified gain is not "
+        f"touched by it, the effects in the list of keeps may be."
+    )
+
+
+def _costs(summary: Summary) -> list[str]:
+    lines = [
+        "## What it cost",
+        "",
+        f"{counted(summary.runs, 'run')}, {duration(summary.cpu_s)} of CPU time, "
+        f"{duration(summary.wall_s)} of running, {duration(summary.elapsed_s)} in all"
+        + (f", {summary.tokens:,} tokens" if summary.tokens else "")
+        + (f", ${summary.usd:.2f}" if summary.usd else "")
+        + ".",
+    ]
+    if summary.stopped:
+        lines[-1] += f" Stopped: {_plain(summary.stopped)}."
+    return lines
+
+
+def _take(summary: Summary) -> list[str]:
+    if summary.incumbent is None or summary.incumbent.number == 0:
+        return []
+    base, branch = short(summary.base_commit), f"autoresearch/{summary.tag}"
+    commands = (
+        (f"git diff {base}..{branch}", "what changed in all"),
+        (f"git merge {branch}", "take everything"),
+        ("git cherry-pick COMMIT", "or single keeps, from the list above"),
+    )
+    width = max(len(command) for command, _ in commands)
+    return [
+        "## Taking it",
+        "",
+        f"The best is #{summary.incumbent.number}, commit `{short(summary.incumbent.commit)}`, "
+        f"the tip of `{branch}`. Each keep is one commit.",
+        "",
+        "```sh",
+        *(f"{command:<{width}}  # {what}" for command, what in commands),
+        "```",
+    ]
+
+
+def _setting(summary: Summary, sandbox: str) -> list[str]:
+    budget = (
+        f", {summary.budget_s:g} s of {summary.budget_clock} time per run"
+        if summary.budget_s is not None
+        else ""
+    )
+    agent = f", agent {_plain(summary.agent)}" if summary.agent else ""
+    lines = [
+        f"<sub>Started {clock(summary.created_at)}, this page is of {clock(summary.now)}{agent}"
+        f"{budget}, judge level `{summary.level}`.</sub>"
+    ]
+    return lines + (["", f"<sub>Sandbox: {_plain(sandbox)}</sub>"] if sandbox else [])
+
+
+def _score(summary: Summary, kept: Kept) -> str:
+    runs = f" (mean of {counted(kept.runs, 'run')})" if kept.runs > 1 else ""
+    return summary.numbers.value(kept.score) + runs
+
+
+def _plain(text: str) -> str:
+    """Foreign text that cannot become Markdown or HTML."""
+    text = one_line(text)
+    for mark in "\\`*[]<>|":
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _cell(text: str) -> str:
+    text = one_line(text)
+    return _plain(text if len(text) <= DESCRIPTION else text[: DESCRIPTION - 3] + "...")

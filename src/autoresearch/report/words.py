@@ -1,0 +1,137 @@
+"""Numbers and foreign text as words: one place, so that every view says the same thing.
+
+A metric is shown to a tenth of its noise, because further digits say nothing. Gains are positive
+when they are better, whatever the metric's direction.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass
+
+from autoresearch.records import Metric
+
+SIGNIFICANT = 6  # digits, while the noise is not known
+ESCAPE = re.compile(  # of a terminal: colours and cursor, titles and links, the rest
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)"
+)
+UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # control characters: tabs, newlines, terminal escapes
+    "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # line separators; overrides of the text's direction
+    "\ud800-\udfff]"  # halves of a pair, which no file can hold
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Formats values and gains of one metric, all to the same number of decimals."""
+
+    metric: Metric
+    decimals: int | None = None  # None: SIGNIFICANT digits
+
+    @classmethod
+    def of(cls, metric: Metric, sd: float | None) -> Numbers:
+        """To a tenth of the noise `sd` of one run; None or 0 when it is not known."""
+        if not sd or not math.isfinite(sd):
+            return cls(metric)
+        return cls(metric, min(12, max(0, 1 - math.floor(math.log10(sd)))))
+
+    def value(self, value: float | None) -> str:
+        if value is None:
+            return "-"
+        if self.decimals is None or abs(value) >= 1e12:
+            return f"{value:.{SIGNIFICANT}g}"
+        return f"{value:.{self.decimals}f}"
+
+    def signed(self, gain: float) -> str:
+        """+0.0123 is better by that much."""
+        return ("-" if gain < 0 else "+") + self.value(abs(gain))
+
+    def gain(self, gain: float) -> str:
+        """ "0.0123 better", "0.0040 worse", "no difference"."""
+        if gain == 0:
+            return "no difference"
+        return f"{self.value(abs(gain))} {'better' if gain > 0 else 'worse'}"
+
+    @property
+    def direction(self) -> str:
+        return "lower is better" if self.metric.gain(0.0, 1.0) > 0 else "higher is better"
+
+
+def in_sd(gain: float | None, sd: float | None) -> float | None:
+    """A gain in standard deviations of one run; None where that means nothing."""
+    return gain / sd if gain is not None and sd else None
+
+
+def sds(gain_sd: float | None) -> str:
+    """+1.3, to read as "1.3 sd better"."""
+    if gain_sd is None:
+        return ""
+    return f"{gain_sd:+.1f}" if abs(gain_sd) < 100 else f"{gain_sd:+.0f}"
+
+
+def percent(share: float | None) -> str:
+    if share is None:
+        return ""
+    percent = 100 * abs(share)
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """ "7.2 s", "45 s", "12 min", "3 h 05 min", "2 d 4 h"."""
+    if seconds is None:
+        return "-"
+    seconds = max(0.0, seconds)
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: int | None) -> str:
+    """ "412 MB", "1.3 GB"."""
+    if count is None:
+        return "-"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def counted(count: int, singular: str, plural: str | None = None) -> str:
+    """ "1 keep", "3 keeps"."""
+    return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
+
+
+def clock(unix: float) -> str:
+    """Local date and time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
+
+
+def one_line(text: str) -> str:
+    """Text of an agent or a program, harmless on one line of a table or a terminal."""
+    return UNPRINTABLE.sub(" ", ESCAPE.sub("", text)).strip()
+
+
+def printable(text: str) -> str:
+    """The same for many lines: newlines and tabs stay, terminal escapes do not."""
+    return "\n".join(
+        "\t".join(UNPRINTABLE.sub(" ", cell) for cell in line.split("\t"))
+        for line in ESCAPE.sub("", text).replace("\r\n", "\n").split("\n")
+    )
+
+
+def cut(text: str, width: int) -> str:
+    """At most `width` characters, the end replaced by dots, as the original's picture does."""
+    text = one_line(text)
+    return text if len(text) <= width else text[: max(0, width - 3)] + "..."
+
+
+def short(commit: str) -> str:
+    return commit[:7]

@@ -1,0 +1,282 @@
+"""The warden of one slot: starts a run, watches it, and makes sure that nothing of it is left.
+
+It is a process of its own so that a killed harness leaves nothing behind and loses nothing: when
+its standard input closes, the harness is gone, and the run's whole tree of processes dies; when a
+run ends, its outcome is in a file before anybody is told. Being small and single-threaded it also
+forks fast and safely.
+
+    python -m autoresearch.runners._warden CORES     # "0,1" to pin, "" not to
+    stdin:  one JSON object a line (RunSpec and the slot); an empty line interrupts the run
+    stdout: one JSON object a line (Outcome)
+
+On Linux it is a child subreaper: a descendant that leaves its session or loses its parent becomes
+the warden's child, and is found. Elsewhere only the process group and the descendants seen while
+the run was going on are killed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LINUX = sys.platform == "linux"
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+SAMPLE_S = (0.05, 0.25)  # between two looks at a run: at first, and at most
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    cores = [int(core) for core in sys.argv[1].split(",") if core]
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    if LINUX:
+        LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    requests = Requests(sys.stdin.fileno())
+    while (line := requests.next()) is not None:
+        if not line:
+            continue  # an interrupt that came after its run had ended
+        spec = json.loads(line)
+        outcome = supervise(spec, requests)
+        if requests.closed and outcome["stopped"] == "interrupted":
+            return  # the harness is gone: the run did not finish, and will be made again
+        save(Path(spec["outcome"]), outcome)
+        try:
+            print(json.dumps(outcome), flush=True)
+        except BrokenPipeError:
+            return
+
+
+class Requests:
+    """Lines from the harness, without ever blocking behind Python's buffers."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.closed = False
+        self._buffer = b""
+
+    def next(self) -> str | None:
+        """The next line, waiting for it; None when the harness is gone."""
+        while b"\n" not in self._buffer:
+            if self.closed:
+                return None
+            self._read()
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode()
+
+    def interrupted(self) -> bool:
+        """After `fd` became readable during a run: an empty line, or the end."""
+        self._read()
+        interrupt = self.closed or b"\n" in self._buffer
+        self._buffer = self._buffer.lstrip(b"\n")
+        return interrupt
+
+    def _read(self) -> None:
+        data = os.read(self.fd, 1 << 16)
+        self.closed = not data
+        self._buffer += data
+
+
+def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
+    """Execute one run until its whole tree of processes is dead, and say how it ended."""
+    used = _children_cpu_s()
+    began = time.monotonic()
+    with Path(spec["log"]).open("wb") as log:
+        try:
+            child = subprocess.Popen(
+                spec["argv"],
+                cwd=spec["tree"],
+                env=spec["env"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if LINUX else None,
+            )
+        except OSError as error:
+            log.write(f"autoresearch: cannot start {spec['argv'][0]}: {error.strerror}\n".encode())
+            return outcome(spec, None, "command not found", 0.0, 0.0, None, str(error))
+    watch = Watch(spec, child.pid, began, used)
+    stopped = watch.until_end(requests)
+    family = watch.seen
+    status, usage = _kill_all(child.pid, family)
+    wall_s = time.monotonic() - began
+    cpu_s = _children_cpu_s() - used
+    if stopped is None:
+        stopped = watch.over_limit(wall_s, cpu_s)
+    peak = max(watch.peak_bytes, usage.ru_maxrss * (1024 if LINUX else 1))
+    return outcome(spec, os.waitstatus_to_exitcode(status), stopped, wall_s, cpu_s, peak)
+
+
+class Watch:
+    """Samples a running tree of processes against its limits."""
+
+    def __init__(self, spec: dict[str, Any], pid: int, began: float, used: float) -> None:
+        self.spec = spec
+        self.pid = pid
+        self.began = began
+        self.used = used
+        self.peak_bytes = 0
+        self.seen: dict[int, psutil.Process] = {}
+
+    def until_end(self, requests: Requests) -> str | None:
+        """Wait for the run to end: None when it did by itself, else why it has to be stopped."""
+        pause = SAMPLE_S[0]
+        wait = _waiter(self.pid, requests.fd)
+        while True:
+            left = self.began + self.spec["timeout_s"] - time.monotonic()
+            ended, readable = wait(max(0.0, min(pause, left)))
+            if ended:
+                return None
+            if readable and requests.interrupted():
+                return "interrupted"
+            if reason := self.look():
+                return reason
+            pause = min(pause * 1.5, SAMPLE_S[1])
+
+    def look(self) -> str | None:
+        wall_s = time.monotonic() - self.began
+        if wall_s >= self.spec["timeout_s"]:
+            return "timeout"
+        memory, cpu_s = self._sample()
+        self.peak_bytes = max(self.peak_bytes, memory)
+        limit = self.spec["memory_bytes"]
+        if limit is not None and memory > limit:
+            return "memory"
+        limit = self.spec["log_bytes"]
+        if limit is not None and Path(self.spec["log"]).stat().st_size > limit:
+            return "log too large"
+        return self.over_limit(wall_s, cpu_s)
+
+    def over_limit(self, wall_s: float, cpu_s: float) -> str | None:
+        limit = self.spec["limit_s"]
+        spent = cpu_s if self.spec["limit_clock"] == "cpu" else wall_s
+        return "over budget" if limit is not None and spent > limit else None
+
+    def _sample(self) -> tuple[int, float]:
+        """(resident bytes, CPU seconds) of the tree: the living and those already reaped."""
+        memory, cpu_s = 0, _children_cpu_s() - self.used
+        for process in _descendants():
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory += process.memory_info().rss
+            except psutil.Error:
+                continue  # it ended just now
+            self.seen[process.pid] = process
+            cpu_s += times.user + times.system + times.children_user + times.children_system
+        return memory, cpu_s
+
+
+def _waiter(pid: int, fd: int) -> Callable[[float], tuple[bool, bool]]:
+    """A function that waits at most so long: (the process ended, the harness said something)."""
+    if hasattr(os, "pidfd_open"):
+        pidfd = os.pidfd_open(pid)
+
+        def wait(seconds: float) -> tuple[bool, bool]:
+            ready, _, _ = select.select([pidfd, fd], [], [], seconds)
+            if pidfd in ready:
+                os.close(pidfd)
+            return pidfd in ready, fd in ready
+
+        return wait
+
+    def poll(seconds: float) -> tuple[bool, bool]:
+        ready, _, _ = select.select([fd], [], [], seconds)
+        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return ended, bool(ready)
+
+    return poll
+
+
+def _descendants() -> list[psutil.Process]:
+    try:
+        return psutil.Process().children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _kill_all(pid: int, family: dict[int, psutil.Process]) -> tuple[int, resource.struct_rusage]:
+    """Kill the group and every descendant, reap them all, and return the first one's status."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # the whole group has ended; on macOS a group of zombies answers "not permitted"
+    _, status, usage = os.wait4(pid, 0)
+    for process in family.values():
+        if process.pid != pid:
+            _kill(process)
+    while _reap() and (left := _descendants()):
+        for process in left:
+            _kill(process)
+        time.sleep(0.001)
+    return status, usage
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()  # psutil compares start times: a reused pid is not hit
+    except psutil.Error:
+        pass  # it ended by itself
+
+
+def _reap() -> bool:
+    """Collect the dead; False when there is no child left, dead or alive."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _die_with_parent() -> None:
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def outcome(
+    spec: dict[str, Any],
+    exit_code: int | None,
+    stopped: str | None,
+    wall_s: float,
+    cpu_s: float,
+    peak: int | None,
+    detail: str = "",
+) -> dict[str, Any]:
+    return {
+        "exit_code": exit_code,
+        "stopped": stopped,
+        "wall_s": wall_s,
+        "cpu_s": cpu_s,
+        "peak_memory_bytes": peak,
+        "slot": spec["slot"],
+        "detail": detail,
+    }
+
+
+def save(path: Path, outcome: dict[str, Any]) -> None:
+    """Write the outcome so that it is there whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(outcome))
+    draft.replace(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""A session at work: what the loop has at hand, and the few verbs everything else is made of."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+
+from autoresearch import briefing, limits
+from autoresearch.home import Home
+from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.measure import Interrupted, Laboratory
+from autoresearch.records import Agent, Role, Run, Runner
+from autoresearch.task import Task
+from autoresearch.workspace import Workspace
+
+FRUITLESS_TURNS = 10  # count as one experiment, so that a broken agent cannot go on for ever
+RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the result again
+
+
+class Stopped(Exception):
+    """The session is to stop: what is unfinished stays as it is, to be resumed."""
+
+
+class Session:
+    """One unattended stretch on a task. Holds nothing that the ledger could not give back."""
+
+    def __init__(
+        self,
+        task: Task,
+        home: Home,
+        workspace: Workspace,
+        ledger: Ledger,
+        runner: Runner,
+        agent: Agent,
+        row: SessionRow,
+        say: Callable[[str], None],
+    ) -> None:
+        self.task = task
+        self.home = home
+        self.workspace = workspace
+        self.ledger = ledger
+        self.runner = runner
+        self.agent = agent
+        self.row = row
+        self.say = say
+        self.laboratory = Laboratory(task, home, workspace, runner, ledger)
+        self.history = briefing.SessionHistory(ledger, row, workspace)
+        self.stopping: str | None = None  # why no further run is to begin
+        self._ticking = threading.Lock()
+        self._ticked = time.monotonic()
+        self._deadline: float | None = None
+        if task.limits.until is not None:
+            left_s = limits.seconds_until(task.limits.until, datetime.datetime.now())
+            self._deadline = time.monotonic() + left_s
+
+    # ---- runs ------------------------------------------------------------------------------
+
+    def make(self, number: int, attempt: int, role: Role, index: int, commit: str) -> Run:
+        """The run of that name: made now, unless it is in the ledger already. Raises `Stopped`
+        when the session is to stop."""
+        if self.stopping is not None:
+            raise Stopped
+        run = self.ledger.open_run(
+            self.row,
+            experiment=number,
+            attempt=attempt,
+            role=role,
+            index=index,
+            commit=commit,
+            now=time.time(),
+        )
+        while True:
+            try:
+                return self.laboratory.measure(run)
+            except Interrupted as interrupted:
+                if self.stopping is not None:
+                    raise Stopped from None
+                self.say(f"run {run.name} was lost ({interrupted}): it is made again")
+
+    def in_slots(self, jobs: Sequence[Callable[[], object]]) -> None:
+        """Do these, as many at a time as there are slots. The first error ends the others at
+        their next run and is raised here; `Stopped` is not an error."""
+
+        def quietly(job: Callable[[], object]) -> None:
+            try:
+                job()
+            except Stopped:
+                pass  # the caller sees `stopping`
+            except BaseException:
+                self.stop("error")
+                raise
+
+        with ThreadPoolExecutor(self.runner.slots) as pool:
+            futures = [pool.submit(quietly, job) for job in jobs]
+            # In short waits, so that the main thread keeps answering signals.
+            while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
+                pass
+        for future in futures:
+            future.result()
+
+    def stop(self, reason: str) -> None:
+        """Begin no further run. Called from signal handlers and from any thread."""
+        self.stopping = self.stopping or reason
+
+    # ---- limits ----------------------------------------------------------------------------
+
+    def limit(self) -> str | None:
+        """The limit that is reached, in words; None to go on."""
+        wanted = self.task.limits
+        reserve_s = self._reserve_s()
+        if self._deadline is not None and time.monotonic() + reserve_s >= self._deadline:
+            return f"it is {wanted.until:%H:%M}"
+        spent = limits.Spent(
+            experiments=self.ledger.started(self.row)
+            + self.ledger.fruitless_turns(self.row) // FRUITLESS_TURNS,
+            elapsed_s=self.elapsed_s(),
+            since_keep=self.ledger.since_keep(self.row),
+            score=self.history.incumbent_score() if wanted.target is not None else None,
+        )
+        if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
+            tokens, usd = self.ledger.costs(self.row)
+            run_s = self.ledger.spent(self.row)["wall_s"]
+            spent = replace(spent, run_s=run_s, tokens=tokens, usd=usd)
+        return limits.reached(wanted, spent, self.row.metric, reserve_s)
+
+    def _reserve_s(self) -> float:
+        """What measuring the result again will take, so that the night ends in time."""
+        walls = [run.wall_s or 0.0 for run in self.ledger.runs_of(self.row, self.row.base_commit)]
+        if not walls or self.row.deterministic:
+            return 0.0
+        needed = 2 * self.task.judge.baseline_runs * max(walls) / self.runner.slots
+        hours = self.task.limits.hours
+        return needed if hours is None else min(needed, RESERVE_SHARE * hours * 3600)
+
+    def elapsed_s(self) -> float:
+        """Seconds worked, over all resumes, by a clock that nobody can set back."""
+        return self.ledger.session(self.row.tag).elapsed_s + time.monotonic() - self._ticked
+
+    def tick(self) -> None:
+        """Put the time worked since the last tick into the ledger."""
+        with self._ticking:
+            now = time.monotonic()
+            self.ledger.add_elapsed(self.row, now - self._ticked)
+            self._ticked = now
+
+    # ---- facts -----------------------------------------------------------------------------
+
+    def learn(self, **facts: object) -> None:
+        """Record facts of the session, such as `deterministic`."""
+        self.row = self.ledger.update_session(self.row, **facts)
+
+    def warn(self, text: str) -> None:
+        """Say it now, and again in the status and the report."""
+        if text not in self.row.warnings:
+            self.learn(warnings=[*self.row.warnings, text])
+            self.say(f"warning: {text}")

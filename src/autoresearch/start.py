@@ -1,0 +1,152 @@
+"""From a task and a tag to a session ready to run: every check that can be made before any work
+begins, so that what is refused leaves nothing half-done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from autoresearch import agents, runners
+from autoresearch.errors import AgentError, StorageError, TaskError
+from autoresearch.home import OURS, Home, Lock
+from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.records import Agent
+from autoresearch.report.table import check_ours
+from autoresearch.session import Session
+from autoresearch.task import Task
+from autoresearch.workspace import Workspace
+
+HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its size and time
+
+
+@contextmanager
+def opened(task: Task, tag: str, say: Callable[[str], None]) -> Iterator[Session]:
+    """The session `tag` on `task`, new or resumed, owned by this process until the end."""
+    workspace = Workspace(task.root, task.editable, task.may_edit)
+    home = Home(task.root, tag)
+    workspace.check_tag_name(tag)
+    try:
+        home.ledger.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {home.ledger.parent}: {error.strerror}") from error
+    workspace.exclude(*OURS)
+    lock = Lock(home)
+    try:
+        ledger = Ledger(home.ledger)
+        try:
+            row = _row(task, tag, workspace, ledger, home)
+            agent = _agent(task, row, ledger, workspace)
+            runner = runners.load(task.runner, inherit=(lock.fd,))
+            try:
+                yield Session(task, home, workspace, ledger, runner, agent, row, say)
+            finally:
+                runner.close()
+        finally:
+            ledger.close()
+    finally:
+        lock.release()
+
+
+def _row(task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home) -> SessionRow:
+    """The session's row: made now, or checked to be of the same task."""
+    found = ledger.find_session(tag)
+    limits = {key: str(v) if key == "until" else v for key, v in asdict(task.limits).items() if v}
+    fresh = fingerprint(task)
+    if found is not None:
+        _check_same(task, found, fresh)
+        facts: dict[str, object] = {"limits": limits}
+        if not ledger.has_baseline(found):  # it never worked: begin with what is there now
+            workspace.check_editable()
+            facts |= {"base_commit": workspace.head(), "fingerprint": fresh}
+        return ledger.update_session(found, **facts)
+    workspace.check_branch(tag)
+    workspace.check_editable()
+    check_ours(home.results, ledger)
+    return ledger.create_session(
+        tag,
+        base_commit=workspace.head(),
+        metric=task.metric,
+        level=task.judge.level,
+        budget_s=task.run.budget_s,
+        budget_clock=task.run.budget_clock,
+        limits=limits,
+        fingerprint=fresh,
+        now=time.time(),
+    )
+
+
+def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
+    """A session's numbers can be compared only while these stay as they were."""
+    pairs = {
+        "[metric]": (
+            f"{row.metric.goal} {row.metric.name}",
+            f"{task.metric.goal} {task.metric.name}",
+        ),
+        "[run] budget": (row.budget_s, task.run.budget_s),
+        "[run] budget_clock": (row.budget_clock, task.run.budget_clock),
+        "[judge] level": (row.level, task.judge.level),
+    }
+    for name, was in row.fingerprint.items():
+        if name.startswith("input "):
+            pairs[f"the content of {name}"] = (was, fresh.get(name, "missing"))
+    for what, (then, now) in pairs.items():
+        if then != now:
+            raise TaskError(
+                f"session {row.tag!r} began with {what} = {then}; now it is {now}. Its numbers "
+                "could not be compared: put it back, or begin a new session with another --tag"
+            )
+
+
+def fingerprint(task: Task) -> dict[str, str]:
+    """What a session's numbers depend on beside the repository: inputs, interpreter, machine."""
+    found = {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+    for name in task.run.inputs:
+        found[f"input {name}"] = _digest(task.root / name)
+    return found
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 over the names and contents of a file or of all files of a folder."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        stat = file.stat()
+        digest.update(f"{file.relative_to(path)}\0{stat.st_size}\0".encode())
+        if stat.st_size > HASHED_BYTES:
+            digest.update(str(stat.st_mtime_ns).encode())
+            continue
+        with file.open("rb") as opened_file:
+            digest.update(hashlib.file_digest(opened_file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _agent(task: Task, row: SessionRow, ledger: Ledger, workspace: Workspace) -> Agent:
+    spec = task.agent.portfolio
+    if len(spec) > 1:
+        raise AgentError("a portfolio of agents is not available yet: name one agent")
+    name, argument = agents.parse(spec[0][0])
+    options = dict(task.agent.options.get(name, {}))
+    if name == "replay" and argument and argument.startswith("session:"):
+        options["proposals"] = _proposals(argument.removeprefix("session:"), ledger, workspace)
+    return agents.load(name, argument, options, seed=row.secret)
+
+
+def _proposals(
+    tag: str, ledger: Ledger, workspace: Workspace
+) -> list[tuple[str, dict[str, bytes | None]]]:
+    """The changes of an earlier session, as (description, editable files) in their order."""
+    earlier = ledger.session(tag)
+    return [
+        (one.description, dict(workspace.editable_files(one.commit)))
+        for one in ledger.all_experiments(earlier)
+        if one.number
+    ]

@@ -1,0 +1,495 @@
+"""Git, and only here: commits by plumbing, refs, and pristine trees. The user's checkout is read,
+never written: no reset, no clean, no add, no checkout, no push.
+
+Refs of a session `tag`, all derived from the ledger:
+
+    refs/autoresearch/<tag>/<number>   every experiment's commit, so that no row points at nothing
+    refs/autoresearch/<tag>/best       the incumbent: the truth
+    refs/heads/autoresearch/<tag>      follows it, as long as it is checked out nowhere
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pygit2
+from pygit2.enums import FileMode, FileStatus, Option
+
+from autoresearch.errors import (
+    DirtyError,
+    NotOursError,
+    Refused,
+    StorageError,
+    TaskError,
+    WorkspaceError,
+)
+
+AUTHOR = ("autoresearch", "autoresearch@localhost")
+EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
+PACK_EVERY = 64  # experiments; loose objects and refs cost 4 kB of disk each until then
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+GLOB = re.compile(r"[!*?]")
+WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
+
+Files = dict[str, bytes | None]
+"""Path in the repository -> new content, None when it was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file of a commit: its blob, its mode, and what `stat` said when it was written out."""
+
+    blob: pygit2.Oid
+    mode: int
+    size: int = 0
+    mtime_ns: int = 0
+
+    def describes(self, path: Path) -> bool:
+        """The regular file there has this content. Hashed only when `stat` cannot tell."""
+        stat = path.lstat()
+        if (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns):
+            return True
+        return not path.is_symlink() and bool(pygit2.hash(path.read_bytes()) == self.blob)
+
+
+Manifest = dict[str, Entry]
+
+
+class Workspace:
+    """The repository that holds the task. Usable from several threads: one at a time gets in."""
+
+    def __init__(
+        self, root: Path, editable: Iterable[str], may_edit: Callable[[str], bool]
+    ) -> None:
+        """`root` is the task's folder, at or below the top of a repository's checkout; `may_edit`
+        says of a path relative to it whether it matches the globs `editable`.
+
+        Raises `WorkspaceError` when there is no repository, no commit or no checkout.
+        """
+        self.root = root.resolve()
+        found = pygit2.discover_repository(str(self.root))
+        if found is None:
+            raise WorkspaceError(
+                f"{self.root} is not in a git repository: "
+                "run `git init && git add -A && git commit -m start` there first"
+            )
+        self._lock = threading.RLock()
+        with self._mapped():
+            # A commit named in the ledger must survive a power cut, as the ledger itself does.
+            pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
+            self._repo = pygit2.Repository(found)
+        if self._repo.is_bare or self._repo.workdir is None:
+            raise WorkspaceError(f"{found} is a bare repository: a checkout is needed")
+        if self._repo.head_is_unborn:
+            raise WorkspaceError(
+                f"the repository at {self._repo.workdir} has no commits: commit the code first"
+            )
+        top = Path(self._repo.workdir).resolve()
+        self.prefix = PurePosixPath(self.root.relative_to(top).as_posix())
+        self._named = tuple(editable)
+        self._may_edit = may_edit
+        self._unpacked: list[pygit2.Oid] = []
+        self._commits = 0
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """The one place where git's errors become ours."""
+        try:
+            with self._lock:
+                yield
+        except (pygit2.GitError, KeyError, ValueError) as error:
+            if "No space left" in str(error) or "Read-only file system" in str(error):
+                raise StorageError(f"cannot write to the repository: {error}") from error
+            raise WorkspaceError(f"git: {error}") from error
+        except OSError as error:
+            raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
+
+    def _in_repo(self, path: str) -> str:
+        return path if str(self.prefix) == "." else f"{self.prefix}/{path}"
+
+    # ---- what is there -------------------------------------------------------------------
+
+    def head(self) -> str:
+        with self._mapped():
+            return str(self._repo.head.peel(pygit2.Commit).id)
+
+    def is_editable(self, path: str) -> bool:
+        """Of a path in the repository."""
+        inside = PurePosixPath(path)
+        return inside.is_relative_to(self.prefix) and self._may_edit(
+            str(inside.relative_to(self.prefix))
+        )
+
+    def check_editable(self) -> list[str]:
+        """The editable files of HEAD. Raises `TaskError` when one that is named is not there, and
+        `DirtyError` when one differs from HEAD in the user's checkout."""
+        manifest = self.manifest(self.head())
+        paths = [path for path in manifest if self.is_editable(path)]
+        for name in self._named:
+            path = self._in_repo(name)
+            if not GLOB.search(name) and not any(
+                found == path or found.startswith(path + "/") for found in paths
+            ):
+                there = (self.root / name).exists()
+                problem = "is not committed: commit it first" if there else "does not exist"
+                raise TaskError(f"editable: {name!r} {problem}")
+        if not paths:
+            raise TaskError(f"editable: no file of the last commit matches {list(self._named)}")
+        for path in paths:
+            if manifest[path].mode not in WRITABLE:
+                raise TaskError(f"editable: {path} is a link, not a regular file")
+            with self._mapped():
+                state = self._repo.status_file(path)
+            if state != FileStatus.CURRENT:
+                raise DirtyError(
+                    f"{path} has uncommitted changes: commit or stash them first "
+                    "(experiments start from the last commit, and would silently leave them out)"
+                )
+        return paths
+
+    def manifest(self, commit: str) -> Manifest:
+        """All files of a commit. Submodules are left out: their content is not in the commit."""
+        with self._mapped():
+            found: Manifest = {}
+            self._walk(self._tree(commit), "", found)
+            return found
+
+    def _walk(self, tree: pygit2.Tree, prefix: str, found: Manifest) -> None:
+        for item in tree:
+            path = f"{prefix}{item.name}"
+            if item.filemode == FileMode.TREE:
+                assert isinstance(item, pygit2.Tree)
+                self._walk(item, path + "/", found)
+            elif item.filemode != FileMode.COMMIT:
+                found[path] = Entry(item.id, item.filemode)
+
+    def _tree(self, commit: str) -> pygit2.Tree:
+        found = self._repo[commit]
+        assert isinstance(found, pygit2.Commit)
+        return found.tree
+
+    def tree_id(self, commit: str) -> str:
+        with self._mapped():
+            return str(self._tree(commit).id)
+
+    def editable_files(self, commit: str) -> dict[str, bytes]:
+        with self._mapped():
+            return {
+                path: self._repo[entry.blob].read_raw()
+                for path, entry in self.manifest(commit).items()
+                if self.is_editable(path)
+            }
+
+    def read(self, commit: str, path: str) -> bytes | None:
+        """One file of a commit, by its path relative to the task's folder."""
+        with self._mapped():
+            try:
+                return self._repo[self._tree(commit)[self._in_repo(path)].id].read_raw()
+            except KeyError:
+                return None
+
+    # ---- trees ---------------------------------------------------------------------------
+
+    def materialize(self, commit: str, folder: Path) -> Manifest:
+        """Write all files of a commit into `folder`, which must not exist yet: no `.git`, no
+        filters, no hooks. Returns what was written, for `collect`."""
+        with self._mapped():
+            folder.mkdir(parents=True)
+            manifest = self.manifest(commit)
+            made = {folder}
+            for path, entry in manifest.items():
+                target = folder / path
+                if target.parent not in made:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    made.add(target.parent)
+                data = self._repo[entry.blob].read_raw()
+                if entry.mode == FileMode.LINK:
+                    target.symlink_to(os.fsdecode(data))
+                    continue
+                mode = 0o755 if entry.mode == FileMode.BLOB_EXECUTABLE else 0o644
+                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                    stat = os.fstat(file.fileno())
+                manifest[path] = Entry(entry.blob, entry.mode, len(data), stat.st_mtime_ns)
+            (folder / self.prefix).mkdir(parents=True, exist_ok=True)
+            return manifest
+
+    def make_repository(self, folder: Path) -> None:
+        """Turn a materialised tree into a repository of one commit, which coding agents expect.
+        It knows nothing of the user's: no history, no remote, no configuration."""
+        with self._mapped():
+            repo = pygit2.init_repository(str(folder), initial_head="main")
+            repo.index.add_all()
+            repo.index.write()
+            who = pygit2.Signature(*AUTHOR)
+            repo.create_commit("HEAD", who, who, "incumbent\n", repo.index.write_tree(), [])
+
+    def collect(self, folder: Path, manifest: Manifest) -> Files:
+        """What an agent changed in a materialised tree, editable files only.
+
+        Raises `Refused` for everything the harness will not run: no change, a frozen file, a
+        deleted or binary file, a link, a change of nothing but a seed.
+        """
+        seen: set[str] = set()
+        changes: Files = {}
+        foreign: list[str] = []
+        for path, target in files_below(folder):
+            seen.add(path)
+            entry = manifest.get(path)
+            stat = target.lstat()
+            if entry and entry.mode == FileMode.LINK and target.is_symlink():
+                continue
+            if self.is_editable(path):
+                if not target.is_file() or target.is_symlink():
+                    raise Refused("link", f"{path} is not a regular file any more")
+                if stat.st_nlink > 1:
+                    raise Refused("link", f"{path} is a hard link to another file")
+                if stat.st_size > EDIT_LIMIT_BYTES:
+                    raise Refused("too large", f"{path} has {stat.st_size} bytes")
+                data = target.read_bytes()
+                if entry is None or pygit2.hash(data) != entry.blob:
+                    self._refuse_binary(path, data, entry)
+                    changes[path] = data
+            elif entry is None:
+                if not self._repo.path_is_ignored(path) and "__pycache__" not in path:
+                    foreign.append(path)
+            elif not entry.describes(target):
+                foreign.append(path)
+        for path in manifest.keys() - seen:
+            if not self.is_editable(path):
+                foreign.append(path)
+            elif path in map(self._in_repo, self._named):
+                raise Refused("deleted", f"{path} was deleted")
+            else:
+                changes[path] = None
+        if foreign:
+            names = ", ".join(sorted(foreign))
+            raise Refused("frozen file", f"changed outside `editable`: {names}")
+        if not changes:
+            raise Refused("no change", "the editable files are as they were")
+        self._refuse_seed_change(changes, manifest)
+        return changes
+
+    def _refuse_binary(self, path: str, data: bytes, entry: Entry | None) -> None:
+        if b"\0" in data and not (entry and b"\0" in self._repo[entry.blob].read_raw()):
+            raise Refused("binary", f"{path} is no text any more")
+
+    def _refuse_seed_change(self, changes: Files, manifest: Manifest) -> None:
+        """Luck is no idea: refuse a diff all of whose lines name a seed and differ in numbers."""
+        touched: list[tuple[str, str]] = []
+        for path, data in changes.items():
+            if data is None or path not in manifest:
+                return
+            old = self._repo[manifest[path].blob].read_raw().decode(errors="replace").splitlines()
+            new = data.decode(errors="replace").splitlines()
+            matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+            for tag, a, b, c, d in matcher.get_opcodes():
+                if tag == "equal":
+                    continue
+                if b - a != d - c:
+                    return
+                touched += zip(old[a:b], new[c:d], strict=True)
+        number = re.compile(r"\d+")
+        if touched and all(
+            "seed" in one.lower() and number.sub("0", one) == number.sub("0", two)
+            for one, two in touched
+        ):
+            raise Refused("seed only", "the change only sets another seed")
+
+    # ---- commits -------------------------------------------------------------------------
+
+    def commit(self, base: str, changes: Mapping[str, bytes | None], message: str) -> str:
+        """A commit on top of `base` with these files changed. Moves no ref."""
+        with self._mapped():
+            tree = self._with_changes(self._tree(base), changes)
+            return self._create_commit(tree, base, message)
+
+    def _create_commit(self, tree: pygit2.Oid, parent: str, message: str) -> str:
+        who = pygit2.Signature(*AUTHOR, int(time.time()), 0)
+        oid = self._repo.create_commit(None, who, who, message, tree, [pygit2.Oid(hex=parent)])
+        self._unpacked.append(oid)
+        return str(oid)
+
+    def _with_changes(
+        self, tree: pygit2.Tree | None, changes: Mapping[str, bytes | None]
+    ) -> pygit2.Oid:
+        builder = self._repo.TreeBuilder(tree) if tree is not None else self._repo.TreeBuilder()
+        nested: dict[str, dict[str, bytes | None]] = {}
+        for path, data in changes.items():
+            name, _, rest = path.partition("/")
+            if rest:
+                nested.setdefault(name, {})[rest] = data
+            elif data is None:
+                builder.remove(name)
+            else:
+                known = builder.get(name)
+                mode = known.filemode if known is not None else FileMode.BLOB
+                blob = self._repo.create_blob(data)
+                self._unpacked.append(blob)
+                builder.insert(name, blob, mode)
+        for name, inner in nested.items():
+            known = builder.get(name)
+            child = known if isinstance(known, pygit2.Tree) else None
+            builder.insert(name, self._with_changes(child, inner), FileMode.TREE)
+        oid = builder.write()
+        self._unpacked.append(oid)
+        return oid
+
+    def rebase(self, base: str, commit: str, onto: str) -> str | None:
+        """The change `base..commit` on top of `onto`, as a new commit; None when they conflict."""
+        with self._mapped():
+            index = self._repo.merge_trees(self._tree(base), self._tree(onto), self._tree(commit))
+            if index.conflicts is not None:
+                return None
+            original = self._repo[commit]
+            assert isinstance(original, pygit2.Commit)
+            return self._create_commit(index.write_tree(self._repo), onto, original.message)
+
+    def diff(self, base: str, commit: str) -> str:
+        with self._mapped():
+            return self._tree(base).diff_to_tree(self._tree(commit)).patch or ""
+
+    def changed_lines(self, base: str, commit: str) -> tuple[int, int]:
+        """(added, removed)"""
+        with self._mapped():
+            stats = self._tree(base).diff_to_tree(self._tree(commit)).stats
+            return stats.insertions, stats.deletions
+
+    # ---- refs ----------------------------------------------------------------------------
+
+    def branch_name(self, tag: str) -> str:
+        return f"autoresearch/{tag}"
+
+    def check_tag_name(self, tag: str) -> None:
+        """Raises `NotOursError` for a tag that cannot be part of a branch's name and a folder's."""
+        if not TAG.fullmatch(tag) or not pygit2.reference_is_valid_name(f"refs/heads/{tag}"):
+            raise NotOursError(f"{tag!r} cannot be a tag: letters, digits, '.', '_' and '-' can")
+
+    def check_branch(self, tag: str) -> None:
+        """Raises `NotOursError` when the branch of a new session is there already."""
+        with self._mapped():
+            for name in (self.branch_name(tag), "autoresearch"):
+                if self._repo.branches.local.get(name) is not None:
+                    raise NotOursError(
+                        f"a branch {name!r} exists and was made by no session recorded here: "
+                        "choose another --tag, or rename that branch"
+                    )
+
+    def keep_reachable(self, tag: str, number: int, commit: str) -> None:
+        self._set_ref(f"refs/autoresearch/{tag}/{number}", commit)
+
+    def move(self, tag: str, commit: str, ours: Iterable[str]) -> str | None:
+        """Point `best` and the branch at the incumbent. The branch is left alone, and why is
+        returned, when somebody stands on it or has moved it to a commit not among `ours`."""
+        self._set_ref(f"refs/autoresearch/{tag}/best", commit)
+        branch = self.branch_name(tag)
+        with self._mapped():
+            found = self._repo.branches.local.get(branch)
+            if found is not None:
+                if str(found.target) == commit:
+                    return None
+                if found.is_checked_out():
+                    return (
+                        f"branch {branch} is checked out, so it was not moved; "
+                        f"the best commit is refs/autoresearch/{tag}/best"
+                    )
+                if str(found.target) not in ours:
+                    return (
+                        f"branch {branch} was moved by somebody else, so it was left alone; "
+                        f"the best commit is refs/autoresearch/{tag}/best"
+                    )
+            self._set_ref(f"refs/heads/{branch}", commit)
+        return None
+
+    def ref(self, name: str) -> str | None:
+        with self._mapped():
+            found = self._repo.references.get(name)
+            return None if found is None else str(found.target)
+
+    def _set_ref(self, name: str, commit: str) -> None:
+        with self._mapped():
+            found = self._repo.references.get(name)
+            if found is None or str(found.target) != commit:
+                self._repo.references.create(name, pygit2.Oid(hex=commit), force=True)
+
+    # ---- housekeeping --------------------------------------------------------------------
+
+    def tidy(self) -> None:
+        """Call once an experiment. Every so often: put the objects made here into a pack and the
+        refs into one file, as `git gc` would, but only what this process made."""
+        self._commits += 1
+        if self._commits % PACK_EVERY == 0:
+            self.pack()
+
+    def pack(self) -> None:
+        with self._mapped():
+            made, self._unpacked = list(dict.fromkeys(self._unpacked)), []
+            loose = [self._objects() / str(oid)[:2] / str(oid)[2:] for oid in made]
+            present = [(oid, path) for oid, path in zip(made, loose, strict=True) if path.exists()]
+            if not present:
+                return
+
+            def add(builder: pygit2.PackBuilder) -> None:
+                for oid, _ in present:
+                    builder.add(oid)
+
+            self._repo.pack(pack_delegate=add)
+            for _, path in present:
+                path.unlink(missing_ok=True)
+            self._repo.compress_references()
+
+    def _objects(self) -> Path:
+        git = Path(self._repo.path)
+        common = git / "commondir"  # there in a linked worktree, naming the main repository
+        return (git / common.read_text().strip() if common.exists() else git) / "objects"
+
+    def exclude(self, *patterns: str) -> None:
+        """Let git overlook files of ours in the task's folder, through `.git/info/exclude`."""
+        with self._mapped():
+            path = self._objects().parent / "info" / "exclude"
+            text = path.read_text() if path.exists() else ""
+            lines = [f"/{self._in_repo(pattern)}" for pattern in patterns]
+            missing = [line for line in lines if line not in text.splitlines()]
+            if missing:
+                path.parent.mkdir(exist_ok=True)
+                gap = "" if not text or text.endswith("\n") else "\n"
+                path.write_text(text + gap + "".join(f"{line}\n" for line in missing))
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder whatever its permissions, links not followed; missing is fine."""
+
+    def retry(function: object, path: str, _: object) -> None:
+        Path(path).parent.chmod(0o700)
+        target = Path(path)
+        if target.is_dir() and not target.is_symlink():
+            target.chmod(0o700)
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    if folder.is_symlink() or folder.exists():
+        shutil.rmtree(folder, onerror=retry)
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(path relative to `folder`, path) of every file and link, `.git` at the top left out."""
+    for parent, folders, names in os.walk(folder):
+        here = Path(parent)
+        if here == folder and ".git" in folders:
+            folders.remove(".git")
+        links = [name for name in folders if (here / name).is_symlink()]
+        for name in names + links:
+            if here == folder and name == ".git":
+                continue
+            yield (here / name).relative_to(folder).as_posix(), here / name
