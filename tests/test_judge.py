@@ -82,9 +82,9 @@ def arrangements(k: int) -> list[Labels]:
 
 def separated(values: Sequence[float], labels: Labels, metric: Metric = LOSS) -> Outcome:
     """A separation in which the i-th run made has the i-th value, whoever makes it."""
-    series = Series(values)
+    made = iter(values)
     k = len(labels) // 2
-    return separate(metric, k, Arranged(labels), series.side("change"), series.side("incumbent"))
+    return separate(metric, k, Arranged(labels), lambda _: next(made), lambda _: next(made))
 
 
 # --------------------------------------------------------------------------------------------
@@ -239,15 +239,20 @@ def needed(runs: int, controls: int = 8, df: int = 7) -> float:
     return t_quantile(1 - PASS_LEVEL, df) * math.sqrt(1 / runs + 1 / controls)
 
 
+FIRST, LATER, LAST = DROP_BELOW
+ON = 2 * (LATER + 0.005) - FIRST  # a second run, after FIRST, that just keeps a change in
+OFF = 2 * (LATER - 0.005) - FIRST
+
+
 @pytest.mark.parametrize(
     ("scores", "passed", "made"),
     [
-        ((-0.79, -9, -9), False, 1),  # less than 0.8 better
+        ((-(FIRST - 0.01), -9, -9), False, 1),
         ((0.5, -9, -9), False, 1),  # worse
-        ((-0.8, -0.19, -9), False, 2),  # 0.495 better on average
-        ((-0.8, -0.21, 0.2), False, 3),  # 0.27 better on average
-        ((-0.8, -0.21, -0.5), False, 3),  # 0.503 better: neither dropped nor enough
-        ((-0.8, -0.8, -0.8), False, 3),
+        ((-FIRST, -OFF, -9), False, 2),
+        ((-FIRST, -ON, 0.2), False, 3),  # falls below the third threshold
+        ((-FIRST, -ON, -LAST), False, 3),  # above it, and not enough
+        ((-FIRST, -FIRST, -FIRST), False, 3),
         ((-(needed(1) - 1e-9), -0.1, -0.1), False, 3),
         ((-(needed(1) + 1e-9), 9, 9), True, 1),
         ((-1.0, 1.0 - 2 * (needed(2) + 1e-9), 9), True, 2),
@@ -267,8 +272,8 @@ def test_the_constants_of_the_screen_are_the_documented_ones() -> None:
 
 
 def test_screen_is_in_units_of_the_noise() -> None:
-    assert len(screen(reference(sd=0.01), draws(-0.0081, 9)).values) == 2
-    assert len(screen(reference(sd=0.01), draws(-0.0079, 9)).values) == 1
+    assert len(screen(reference(sd=0.01), draws(-0.01 * (FIRST + 0.01), 9)).values) == 2
+    assert len(screen(reference(sd=0.01), draws(-0.01 * (FIRST - 0.01), 9)).values) == 1
 
 
 def test_fewer_runs_or_degrees_of_freedom_need_a_larger_gain() -> None:
@@ -300,7 +305,8 @@ def test_a_screen_whose_draw_raises_is_abandoned_at_once(crash_at: int) -> None:
 
 
 def test_screen_lets_one_change_in_ten_through_that_does_nothing() -> None:
-    """With the incumbent's true mean and noise known, 0.098 pass and a screen takes 1.20 runs (300,000 simulated)."""
+    """With the incumbent's true mean and noise known, 0.098 pass and a screen takes 1.20 runs
+    (300,000 simulated)."""
     rng = random.Random(4)
     known = reference(runs=10_000, df=10_000)
     outcomes = [screen(known, lambda index: rng.gauss(0, 1)) for _ in range(4000)]

@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from autoresearch import judge
+from autoresearch.briefing import noise
 from autoresearch.errors import LedgerError, NotOursError, StorageError, TaskError
 from autoresearch.ledger import Ledger
 from autoresearch.records import (
@@ -34,7 +35,7 @@ from autoresearch.report.live import LiveView, render
 from autoresearch.report.page import headline, page
 from autoresearch.report.plot import frame, plot
 from autoresearch.report.publish import publish
-from autoresearch.report.summary import Summary, noise, summarise, to_json
+from autoresearch.report.summary import Summary, summarise, to_json
 from autoresearch.report.table import ResultsFile, check_ours, header, parse, row, table
 from autoresearch.report.words import Numbers, duration, one_line, percent, printable
 
@@ -243,7 +244,7 @@ def test_a_summary_tells_the_incumbent_by_its_unselected_runs(ledger: Ledger) ->
     assert summary.incumbent.runs == 4
     assert summary.gain == summary.baseline.score - summary.incumbent.score  # type: ignore[operator]
     assert (summary.noise_sd, summary.noise_df) == noise(ledger, night.session)
-    assert summary.noise_df == 5 + 3 + 2  # baseline's last eight (six and three controls), fresh
+    assert summary.noise_df == 5 + 3  # the baseline's six and the four fresh ones: no controls
     assert summary.confirmations == 1
     assert summary.false_keeps_expected == pytest.approx(1 / 20)
     assert summary.verification is None
@@ -252,11 +253,12 @@ def test_a_summary_tells_the_incumbent_by_its_unselected_runs(ledger: Ledger) ->
 def test_an_incumbent_has_the_mean_of_its_last_runs_only(ledger: Ledger) -> None:
     night = Night(ledger)
     night.baseline()
-    for _ in range(4):
-        night.change(0.001)
+    night.change(0.001)  # its controls are runs of the incumbent, but do not join the score
+    for index in range(4):
+        night.run(0, Role.TOPUP, index)
     summary = night.summary()
     scores = ledger.unselected(night.session, [night.commit(0)])[night.commit(0)]
-    assert len(scores) == 6 + 4 * 3
+    assert len(scores) == 6 + 4
     assert summary.incumbent is not None and summary.incumbent.number == 0
     assert summary.incumbent.score == fmean(scores[-judge.SCORE_RUNS :])
     assert summary.gain is None  # nothing was kept, so nothing was gained

@@ -57,8 +57,9 @@ def noise(ledger: Ledger, session: SessionRow) -> tuple[float, int]:
     """(sd of one run, degrees of freedom): the spread within each keep's unselected runs. The
     latest keeps are enough, and keep the cost the same on the longest night."""
     keeps = ledger.keeps(session)
-    chosen = {keep.number: keep for keep in (*keeps[:1], *keeps[-KEEPS:])}
-    return judge.pooled_noise([scores(ledger, session, k.commit) for k in chosen.values()])
+    chosen = list(dict.fromkeys(keep.commit for keep in (*keeps[:1], *keeps[-KEEPS:])))
+    groups = ledger.unselected(session, chosen)
+    return judge.pooled_noise([groups[commit][-judge.SCORE_RUNS :] for commit in chosen])
 
 
 def reference(ledger: Ledger, session: SessionRow, incumbent: Experiment) -> judge.Reference:

@@ -490,7 +490,7 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> None:
     """report.md and progress.png, from the ledger."""
     row = ledger.session(home.tag)
     experiments = ledger.finished(row)
-    found = read_summary(ledger, home, task)
+    found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
     picture = plot.plot(experiments, row.metric, found.noise_sd)
     publish.publish(ledger, home.picture, picture)
     words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))

@@ -105,13 +105,15 @@ def screen(reference: Reference, draw: Draw) -> Outcome:
 
 def separate(metric: Metric, k: int, rng: random.Random, candidate: Draw, control: Draw) -> Outcome:
     """k fresh runs of each side in random order; stops at the first pair in the wrong order."""
-    sides = [candidate] * k + [control] * k
-    rng.shuffle(sides)
+    turns = [True] * k + [False] * k
+    rng.shuffle(turns)
     values: list[float] = []
     controls: list[float] = []
-    for side in sides:
-        mine = values if side is candidate else controls
-        mine.append(side(len(mine)))
+    for candidates_turn in turns:
+        if candidates_turn:
+            values.append(candidate(len(values)))
+        else:
+            controls.append(control(len(controls)))
         if values and controls:
             worst, best = metric.worst(values), metric.best(controls)
             if not metric.better(worst, best):
@@ -177,7 +179,10 @@ def _variance(values: Sequence[float]) -> float:
 
 @lru_cache(maxsize=256)
 def t_quantile(p: float, df: int) -> float:
-    """The p-quantile of Student's t, for 0.5 <= p < 1, by bisection on its distribution."""
+    """The p-quantile of Student's t, for 0.5 <= p < 1 and df >= 1, by bisection on its
+    distribution. Raises `ValueError` where nothing is known of the noise (df < 1)."""
+    if df < 1:
+        raise ValueError("the noise is unknown: two runs of one commit are needed")
     low, high = 0.0, 1.0
     while t_cdf(high, df) < p:
         high *= 2

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from autoresearch.records import Metric
 from autoresearch.task import Limits
 
+FRUITLESS_TURNS = 10  # count as one experiment, so that a broken agent cannot go on for ever
+
 
 @dataclass(frozen=True, slots=True)
 class Spent:

@@ -17,7 +17,6 @@ from autoresearch.records import Agent, Role, Run, Runner
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace
 
-FRUITLESS_TURNS = 10  # count as one experiment, so that a broken agent cannot go on for ever
 RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the result again
 
 
@@ -116,7 +115,7 @@ class Session:
             return f"it is {wanted.until:%H:%M}"
         spent = limits.Spent(
             experiments=self.ledger.started(self.row)
-            + self.ledger.fruitless_turns(self.row) // FRUITLESS_TURNS,
+            + self.ledger.fruitless_turns(self.row) // limits.FRUITLESS_TURNS,
             elapsed_s=self.elapsed_s(),
             since_keep=self.ledger.since_keep(self.row),
             score=self.history.incumbent_score() if wanted.target is not None else None,

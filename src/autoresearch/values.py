@@ -152,17 +152,18 @@ def one_of(*words: str) -> Kind:
 
 
 _plugin = _named(r"[A-Za-z][\w-]*")  # a file in `agents/` or `runners/`, without its suffix
+_agent = _named(r"[A-Za-z][\w-]*(:.+)?")  # and an argument for it
 
 
 def _portfolio(value: object) -> str | tuple[tuple[str, float], ...]:
     if isinstance(value, str):
-        return _plugin(value)
+        return _agent(value)
     if not isinstance(value, list | dict) or not value:
         raise ValueError("no name")
-    weights = value if isinstance(value, dict) else dict.fromkeys(map(_plugin, value), 1)
+    weights = value if isinstance(value, dict) else dict.fromkeys(map(_agent, value), 1)
     if len(weights) < len(value):
         raise ValueError("a name comes twice")
-    return tuple((_plugin(name), _positive(weight)) for name, weight in weights.items())
+    return tuple((_agent(name), _positive(weight)) for name, weight in weights.items())
 
 
 # --------------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ COUNT = Kind("a whole number above 0", _whole)
 SEVERAL = Kind("a whole number, at least 2", lambda value: _whole(value, 2))
 TIME = Kind('a time of day such as "07:00"', _clock_time)
 NAME = Kind("a name of letters, digits, _ and -", _plugin)
-NAMES = Kind('"tuner", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }', _portfolio)
+NAMES = Kind('"tuner", or "NAME:ARGUMENT", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }', _portfolio)
 PATHS = Kind("a list of paths relative to the task's folder, without ..", _list(_inside))
 GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(_glob))
 CACHES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(_outside))

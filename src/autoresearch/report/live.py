@@ -179,7 +179,7 @@ def _row(cells: Sequence[RenderableType]) -> Table:
 
 def _recent(summary: Summary, recent: tuple[Finished, ...], width: int) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    in_sd = summary.noise_sd is not None
+    in_sd = bool(summary.noise_sd)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("commit", no_wrap=True, style="dim")
     table.add_column(one_line(summary.metric.name), justify="right", no_wrap=True, max_width=14)

@@ -129,8 +129,13 @@ def _kept(summary: Summary) -> list[str]:
     lines = [
         "## Kept",
         "",
-        "Effects are against the one before, by runs that did not help to choose either; sd is "
-        "the standard deviation of one run.",
+        "Effects are against the one before"
+        + (
+            "."
+            if summary.deterministic
+            else ", by runs that did not help to choose either; sd is the standard deviation of "
+            "one run."
+        ),
         "",
         f"| # | commit | {_cell(summary.metric.name)} | effect | sd | runs | change |",
         "|--:|:--|--:|--:|--:|--:|:--|",

@@ -17,13 +17,13 @@ from typing import Any
 
 from autoresearch.judge import LEVELS, SCORE_RUNS, difference_interval, pooled_noise
 from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.limits import FRUITLESS_TURNS
 from autoresearch.records import Experiment, Metric, Role, Run, Status
 from autoresearch.report.words import Numbers, in_sd
 
 RECENT = 10  # finished experiments shown
 TYPICAL_OVER = 20  # runs behind the typical run time
 NOISE_KEEPS = 20  # latest keeps, beside the baseline, whose runs tell the noise
-TURNS_PER_EXPERIMENT = 10  # fruitless turns count against the limit like one experiment
 CONFIRMING = (Role.CANDIDATE, Role.CONTROL)
 
 
@@ -195,7 +195,7 @@ def summarise(
     fruitless = ledger.fruitless_turns(session)
     tokens, usd = ledger.costs(session)
     experiments_left = _left(
-        session.limits.get("experiments"), finished + fruitless // TURNS_PER_EXPERIMENT
+        session.limits.get("experiments"), finished + fruitless // FRUITLESS_TURNS
     )
     time_left_s = _time_left(session.limits, elapsed_s, now)
     pace_s = elapsed_s / finished if finished and elapsed_s else None
@@ -253,13 +253,6 @@ def summarise(
         fruitless_latest=f"{turns[0][2]}: {turns[0][3]}" if turns else None,
         verification=_verification(ledger, session, incumbent),
     )
-
-
-def noise(ledger: Ledger, session: SessionRow) -> tuple[float, int]:
-    """(standard deviation of one run in metric units, degrees of freedom): the spread within the
-    latest unselected runs of the baseline and of the latest keeps; (0.0, 0) while nothing says."""
-    keeps = _latest(ledger.keeps(session))
-    return _noise(keeps, ledger.unselected(session, [one.commit for one in keeps]))
 
 
 def to_json(summary: Summary) -> dict[str, Any]:

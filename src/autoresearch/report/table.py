@@ -140,7 +140,8 @@ def _is_ours(data: bytes, ledger: Ledger) -> bool:
         text = data.decode()
     except UnicodeDecodeError:  # torn in the middle of a character, or not ours
         text = data.decode(errors="ignore")
-        if not data.startswith(text.encode()):
+        start = text.encode()
+        if not data.startswith(start) or len(data) - len(start) > 3:
             return False
     lines = text.split("\n")
     if len(lines) == 2 and not lines[1] and _is_header(lines[0].split("\t")):
