@@ -33,13 +33,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
-
-for library in ("OMP", "OPENBLAS", "MKL"):  # the tuner's thinking stays in the thread that is timed
-    os.environ[f"{library}_NUM_THREADS"] = "1"
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 import psutil
 
@@ -264,6 +259,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    # The tuner's thinking stays in the thread that is timed; numpy is not imported yet.
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory(prefix="autoresearch-overhead-") as folder:
         root = Path(folder) / "instant"
         began = time.monotonic()

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
@@ -176,7 +177,7 @@ def time_to_loss(values: dict[str, list[float]], name: str, target: float) -> fl
     points = [(f, fmean(values[f"{name} {f:g}"])) for f in (*FRACTIONS, 1.0)]
     if points[0][1] <= target:
         return points[0][0]
-    for (f0, v0), (f1, v1) in zip(points, points[1:], strict=False):
+    for (f0, v0), (f1, v1) in pairwise(points):
         if v1 <= target:
             return f0 + (f1 - f0) * (v0 - target) / (v0 - v1)
     return None
@@ -191,9 +192,8 @@ def report(found: dict[str, object]) -> str:
         mine = values[f"{arm} 1"]
         gain, low, high = difference_interval(METRIC, mine, baseline)
         share = 100 * gain / fmean(baseline)
-        lines.append(
-            f"| {arm} | {fmean(mine):.4f} | {gain:+.4f} ({share:+.1f} %) | {low:+.4f} to {high:+.4f} |"
-        )
+        shown = f"{gain:+.4f} ({share:+.1f} %) | {low:+.4f} to {high:+.4f}"
+        lines.append(f"| {arm} | {fmean(mine):.4f} | {shown} |")
     gain, low, high = difference_interval(METRIC, values["tuner 1"], values["random 1"])
     lines.append(f"\ntuner over random search: {gain:+.4f} bpb, {low:+.4f} to {high:+.4f}")
     fraction = time_to_loss(values, "tuner", fmean(baseline))

@@ -137,9 +137,12 @@ def test_a_beta_is_searched_by_its_distance_from_one(source: str):
 def test_choices():
     assert constant("A = 'x'  # one of: x, y-z, 'w' (see notes)").choices == ("x", "y-z", "w")
     assert constant("A = 'x'  # kind; one of: y; more").choices == ("x", "y")
-    assert constant("A = 2  # one of: 1, 2, 4").choices == (1, 2, 4)
+    assert constant("A = 3  # one of: 1, 2, 4").choices == (1, 2, 3, 4)
     assert constant("A = 2.0  # one of: 1e-3, 2.0").choices == (1e-3, 2.0)
     assert constant("A = True").choices == (False, True)
+    assert constant("A = 2  # one of: 1, 2").ordered
+    assert not constant("A = True").ordered
+    assert not constant("A = 'x'  # one of: x, y").ordered
 
 
 def test_ints_move_in_the_authors_granularity():
@@ -151,7 +154,7 @@ def test_ints_move_in_the_authors_granularity():
     ("source", "message"),
     [
         ("A = 1\nB = (", "line 2"),
-        (b"A = '\xff'", "utf-8"),
+        (b"A = '\xff'", "encoding"),
         (b"A = '\0'", "null"),
         ("# coding: nonsense\nA = 1", "nonsense"),
         ("A = 1  # in [6, 1]", "A, line 1: 'in [6, 1]' should be in [low, high]"),

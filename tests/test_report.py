@@ -768,7 +768,7 @@ def test_the_cost_stays_flat_at_two_thousand_experiments(ledger: Ledger, results
     night.verify()
     best = min(_cpu_s(night.summary) for _ in range(10))
     assert summarise(ledger, "nov23", NOW, all_keeps=True).keep > 50
-    assert best < 0.020, f"summarise took {1000 * best:.1f} ms of CPU"
+    assert best < 0.050, f"summarise took {1000 * best:.1f} ms of CPU"
     file = ResultsFile(results, ledger, night.session)
     file.prepare()
     costs = []

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import time
 from functools import partial
+from pathlib import Path
 from statistics import fmean
 
 from autoresearch.errors import BaselineError
-from autoresearch.measure import tail
+from autoresearch.measure import UNSETTLED, tail
 from autoresearch.records import Proposal, Role, Run, Status, Verdict
 from autoresearch.session import Session, Stopped
 from autoresearch.workspace import remove_tree
@@ -36,8 +37,10 @@ def establish(session: Session) -> None:
     if baseline.status is None:
         session.workspace.keep_reachable(row.tag, 0, row.base_commit)
         _set_up(session)
-        if any(run.finished and run.reason for run in ledger.runs(row, 0)):
-            # It failed in an earlier start, and may have been mended since: all runs anew.
+        failed = any(run.finished and run.reason for run in ledger.runs(row, 0))
+        if failed or baseline.commit != row.base_commit:
+            # It failed in an earlier start and may have been mended since, or it is another
+            # commit now: all runs anew.
             baseline = ledger.move_base(
                 row,
                 0,
@@ -46,6 +49,7 @@ def establish(session: Session) -> None:
                 tree=session.workspace.tree_id(row.base_commit),
             )
         runs = make_runs(session, baseline.attempt)
+        _check_guards(session)
         values = [run.metric for run in runs if run.metric is not None]
         _learn_noise(session, values)
         _learn_allowance(session, runs)
@@ -70,7 +74,8 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         session.say(f"baseline {index + 1} of {wanted}: {shown}")
 
     def made() -> list[Run]:
-        return session.ledger.runs_of(session.row, session.row.base_commit, (Role.BASELINE,))
+        runs = session.ledger.runs(session.row, 0)
+        return [r for r in runs if r.role is Role.BASELINE and r.attempt == attempt and r.finished]
 
     session.in_slots([partial(make, 0)])
     if session.stopping is None:
@@ -82,11 +87,26 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
     return made()
 
 
+def _check_guards(session: Session) -> None:
+    """A guard command that refuses the unchanged program would refuse every change of the night."""
+    for name, command in session.task.guards.commands:
+        if why := session.guard(name, command, 0, session.row.base_commit):
+            log = session.home.runs / "0000" / f"guard-{name}.log"
+            raise BaselineError(
+                f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
+                f"The end of its log {log}:\n{_end_of(log)}"
+            )
+
+
+def _end_of(log: Path) -> str:
+    lines = tail(log).splitlines()[-LOG_LINES:]
+    return "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"
+
+
 def _failure(session: Session, run: Run) -> str:
     """What to tell about a failed run of the unchanged program."""
-    log = session.home.runs / run.name / "log"
-    lines = tail(log).splitlines()[-LOG_LINES:]
-    shown = "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"
+    folder = session.home.runs / run.name
+    log = folder / ("score.log" if (folder / "score.log").exists() else "log")
     hint = ""
     metric = session.row.metric.name
     if run.reason == "no metric":
@@ -97,7 +117,7 @@ def _failure(session: Session, run: Run) -> str:
         hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
-        f"The end of its log {log}:\n{shown}{hint}"
+        f"The end of its log {log}:\n{_end_of(log)}{hint}"
     )
 
 
@@ -151,9 +171,12 @@ def _set_up(session: Session) -> None:
     outcome = session.runner.run(spec)
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
-        lines = "\n".join(f"    {line}" for line in tail(log).splitlines()[-LOG_LINES:])
         remove_tree(folder)
-        raise BaselineError(f"[run] setup failed: {how}\nThe end of its log {log}:\n{lines}")
+        if outcome.stopped in UNSETTLED and session.stopping is not None:
+            raise Stopped
+        raise BaselineError(
+            f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}"
+        )
     done.touch()
 
 

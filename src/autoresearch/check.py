@@ -1,4 +1,4 @@
-"""`autoresearch check`: does the unchanged program work, how noisy is it, what will a night cost."""
+"""`autoresearch check`: does the unchanged program work, how noisy is it, what costs a night?"""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from autoresearch.start import fingerprint
 from autoresearch.task import Task, override
 from autoresearch.workspace import Workspace, remove_tree
 
-RUNS_PER_EXPERIMENT = 1.4  # of a session at the default level, confirmations included (peers.md's table; benchmarks/truth.py measures it again)
-TAG = "check"
+RUNS_PER_EXPERIMENT = 1.7  # at the default level, all runs counted (benchmarks/truth.py)
+TAG = ".check"  # no session can be called so
 
 
 @dataclass(frozen=True, slots=True)

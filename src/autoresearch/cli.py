@@ -20,7 +20,7 @@ from typing import Any
 from autoresearch import __version__, layouts
 from autoresearch.awake import awake
 from autoresearch.check import NOT_ENFORCED, Checked, check
-from autoresearch.errors import AutoresearchError, BusyError, NotOursError, TaskError
+from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
 from autoresearch.home import Home, ledger_path, owner
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.loop import Loop
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except BrokenPipeError:  # `autoresearch log | head`
-        sys.stdout = open(os.devnull, "w")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     sys.exit(code)
 
@@ -181,9 +181,8 @@ def init(options: argparse.Namespace) -> int:
         return 0
     print(f"written: {', '.join(sorted(files))}. Look at them, then: autoresearch check")
     for patch in patches:
-        print(
-            f"\nThe program sets a seed of its own. To measure the noise, let it take ours:\n\n{patch}"
-        )
+        print("\nThe program sets a seed of its own. To measure the noise, let it take ours:\n")
+        print(patch)
     return 0
 
 
@@ -256,7 +255,11 @@ def run(options: argparse.Namespace) -> int:
     with opened(task, tag, lambda line: speak(line)) as session, awake(), signals(session):
         with _view(session) if watched else _nothing() as view:
             speak = view.note if view else say
-            reason = Loop(session).run()
+            try:
+                reason = Loop(session).run()
+            except AgentError:
+                write_report(session.ledger, session.home, task)
+                raise
         write_report(session.ledger, session.home, task)
         found = read_summary(session.ledger, session.home, task)
     if options.json:
@@ -480,9 +483,8 @@ def report(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary.to_json(found)))
     else:
-        print(
-            f"{_plain(page.headline(found))}\n\nwritten: {home.report}, {home.picture}, {home.results}"
-        )
+        print(f"{_plain(page.headline(found))}\n")
+        print(f"written: {home.report}, {home.picture}, {home.results}")
     return 0
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 
 from autoresearch import briefing
-from autoresearch.errors import Refused
+from autoresearch.errors import AutoresearchError, Refused
 from autoresearch.records import Experiment, Failure, Proposal, Turn
 from autoresearch.session import Session
 from autoresearch.workspace import Files, Manifest, remove_tree
@@ -54,7 +54,7 @@ class Desk:
         manifest = session.workspace.materialize(incumbent.commit, worktree)
         self._hide(manifest)
         try:
-            answer = session.agent.propose(self._invitation(manifest))
+            answer = self._propose(self._invitation(manifest))
             if not isinstance(answer, Proposal):
                 return answer
             changes = session.workspace.collect(worktree, manifest)
@@ -63,6 +63,14 @@ class Desk:
             return Failure(refused.reason, str(refused), retry_after_s=0)
         finally:
             remove_tree(worktree)
+
+    def _propose(self, turn: Turn) -> Proposal | Failure | None:
+        try:
+            return self._session.agent.propose(turn)
+        except AutoresearchError:
+            raise
+        except Exception as error:  # a bug of one agent is no reason to lose the night
+            return Failure("agent broke", f"{type(error).__name__}: {error}")
 
     def _hide(self, manifest: Manifest) -> None:
         """Take the hidden files out of the worktree."""
@@ -128,5 +136,5 @@ class Desk:
         self._failures += 1
         pause_s = min(BACKOFF_S[0] * 2.0 ** (self._failures - 1), BACKOFF_S[1])
         until = time.monotonic() + max(pause_s, failure.retry_after_s or 0.0)
-        while time.monotonic() < until and session.stopping is None:
+        while time.monotonic() < until and session.stopping is None and session.limit() is None:
             time.sleep(0.2)

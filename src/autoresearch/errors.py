@@ -6,13 +6,13 @@ where, what is accepted.
     ├── WorkspaceError                  2   the git repository cannot serve
     │   ├── DirtyError                  2   an editable file has uncommitted changes
     │   └── NotOursError                2   a branch, a tag or a file belongs to somebody else
-    ├── LedgerError                     2   the record is unreadable, damaged or newer than this program
+    ├── LedgerError                     2   the record is unreadable, damaged or of a newer version
     ├── BusyError                       3   another process owns the session
     ├── BaselineError                   4   the unchanged program does not work
     ├── AgentError                      5   the agent cannot go on (a failed turn is not an error)
     ├── RunnerError                     6   the machinery that executes runs broke
     └── StorageError                    7   disk full or read-only: nothing more can be recorded
-    Refused                             -   a proposal the harness will not run; costs a turn, no run
+    Refused                             -   a proposal not to be run; costs a turn, no run
 
 Untrusted work (a run, an agent's turn) returns a value and never raises. Errors of git, SQLite and
 the operating system are mapped to this tree once, in the module that calls them.

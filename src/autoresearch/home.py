@@ -20,7 +20,8 @@ from pathlib import Path
 from autoresearch.errors import BusyError, StorageError
 
 STATE = ".autoresearch"
-OURS = (f"{STATE}/", "results.tsv", "progress.png", "report.md")
+PUBLIC = ("results.tsv", "progress.png", "report.md")
+OURS = (f"{STATE}/", *PUBLIC)
 """What we put into the task's folder, as patterns for git's exclude file."""
 
 

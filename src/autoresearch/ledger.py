@@ -1,4 +1,4 @@
-"""The ledger: everything that happened, in one SQLite file. The only state; to resume is to read it.
+"""The ledger: all that happened, in one SQLite file. The only state; to resume is to read it.
 
 A transaction here is the commit point of the whole program. Branches, refs and `results.tsv`
 follow from it and can be made again from it. Rows are inserted before the work they describe
@@ -174,7 +174,11 @@ class Ledger:
                 timeout=10,
             )
             self._db.row_factory = sqlite3.Row
-            self._check_or_create(readonly)
+            try:
+                self._check_or_create(readonly)
+            except BaseException:
+                self._db.close()
+                raise
 
     def _check_or_create(self, readonly: bool) -> None:
         application_id = self._db.execute("PRAGMA application_id").fetchone()[0]
@@ -233,11 +237,11 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                self._db.execute("COMMIT")  # may fail, and leave the transaction open
             except BaseException:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._mapped():
@@ -285,8 +289,19 @@ class Ledger:
                 "INSERT INTO session (tag, base_commit, metric, goal, level, budget_s,"
                 " budget_clock, limits, fingerprint, secret, created_at)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (tag, base_commit, metric.name, metric.goal, level, budget_s, budget_clock)
-                + (json.dumps(limits), json.dumps(fingerprint), secrets.randbits(62), now),
+                (
+                    tag,
+                    base_commit,
+                    metric.name,
+                    metric.goal,
+                    level,
+                    budget_s,
+                    budget_clock,
+                    json.dumps(limits),
+                    json.dumps(fingerprint),
+                    secrets.randbits(62),
+                    now,
+                ),
             )
         return self.session(tag)
 
@@ -332,8 +347,21 @@ class Ledger:
                 "INSERT INTO experiment (session, number, base, commit_id, tree_id, agent,"
                 " description, started_at, added_lines, removed_lines, hypothesis, notes, tokens,"
                 " usd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (session.id, number, base, commit, tree, agent, proposal.description, now)
-                + (*lines, proposal.hypothesis, proposal.notes, proposal.tokens, proposal.usd),
+                (
+                    session.id,
+                    number,
+                    base,
+                    commit,
+                    tree,
+                    agent,
+                    proposal.description,
+                    now,
+                    *lines,
+                    proposal.hypothesis,
+                    proposal.notes,
+                    proposal.tokens,
+                    proposal.usd,
+                ),
             )
         return self.experiment(session, number)
 
@@ -368,8 +396,17 @@ class Ledger:
                 "UPDATE experiment SET status = ?, reason = ?, metric = ?, detail = ?,"
                 " finish_order = ?, ended_at = ?, peak_memory_bytes = ?"
                 " WHERE session = ? AND number = ? AND status IS NULL",
-                (verdict.status, verdict.reason, verdict.metric, verdict.detail, order, now)
-                + (peak_memory_bytes, session.id, number),
+                (
+                    verdict.status,
+                    verdict.reason,
+                    verdict.metric,
+                    verdict.detail,
+                    order,
+                    now,
+                    peak_memory_bytes,
+                    session.id,
+                    number,
+                ),
             )
         return self.experiment(session, number)
 
@@ -384,7 +421,7 @@ class Ledger:
     def finished(
         self, session: SessionRow, after: int = -1, last: int | None = None
     ) -> list[Experiment]:
-        """Finished experiments with order > `after`, in that order; only the `last` ones if said."""
+        """Finished experiments with order > `after`, in that order; the `last` ones if said."""
         rows = self._all(
             "SELECT * FROM experiment WHERE session = ? AND finish_order > ?"
             " ORDER BY finish_order DESC LIMIT ?",
@@ -495,8 +532,16 @@ class Ledger:
             cursor = self._db.execute(
                 "INSERT INTO run (session, experiment, attempt, role, idx, commit_id, seed,"
                 " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (session.id, experiment, attempt, role, index, commit)
-                + (self._fresh_seed(session), now),
+                (
+                    session.id,
+                    experiment,
+                    attempt,
+                    role,
+                    index,
+                    commit,
+                    self._fresh_seed(session),
+                    now,
+                ),
             )
             return _run(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
 
@@ -524,8 +569,17 @@ class Ledger:
             self._db.execute(
                 "UPDATE run SET finished = 1, metric = ?, reason = ?, numbers = ?, slot = ?,"
                 " exit_code = ?, wall_s = ?, cpu_s = ?, peak_memory_bytes = ? WHERE id = ?",
-                (metric, reason, json.dumps(numbers), slot, exit_code, wall_s, cpu_s)
-                + (peak_memory_bytes, run.id),
+                (
+                    metric,
+                    reason,
+                    json.dumps(numbers),
+                    slot,
+                    exit_code,
+                    wall_s,
+                    cpu_s,
+                    peak_memory_bytes,
+                    run.id,
+                ),
             )
             return _run(self._all("SELECT * FROM run WHERE id = ?", run.id)[0])
 
@@ -642,8 +696,15 @@ class Ledger:
             self._db.execute(
                 "INSERT INTO turn (session, at, agent, reason, message, tokens, usd)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (session.id, now, agent, failure.reason, failure.message)
-                + (failure.tokens, failure.usd),
+                (
+                    session.id,
+                    now,
+                    agent,
+                    failure.reason,
+                    failure.message,
+                    failure.tokens,
+                    failure.usd,
+                ),
             )
 
     def fruitless_turns(self, session: SessionRow) -> int:
@@ -652,7 +713,8 @@ class Ledger:
     def turns(self, session: SessionRow, last: int = 10) -> list[tuple[float, str, str, str]]:
         """The latest fruitless turns: when, agent, reason, message; oldest first."""
         rows = self._all(
-            "SELECT at, agent, reason, message FROM turn WHERE session = ? ORDER BY id DESC LIMIT ?",
+            "SELECT at, agent, reason, message FROM turn WHERE session = ?"
+            " ORDER BY id DESC LIMIT ?",
             session.id,
             last,
         )

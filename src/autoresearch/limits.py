@@ -34,7 +34,8 @@ def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0
     if limits.patience is not None and spent.since_keep >= limits.patience:
         return f"{limits.patience} experiments without a keep"
     if limits.target is not None and spent.score is not None:
-        if not metric.better(limits.target, spent.score):
+        missing = metric.gain(limits.target, spent.score)
+        if missing <= 0:
             return f"target reached: {metric.name} {limits.target:g}"
     if limits.gpu_hours is not None and spent.run_s >= limits.gpu_hours * 3600:
         return f"{limits.gpu_hours:g} GPU hours used"

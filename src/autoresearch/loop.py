@@ -13,12 +13,15 @@ from __future__ import annotations
 import random
 import threading
 import time
+from contextlib import suppress
 from statistics import fmean
 
 from autoresearch import baseline, briefing, judge
 from autoresearch.desk import Desk
+from autoresearch.errors import AutoresearchError, StorageError
 from autoresearch.measure import Interrupted, Outputs
 from autoresearch.records import Experiment, Role, Status, Verdict
+from autoresearch.report.publish import remove_drafts
 from autoresearch.report.table import ResultsFile
 from autoresearch.session import Session, Stopped
 from autoresearch.workspace import remove_tree
@@ -61,6 +64,10 @@ class Loop:
                 baseline.verify(session)
         except Stopped:
             pass  # `stopping` says why
+        except AutoresearchError as error:
+            with suppress(StorageError):
+                session.learn(stopped=str(error).splitlines()[0])
+            raise
         finally:
             session.tick()
             self.workspace.pack()
@@ -88,10 +95,10 @@ class Loop:
                 with self._succession:
                     if self.ledger.incumbent(self.session.row).number != incumbent.number:
                         continue
-                    self._finish(experiment, self._measured_again(experiment, verdict))
+                    done = self._finish(experiment, self._measured_again(experiment, verdict))
             except Decided as decided:
-                self._finish(experiment, decided.verdict)
-            self._top_up()
+                done = self._finish(experiment, decided.verdict)
+            self._top_up(done)
             return
 
     def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
@@ -107,7 +114,8 @@ class Loop:
             exact = judge.reproduces(reference, screening)
             metric = exact.values[0]
             if not exact.passed:
-                reason = "not reproduced" if len(exact.values) > 1 else "worse"
+                same = "not better" if metric == reference.score else "worse"
+                reason = "not reproduced" if len(exact.values) > 1 else same
                 return Verdict(Status.DISCARD, reason, metric)
             self._guard(experiment, metric)
             return Verdict(Status.KEEP, None, metric, "reproduced exactly")
@@ -157,23 +165,13 @@ class Loop:
 
     def _guard(self, experiment: Experiment, metric: float) -> None:
         """The guard commands, once, after the screen."""
-        folder = self.session.home.runs / f"{experiment.number:04d}"
         for name, command in self.session.task.guards.commands:
-            if self.session.stopping is not None:
-                raise Stopped
-            try:
-                outcome = self.session.laboratory.run_guard(
-                    name, command, experiment.commit, folder
-                )
-            except Interrupted:
-                raise Stopped from None
-            if outcome.stopped or outcome.exit_code != 0:
-                how = outcome.stopped or f"exit code {outcome.exit_code}"
-                reason = f"guard failed: {name} ({how})"
-                raise Decided(Verdict(Status.DISCARD, reason, metric))
+            why = self.session.guard(name, command, experiment.number, experiment.commit)
+            if why is not None:
+                raise Decided(Verdict(Status.DISCARD, f"guard failed: {name} ({why})", metric))
 
     def _moved_onto(self, incumbent: Experiment, experiment: Experiment) -> Experiment:
-        """The experiment on the incumbent: its change is carried over when it was made on another."""
+        """The experiment on the incumbent: its change is carried over if it was made on another."""
         if experiment.base == incumbent.number:
             return experiment
         row = self.session.row
@@ -194,20 +192,21 @@ class Loop:
 
     # ---- the record ------------------------------------------------------------------------
 
-    def _finish(self, experiment: Experiment, verdict: Verdict) -> None:
+    def _finish(self, experiment: Experiment, verdict: Verdict) -> Experiment:
         """Record, then move: the ledger's transaction is the commit point, the rest follows it."""
         row = self.session.row
         runs = self.ledger.runs(row, experiment.number)
         mine = [run.peak_memory_bytes or 0 for run in runs if run.commit == experiment.commit]
         with self._record:
-            self.session.tick()
-            done = self.ledger.finish(
-                row,
-                experiment.number,
-                verdict,
-                peak_memory_bytes=max(mine, default=0) or None,
-                now=time.time(),
-            )
+            with self.ledger.transaction():
+                self.session.tick()
+                done = self.ledger.finish(
+                    row,
+                    experiment.number,
+                    verdict,
+                    peak_memory_bytes=max(mine, default=0) or None,
+                    now=time.time(),
+                )
             self._publish(done)
             self.results.append(done)
             self.outputs.offer(runs)
@@ -215,6 +214,7 @@ class Loop:
         metric = "" if done.metric is None else f" {row.metric.name} {done.metric:.6g}"
         reason = f" ({done.reason})" if done.reason else ""
         self.session.say(f"{done.number:4d} {done.status}{reason}{metric}: {done.description}")
+        return done
 
     def _publish(self, done: Experiment) -> None:
         """Move the branch to a new incumbent."""
@@ -225,10 +225,10 @@ class Loop:
             if warning := self.workspace.move(row.tag, best.commit, ours):
                 self.session.warn(warning)
 
-    def _top_up(self) -> None:
-        """Once in a while the incumbent is measured again: its score follows the machine."""
-        row = self.session.row
-        order = self.ledger.last_order(row)
+    def _top_up(self, done: Experiment) -> None:
+        """Once in a while the incumbent is measured again: its score follows the machine. By the
+        slot that finished the experiment in question, so that no other makes the same run."""
+        row, order = self.session.row, done.order or 0
         if order % judge.TOPUP_EVERY == 0 and not row.deterministic:
             best = self.ledger.incumbent(row)
             self.session.make(best.number, best.attempt, Role.TOPUP, order, best.commit)
@@ -237,9 +237,13 @@ class Loop:
         """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what
         follows from the ledger follows again."""
         session, row = self.session, self.session.row
+        session.laboratory.end_leftovers()
+        self.workspace.break_locks(row.tag)
+        remove_drafts(session.home.root)
         for run in self.ledger.open_runs(row):
             if session.laboratory.ended_unseen(run):
-                session.laboratory.measure(run)
+                with suppress(Interrupted):  # while it was scored: who asks for it gets the rest
+                    session.laboratory.measure(run)
             else:
                 self.ledger.forget_run(run)
         remove_tree(session.home.trees)

@@ -14,16 +14,19 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
 from autoresearch.records import Outcome, Run, Runner, RunSpec
 from autoresearch.task import Task, shell_words
-from autoresearch.workspace import Workspace, files_below, remove_tree
+from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
 
 STANDARD_ENV = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"),
@@ -33,10 +36,21 @@ STANDARD_ENV = (
 )
 """Passed on to a run when set; everything else only when the task names it in `[run] env`."""
 
+SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: whose process it is
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
+UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """The one place where the operating system's errors become ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
 class Interrupted(Exception):
@@ -107,10 +121,23 @@ class Laboratory:
         self.ledger = ledger
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
 
+    def end_leftovers(self, seed: int | None = None) -> None:
+        """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
+        marks = {SESSION: str(self.home.folder)}
+        if seed is not None:
+            marks["AUTORESEARCH_SEED"] = str(seed)
+        for process in psutil.process_iter():
+            try:
+                if marks.items() <= process.environ().items():
+                    process.kill()
+            except psutil.Error:
+                continue  # it has ended, or is another user's
+
     def ended_unseen(self, run: Run) -> bool:
         """The run ended, but nobody was there to record it."""
-        return (self.home.runs / run.name / "outcome.json").exists()
+        return _load_outcome(self.home.runs / run.name / "outcome.json") is not None
 
+    @_disk_errors()
     def measure(self, run: Run) -> Run:
         """Make this run and record it, unless it is already there. Raises `Interrupted` when it
         was abandoned; whatever else happens to it is in the run returned."""
@@ -119,18 +146,23 @@ class Laboratory:
         folder = self.home.runs / run.name
         tree = self.home.trees / f"{run.id:05d}"
         outcome = _load_outcome(folder / "outcome.json")
-        if outcome is None:  # else it ended while nobody was there to record it
-            outcome = self._execute(run, folder, tree)
-        if outcome.stopped in ("interrupted", "lost"):
+        if outcome is None:
+            outcome, manifest = self._execute(run, folder, tree)
+        else:  # it ended while nobody was there to record it
+            manifest = self.workspace.manifest(run.commit)
+        if outcome.stopped in UNSETTLED:
+            self.end_leftovers(run.seed)
             raise Interrupted(outcome.detail or outcome.stopped)
-        self._keep_artefacts(run.commit, tree, folder / "artefacts")
-        log = folder / "log"
+        self._keep_artefacts(manifest, tree, folder / "artefacts")
+        log, ended = folder / "log", outcome
         if outcome.stopped is None and outcome.exit_code == 0 and self.task.score is not None:
-            scored = self._score(run, folder, tree)
+            scored = self._score(run, folder)
             log = folder / "score.log"
             if scored.stopped or scored.exit_code != 0:
-                outcome = replace(scored, detail="the score command failed")
-        metric, reason, numbers = self._judge_output(outcome, log, folder / "log")
+                ended = scored
+        metric, reason, numbers = self._judge_output(ended, log, folder / "log")
+        if ended is not outcome:
+            reason = f"score: {reason}"
         finished = self.ledger.finish_run(
             run,
             metric=metric,
@@ -147,25 +179,28 @@ class Laboratory:
             (folder / name).unlink(missing_ok=True)
         return finished
 
-    def _execute(self, run: Run, folder: Path, tree: Path) -> Outcome:
+    def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[Outcome, Manifest]:
         self.check_disk()
-        remove_tree(folder)
+        if folder.exists():  # an earlier try was cut off
+            remove_tree(folder)
+            self.ledger.restart_run(run, time.time())
         folder.mkdir(parents=True)
-        self.ledger.restart_run(run, time.time())
-        self.fresh_tree(run.commit, tree)
+        manifest = self.fresh_tree(run.commit, tree)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
-        return self.runner.run(self.spec(command, tree, log, outcome, run.seed))
+        return self.runner.run(self.spec(command, tree, log, outcome, run.seed)), manifest
 
-    def fresh_tree(self, commit: str, tree: Path) -> None:
+    @_disk_errors()
+    def fresh_tree(self, commit: str, tree: Path) -> Manifest:
         """A commit's files without the hidden ones, with links to the declared inputs."""
         remove_tree(tree)
-        self.workspace.materialize(commit, tree)
+        manifest = self.workspace.materialize(commit, tree)
         hidden = self.task.score.hidden if self.task.score else ()
         top = tree / self.workspace.prefix
         for name in hidden:
             remove_tree(top / name)
         for name in self.task.run.inputs:
             self._link(name, top)
+        return manifest
 
     def _link(self, name: str, top: Path) -> None:
         source = self.task.root / name
@@ -183,9 +218,13 @@ class Laboratory:
         settings = self.task.run
         names = (*STANDARD_ENV, *settings.env)
         env = {name: os.environ[name] for name in names if name in os.environ}
+        env[SESSION] = str(self.home.folder)
         env["AUTORESEARCH_SEED"] = str(seed)
         env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
+        if (environment := self.task.root / ".venv").is_dir():
+            # `uv run` would build one in every tree.
+            env |= {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_NO_SYNC": "1"}
         if settings.budget_s is not None:
             env["AUTORESEARCH_BUDGET"] = f"{settings.budget_s:g}"
             env["AUTORESEARCH_BUDGET_CLOCK"] = settings.budget_clock
@@ -202,8 +241,18 @@ class Laboratory:
             log_bytes=self.task.runner.log_bytes,
         )
 
-    def run_guard(self, name: str, command: str, commit: str, folder: Path) -> Outcome:
-        """A guard command in a pristine tree of the change."""
+    def give_up(self, run: Run, reason: str) -> Run:
+        """Record a run that never came back as a crash."""
+        nothing = {"slot": None, "exit_code": None, "cpu_s": None, "peak_memory_bytes": None}
+        return self.ledger.finish_run(
+            run, metric=None, reason=reason, numbers={}, wall_s=0.0, **nothing
+        )
+
+    @_disk_errors()
+    def run_guard(self, name: str, command: str, number: int, commit: str) -> Outcome:
+        """A guard command in a pristine tree of experiment `number`'s change. Raises
+        `Interrupted` when it was abandoned."""
+        folder = self.home.runs / f"{number:04d}"
         tree = self.home.trees / f"guard-{folder.name}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
         self.fresh_tree(commit, tree)
@@ -211,11 +260,11 @@ class Laboratory:
         result = self.runner.run(self.spec(command, tree, log, outcome, 0, limited=False))
         remove_tree(tree)
         outcome.unlink(missing_ok=True)
-        if result.stopped in ("interrupted", "lost"):
-            raise Interrupted(result.stopped)
+        if result.stopped in UNSETTLED:
+            raise Interrupted(result.detail or result.stopped)
         return result
 
-    def _score(self, run: Run, folder: Path, tree: Path) -> Outcome:
+    def _score(self, run: Run, folder: Path) -> Outcome:
         """The trusted half: a pristine tree of its own, the hidden files in their place, and of
         the run only the regular files it was to leave behind."""
         assert self.task.score is not None
@@ -232,16 +281,15 @@ class Laboratory:
             source, target = folder / "artefacts" / self.workspace.prefix / name, top / name
             if not source.is_file() or source.is_symlink():
                 remove_tree(scoring)
-                detail = f"the run left no file {name}"
-                return Outcome(1, "nothing to score", 0.0, 0.0, None, None, detail)
+                return Outcome(1, f"the run left no file {name}", 0.0, 0.0, None)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         command, log = self.task.score.command, folder / "score.log"
         spec = self.spec(command, scoring, log, outcome, run.seed, limited=False)
         result = self.runner.run(spec)
         remove_tree(scoring)
-        if result.stopped in ("interrupted", "lost"):
-            raise Interrupted(result.stopped)
+        if result.stopped in UNSETTLED:
+            raise Interrupted(result.detail or result.stopped)
         return result
 
     def _judge_output(
@@ -273,17 +321,17 @@ class Laboratory:
                 return metric, f"guard failed: {bound.name} = {value:g}, not {bound}", numbers
         return metric, None, numbers
 
-    def _keep_artefacts(self, commit: str, tree: Path, target: Path) -> None:
-        """Move what the run made or changed out of its tree; links are neither followed nor kept."""
+    def _keep_artefacts(self, manifest: Manifest, tree: Path, target: Path) -> None:
+        """Move what the run made or changed out of its tree; links are not followed nor kept."""
         if not tree.exists():
             return  # done already, before a kill
-        manifest = self.workspace.manifest(commit)
         for path, source in files_below(tree):
-            if source.is_symlink() or not source.is_file():
+            if not source.is_file(follow_symlinks=False):
                 continue
-            if path not in manifest or not manifest[path].describes(source):
-                (target / path).parent.mkdir(parents=True, exist_ok=True)
-                source.replace(target / path)
+            with suppress(PermissionError):  # the run took it away from itself, and from us
+                if path not in manifest or not manifest[path].describes(source):
+                    (target / path).parent.mkdir(parents=True, exist_ok=True)
+                    Path(source.path).replace(target / path)
 
     def check_disk(self) -> None:
         """Raises `StorageError` when too little room is left to record what would be done."""
@@ -303,25 +351,21 @@ class Outputs:
         self._home = home
         self._limit = limit_bytes
         self._kept = kept
-        self._folders: list[tuple[Path, int]] = []
+        self._sizes: dict[Path, int] = {}  # the oldest first
         for folder in sorted(home.runs.glob("*/*/artefacts")):
-            self._folders.append((folder, _size(folder)))
+            self._sizes[folder] = _size(folder)
 
     def offer(self, runs: list[Run]) -> None:
         """These runs' experiment is decided: count their artefacts and drop what is too much."""
         for run in runs:
             folder = self._home.runs / run.name / "artefacts"
             if folder.exists():
-                self._folders.append((folder, _size(folder)))
-        total = sum(size for _, size in self._folders)
-        staying: list[tuple[Path, int]] = []
-        for folder, size in self._folders:
+                self._sizes[folder] = _size(folder)
+        total = sum(self._sizes.values())
+        for folder in list(self._sizes) if total > self._limit else ():
             if total > self._limit and not self._kept(int(folder.parent.parent.name)):
                 remove_tree(folder)
-                total -= size
-            else:
-                staying.append((folder, size))
-        self._folders = staying
+                total -= self._sizes.pop(folder)
 
 
 def _size(folder: Path) -> int:
@@ -338,7 +382,10 @@ def _exit_reason(outcome: Outcome) -> str:
 
 
 def _load_outcome(path: Path) -> Outcome | None:
+    """What a runner left there; None when that does not settle anything, and is to be made again:
+    nothing is there, it was cut off, or a power cut tore the file."""
     try:
-        return Outcome(**json.loads(path.read_text()))
-    except FileNotFoundError:
+        outcome = Outcome(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
+    return None if outcome.stopped in UNSETTLED else outcome

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -17,6 +16,7 @@ from autoresearch.records import Agent, Role, Run, Runner
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace
 
+LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
 RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the result again
 
 
@@ -49,7 +49,6 @@ class Session:
         self.laboratory = Laboratory(task, home, workspace, runner, ledger)
         self.history = briefing.SessionHistory(ledger, row, workspace)
         self.stopping: str | None = None  # why no further run is to begin
-        self._ticking = threading.Lock()
         self._ticked = time.monotonic()
         self._deadline: float | None = None
         if task.limits.until is not None:
@@ -72,13 +71,28 @@ class Session:
             commit=commit,
             now=time.time(),
         )
-        while True:
+        for _ in range(LOST_LIMIT):
             try:
                 return self.laboratory.measure(run)
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
                 self.say(f"run {run.name} was lost ({interrupted}): it is made again")
+        return self.laboratory.give_up(run, f"lost {LOST_LIMIT} times running")
+
+    def guard(self, name: str, command: str, number: int, commit: str) -> str | None:
+        """Why this guard command refuses a commit; None when it does not."""
+        for _ in range(LOST_LIMIT):
+            if self.stopping is not None:
+                raise Stopped
+            try:
+                outcome = self.laboratory.run_guard(name, command, number, commit)
+            except Interrupted as interrupted:
+                self.say(f"guard {name} was lost ({interrupted}): it is made again")
+                continue
+            failed = f"exit code {outcome.exit_code}" if outcome.exit_code else None
+            return outcome.stopped or failed
+        return f"lost {LOST_LIMIT} times running"
 
     def in_slots(self, jobs: Sequence[Callable[[], object]]) -> None:
         """Do these, as many at a time as there are slots. The first error ends the others at
@@ -95,9 +109,14 @@ class Session:
 
         with ThreadPoolExecutor(self.runner.slots) as pool:
             futures = [pool.submit(quietly, job) for job in jobs]
-            # In short waits, so that the main thread keeps answering signals.
-            while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
-                pass
+            try:
+                # In short waits, so that the main thread keeps answering signals.
+                while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
+                    pass
+            except BaseException:  # such as KeyboardInterrupt, where nobody handles the signal
+                self.stop("interrupted")
+                self.runner.interrupt()
+                raise
         for future in futures:
             future.result()
 
@@ -128,11 +147,12 @@ class Session:
 
     def _reserve_s(self) -> float:
         """What measuring the result again will take, so that the night ends in time."""
-        walls = [run.wall_s or 0.0 for run in self.ledger.runs_of(self.row, self.row.base_commit)]
-        if not walls or self.row.deterministic:
-            return 0.0
-        needed = 2 * self.task.judge.baseline_runs * max(walls) / self.runner.slots
         hours = self.task.limits.hours
+        if self.row.deterministic or (hours is None and self._deadline is None):
+            return 0.0
+        runs = self.ledger.runs_of(self.row, self.row.base_commit, last=8)
+        wall_s = max((run.wall_s or 0.0 for run in runs), default=0.0)
+        needed = 2 * self.task.judge.baseline_runs * wall_s / self.runner.slots
         return needed if hours is None else min(needed, RESERVE_SHARE * hours * 3600)
 
     def elapsed_s(self) -> float:
@@ -141,7 +161,7 @@ class Session:
 
     def tick(self) -> None:
         """Put the time worked since the last tick into the ledger."""
-        with self._ticking:
+        with self.ledger.transaction():
             now = time.monotonic()
             self.ledger.add_elapsed(self.row, now - self._ticked)
             self._ticked = now

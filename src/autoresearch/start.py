@@ -56,7 +56,8 @@ def opened(task: Task, tag: str, say: Callable[[str], None]) -> Iterator[Session
 def _row(task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home) -> SessionRow:
     """The session's row: made now, or checked to be of the same task."""
     found = ledger.find_session(tag)
-    limits = {key: str(v) if key == "until" else v for key, v in asdict(task.limits).items() if v}
+    given = {key: v for key, v in asdict(task.limits).items() if v is not None}
+    limits = {key: str(v) if key == "until" else v for key, v in given.items()}
     fresh = fingerprint(task)
     if found is not None:
         _check_same(task, found, fresh)

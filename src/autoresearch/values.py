@@ -223,7 +223,10 @@ COUNT = Kind("a whole number above 0", _whole)
 SEVERAL = Kind("a whole number, at least 2", lambda value: _whole(value, 2))
 TIME = Kind('a time of day such as "07:00"', _clock_time)
 NAME = Kind("a name of letters, digits, _ and -", _plugin)
-NAMES = Kind('"tuner", or "NAME:ARGUMENT", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }', _portfolio)
+NAMES = Kind(
+    '"tuner", or "NAME:ARGUMENT", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }',
+    _portfolio,
+)
 PATHS = Kind("a list of paths relative to the task's folder, without ..", _list(_inside))
 GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(_glob))
 CACHES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(_outside))

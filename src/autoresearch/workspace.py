@@ -14,6 +14,7 @@ import difflib
 import os
 import re
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,6 +36,7 @@ from autoresearch.errors import (
 
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
+STALE_LOCK_S = 60  # git itself gives up on a lock after one second
 PACK_EVERY = 64  # experiments; loose objects and refs cost 4 kB of disk each until then
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 GLOB = re.compile(r"[!*?]")
@@ -53,12 +55,12 @@ class Entry:
     size: int = 0
     mtime_ns: int = 0
 
-    def describes(self, path: Path) -> bool:
+    def describes(self, file: os.DirEntry[str]) -> bool:
         """The regular file there has this content. Hashed only when `stat` cannot tell."""
-        stat = path.lstat()
+        stat = file.stat(follow_symlinks=False)
         if (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns):
             return True
-        return not path.is_symlink() and bool(pygit2.hash(path.read_bytes()) == self.blob)
+        return file.is_file(follow_symlinks=False) and _hash(file) == self.blob
 
 
 Manifest = dict[str, Entry]
@@ -106,12 +108,12 @@ class Workspace:
         try:
             with self._lock:
                 yield
-        except (pygit2.GitError, KeyError, ValueError) as error:
+        except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # not one of libgit2's
+                raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
             if "No space left" in str(error) or "Read-only file system" in str(error):
                 raise StorageError(f"cannot write to the repository: {error}") from error
             raise WorkspaceError(f"git: {error}") from error
-        except OSError as error:
-            raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
 
     def _in_repo(self, path: str) -> str:
         return path if str(self.prefix) == "." else f"{self.prefix}/{path}"
@@ -124,10 +126,8 @@ class Workspace:
 
     def is_editable(self, path: str) -> bool:
         """Of a path in the repository."""
-        inside = PurePosixPath(path)
-        return inside.is_relative_to(self.prefix) and self._may_edit(
-            str(inside.relative_to(self.prefix))
-        )
+        top = self._in_repo("")
+        return path.startswith(top) and self._may_edit(path[len(top) :])
 
     def check_editable(self) -> list[str]:
         """The editable files of HEAD. Raises `TaskError` when one that is named is not there, and
@@ -205,15 +205,15 @@ class Workspace:
         with self._mapped():
             folder.mkdir(parents=True)
             manifest = self.manifest(commit)
-            made = {folder}
+            made = {""}
             for path, entry in manifest.items():
-                target = folder / path
-                if target.parent not in made:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    made.add(target.parent)
+                target, parent = f"{folder}/{path}", path.rpartition("/")[0]
+                if parent not in made:
+                    (folder / parent).mkdir(parents=True, exist_ok=True)
+                    made.add(parent)
                 data = self._repo[entry.blob].read_raw()
                 if entry.mode == FileMode.LINK:
-                    target.symlink_to(os.fsdecode(data))
+                    Path(target).symlink_to(os.fsdecode(data))
                     continue
                 mode = 0o755 if entry.mode == FileMode.BLOB_EXECUTABLE else 0o644
                 descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -246,17 +246,17 @@ class Workspace:
         for path, target in files_below(folder):
             seen.add(path)
             entry = manifest.get(path)
-            stat = target.lstat()
             if entry and entry.mode == FileMode.LINK and target.is_symlink():
                 continue
             if self.is_editable(path):
-                if not target.is_file() or target.is_symlink():
+                if not target.is_file(follow_symlinks=False):
                     raise Refused("link", f"{path} is not a regular file any more")
+                stat = target.stat(follow_symlinks=False)
                 if stat.st_nlink > 1:
                     raise Refused("link", f"{path} is a hard link to another file")
                 if stat.st_size > EDIT_LIMIT_BYTES:
                     raise Refused("too large", f"{path} has {stat.st_size} bytes")
-                data = target.read_bytes()
+                data = Path(target.path).read_bytes()
                 if entry is None or pygit2.hash(data) != entry.blob:
                     self._refuse_binary(path, data, entry)
                     changes[path] = data
@@ -446,7 +446,28 @@ class Workspace:
             self._repo.pack(pack_delegate=add)
             for _, path in present:
                 path.unlink(missing_ok=True)
-            self._repo.compress_references()
+            self._compress_references()
+
+    def _compress_references(self) -> None:
+        lock = self._objects().parent / "packed-refs.lock"
+        if lock.exists() and time.time() - lock.stat().st_mtime > STALE_LOCK_S:
+            lock.unlink(missing_ok=True)
+        try:
+            # Of the main repository: from a linked worktree, libgit2 looks in the wrong place.
+            pygit2.Repository(str(self._objects().parent)).compress_references()
+        except (pygit2.GitError, OSError):
+            if not lock.exists():  # else somebody is at it: the next time will do
+                raise
+
+    def break_locks(self, tag: str) -> None:
+        """After a kill: remove the lock files it left on this session's refs. The owner of the
+        session is the only one to write them."""
+        git = self._objects().parent
+        for lock in (
+            *(git / "refs" / "autoresearch" / tag).glob("*.lock"),
+            git / "refs" / "heads" / f"{self.branch_name(tag)}.lock",
+        ):
+            lock.unlink(missing_ok=True)
 
     def _objects(self) -> Path:
         git = Path(self._repo.path)
@@ -479,17 +500,32 @@ def remove_tree(folder: Path) -> None:
             target.unlink(missing_ok=True)
 
     if folder.is_symlink() or folder.exists():
-        shutil.rmtree(folder, onerror=retry)
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(folder, onexc=retry)
+        else:
+            shutil.rmtree(folder, onerror=retry)
 
 
-def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
-    """(path relative to `folder`, path) of every file and link, `.git` at the top left out."""
-    for parent, folders, names in os.walk(folder):
-        here = Path(parent)
-        if here == folder and ".git" in folders:
-            folders.remove(".git")
-        links = [name for name in folders if (here / name).is_symlink()]
-        for name in names + links:
-            if here == folder and name == ".git":
+def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """(path relative to `folder`, entry) of every file and link, `.git` at the top left out. What
+    lies in a folder that cannot be read is not there."""
+
+    def walk(where: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        try:
+            entries = list(os.scandir(where))
+        except OSError:
+            return
+        for entry in entries:
+            path = prefix + entry.name
+            if path == ".git":
                 continue
-            yield (here / name).relative_to(folder).as_posix(), here / name
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(entry.path, f"{path}/")
+            else:
+                yield path, entry
+
+    return walk(str(folder), "")
+
+
+def _hash(file: os.DirEntry[str]) -> pygit2.Oid:
+    return pygit2.hash(Path(file.path).read_bytes())

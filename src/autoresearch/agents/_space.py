@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from autoresearch.agents.constants import Constant, SourceError, Value, find
 
 LEVELS = 64  # an int with no more values than this is searched value by value
 
-Key = tuple[str, tuple[tuple[str, Value], ...]]
+Key = bytes  # a digest: two thousand full lists of values would be megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Program:
     def key(self, values: Mapping[str, Value]) -> Key:
         """What makes two experiments the same: the code, and the values as far as they differ by
         more than rounding."""
-        items = ((name, values.get(name, c.value)) for name, c in self.constants.items())
-        return self.digest, tuple((name, _coarse(value)) for name, value in items)
+        items = [(name, _coarse(values.get(name, c.value))) for name, c in self.constants.items()]
+        return hashlib.blake2b(repr((self.digest, items)).encode(), digest_size=12).digest()
 
 
 def _coarse(value: Value) -> Value:
@@ -106,10 +107,11 @@ class Space:
             return [constant.position(choice) for choice in constant.choices]
         if constant.kind not in ("int", "exponent"):
             return None
-        first, last = constant.rounded(constant.low), constant.rounded(constant.high)
-        assert not isinstance(first, str) and not isinstance(last, str)
-        integers = range(int(first), int(last) + 1, constant.step)
-        return [constant.position(i) for i in integers] if len(integers) <= LEVELS else None
+        low, high = math.ceil(constant.low), math.floor(constant.high)
+        if (high - low) // constant.step >= LEVELS:
+            return None
+        integers = {constant.rounded(i) for i in (*range(low, high, constant.step), high)}
+        return sorted(constant.position(i) for i in integers)
 
 
 class Divisibility:

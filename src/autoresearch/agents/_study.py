@@ -97,7 +97,7 @@ class Study:
 
     def _new_study(self) -> optuna.Study:
         self._axes = [
-            _axis(name, self._space.levels(constant), bool(constant.choices))
+            _axis(name, self._space.levels(constant), not constant.ordered)
             for name, constant in self._space.constants.items()
         ]
         self._distributions = {axis.name: _distribution(axis) for axis in self._axes}

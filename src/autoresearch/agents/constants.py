@@ -64,11 +64,12 @@ class Constant:
     base: int | None = None  # of an exponent
 
     @property
-    def number(self) -> float | None:
-        """What the program sees; None for a string."""
-        return self.effective(self.value)
+    def ordered(self) -> bool:
+        """Whether neighbouring positions are alike: not so for alternatives without an order."""
+        return not any(isinstance(choice, bool | str) for choice in self.choices)
 
     def effective(self, value: Value) -> float | None:
+        """What the program sees; None for a string."""
         if isinstance(value, str):
             return None
         return value if self.base is None else self.base ** int(value)
@@ -191,7 +192,8 @@ def _read(source: bytes) -> tuple[_Text, ast.Module]:
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
             tree = ast.parse(text)
     except SyntaxError as error:
-        raise SourceError(f"line {error.lineno or '?'}: {error.msg}") from error
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise SourceError(where + error.msg) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise SourceError(str(error) or "nested too deeply") from error
     starts = (0, *(match.end() for match in NEWLINE.finditer(text)))
@@ -353,12 +355,11 @@ def _choices(literal: _Literal, comment: str) -> tuple[Value, ...]:
         return ()
     words = [word.strip() for word in re.sub(r"\s*\(.*", "", match[1]).split(",")]
     if isinstance(literal.value, str):
-        choices: list[Value] = [word.strip("'\"`") for word in words if word]
+        choices = [word.strip("'\"`") for word in words if word]
     else:
-        choices = [_parse(literal, word) for word in words if word]
-    if literal.value not in choices:
-        choices.insert(0, literal.value)
-    return tuple(dict.fromkeys(choices))
+        numbers = {_parse(literal, word) for word in words if word} | {literal.value}
+        return tuple(sorted(numbers))
+    return tuple(dict.fromkeys(choices if literal.value in choices else [literal.value, *choices]))
 
 
 def _parse(literal: _Literal, word: str) -> int | float:
@@ -391,9 +392,8 @@ def _numeric(bare: Constant, value: int | float, explicit: tuple[float, float] |
         return replace(bare, kind="exponent", low=low, high=high)
     if isinstance(value, int):
         low, high = explicit or _int_range(value)
-        step = 1 if explicit else _step(value)
         log = _same_sign(low, high) and (explicit is None or _wide(low, high))
-        return replace(bare, kind="int", low=low, high=high, log=log, step=step)
+        return replace(bare, kind="int", low=low, high=high, log=log, step=_step(value))
     if _is_beta(bare.name, value) and (explicit is None or 0 <= explicit[0] < explicit[1] < 1):
         low, high = explicit or (max(0.0, 1 - 4 * (1 - value)), 1 - (1 - value) / 4)
         return replace(bare, kind="beta", low=low, high=high, log=True)

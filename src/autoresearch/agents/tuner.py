@@ -31,6 +31,7 @@ SAMPLERS = ("trend", "tpe", "random")
 
 GUESSES = 300  # at random, before counting what is left of the space
 COUNTABLE = 2_000  # a space of no more points than this can be exhausted
+COSTLY = ("over budget", "timeout", "memory", "log too large")  # crashes of size, not of shape
 KEEP_RUNS = 4  # fresh runs behind the metric of a keep
 DESCRIPTION_LENGTH = 80
 ORIGIN = re.compile(r"\bspace of (\w+)")
@@ -131,7 +132,8 @@ class Tuner:
         crashed = experiment.status is Status.CRASH
         if not crashed and experiment.metric is None:
             return
-        self._rules.learn(program.integers(program.values), crashed)
+        if experiment.reason not in COSTLY:
+            self._rules.learn(program.integers(program.values), crashed)
         score = None if crashed else self._score(history, experiment.metric)
         runs = KEEP_RUNS if experiment.status is Status.KEEP else 1
         self._study.add(_measured(program, score, runs))
@@ -150,14 +152,13 @@ class Tuner:
         busy = {program.key(program.values) for program in programs}
         space, present = self._space, incumbent.values
 
+        def new(positions: Sequence[float]) -> bool:
+            key = incumbent.key(space.values(positions, present))
+            return key not in self._taken and key not in busy
+
         def allowed(positions: Sequence[float]) -> bool:
             values = space.values(positions, present)
-            key = incumbent.key(values)
-            return (
-                key not in self._taken
-                and key not in busy
-                and self._rules.respected(incumbent.integers(values))
-            )
+            return new(positions) and self._rules.respected(incumbent.integers(values))
 
         seed = self._next_seed(history)
         situation = Situation(
@@ -169,8 +170,12 @@ class Tuner:
         )
         positions: Sequence[float] | None = self._study.ask(situation)
         if positions is None or not allowed(positions):
-            others = self._others(space.positions(present), random.Random(str(seed)))
-            positions = next((other for other in others if allowed(other)), None)
+            # What was learned about crashes is a guess: it does not end the search.
+            for fits in (allowed, new):
+                others = self._others(space.positions(present), random.Random(str(seed)))
+                positions = next((other for other in others if fits(other)), None)
+                if positions is not None:
+                    break
         return None if positions is None else space.values(positions, present)
 
     def _next_seed(self, history: History) -> list[int]:

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError
+from autoresearch.home import PUBLIC
 from autoresearch.ledger import Ledger
 
 
@@ -43,6 +44,13 @@ def read_ours(path: Path) -> bytes | None:
         return path.read_bytes() if path.exists() else None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def remove_drafts(folder: Path) -> None:
+    """Delete what a kill in the middle of `replace_file` left behind."""
+    for name in PUBLIC:
+        for draft in folder.glob(f".{name}.*.tmp"):
+            draft.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -25,7 +25,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ import psutil
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-SAMPLE_S = (0.05, 0.25)  # between two looks at a run: at first, and at most
+PIDFD = hasattr(os, "pidfd_open")
+SAMPLE_S = 0.25 if PIDFD else 0.05  # between two looks at a run
+SEARCH_EVERY = 100  # times what it takes: finding descendants means reading all of /proc
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -79,6 +82,10 @@ class Requests:
     def interrupted(self) -> bool:
         """After `fd` became readable during a run: an empty line, or the end."""
         self._read()
+        return self.pending()
+
+    def pending(self) -> bool:
+        """An interrupt was read already, perhaps together with the request it is about."""
         interrupt = self.closed or b"\n" in self._buffer
         self._buffer = self._buffer.lstrip(b"\n")
         return interrupt
@@ -105,8 +112,8 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
                 start_new_session=True,
                 preexec_fn=_die_with_parent if LINUX else None,
             )
-        except OSError as error:
-            log.write(f"autoresearch: cannot start {spec['argv'][0]}: {error.strerror}\n".encode())
+        except (OSError, ValueError) as error:
+            log.write(f"autoresearch: cannot start {spec['argv'][0]}: {error}\n".encode())
             return outcome(spec, None, "command not found", 0.0, 0.0, None, str(error))
     watch = Watch(spec, child.pid, began, used)
     stopped = watch.until_end(requests)
@@ -114,8 +121,12 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
     status, usage = _kill_all(child.pid, family)
     wall_s = time.monotonic() - began
     cpu_s = _children_cpu_s() - used
+    if stopped == "interrupted" and not _was_killed(status):
+        stopped = None  # it had ended by itself, just in time: a finished run is never lost
     if stopped is None:
-        stopped = watch.over_limit(wall_s, cpu_s)
+        stopped = watch.over_limit(wall_s, cpu_s) or watch.log_too_large()
+    if stopped == "log too large":
+        os.truncate(spec["log"], spec["log_bytes"])  # a look is late by up to a gigabyte
     peak = max(watch.peak_bytes, usage.ru_maxrss * (1024 if LINUX else 1))
     return outcome(spec, os.waitstatus_to_exitcode(status), stopped, wall_s, cpu_s, peak)
 
@@ -130,21 +141,22 @@ class Watch:
         self.used = used
         self.peak_bytes = 0
         self.seen: dict[int, psutil.Process] = {}
+        self._search_at = began
 
     def until_end(self, requests: Requests) -> str | None:
         """Wait for the run to end: None when it did by itself, else why it has to be stopped."""
-        pause = SAMPLE_S[0]
-        wait = _waiter(self.pid, requests.fd)
-        while True:
-            left = self.began + self.spec["timeout_s"] - time.monotonic()
-            ended, readable = wait(max(0.0, min(pause, left)))
-            if ended:
-                return None
-            if readable and requests.interrupted():
+        with _waiter(self.pid, requests.fd) as wait:
+            if requests.pending():
                 return "interrupted"
-            if reason := self.look():
-                return reason
-            pause = min(pause * 1.5, SAMPLE_S[1])
+            while True:
+                left = self.began + self.spec["timeout_s"] - time.monotonic()
+                ended, readable = wait(max(0.0, min(SAMPLE_S, left)))
+                if ended:
+                    return None
+                if readable and requests.interrupted():
+                    return "interrupted"
+                if reason := self.look():
+                    return reason
 
     def look(self) -> str | None:
         wall_s = time.monotonic() - self.began
@@ -155,10 +167,12 @@ class Watch:
         limit = self.spec["memory_bytes"]
         if limit is not None and memory > limit:
             return "memory"
+        return self.log_too_large() or self.over_limit(wall_s, cpu_s)
+
+    def log_too_large(self) -> str | None:
         limit = self.spec["log_bytes"]
-        if limit is not None and Path(self.spec["log"]).stat().st_size > limit:
-            return "log too large"
-        return self.over_limit(wall_s, cpu_s)
+        size = Path(self.spec["log"]).stat().st_size
+        return "log too large" if limit is not None and size > limit else None
 
     def over_limit(self, wall_s: float, cpu_s: float) -> str | None:
         limit = self.spec["limit_s"]
@@ -168,37 +182,43 @@ class Watch:
     def _sample(self) -> tuple[int, float]:
         """(resident bytes, CPU seconds) of the tree: the living and those already reaped."""
         memory, cpu_s = 0, _children_cpu_s() - self.used
-        for process in _descendants():
+        if (now := time.monotonic()) >= self._search_at:
+            self.seen |= {process.pid: process for process in _descendants()}
+            self._search_at = now + SEARCH_EVERY * (time.monotonic() - now)
+        for process in list(self.seen.values()):
             try:
                 with process.oneshot():
                     times = process.cpu_times()
                     memory += process.memory_info().rss
             except psutil.Error:
-                continue  # it ended just now
-            self.seen[process.pid] = process
+                del self.seen[process.pid]  # it has ended
+                continue
             cpu_s += times.user + times.system + times.children_user + times.children_system
         return memory, cpu_s
 
 
-def _waiter(pid: int, fd: int) -> Callable[[float], tuple[bool, bool]]:
+@contextmanager
+def _waiter(pid: int, fd: int) -> Iterator[Callable[[float], tuple[bool, bool]]]:
     """A function that waits at most so long: (the process ended, the harness said something)."""
-    if hasattr(os, "pidfd_open"):
+    if PIDFD:
         pidfd = os.pidfd_open(pid)
 
         def wait(seconds: float) -> tuple[bool, bool]:
             ready, _, _ = select.select([pidfd, fd], [], [], seconds)
-            if pidfd in ready:
-                os.close(pidfd)
             return pidfd in ready, fd in ready
 
-        return wait
+        try:
+            yield wait
+        finally:
+            os.close(pidfd)
+        return
 
     def poll(seconds: float) -> tuple[bool, bool]:
         ready, _, _ = select.select([fd], [], [], seconds)
         ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         return ended, bool(ready)
 
-    return poll
+    yield poll
 
 
 def _descendants() -> list[psutil.Process]:
@@ -223,6 +243,10 @@ def _kill_all(pid: int, family: dict[int, psutil.Process]) -> tuple[int, resourc
             _kill(process)
         time.sleep(0.001)
     return status, usage
+
+
+def _was_killed(status: int) -> bool:
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 def _kill(process: psutil.Process) -> None:

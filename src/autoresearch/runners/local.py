@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TypeVar
 
 from autoresearch.errors import RunnerError
@@ -71,18 +71,26 @@ class _Warden:
     def run(self, spec: RunSpec) -> Outcome:
         process = self._started()
         assert process.stdin and process.stdout
-        request = asdict(spec) | {"env": {**self._environment(), **spec.env}, "slot": self._slot}
+        request = {field.name: getattr(spec, field.name) for field in fields(spec)}
+        request |= {"env": {**self._environment(), **spec.env}, "slot": self._slot}
         try:
             process.stdin.write(json.dumps(request, default=str) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
         except OSError:
             answer = ""
-        if not answer:
-            self._process = None
-            status = process.wait()
-            return Outcome(None, "lost", 0.0, None, None, self._slot, f"warden ended: {status}")
+        if not answer.endswith("\n"):
+            return self._lost(process)
         return Outcome(**json.loads(answer))
+
+    def _lost(self, process: subprocess.Popen[str]) -> Outcome:
+        """The warden died. The next run gets a new one."""
+        with self._lock:
+            self._process = None
+        process.kill()
+        process.communicate()
+        detail = f"its warden ended: {process.returncode}"
+        return Outcome(None, "lost", 0.0, None, None, self._slot, detail)
 
     def _started(self) -> subprocess.Popen[str]:
         with self._lock:

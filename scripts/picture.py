@@ -1,0 +1,31 @@
+"""The README's pictures, from a real session: python scripts/picture.py TASK_FOLDER TAG"""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from autoresearch.home import Home
+from autoresearch.ledger import Ledger
+from autoresearch.report import live, plot, summary
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def main() -> None:
+    home = Home(Path(sys.argv[1]).resolve(), sys.argv[2])
+    ledger = Ledger(home.ledger, readonly=True)
+    row = ledger.session(home.tag)
+    found = summary.summarise(ledger, home.tag, time.time(), task="tiny_gpt")
+    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
+    console.print(live.render(found, running=bool(found.open_runs)))
+    console.save_svg(str(DOCS / "live.svg"), title="autoresearch run")
+    (DOCS / "progress.png").write_bytes(plot.plot(ledger.finished(row), row.metric, found.noise_sd))
+
+
+if __name__ == "__main__":
+    main()
