@@ -102,19 +102,23 @@ class Night:
 
     def kill(self, number: int, kills: int) -> bool:
         """Start or resume, kill at a random moment. False when it ended before that."""
+        began = self._witnessed()
         process = self.start()
-        at_the_end = number >= kills - max(1, kills // 10)
-        if at_the_end:
+        if number >= kills - max(1, kills // 10):
             while process.poll() is None and b"measuring the result" not in self.log.read_bytes():
                 time.sleep(0.01)
-        delay_s = self.rng.choice((0.5, 2, 4, 6)) if not at_the_end else 1.0
+        if self.rng.random() < 0.8:  # else perhaps before it has begun anything
+            wanted = self._witnessed() + self.rng.randint(1, 16)
+            while process.poll() is None and self._witnessed() < wanted:
+                time.sleep(0.005)
         try:
-            process.wait(self.rng.uniform(0, delay_s))
+            process.wait(self.rng.uniform(0, 0.5))
         except subprocess.TimeoutExpired:
             pass
         else:
             self._check_ended(process)
             return False
+        working = self._witnessed() > began
         wardens = psutil.Process(process.pid).children() if number % 7 == 6 else []
         process.kill()
         for warden in wardens:
@@ -122,7 +126,7 @@ class Night:
         process.wait()
         if wardens:
             self.blind.append(time.time())
-        self.phases[self._phase()] += 1
+        self.phases[self._phase() if working else "before the first"] += 1
         self._check_orphans(spare=bool(wardens))
         return True
 
@@ -134,8 +138,12 @@ class Night:
             roles = {run.role for run in ledger.open_runs(row)}
             ledger.close()
         except LedgerError:
-            return "before the first"
-        return " + ".join(sorted(roles)) or "between runs"
+            return "no session yet"
+        return " + ".join(sorted(roles)) or "none"
+
+    def _witnessed(self) -> int:
+        """Starts and ends of runs so far."""
+        return self.witness.read_bytes().count(b"\n") if self.witness.exists() else 0
 
     def _check_ended(self, process: subprocess.Popen[bytes]) -> None:
         if process.returncode != 0:

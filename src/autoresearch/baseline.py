@@ -174,9 +174,7 @@ def _set_up(session: Session) -> None:
         remove_tree(folder)
         if outcome.stopped in UNSETTLED and session.stopping is not None:
             raise Stopped
-        raise BaselineError(
-            f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}"
-        )
+        raise BaselineError(f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}")
     done.touch()
 
 

@@ -260,13 +260,13 @@ def run(options: argparse.Namespace) -> int:
             except AgentError:
                 write_report(session.ledger, session.home, task)
                 raise
-        write_report(session.ledger, session.home, task)
+        written = write_report(session.ledger, session.home, task)
         found = read_summary(session.ledger, session.home, task)
     if options.json:
         print(json.dumps({"stopped": reason, **summary.to_json(found)}))
     else:
         print(f"\n{reason}.\n{_plain(page.headline(found))}\n")
-        print(f"Report: {session.home.report}   Picture: {session.home.picture}")
+        print("\n".join(written))
         if session.stopping:
             print(f"To go on: autoresearch run --tag {tag}")
     return INTERRUPTED if session.stopping else 0
@@ -478,22 +478,30 @@ def report(options: argparse.Namespace) -> int:
     ledger = Ledger(home.ledger)
     row = ledger.session(home.tag)
     table.ResultsFile(home.results, ledger, row).prepare()
-    write_report(ledger, home, task)
+    written = write_report(ledger, home, task)
     found = read_summary(ledger, home, task)
     if options.json:
         print(json.dumps(summary.to_json(found)))
     else:
-        print(f"{_plain(page.headline(found))}\n")
-        print(f"written: {home.report}, {home.picture}, {home.results}")
+        print("\n".join([f"{_plain(page.headline(found))}\n", *written]))
     return 0
 
 
-def write_report(ledger: Ledger, home: Home, task: Task) -> None:
-    """report.md and progress.png, from the ledger."""
+def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
+    """report.md and progress.png, from the ledger; says where they are. Where a file of that name
+    belongs to somebody else, ours goes into the session's own folder."""
     row = ledger.session(home.tag)
     experiments = ledger.finished(row)
     found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
     picture = plot.plot(experiments, row.metric, found.noise_sd)
-    publish.publish(ledger, home.picture, picture)
     words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))
-    publish.publish(ledger, home.report, words.encode())
+    said = []
+    for path, data in ((home.report, words.encode()), (home.picture, picture)):
+        try:
+            publish.publish(ledger, path, data)
+            said.append(f"written: {path}")
+        except NotOursError:
+            other = home.folder / path.name
+            publish.replace_file(other, data)
+            said.append(f"written: {other} ({path} is not ours, and was left alone)")
+    return said

@@ -11,6 +11,7 @@ One writer (the process that owns the session), any number of readers. Errors of
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sqlite3
 import threading
@@ -217,7 +218,8 @@ class Ledger:
                 yield
         except sqlite3.OperationalError as error:
             text = str(error)
-            if "full" in text or "readonly" in text or "disk I/O" in text:
+            closed = "unable to open" in text and not os.access(self.path.parent, os.W_OK)
+            if closed or "full" in text or "readonly" in text or "disk I/O" in text:
                 raise StorageError(f"cannot write the ledger {self.path}: {text}") from error
             if "locked" in text:
                 raise LedgerError(

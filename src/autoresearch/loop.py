@@ -57,7 +57,9 @@ class Loop:
         self._recover()
         try:
             baseline.establish(session)
-            self._publish(self.ledger.experiment(session.row, 0))
+            unchanged = self.ledger.experiment(session.row, 0)
+            self._publish(unchanged)
+            self.results.append(unchanged)
             desk = Desk(session)
             session.in_slots([lambda: self._work(desk)] * session.runner.slots)
             if session.stopping is None:

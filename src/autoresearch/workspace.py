@@ -36,7 +36,9 @@ from autoresearch.errors import (
 
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
+FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the disk's
 STALE_LOCK_S = 60  # git itself gives up on a lock after one second
+OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
 PACK_EVERY = 64  # experiments; loose objects and refs cost 4 kB of disk each until then
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 GLOB = re.compile(r"[!*?]")
@@ -88,6 +90,7 @@ class Workspace:
         with self._mapped():
             # A commit named in the ledger must survive a power cut, as the ledger itself does.
             pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
+            pygit2.option(Option.SET_MWINDOW_FILE_LIMIT, OPEN_PACKS)
             self._repo = pygit2.Repository(found)
         if self._repo.is_bare or self._repo.workdir is None:
             raise WorkspaceError(f"{found} is a bare repository: a checkout is needed")
@@ -111,8 +114,10 @@ class Workspace:
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:  # not one of libgit2's
                 raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
-            if "No space left" in str(error) or "Read-only file system" in str(error):
+            if "Read-only file system" in str(error):
                 raise StorageError(f"cannot write to the repository: {error}") from error
+            if shutil.disk_usage(self.root).free < FULL_BYTES:  # libgit2 may just say "no error"
+                raise StorageError(f"the disk of {self.root} is full (git: {error})") from error
             raise WorkspaceError(f"git: {error}") from error
 
     def _in_repo(self, path: str) -> str:
@@ -219,6 +224,7 @@ class Workspace:
                 descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
+                    file.flush()  # or `stat` would not know the time of the write
                     stat = os.fstat(file.fileno())
                 manifest[path] = Entry(entry.blob, entry.mode, len(data), stat.st_mtime_ns)
             (folder / self.prefix).mkdir(parents=True, exist_ok=True)
@@ -449,12 +455,15 @@ class Workspace:
             self._compress_references()
 
     def _compress_references(self) -> None:
-        lock = self._objects().parent / "packed-refs.lock"
+        git = self._objects().parent
+        lock = git / "packed-refs.lock"
         if lock.exists() and time.time() - lock.stat().st_mtime > STALE_LOCK_S:
             lock.unlink(missing_ok=True)
         try:
-            # Of the main repository: from a linked worktree, libgit2 looks in the wrong place.
-            pygit2.Repository(str(self._objects().parent)).compress_references()
+            if Path(self._repo.path) == git:
+                self._repo.compress_references()
+            else:  # from a linked worktree, libgit2 looks in the wrong place
+                pygit2.Repository(str(git)).compress_references()
         except (pygit2.GitError, OSError):
             if not lock.exists():  # else somebody is at it: the next time will do
                 raise

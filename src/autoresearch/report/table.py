@@ -98,7 +98,8 @@ class ResultsFile:
         """Make the file say what the ledger says. Raises `NotOursError`, before anything is
         changed, when it holds lines of somebody else."""
         check_ours(self.path, self._ledger)
-        self.rebuild()
+        if self.path.exists() or self._ledger.finished(self._session, last=1):
+            self.rebuild()
 
     def append(self, experiment: Experiment) -> None:
         """Add the line of an experiment that has just finished."""

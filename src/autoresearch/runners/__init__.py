@@ -1,7 +1,7 @@
 """Places to run. One file, one runner: the file name is the registration.
 
 A runner module defines `create(settings, inherit) -> Runner`; the contract is
-`autoresearch.records.Runner`, and `autoresearch.testing.runner_suite` tests it.
+`autoresearch.records.Runner`, and `autoresearch.testing.RunnerSuite` tests it.
 """
 
 from __future__ import annotations

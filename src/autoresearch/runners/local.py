@@ -77,7 +77,7 @@ class _Warden:
             process.stdin.write(json.dumps(request, default=str) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
-        except OSError:
+        except (OSError, ValueError):  # it died, or `close` came first
             answer = ""
         if not answer.endswith("\n"):
             return self._lost(process)
@@ -88,7 +88,7 @@ class _Warden:
         with self._lock:
             self._process = None
         process.kill()
-        process.communicate()
+        _finish(process)
         detail = f"its warden ended: {process.returncode}"
         return Outcome(None, "lost", 0.0, None, None, self._slot, detail)
 
@@ -129,13 +129,19 @@ class _Warden:
     def close(self) -> None:
         with self._lock:
             process, self._process = self._process, None
-        if process and process.stdin and process.stdout:
-            try:
-                process.stdin.close()
-            except OSError:
-                pass  # as above
-            process.wait()
-            process.stdout.close()
+        if process:
+            _finish(process)
+
+
+def _finish(process: subprocess.Popen[str]) -> None:
+    """Close its input, which ends a warden and the run it watches, and wait for that."""
+    assert process.stdin and process.stdout
+    try:
+        process.stdin.close()
+    except OSError:
+        pass  # it is gone already
+    process.wait()
+    process.stdout.close()
 
 
 def _available_cores() -> set[int]:

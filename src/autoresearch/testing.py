@@ -1,0 +1,472 @@
+"""Conformance suites: what every agent and every runner has to do, as tests for pytest.
+
+A plug-in's author subclasses the suite in a test module, says how to make the plug-in, and runs
+pytest; the built-in ones are tested by the same suites:
+
+    from autoresearch.testing import AgentSuite
+
+    class TestMine(AgentSuite):
+        def make(self) -> Agent:
+            return Mine()
+
+The contracts in words are the protocols in `autoresearch.records`. Nothing here imports pytest, and
+nothing else of this package imports this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+import psutil
+
+from autoresearch import briefing
+from autoresearch.home import Home
+from autoresearch.ledger import Ledger
+from autoresearch.records import (
+    Agent,
+    Experiment,
+    Failure,
+    Outcome,
+    Proposal,
+    Role,
+    Runner,
+    RunSpec,
+    Status,
+    Turn,
+    Verdict,
+)
+from autoresearch.task import parse
+from autoresearch.workspace import Workspace, remove_tree
+
+__all__ = ["AgentSuite", "RunnerSuite"]
+
+PATIENCE_S = 60.0  # for what should take milliseconds, on the slowest of machines
+
+
+# --------------------------------------------------------------------------------------------
+# Agents
+
+
+class AgentSuite:
+    """Tests of an agent on a small task, without running anything: verdicts are made up.
+
+    Subclasses define `make`, and may change the task. An agent that needs a service gets a fake
+    one from the subclass: the suite takes a few dozen turns.
+    """
+
+    files: ClassVar[dict[str, str]] = {
+        "train.py": "LR = 0.1  # in [0.001, 1]\nDEPTH = 2  # in [1, 8]\nprint('loss:', LR)\n",
+        "data.py": "SIZE = 100\n",
+    }
+    editable: ClassVar[tuple[str, ...]] = ("train.py",)
+    goal: ClassVar[str] = "minimize"
+
+    def make(self) -> Agent:
+        """A new agent, as a new process would have it: it knows nothing of earlier turns."""
+        raise NotImplementedError
+
+    def test_it_says_who_it_is(self) -> None:
+        agent = self.make()
+        assert isinstance(agent.name, str)
+        assert agent.name.strip() == agent.name != ""
+        assert isinstance(agent.reads, bool)
+
+    def test_it_proposes_an_edit_of_the_editable_files(self, tmp_path: Path) -> None:
+        """`Workspace.collect` refuses everything else, and says what."""
+        with self._desk(tmp_path) as desk:
+            answer, changes = desk.turn(self.make())
+            assert isinstance(answer, Proposal), f"the first turn came to nothing: {answer}"
+            assert changes
+            assert answer.description.strip(), "a proposal needs a description"
+            assert "\n" not in answer.description.strip(), "of one line"
+
+    def test_it_goes_on_whatever_becomes_of_its_proposals(self, tmp_path: Path) -> None:
+        with self._desk(tmp_path) as desk:
+            agent = self.make()
+            for status in (Status.DISCARD, Status.CRASH, Status.KEEP, Status.KEEP, Status.CRASH):
+                answer, changes = desk.turn(agent)
+                if isinstance(answer, Proposal):
+                    desk.finish(desk.begin(agent, answer, changes), status)
+
+    def test_it_can_be_asked_again_before_the_verdict(self, tmp_path: Path) -> None:
+        """Several slots: the second turn comes while the first experiment is in flight."""
+        with self._desk(tmp_path) as desk:
+            agent = self.make()
+            open_ones = []
+            for _ in range(3):
+                answer, changes = desk.turn(agent)
+                if isinstance(answer, Proposal):
+                    open_ones.append(desk.begin(agent, answer, changes))
+            for one in reversed(open_ones):
+                desk.finish(one, Status.DISCARD)
+            desk.turn(agent)
+
+    def test_it_goes_on_after_a_restart(self, tmp_path: Path) -> None:
+        """A new process has nothing but the history; it does not begin from the start."""
+        with self._desk(tmp_path) as desk:
+            seen: list[object] = []
+            for _ in range(4):
+                agent = self.make()
+                answer, changes = desk.turn(agent)
+                if isinstance(answer, Proposal):
+                    assert changes not in seen, "proposed again after a restart"
+                    seen.append(changes)
+                    desk.finish(desk.begin(agent, answer, changes), Status.DISCARD)
+
+    def test_a_turn_that_came_to_nothing_is_no_obstacle(self, tmp_path: Path) -> None:
+        """What it proposed was a duplicate, say: nobody tells it, and the next turn is fine."""
+        with self._desk(tmp_path) as desk:
+            agent = self.make()
+            for _ in range(3):
+                desk.turn(agent)
+
+    def test_it_can_be_called_from_any_thread(self, tmp_path: Path) -> None:
+        with self._desk(tmp_path) as desk:
+            agent = self.make()
+            for _ in range(2):
+                with ThreadPoolExecutor(1) as pool:
+                    answer, changes = pool.submit(desk.turn, agent).result()
+                if isinstance(answer, Proposal):
+                    desk.finish(desk.begin(agent, answer, changes), Status.DISCARD)
+
+    def test_having_nothing_more_to_propose_is_final(self, tmp_path: Path) -> None:
+        with self._desk(tmp_path) as desk:
+            agent = self.make()
+            answers = [desk.turn(agent)[0] for _ in range(12)]
+            if None in answers:
+                assert set(answers[answers.index(None) :]) == {None}
+
+    def test_it_leaves_the_harness_as_it_was(self, tmp_path: Path) -> None:
+        """Working directory, environment and processes."""
+        with self._desk(tmp_path) as desk:
+            before = Path.cwd(), dict(os.environ), _children()
+            desk.turn(self.make())
+            assert (Path.cwd(), dict(os.environ)) == before[:2]
+            _until(lambda: _children() <= before[2], "it left a process behind")
+
+    @contextmanager
+    def _desk(self, folder: Path) -> Iterator[_Desk]:
+        root = folder / "task"
+        root.mkdir()
+        task_file = (
+            'objective = "Make the loss as low as you can."\n'
+            f"editable = {json.dumps(self.editable)}\n"
+            '[run]\ncommand = "python train.py"\n'
+            f'[metric]\nname = "loss"\ngoal = "{self.goal}"\n'
+        )
+        for name, text in {**self.files, "autoresearch.toml": task_file}.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        who = ["-c", "user.name=suite", "-c", "user.email=suite@localhost"]
+        for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "start", "-n"]):
+            subprocess.run(["git", "-c", "commit.gpgsign=false", *words], cwd=root, check=True)
+        home = Home(root, "suite")
+        home.folder.mkdir(parents=True)
+        with closing(Ledger(home.ledger)) as ledger:
+            yield _Desk(root, task_file, home, ledger)
+
+
+class _Desk:
+    """Gives an agent its turns as `autoresearch.desk` does, and makes up the verdicts."""
+
+    def __init__(self, root: Path, task_file: str, home: Home, ledger: Ledger) -> None:
+        self.task = parse(task_file, root, root / "autoresearch.toml")
+        self.workspace = Workspace(root, self.task.editable, self.task.may_edit)
+        self.home = home
+        self.ledger = ledger
+        self.row = ledger.create_session(
+            "suite",
+            base_commit=self.workspace.head(),
+            metric=self.task.metric,
+            level="default",
+            budget_s=None,
+            budget_clock="wall",
+            limits={},
+            fingerprint={},
+            now=time.time(),
+        )
+        self.history = briefing.SessionHistory(ledger, self.row, self.workspace)
+        self._metric = 1.0
+        baseline = self._enter("", Proposal("baseline"), self.row.base_commit, base=0)
+        self.finish(baseline, Status.KEEP)
+
+    def turn(self, agent: Agent) -> tuple[Proposal | Failure | None, dict[str, bytes | None]]:
+        """The agent's answer, and what it changed if it proposed something."""
+        worktree = self.home.turns / "worktree"
+        remove_tree(worktree)
+        incumbent = self.ledger.incumbent(self.row)
+        manifest = self.workspace.materialize(incumbent.commit, worktree)
+        text = ""
+        if agent.reads:
+            self.workspace.make_repository(worktree)
+            text = briefing.text(self.task, self.ledger, self.row)
+        answer = agent.propose(
+            Turn(
+                worktree=worktree,
+                editable=tuple(path for path in manifest if self.workspace.is_editable(path)),
+                history=self.history,
+                briefing=text,
+                timeout_s=PATIENCE_S,
+            )
+        )
+        assert answer is None or isinstance(answer, (Proposal, Failure)), f"answered {answer!r}"
+        if isinstance(answer, Failure):
+            assert answer.reason.strip(), "a failure needs a reason"
+        changes = self.workspace.collect(worktree, manifest) if isinstance(answer, Proposal) else {}
+        return answer, changes
+
+    def begin(
+        self, agent: Agent, proposal: Proposal, changes: dict[str, bytes | None]
+    ) -> Experiment:
+        incumbent = self.ledger.incumbent(self.row)
+        commit = self.workspace.commit(incumbent.commit, changes, proposal.description + "\n")
+        return self._enter(agent.name, proposal, commit, base=incumbent.number)
+
+    def _enter(self, agent: str, proposal: Proposal, commit: str, base: int) -> Experiment:
+        return self.ledger.begin(
+            self.row,
+            base=base,
+            commit=commit,
+            tree=self.workspace.tree_id(commit),
+            agent=agent,
+            proposal=proposal,
+            now=time.time(),
+        )
+
+    def finish(self, one: Experiment, status: Status) -> None:
+        """A keep is better by a tenth each time; its fresh runs vary by a hundredth."""
+        if status is Status.KEEP:
+            self._metric *= 0.9 if self.task.metric.better(0.9, 1.0) else 1.1
+        for index in range(4 if status is Status.KEEP else 0):
+            role = Role.BASELINE if one.number == 0 else Role.REMEASURE
+            run = self.ledger.open_run(
+                self.row,
+                experiment=one.number,
+                attempt=0,
+                role=role,
+                index=index,
+                commit=one.commit,
+                now=time.time(),
+            )
+            self.ledger.finish_run(
+                run,
+                metric=self._metric + 0.01 * (index - 1.5),
+                reason=None,
+                numbers={},
+                slot=0,
+                exit_code=0,
+                wall_s=1.0,
+                cpu_s=1.0,
+                peak_memory_bytes=None,
+            )
+        metric = None if status is Status.CRASH else self._metric
+        reason = {Status.KEEP: None, Status.DISCARD: "worse", Status.CRASH: "exit code 1"}[status]
+        verdict = Verdict(status, reason, metric)
+        self.ledger.finish(self.row, one.number, verdict, peak_memory_bytes=None, now=time.time())
+
+
+# --------------------------------------------------------------------------------------------
+# Runners
+
+
+class RunnerSuite:
+    """Tests of a runner with real processes. Needs Python where the runs are executed, and
+    `tmp_path` to be seen from there."""
+
+    python: ClassVar[str] = sys.executable
+
+    def make(self, slots: int) -> Runner:
+        raise NotImplementedError
+
+    @contextmanager
+    def runner(self, slots: int = 1) -> Iterator[Runner]:
+        with closing(self.make(slots)) as made:
+            yield made
+
+    def spec(
+        self,
+        folder: Path,
+        program: str,
+        *,
+        name: str = "run",
+        argv: tuple[str, ...] | None = None,
+        env: dict[str, str] | None = None,
+        timeout_s: float = PATIENCE_S,
+        limit_s: float | None = None,
+        limit_clock: str = "cpu",
+        memory_bytes: int | None = None,
+        log_bytes: int | None = None,
+    ) -> RunSpec:
+        """A run of this Python program, in a folder of its own."""
+        tree = folder / name
+        tree.mkdir()
+        return RunSpec(
+            argv=argv or (self.python, "-S", "-E", "-c", program),
+            tree=tree,
+            log=folder / f"{name}.log",
+            outcome=folder / f"{name}.json",
+            env={"PATH": os.environ["PATH"]} | (env or {}),
+            timeout_s=timeout_s,
+            limit_s=limit_s,
+            limit_clock=limit_clock,
+            memory_bytes=memory_bytes,
+            log_bytes=log_bytes,
+        )
+
+    def test_it_says_what_it_is(self) -> None:
+        with self.runner(2) as runner:
+            assert runner.name
+            assert runner.slots == 2
+
+    def test_a_run_that_ends_by_itself(self, tmp_path: Path) -> None:
+        program = (
+            "import os, sys\nprint(os.getcwd(), os.environ['MINE'], flush=True)\n"
+            "print('error', file=sys.stderr)\nopen('left', 'w').write('x')\nsys.exit(3)\n"
+        )
+        spec = self.spec(tmp_path, program, env={"MINE": "here"})
+        with self.runner() as runner:
+            outcome = runner.run(spec)
+        assert (outcome.exit_code, outcome.stopped) == (3, None)
+        assert 0 < outcome.wall_s < PATIENCE_S
+        assert spec.log.read_text().splitlines() == [f"{spec.tree} here", "error"]
+        assert (spec.tree / "left").read_text() == "x"
+        assert outcome.slot == 0
+
+    def test_the_outcome_is_written_before_it_is_returned(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, "print('x')")
+        with self.runner() as runner:
+            outcome = runner.run(spec)
+            assert Outcome(**json.loads(spec.outcome.read_text())) == outcome
+
+    def test_the_environment_is_the_one_given(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, "import os\nprint(*os.environ)")
+        os.environ["AUTORESEARCH_SUITE_SECRET"] = "x"
+        try:
+            with self.runner() as runner:
+                runner.run(spec)
+        finally:
+            del os.environ["AUTORESEARCH_SUITE_SECRET"]
+        assert "PATH" in spec.log.read_text().split()
+        assert "AUTORESEARCH_SUITE_SECRET" not in spec.log.read_text()
+
+    def test_a_signal(self, tmp_path: Path) -> None:
+        with self.runner() as runner:
+            outcome = runner.run(self.spec(tmp_path, "import os\nos.kill(os.getpid(), 11)"))
+        assert (outcome.exit_code, outcome.stopped) == (-11, None)
+
+    def test_a_command_that_is_not_there(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, "", argv=("no-such-program-anywhere",))
+        with self.runner() as runner:
+            outcome = runner.run(spec)
+        assert (outcome.exit_code, outcome.stopped) == (None, "command not found")
+
+    def test_a_timeout(self, tmp_path: Path) -> None:
+        with self.runner() as runner:
+            outcome = runner.run(self.spec(tmp_path, "import time\ntime.sleep(600)", timeout_s=1.0))
+        assert outcome.stopped == "timeout"
+        assert 1.0 <= outcome.wall_s < PATIENCE_S
+
+    def test_the_budget_in_cpu_seconds(self, tmp_path: Path) -> None:
+        """Of the whole tree of processes."""
+        program = "import os\nif os.fork() == 0:\n    while True: pass\nos.wait()"
+        with self.runner() as runner:
+            outcome = runner.run(self.spec(tmp_path, program, limit_s=0.5))
+        assert outcome.stopped == "over budget"
+        assert outcome.cpu_s is not None
+        assert outcome.cpu_s > 0.5
+
+    def test_the_budget_in_wall_seconds(self, tmp_path: Path) -> None:
+        program = "import time\ntime.sleep(600)"
+        with self.runner() as runner:
+            outcome = runner.run(self.spec(tmp_path, program, limit_s=0.5, limit_clock="wall"))
+        assert outcome.stopped == "over budget"
+
+    def test_the_memory_limit(self, tmp_path: Path) -> None:
+        program = "x = b'x' * 300_000_000\nimport time\ntime.sleep(600)"
+        with self.runner() as runner:
+            outcome = runner.run(self.spec(tmp_path, program, memory_bytes=100_000_000))
+        assert outcome.stopped == "memory"
+        assert outcome.peak_memory_bytes is None or outcome.peak_memory_bytes > 100_000_000
+
+    def test_the_log_limit(self, tmp_path: Path) -> None:
+        program = "import time\nprint('x' * 3_000_000, flush=True)\ntime.sleep(600)"
+        spec = self.spec(tmp_path, program, log_bytes=1_000_000)
+        with self.runner() as runner:
+            assert runner.run(spec).stopped == "log too large"
+        assert spec.log.stat().st_size <= 1_000_000
+
+    def test_no_process_outlives_its_run(self, tmp_path: Path) -> None:
+        program = (
+            "import os, time\nready, told = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n"
+            "    open('pid', 'w').write(str(os.getpid()))\n    os.write(told, b'x')\n"
+            "    time.sleep(600)\nos.read(ready, 1)\n"
+        )
+        spec = self.spec(tmp_path, program)
+        with self.runner() as runner:
+            assert runner.run(spec).exit_code == 0
+            assert not psutil.pid_exists(int((spec.tree / "pid").read_text()))
+
+    def test_interrupt(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(600)")
+        with self.runner() as runner, ThreadPoolExecutor(1) as pool:
+            running = pool.submit(runner.run, spec)
+            _until((spec.tree / "begun").exists, "the run did not begin")
+            runner.interrupt()
+            assert running.result(PATIENCE_S).stopped == "interrupted"
+            runner.interrupt()  # with nothing to interrupt
+            assert runner.run(self.spec(tmp_path, "pass", name="next")).exit_code == 0
+
+    def test_close_ends_what_is_running_and_may_be_called_twice(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(600)")
+        runner = self.make(1)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(runner.run, spec)
+            _until((spec.tree / "begun").exists, "the run did not begin")
+            runner.close()
+            assert running.result(PATIENCE_S).stopped in ("interrupted", "lost")
+        runner.close()
+
+    def test_slots_work_at_the_same_time(self, tmp_path: Path) -> None:
+        """Two runs that wait for each other, each in a slot of its own; and more than fit."""
+        program = (
+            "import os, time\nopen('begun', 'w').close()\n"
+            "while not os.path.exists('../{}/begun'): time.sleep(0.01)\n"
+        )
+        with self.runner(2) as runner, ThreadPoolExecutor(5) as pool:
+            specs = [
+                self.spec(tmp_path, program.format(other), name=name)
+                for name, other in (("a", "b"), ("b", "a"))
+            ]
+            outcomes = list(pool.map(runner.run, specs))
+            assert [outcome.exit_code for outcome in outcomes] == [0, 0]
+            assert {outcome.slot for outcome in outcomes} == {0, 1}
+            more = [self.spec(tmp_path, "pass", name=f"more{n}") for n in range(5)]
+            assert [outcome.exit_code for outcome in pool.map(runner.run, more)] == [0] * 5
+
+    def test_no_more_runs_than_slots(self, tmp_path: Path) -> None:
+        program = "import os, time\nos.mkdir('../busy')\ntime.sleep(0.05)\nos.rmdir('../busy')\n"
+        with self.runner(1) as runner, ThreadPoolExecutor(3) as pool:
+            specs = [self.spec(tmp_path, program, name=f"run{n}") for n in range(3)]
+            assert [outcome.exit_code for outcome in pool.map(runner.run, specs)] == [0] * 3
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+def _until(condition: Callable[[], object], otherwise: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    waiting = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        waiting.wait(0.01)

@@ -1,0 +1,339 @@
+"""The ledger's file: damaged, foreign, newer, read-only, full; and its promises about rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from autoresearch.errors import LedgerError, StorageError
+from autoresearch.ledger import VERSION, Ledger, SessionRow
+from autoresearch.records import Failure, Metric, Proposal, Role, Run, Status, Verdict
+
+
+def begin_session(ledger: Ledger, tag: str = "t") -> SessionRow:
+    return ledger.create_session(
+        tag,
+        base_commit="c0",
+        metric=Metric("loss"),
+        level="default",
+        budget_s=None,
+        budget_clock="wall",
+        limits={"experiments": 3},
+        fingerprint={"python": "3"},
+        now=1.0,
+    )
+
+
+def begin(ledger: Ledger, row: SessionRow, tree: str = "tree") -> int:
+    proposal = Proposal("try", hypothesis="h", notes="n", tokens=5, usd=0.5)
+    return ledger.begin(
+        row, base=0, commit=f"c-{tree}", tree=tree, agent="a", proposal=proposal, now=2.0
+    ).number
+
+
+def keep(ledger: Ledger, row: SessionRow, number: int, metric: float = 1.0) -> None:
+    ledger.finish(row, number, Verdict(Status.KEEP, None, metric), peak_memory_bytes=7, now=3.0)
+
+
+def make_run(ledger: Ledger, row: SessionRow, number: int, index: int = 0) -> Run:
+    run = ledger.open_run(
+        row, experiment=number, attempt=0, role=Role.SCREEN, index=index, commit="c", now=1.0
+    )
+    return ledger.finish_run(
+        run,
+        metric=0.5,
+        reason=None,
+        numbers={"x": 1.0},
+        slot=0,
+        exit_code=0,
+        wall_s=1.0,
+        cpu_s=0.5,
+        peak_memory_bytes=10,
+    )
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.sqlite"
+
+
+def filled(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    with ledger.transaction():
+        for number in range(200):
+            begin(ledger, row, f"tree{number}")
+            make_run(ledger, row, number)
+    ledger.close()
+
+
+# ---- the file ----------------------------------------------------------------------------------
+
+
+def test_it_is_read_back(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    begin(ledger, row)
+    keep(ledger, row, 0)
+    run = make_run(ledger, row, 0)
+    ledger.close()
+    again = Ledger(path, readonly=True)
+    assert again.session("t") == row
+    assert again.runs(row, 0) == [run]
+    assert again.experiment(row, 0).status is Status.KEEP
+    again.close()
+
+
+def test_none_yet(path: Path) -> None:
+    with pytest.raises(LedgerError, match="no session was started here yet"):
+        Ledger(path, readonly=True)
+    assert not path.exists()
+
+
+def test_a_newer_version(path: Path) -> None:
+    filled(path)
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+    before = path.read_bytes()
+    for readonly in (False, True):
+        with pytest.raises(LedgerError, match=r"newer autoresearch .* update autoresearch"):
+            Ledger(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+def test_a_database_of_another_program(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE theirs (x)")
+    db.close()
+    before = path.read_bytes()
+    for readonly in (False, True):
+        with pytest.raises(LedgerError, match="database of another program"):
+            Ledger(path, readonly=readonly)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["text", "truncated", "overwritten", "zeros"])
+def test_a_damaged_file(path: Path, damage: str) -> None:
+    filled(path)
+    data = path.read_bytes()
+    half = len(data) // 2
+    path.write_bytes(
+        {
+            "text": b"not a database at all\n" * 500,
+            "truncated": data[:half],
+            "overwritten": data[:4096] + b"\xa5" * (len(data) - 4096),
+            "zeros": bytes(len(data)),
+        }[damage]
+    )
+    before = path.read_bytes()
+    with pytest.raises(LedgerError, match=r"is damaged|of another program"):
+        Ledger(path)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_in_its_place(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(LedgerError, match="cannot use the ledger"):
+        Ledger(path)
+
+
+def test_an_empty_file_is_a_ledger_that_was_being_made(path: Path) -> None:
+    path.touch()
+    ledger = Ledger(path)
+    assert ledger.sessions() == []
+    ledger.close()
+
+
+def test_a_file_that_may_only_be_read(path: Path) -> None:
+    filled(path)
+    place = path.parent
+    mounted = subprocess.run(["mount", "--bind", place, place], check=False, capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        with pytest.raises(StorageError, match="cannot write the ledger"):
+            Ledger(path)
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk(path: Path) -> None:
+    """Nothing is half-done, and it goes on when there is room again."""
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    begin(ledger, row)
+    pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")
+    full = pytest.raises(StorageError, match=r"cannot write the ledger .* full")
+    with full, ledger.transaction():
+        ledger.add_elapsed(row, 5.0)
+        for number in range(1000):
+            begin(ledger, row, f"tree{number}")
+    assert ledger.session("t").elapsed_s == 0
+    assert [one.number for one in ledger.all_experiments(row)] == [0]
+    ledger._db.execute("PRAGMA max_page_count = 100000")
+    assert begin(ledger, row, "again") == 1
+    ledger.close()
+    reopened = Ledger(path)
+    assert len(reopened.all_experiments(row)) == 2
+    reopened.close()
+
+
+def test_a_really_full_disk(full_disk: Path) -> None:
+    ledger = Ledger(full_disk / "ledger.sqlite")
+    row = begin_session(ledger)
+    with pytest.raises(StorageError):
+        for number in range(100_000):
+            begin(ledger, row, f"{number:0>2000}")
+    finished = len(ledger.all_experiments(row))
+    assert not ledger._db.in_transaction
+    ledger.close()
+    again = Ledger(full_disk / "ledger.sqlite", readonly=True)
+    assert len(again.all_experiments(row)) == finished
+    again.close()
+
+
+def test_a_lock_of_another_program(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    ledger._db.execute("PRAGMA busy_timeout = 50")
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LedgerError, match="locked by another program"):
+        ledger.add_elapsed(row, 1.0)
+    other.execute("ROLLBACK")
+    other.close()
+    ledger.add_elapsed(row, 1.0)
+    assert ledger.session("t").elapsed_s == 1.0
+    ledger.close()
+
+
+def test_it_can_be_read_while_it_is_written(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    reader = Ledger(path, readonly=True)
+    begin(ledger, row)
+    assert len(reader.all_experiments(row)) == 1
+    with ledger.transaction():
+        begin(ledger, row, "other")
+        assert len(reader.all_experiments(row)) == 1
+    assert len(reader.all_experiments(row)) == 2
+    reader.close()
+    ledger.close()
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def test_a_transaction_happens_or_does_not(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    with pytest.raises(ZeroDivisionError), ledger.transaction():
+        begin(ledger, row)
+        with ledger.transaction():
+            begin(ledger, row, "nested")
+        raise ZeroDivisionError
+    assert ledger.all_experiments(row) == []
+    ledger.close()
+
+
+def test_a_verdict_is_final(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    begin(ledger, row)
+    keep(ledger, row, 0, 1.0)
+    keep(ledger, row, 0, 2.0)
+    assert (ledger.experiment(row, 0).metric, ledger.experiment(row, 0).order) == (1.0, 0)
+    ledger.close()
+
+
+def test_a_run_of_a_name_is_made_once(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    begin(ledger, row)
+    first = make_run(ledger, row, 0)
+    found = ledger.open_run(
+        row, experiment=0, attempt=0, role=Role.SCREEN, index=0, commit="c", now=9.0
+    )
+    assert found == first
+    ledger.forget_run(first)  # finished: it stays
+    assert ledger.runs(row, 0) == [first]
+    ledger.close()
+
+
+def test_seeds_are_fresh(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    begin(ledger, row)
+    with ledger.transaction():
+        seeds = [make_run(ledger, row, 0, index).seed for index in range(300)]
+    assert len(set(seeds)) == 300
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert sorted(seeds) != seeds
+    ledger.close()
+
+
+def test_many_threads(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+
+    def work(slot: int) -> None:
+        for index in range(8):
+            number = begin(ledger, row, f"{slot}-{index}")
+            make_run(ledger, row, number)
+            keep(ledger, row, number)
+
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(4)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began < 60
+    assert [one.number for one in ledger.all_experiments(row)] == list(range(32))
+    assert [one.order for one in ledger.finished(row)] == list(range(32))
+    ledger.close()
+
+
+def test_what_it_counts(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    for number in range(4):
+        begin(ledger, row, f"tree{number}")
+        make_run(ledger, row, number)
+    keep(ledger, row, 0)
+    keep(ledger, row, 1)
+    for number, status in ((2, Status.DISCARD), (3, Status.CRASH)):
+        verdict = Verdict(status, "why", None)
+        ledger.finish(row, number, verdict, peak_memory_bytes=None, now=4.0)
+    ledger.add_turn(row, "a", Failure("down", "503", tokens=3, usd=0.25), 5.0)
+    assert ledger.counts(row) == {"keep": 1, "discard": 1, "crash": 1}
+    assert ledger.incumbent(row).number == 1
+    assert ledger.since_keep(row) == 2
+    assert ledger.started(row) == ledger.last_order(row) == 3
+    assert ledger.costs(row) == (4 * 5 + 3, 4 * 0.5 + 0.25)
+    assert ledger.spent(row) == {"wall_s": 4.0, "cpu_s": 2.0, "runs": 4}
+    assert ledger.fruitless_turns(row) == 1
+    assert [one.number for one in ledger.finished(row, after=1)] == [2, 3]
+    assert [one.number for one in ledger.finished(row, last=2)] == [2, 3]
+    ledger.close()
+
+
+def test_sessions_do_not_see_each_other(path: Path) -> None:
+    ledger = Ledger(path)
+    one, two = begin_session(ledger, "one"), begin_session(ledger, "two")
+    begin(ledger, one)
+    make_run(ledger, one, 0)
+    assert ledger.all_experiments(two) == ledger.runs(two, 0) == []
+    with pytest.raises(LedgerError, match=r"no session 'three' .* sessions there: one, two"):
+        ledger.session("three")
+    with pytest.raises(LedgerError, match="no experiment 7"):
+        ledger.experiment(one, 7)
+    ledger.close()

@@ -1,0 +1,438 @@
+"""Git by plumbing: commits, refs, pristine trees, and what is refused of an agent's edit."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import PROGRAM, commit_all, edit, git, make_task, workspace_of
+
+from autoresearch.errors import (
+    DirtyError,
+    NotOursError,
+    Refused,
+    StorageError,
+    TaskError,
+    WorkspaceError,
+)
+from autoresearch.workspace import Workspace, files_below, remove_tree
+
+EDITABLE = {"prog.py", "model.py", "src/a.py", "src/b.py"}
+
+
+def open_workspace(root: Path, named: tuple[str, ...] = ("prog.py",)) -> Workspace:
+    return Workspace(root, named, lambda path: path in EDITABLE)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Path:
+    root = make_task(
+        tmp_path / "repo",
+        files={"src/a.py": "A = 1\n", "src/b.py": "B = 1\n", "data/x.txt": "x\n", "run.sh": "#!\n"},
+    )
+    (root / "run.sh").chmod(0o755)
+    (root / "link").symlink_to("data/x.txt")
+    (root / ".gitignore").write_text("*.log\n")
+    commit_all(root)
+    return root
+
+
+# ---- what is refused at the start --------------------------------------------------------------
+
+
+def test_no_repository(tmp_path: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"is not in a git repository: run `git init"):
+        open_workspace(tmp_path)
+
+
+def test_no_commits(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    with pytest.raises(WorkspaceError, match="has no commits: commit the code first"):
+        open_workspace(tmp_path)
+
+
+def test_a_bare_repository(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "--bare")
+    with pytest.raises(WorkspaceError, match="bare"):
+        open_workspace(tmp_path)
+
+
+def test_a_damaged_repository(repo: Path) -> None:
+    for file in (repo / ".git" / "objects").glob("??/*"):
+        file.chmod(0o644)
+        file.write_bytes(b"")
+    with pytest.raises(WorkspaceError, match="git:"):
+        open_workspace(repo).check_editable()
+
+
+def test_editable_files(repo: Path) -> None:
+    assert open_workspace(repo).check_editable() == ["prog.py", "src/a.py", "src/b.py"]
+    (repo / "src" / "a.py").write_text("A = 2\n")
+    with pytest.raises(DirtyError, match=r"src/a.py has uncommitted changes"):
+        open_workspace(repo).check_editable()
+    git(repo, "add", "src/a.py")
+    with pytest.raises(DirtyError):
+        open_workspace(repo).check_editable()
+    git(repo, "reset", "-q", "--hard")
+    (repo / "src" / "b.py").unlink()
+    with pytest.raises(DirtyError, match=r"src/b.py"):
+        open_workspace(repo).check_editable()
+
+
+def test_other_changes_in_the_checkout_do_not_matter(repo: Path) -> None:
+    (repo / "data" / "x.txt").write_text("changed\n")
+    (repo / "new.txt").write_text("new\n")
+    open_workspace(repo).check_editable()
+
+
+def test_an_editable_file_that_is_missing(repo: Path) -> None:
+    with pytest.raises(TaskError, match=r"'model.py' does not exist"):
+        open_workspace(repo, ("prog.py", "model.py")).check_editable()
+    (repo / "model.py").write_text("")
+    with pytest.raises(TaskError, match=r"'model.py' is not committed: commit it first"):
+        open_workspace(repo, ("prog.py", "model.py")).check_editable()
+
+
+def test_nothing_matches(repo: Path) -> None:
+    with pytest.raises(TaskError, match="no file of the last commit matches"):
+        Workspace(repo, ("*.rs",), lambda path: False).check_editable()
+
+
+def test_an_editable_link(repo: Path) -> None:
+    (repo / "prog.py").unlink()
+    (repo / "prog.py").symlink_to("src/a.py")
+    commit_all(repo)
+    with pytest.raises(TaskError, match=r"prog.py is a link"):
+        open_workspace(repo).check_editable()
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "a b", "a/b", "..", "a..b", ".a", "-a", "a.lock", "ä", "x" * 65]
+)
+def test_tags_that_cannot_be(repo: Path, tag: str) -> None:
+    with pytest.raises(NotOursError, match="cannot be a tag"):
+        open_workspace(repo).check_tag_name(tag)
+
+
+def test_branches_that_are_taken(repo: Path) -> None:
+    workspace = open_workspace(repo)
+    workspace.check_tag_name("nov23")
+    workspace.check_branch("nov23")
+    git(repo, "branch", "autoresearch/nov23")
+    with pytest.raises(NotOursError, match="'autoresearch/nov23' exists"):
+        workspace.check_branch("nov23")
+    git(repo, "branch", "-D", "autoresearch/nov23")
+    git(repo, "branch", "autoresearch")
+    with pytest.raises(NotOursError, match="'autoresearch' exists"):
+        workspace.check_branch("nov23")
+
+
+# ---- trees -------------------------------------------------------------------------------------
+
+
+def test_a_pristine_tree(repo: Path, tmp_path: Path) -> None:
+    (repo / "prog.py").write_text("uncommitted\n")
+    (repo / "untracked").write_text("untracked\n")
+    workspace = open_workspace(repo)
+    tree = tmp_path / "tree"
+    manifest = workspace.materialize(workspace.head(), tree)
+    found = {path for path, _ in files_below(tree)}
+    assert found == set(manifest) == set(git(repo, "ls-files").split())
+    assert (tree / "prog.py").read_text() == PROGRAM
+    assert os.access(tree / "run.sh", os.X_OK)
+    assert not os.access(tree / "prog.py", os.X_OK)
+    assert str((tree / "link").readlink()) == "data/x.txt"
+    assert not (tree / ".git").exists()
+
+
+def test_bytes_are_kept_whatever_git_is_told(repo: Path, tmp_path: Path) -> None:
+    data = b"one\r\ntwo\n\xff\xfe\r\n$Id$\n"
+    (repo / "raw.bin").write_bytes(data)
+    commit_all(repo)
+    git(repo, "config", "core.autocrlf", "true")
+    (repo / ".git" / "info" / "attributes").write_text("* text eol=crlf ident\n")
+    workspace = open_workspace(repo)
+    workspace.materialize(workspace.head(), tmp_path / "tree")
+    assert (tmp_path / "tree" / "raw.bin").read_bytes() == data
+    commit = workspace.commit(workspace.head(), {"prog.py": data}, "raw\n")
+    assert workspace.editable_files(commit)["prog.py"] == data
+
+
+def test_remove_tree_whatever_its_permissions(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    (folder / "closed").mkdir(parents=True)
+    (folder / "closed" / "file").write_text("x")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("x")
+    (folder / "link").symlink_to(outside)
+    (folder / "closed").chmod(0)
+    remove_tree(folder)
+    assert not folder.exists()
+    assert (outside / "mine").exists()
+    remove_tree(folder)
+
+
+# ---- what an agent may change ------------------------------------------------------------------
+
+
+@pytest.fixture
+def tree(repo: Path, tmp_path: Path) -> Path:
+    return tmp_path / "tree"
+
+
+Edit = Callable[[Path], object]
+
+
+def accepted(repo: Path, tree: Path, change: Edit) -> dict[str, bytes | None]:
+    """What is collected after the edit of a pristine tree."""
+    workspace = open_workspace(repo)
+    manifest = workspace.materialize(workspace.head(), tree)
+    change(tree)
+    return workspace.collect(tree, manifest)
+
+
+def refused(repo: Path, tree: Path, change: Edit) -> str:
+    with pytest.raises(Refused) as caught:
+        accepted(repo, tree, change)
+    return f"{caught.value.reason}: {caught.value}"
+
+
+def test_an_edit(repo: Path, tree: Path) -> None:
+    def change(tree: Path) -> None:
+        edit(tree, VALUE=2.0)
+        (tree / "src" / "b.py").unlink()
+        (tree / "model.py").write_text("new\n")
+        (tree / "noise.log").write_text("ignored by git\n")
+        (tree / "__pycache__").mkdir()
+        (tree / "__pycache__" / "x.pyc").write_bytes(b"\0")
+
+    changes = accepted(repo, tree, change)
+    program = PROGRAM.replace("VALUE = 10.0", "VALUE = 2.0").encode()
+    assert changes == {"prog.py": program, "src/b.py": None, "model.py": b"new\n"}
+
+
+def test_the_same_content_written_again_is_no_change(repo: Path, tree: Path) -> None:
+    def change(tree: Path) -> None:
+        (tree / "prog.py").write_text(PROGRAM)
+        (tree / "data" / "x.txt").write_text("x\n")
+        (tree / "prog.py").chmod(0o755)
+
+    assert refused(repo, tree, change).startswith("no change")
+
+
+def test_the_same_size_and_content_swapped_is_seen(repo: Path, tree: Path) -> None:
+    def change(tree: Path) -> None:
+        (tree / "prog.py").write_text(PROGRAM.replace("10.0", "11.0"))
+
+    assert list(accepted(repo, tree, change)) == ["prog.py"]
+
+
+@pytest.mark.parametrize("what", ["edit", "delete", "add", "link", "fifo", "folder"])
+def test_frozen_files(repo: Path, tree: Path, what: str) -> None:
+    def change(tree: Path) -> None:
+        edit(tree, VALUE=2.0)
+        file = tree / "data" / "x.txt"
+        if what == "edit":
+            file.write_text("y\n")
+        elif what == "add":
+            (tree / "data" / "y.txt").write_text("y\n")
+        else:
+            file.unlink()
+        if what == "link":
+            file.symlink_to("/etc/passwd")
+        elif what == "fifo":
+            os.mkfifo(file)
+        elif what == "folder":
+            file.mkdir()
+
+    name = "data/y.txt" if what == "add" else "data/x.txt"
+    assert refused(repo, tree, change) == f"frozen file: changed outside `editable`: {name}"
+
+
+def test_a_deleted_file(repo: Path, tree: Path) -> None:
+    assert refused(repo, tree, lambda tree: (tree / "prog.py").unlink()) == (
+        "deleted: prog.py was deleted"
+    )
+
+
+def test_a_binary_file(repo: Path, tree: Path) -> None:
+    said = refused(repo, tree, lambda tree: (tree / "prog.py").write_bytes(b"\x7fELF\0\0"))
+    assert said == "binary: prog.py is no text any more"
+
+
+def test_a_huge_file(repo: Path, tree: Path) -> None:
+    said = refused(repo, tree, lambda tree: (tree / "prog.py").write_text("x" * 3_000_000))
+    assert said == "too large: prog.py has 3000000 bytes"
+
+
+@pytest.mark.parametrize("what", ["symbolic", "hard", "fifo", "folder above"])
+def test_links_out_of_the_tree(repo: Path, tree: Path, tmp_path: Path, what: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.py").write_text("A = 'secret'\n")
+
+    def change(tree: Path) -> None:
+        file = tree / "src" / "a.py"
+        file.unlink()
+        if what == "symbolic":
+            file.symlink_to(outside / "a.py")
+        elif what == "hard":
+            file.hardlink_to(outside / "a.py")
+        elif what == "fifo":
+            os.mkfifo(file)
+        else:
+            (tree / "src" / "b.py").unlink()
+            (tree / "src").rmdir()
+            (tree / "src").symlink_to(outside)
+
+    said = refused(repo, tree, change)
+    assert said.startswith("frozen file" if what == "folder above" else "link")
+    assert "src" in said
+
+
+def test_a_change_of_nothing_but_a_seed(tmp_path: Path) -> None:
+    root = make_task(tmp_path / "repo", "SEED = 1\nLR = 1\n")
+
+    def set_seed(tree: Path) -> None:
+        (tree / "prog.py").write_text("SEED = 23\nLR = 1\n")
+
+    def set_both(tree: Path) -> None:
+        (tree / "prog.py").write_text("SEED = 23\nLR = 2\n")
+
+    assert refused(root, tmp_path / "one", set_seed).startswith("seed only")
+    assert accepted(root, tmp_path / "two", set_both) == {"prog.py": b"SEED = 23\nLR = 2\n"}
+
+
+# ---- commits and refs --------------------------------------------------------------------------
+
+
+def test_a_commit(repo: Path) -> None:
+    workspace = open_workspace(repo)
+    head = workspace.head()
+    commit = workspace.commit(
+        head,
+        {"src/a.py": b"A = 2\n", "src/b.py": None, "new/deep/c.py": b"C\n"},
+        "subject\n\nbody\n",
+    )
+    assert git(repo, "diff", "--name-status", head, commit).split("\n") == [
+        "A\tnew/deep/c.py",
+        "M\tsrc/a.py",
+        "D\tsrc/b.py",
+    ]
+    assert git(repo, "log", "-1", "--format=%s|%an", commit) == "subject|autoresearch"
+    assert workspace.head() == head
+    assert workspace.changed_lines(head, commit) == (2, 2)
+    assert "+A = 2" in workspace.diff(head, commit)
+    assert workspace.read(commit, "src/a.py") == b"A = 2\n"
+    assert workspace.read(commit, "src/b.py") is None
+    git(repo, "fsck", "--strict")
+
+
+def test_an_executable_stays_one(tmp_path: Path) -> None:
+    root = make_task(tmp_path / "repo")
+    (root / "prog.py").chmod(0o755)
+    commit_all(root)
+    workspace = open_workspace(root)
+    commit = workspace.commit(workspace.head(), {"prog.py": b"#\n"}, "x\n")
+    assert git(root, "ls-tree", commit, "prog.py").startswith("100755")
+
+
+def test_rebase(repo: Path) -> None:
+    workspace = open_workspace(repo)
+    head = workspace.head()
+    one = workspace.commit(head, {"src/a.py": b"A = 2\n"}, "one\n")
+    two = workspace.commit(head, {"src/b.py": b"B = 2\n"}, "two\n")
+    other = workspace.commit(head, {"src/a.py": b"A = 3\n"}, "other\n")
+    moved = workspace.rebase(head, two, one)
+    assert moved is not None
+    assert git(repo, "log", "--format=%s", f"{head}..{moved}") == "two\none"
+    assert git(repo, "diff", "--name-only", one, moved) == "src/b.py"
+    assert workspace.rebase(head, other, one) is None
+
+
+def test_everything_stays_reachable_and_packed(repo: Path) -> None:
+    workspace = open_workspace(repo)
+    head = workspace.head()
+    commits = []
+    for number in range(70):
+        commits.append(workspace.commit(head, {"src/a.py": f"A = {number}\n".encode()}, "x\n"))
+        workspace.keep_reachable("t", number, commits[-1])
+        workspace.tidy()
+    assert len(list((repo / ".git" / "objects").glob("??/*"))) < 60
+    git(repo, "-c", "gc.auto=0", "gc", "--prune=now", "-q")
+    git(repo, "fsck", "--strict")
+    for number, commit in enumerate(commits):
+        assert git(repo, "rev-parse", f"refs/autoresearch/t/{number}") == commit
+        assert workspace.read(commit, "src/a.py") == f"A = {number}\n".encode()
+
+
+def test_other_threads_and_a_pack_of_the_users_at_the_same_time(repo: Path) -> None:
+    workspace = open_workspace(repo)
+    head = workspace.head()
+    failures: list[BaseException] = []
+
+    def work(slot: int) -> None:
+        try:
+            for number in range(30):
+                data = f"A = {slot * 1000 + number}\n".encode()
+                commit = workspace.commit(head, {"src/a.py": data}, "x\n")
+                workspace.keep_reachable("t", slot * 1000 + number, commit)
+                assert workspace.read(commit, "src/a.py") == data
+                workspace.tidy()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(slot,)) for slot in range(3)]
+    for thread in threads:
+        thread.start()
+    git(repo, "repack", "-adq")
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    git(repo, "fsck", "--strict")
+
+
+def test_locks_left_by_a_kill(repo: Path) -> None:
+    workspace = open_workspace(repo)
+    head = workspace.head()
+    workspace.keep_reachable("t", 1, head)
+    workspace.move("t", head, [head])
+    refs = repo / ".git" / "refs"
+    commit = workspace.commit(head, {"src/a.py": b"A = 2\n"}, "x\n")
+    for name in ("autoresearch/t/1", "autoresearch/t/best", "heads/autoresearch/t"):
+        (refs / f"{name}.lock").touch()
+    workspace.break_locks("t")
+    workspace.keep_reachable("t", 1, commit)
+    assert workspace.move("t", commit, [head]) is None
+    assert workspace.ref("refs/heads/autoresearch/t") == commit
+
+
+def test_exclude_leaves_what_is_there(repo: Path) -> None:
+    exclude = repo / ".git" / "info" / "exclude"
+    exclude.write_text("mine")
+    workspace = open_workspace(repo)
+    workspace.exclude(".autoresearch/", "results.tsv")
+    workspace.exclude(".autoresearch/", "results.tsv")
+    assert exclude.read_text() == "mine\n/.autoresearch/\n/results.tsv\n"
+    (repo / "results.tsv").touch()
+    assert git(repo, "status", "--porcelain") == ""
+
+
+def test_a_disk_that_is_full(full_disk: Path) -> None:
+    root = make_task(full_disk / "repo")
+    workspace = workspace_of(root)
+    head = workspace.head()
+    with (full_disk / "filler").open("wb") as filler, pytest.raises(OSError):
+        while True:
+            filler.write(os.urandom(1 << 16))
+            filler.flush()
+    with pytest.raises(StorageError, match="is full"):
+        for number in range(100):
+            workspace.commit(head, {"prog.py": os.urandom(5000).hex().encode()}, f"{number}\n")
+    with pytest.raises(StorageError, match=r"cannot write .*No space left"):
+        for number in range(100):
+            workspace.materialize(head, root / f"tree{number}")
