@@ -5,16 +5,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow check format clean
+.PHONY: demo test test-slow test-agents check format clean
 
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	$(BIN)/pytest -q -n 2 -m "not slow"
+	$(BIN)/pytest -q -n 2 -m "not slow and not agents"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	$(BIN)/pytest -q -m slow
+
+# Real coding agents, installed here from their registries, against a scripted model server.
+test-agents: $(VENV)/torch $(VENV)/dev .agents/made
+	$(BIN)/pytest -q -m agents
+
+.agents/made:
+	npm install --prefix .agents --no-fund --no-audit @openai/codex@0.169 opencode-ai@1.18 \
+		@mariozechner/pi-coding-agent@0.73 @google/gemini-cli@0.61 @qwen-code/qwen-code@0.15
+	$(PYTHON) -m venv .agents/mini && .agents/mini/bin/pip install -q 'mini-swe-agent>=2.4,<2.5' mcp
+	$(PYTHON) -m venv .agents/aider && .agents/aider/bin/pip install -q 'aider-chat==0.86.*'
+	@touch $@
 
 check: $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/check
@@ -24,7 +35,7 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) .agents $(DEMO)
 
 $(VENV)/made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, this is %s: make PYTHON=..." % sys.version.split()[0])'

@@ -58,7 +58,7 @@ editable = ["prog.py"]
 [run]
 command = "python -S -E prog.py"
 env = ["COUNTED"]
-timeout = "20s"
+timeout = "90s"
 [metric]
 name = "score"
 goal = "minimize"

@@ -177,9 +177,9 @@ def test_uncommitted_changes(root: Path, autoresearch: Run, changes: Callable[..
     ("old", "new", "parts"),
     [
         ("timeout =", "timeuot =", (":6: [run] timeuot: unknown key", 'did you mean "timeout"?')),
-        ('"20s"', '"soon"', (':6: [run] timeout: found "soon"', "accepted: ")),
-        ('"20s"', "true", (":6: [run] timeout: found true", "accepted: ")),
-        ('"20s"', "0", (":6: [run] timeout: found 0", "accepted: ")),
+        ('"90s"', '"soon"', (':6: [run] timeout: found "soon"', "accepted: ")),
+        ('"90s"', "true", (":6: [run] timeout: found true", "accepted: ")),
+        ('"90s"', "0", (":6: [run] timeout: found 0", "accepted: ")),
         ('"minimize"', '"lower"', (':9: [metric] goal: found "lower"', "minimize", "maximize")),
         ('["prog.py"]', '"prog.py"', (':2: editable: found "prog.py"', "accepted: a list")),
         ("[metric]", "[metrik]", ("metrik", "unknown key")),
@@ -247,7 +247,7 @@ def test_a_baseline_that_fails(
     tmp_path: Path, autoresearch: Run, changes: Callable[..., str], how: str
 ) -> None:
     command, program, reason, shown = BROKEN[how]
-    task = TASK.replace("python -S -E prog.py", command).replace('"20s"', '"2s"')
+    task = TASK.replace("python -S -E prog.py", command).replace('"90s"', '"2s"')
     root = make_task(tmp_path / "task", program, task)
     said = autoresearch("run", root, "--tag", "t")
     assert said.code == BASELINE

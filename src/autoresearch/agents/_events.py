@@ -1,0 +1,170 @@
+"""What an agent's turn came to, read from what it printed. Pure functions: tested on recordings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Cause(StrEnum):
+    """Why a turn failed; the word in the ledger."""
+
+    RATE_LIMITED = "rate limited"
+    SERVICE_DOWN = "service down"
+    KEY_REFUSED = "key refused"  # or not logged in
+    UNKNOWN_MODEL = "unknown model"
+    UNKNOWN_EVENTS = "unknown events"
+    FAILED = "agent failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a turn ended. `cause` is None when the agent believes that it did its work."""
+
+    text: str = ""  # the last thing it said
+    tokens: int | None = None  # read and written, cached ones included
+    usd: float | None = None
+    cause: Cause | None = None
+    message: str = ""  # of the failure
+    resets_at: float | None = None  # Unix time at which a limit ends, where the message has one
+    hypothesis: str = ""
+    notes: str = ""
+
+
+# In this order: "429 ... insufficient_quota, check your API key" is no refused key.
+CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
+    (cause, re.compile(pattern, re.IGNORECASE))
+    for cause, pattern in (
+        (
+            Cause.RATE_LIMITED,
+            r"\b429\b|rate.?limit|too many requests|quota|resource.?exhausted|usage limit"
+            r"|hit your .{0,20}limit|credit balance|payment required|\b402\b",
+        ),
+        (
+            Cause.UNKNOWN_MODEL,
+            r"model.?not.?found|(?:unknown|invalid|no such) model|llm provider not provided"
+            r"|models?\b.{0,80}(?:not exist|not found|not supported|may not exist|not available)",
+        ),
+        (
+            Cause.KEY_REFUSED,
+            r"\b40[13]\b|unauthori[sz]ed|unauthenticated|authentication.?(?:error|fail|required)"
+            r"|(?:invalid|incorrect|missing|no).{0,20}(?:api.?key|credentials|auth method)"
+            r"|api.?key.{0,20}(?:not|invalid|missing|expired|required|must)|not logged in"
+            r"|(?:please|must|need to) .{0,20}log ?in|/login|set an auth method",
+        ),
+        (
+            Cause.SERVICE_DOWN,
+            r"\b5(?:00|02|03|04|29)\b|overloaded|(?:server|connection|network|api).?error"
+            r"|service unavailable|bad gateway|connection (?:refused|reset|closed)|ECONN\w+"
+            r"|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|fetch failed|timed? ?out|stream disconnected"
+            r"|high demand",
+        ),
+    )
+)
+BY_STATUS = {
+    401: Cause.KEY_REFUSED,
+    402: Cause.RATE_LIMITED,
+    403: Cause.KEY_REFUSED,
+    404: Cause.UNKNOWN_MODEL,
+    429: Cause.RATE_LIMITED,
+}
+MESSAGE_LENGTH = 600
+NOISE = re.compile(r"\s*(?:at\s|File \"|[\"']?\w+[\"']?:\s*\d+,?\s*$)")  # of traces and dumps
+UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+AGAIN = re.compile(
+    r"(?:try again|retry|retry.?after|retry.?delay|resets?)\W+(?:in\W+|after\W+)?"
+    r"((?:\d+(?:\.\d+)?\s*(?:ms|[smh])?[a-z]*\s*)+)",
+    re.IGNORECASE,
+)
+
+
+def cause_of(message: str, status: object = None) -> Cause | None:
+    """What a service's complaint means, by its HTTP status where there is one."""
+    if isinstance(status, int) and (status in BY_STATUS or status >= 500):
+        return BY_STATUS.get(status, Cause.SERVICE_DOWN)
+    return next((cause for cause, pattern in CAUSES if pattern.search(message)), None)
+
+
+def complaint(text: str) -> str:
+    """What matters in a program's stderr: its last line that names a cause, else its end."""
+    lines = [line.strip() for line in text.splitlines() if not NOISE.match(line)]
+    telling = [line for line in lines if cause_of(line)]
+    return telling[-1][:MESSAGE_LENGTH] if telling else "\n".join(lines)[-MESSAGE_LENGTH:]
+
+
+def failed(message: str, status: object = None) -> dict[str, Any]:
+    """The fields of an `Ended` that failed."""
+    cause = cause_of(message, status) or Cause.FAILED
+    return {"cause": cause, "message": message or "no reason was given"}
+
+
+def unknown(lines: Iterable[str]) -> Ended:
+    """Nothing that this agent is known to say."""
+    raw = next(iter(lines), "(nothing)")
+    return Ended(cause=Cause.UNKNOWN_EVENTS, message=f"its events are not known here: {raw}")
+
+
+def retry_after_s(message: str) -> float | None:
+    """Seconds until the service wants to be asked again: "try again in 1m30.5s"."""
+    if (found := AGAIN.search(message)) is None:
+        return None
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[smh])?", found[1].lower())
+    return sum(float(number) * UNITS_S[unit or "s"] for number, unit in parts)
+
+
+def events(lines: Iterable[str]) -> list[dict[str, Any]]:
+    """The JSON objects among the lines; what else an agent prints is no event."""
+    found = []
+    for line in lines:
+        if line.lstrip().startswith("{"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue  # cut off by a kill, or no event at all
+    return found
+
+
+def document(lines: Iterable[str]) -> Any:
+    """The JSON object or array at the end of the output, over however many lines it goes."""
+    text = "\n".join(lines)
+    for begin in re.finditer(r"^[\[{]", text, re.MULTILINE):
+        try:
+            return json.loads(text[begin.start() :])
+        except ValueError:
+            continue
+    return None
+
+
+def at(value: object, *path: str) -> Any:
+    """What lies at a path of keys; None where it does not."""
+    for name in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def total(*numbers: object) -> int | None:
+    """The sum of those that are numbers; None when none is."""
+    found = [int(n) for n in numbers if isinstance(n, int | float)]
+    return sum(found) if found else None
+
+
+def result(event: Mapping[str, Any]) -> Ended:
+    """The object `{"type": "result"}` with which Claude Code, and Qwen Code after it, end."""
+    usage = event.get("usage")
+    read = [at(usage, f"{kind}input_tokens") for kind in ("", "cache_creation_", "cache_read_")]
+    text = str(event.get("result") or at(event, "error", "message") or "")
+    spent: dict[str, Any] = {
+        "tokens": total(*read, at(usage, "output_tokens")),
+        "usd": event.get("total_cost_usd"),
+    }
+    if not event.get("is_error") and event.get("subtype") == "success":
+        return Ended(text=text, **spent)
+    resets = re.search(r"limit reached\|(\d{10})\b", text)
+    spent["resets_at"] = float(resets[1]) if resets else None
+    return Ended(**spent, **failed(text or str(event.get("subtype"))))

@@ -1,0 +1,208 @@
+"""A program that edits the worktree when told to: a turn of it, whatever its name.
+
+What differs between them is a `Spec`: the command line, and the reading of what it prints. Exit
+codes are not believed, events are; but a program that ends badly without an edit has failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoresearch.agents._events import (
+    MESSAGE_LENGTH,
+    Cause,
+    Ended,
+    cause_of,
+    complaint,
+    retry_after_s,
+)
+from autoresearch.agents._process import Output, Program, environment
+from autoresearch.errors import AgentError
+from autoresearch.records import Agent, Failure, Proposal, Turn
+from autoresearch.workspace import files_below
+
+DESCRIPTION_LENGTH = 200
+FATAL = (Cause.KEY_REFUSED, Cause.UNKNOWN_MODEL)  # going on is pointless
+SERVICE = (Cause.RATE_LIMITED, Cause.SERVICE_DOWN, *FATAL)
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+TASK = """
+## Your turn
+
+You are in the folder of the program. Edit {editable} there, now: one change, complete and ready to
+run. Nobody will answer questions. End with one line that says what you changed and why.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a command line is made of."""
+
+    model: str | None
+    prompt: str
+    prompt_file: Path  # the same, for who cannot read it from stdin
+    folder: Path  # for files of its own; gone after the turn
+    editable: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    name: str
+    program: str
+    install: str  # how to, for people
+    argv: Callable[[Ask], Sequence[str]]
+    read_events: Callable[[Sequence[str]], Ended]
+    login: str = ""  # how to show it a key, for people
+    keys: tuple[str, ...] = ()  # variables passed on when set: keys, and where its files are
+    env: Mapping[str, str] = field(default_factory=dict)  # variables it needs
+    report: str | None = None  # a file in the turn's folder that counts instead of stdout
+    skip: str | None = None  # how lines begin that say nothing new, and are many
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`[agent.NAME]`. `read` and `write` are not enforced yet."""
+
+    env: tuple[str, ...] = ()  # names of further variables to pass on
+    read: tuple[str, ...] = ()  # paths the program needs beside its own
+    write: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()  # further words of its command line
+    model: str | None = None
+
+
+def settings(name: str, options: Mapping[str, object], accepted: Sequence[str]) -> Settings:
+    """Raises `AgentError` with the key, what was found and what is accepted."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if key not in accepted:
+            raise AgentError(f"{name}: unknown option {key!r}; accepted: {', '.join(accepted)}")
+        words = [value] if key == "model" else value
+        if not isinstance(words, list | tuple) or not all(isinstance(w, str) and w for w in words):
+            wanted = "text" if key == "model" else "a list of texts"
+            raise AgentError(f"{name}: option {key} = {value!r}; accepted: {wanted}")
+        for word in words:
+            if key == "env" and not VARIABLE.fullmatch(word):
+                raise AgentError(f"{name}: option env: {word!r} is no name of a variable")
+            if key in ("read", "write") and not word.startswith(("/", "~/")):
+                raise AgentError(f"{name}: option {key}: {word!r} is not absolute")
+        found[key] = words[0] if key == "model" else tuple(words)
+    return Settings(**found)
+
+
+def creator(spec: Spec) -> Callable[[str | None, Mapping[str, object], int], Agent]:
+    """The `create` of a named agent: its argument is the model."""
+
+    def create(argument: str | None, options: Mapping[str, object], seed: int) -> Agent:
+        chosen = settings(spec.name, options, ("env", "read", "write", "args", "model"))
+        if shutil.which(spec.program) is None:
+            raise AgentError(
+                f"{spec.name}: the program {spec.program!r} is not installed, or not on the PATH. "
+                f"Install it with: {spec.install}"
+            )
+        return Headless(spec, chosen, argument)
+
+    return create
+
+
+class Headless:
+    reads = True
+
+    def __init__(self, spec: Spec, chosen: Settings, model: str | None = None) -> None:
+        self.name = spec.name
+        self._spec = spec
+        self._settings = chosen
+        self._model = model or chosen.model
+        self._program: Program | None = None
+
+    def propose(self, turn: Turn) -> Proposal | Failure | None:
+        spec = self._spec
+        before = _state(turn.worktree)
+        with Program(turn.worktree.with_name(f"{turn.worktree.name}-turn")) as program:
+            self._program = program
+            output = program.run(
+                self._argv(turn, program.folder),
+                cwd=turn.worktree,
+                env=environment((*spec.keys, *self._settings.env)) | dict(spec.env),
+                timeout_s=turn.timeout_s,
+                stdin=_prompt(turn),
+                report=spec.report,
+                skip=spec.skip,
+            )
+        self._program = None
+        ended = spec.read_events(output.lines)
+        edited = _state(turn.worktree) != before
+        return self._failure(output, ended, edited) or Proposal(
+            description=one_line(ended.text),
+            hypothesis=ended.hypothesis,
+            notes=ended.notes,
+            tokens=ended.tokens,
+            usd=ended.usd,
+        )
+
+    def interrupt(self) -> None:
+        """Kill the turn under way, from another thread; it ends as a `Failure`."""
+        if (program := self._program) is not None:
+            program.interrupt()
+
+    def _argv(self, turn: Turn, folder: Path) -> Sequence[str]:
+        ask = Ask(self._model, _prompt(turn), folder / "stdin", folder, turn.editable)
+        return (*self._spec.argv(ask), *self._settings.args)
+
+    def _failure(self, output: Output, ended: Ended, edited: bool) -> Failure | None:
+        cause, message = _blame(output, ended, edited)
+        if cause is None:
+            return None
+        if cause in FATAL:
+            model = f" (model {self._model})" if self._model else ""
+            raise AgentError(f"{self.name}{model}: {cause}: {message}. {self._spec.login}".strip())
+        wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
+        if ended.resets_at is not None:
+            wait_s = max(1.0, ended.resets_at - time.time())
+        if cause in ("interrupted", "no change"):
+            wait_s = 0.0  # nothing that waiting would mend
+        return Failure(str(cause), message, wait_s, ended.tokens, ended.usd)
+
+
+def one_line(text: str) -> str:
+    """The first line of a final text, without its markup."""
+    lines = (" ".join(line.strip("#*->` \t").split()) for line in text.splitlines())
+    return next((line for line in lines if line), "")[:DESCRIPTION_LENGTH]
+
+
+def _prompt(turn: Turn) -> str:
+    return turn.briefing + TASK.format(editable=" or ".join(turn.editable) or "the editable files")
+
+
+def _blame(output: Output, ended: Ended, edited: bool) -> tuple[str | None, str]:
+    """(why the turn failed, or None; in which words)."""
+    cause, message = ended.cause, ended.message[:MESSAGE_LENGTH]
+    said = complaint(output.stderr)
+    if output.stopped == "timeout":
+        hint = cause if cause in SERVICE else cause_of(said)
+        return hint or "timeout", f"did not end in time. {said or message}".strip()
+    if output.stopped is not None:
+        return output.stopped, f"was stopped: {output.stopped}"
+    if cause in (Cause.FAILED, Cause.UNKNOWN_EVENTS) and (better := cause_of(said)):
+        return better, said
+    if cause is Cause.UNKNOWN_EVENTS and not output.lines:
+        return Cause.FAILED, f"it said nothing; exit code {output.exit_code}: {said}"
+    if cause is not None:
+        return cause, message
+    if output.exit_code != 0 and not edited:
+        return cause_of(said) or Cause.FAILED, f"exit code {output.exit_code}: {said}"
+    return (None, "") if edited else ("no change", ended.text[:MESSAGE_LENGTH] or "said nothing")
+
+
+def _state(worktree: Path) -> dict[str, tuple[int, int, int]]:
+    """What an edit changes: the inode, size and time of every file."""
+    state = {}
+    for path, entry in files_below(worktree):
+        stat = os.lstat(entry.path)
+        state[path] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return state

@@ -1,0 +1,142 @@
+"""One bounded turn of a program: what it may know, how long it may take, what it said.
+
+It is started by the warden that also watches runs (`runners/_warden.py`) and dies as runs do, with
+everything it has started: at its deadline, at its own end, and with us, however we end. What it
+prints is bounded, and the values of the secrets it was given are taken out before anybody sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from autoresearch.measure import STANDARD_ENV, tail
+from autoresearch.records import RunSpec
+from autoresearch.runners.local import LocalRunner
+from autoresearch.workspace import remove_tree
+
+NETWORK_ENV = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+)
+"""What a program needs, beside the standard set, to reach a service from where it stands."""
+
+PLAIN_ENV = {"NO_COLOR": "1", "TERM": "dumb"}
+STDOUT_BYTES = 256_000_000  # a program that prints more is stopped
+KEPT_BYTES = 32_000_000  # of its lines, the last ones
+LINE_BYTES = 4_000_000  # a longer line counts as several
+STDERR_BYTES = 65_536  # of its end are read
+FILE_BLOCKS = 2**21  # of 512 bytes: no file it writes, stderr among them, grows beyond 1 GiB
+LONGEST_S = 86_400.0  # of a turn without a deadline of its own
+SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+SECRET_BYTES = 8  # a shorter value is no secret, and taking it out would garble the text
+SHELL = f'ulimit -f {FILE_BLOCKS}; exec "$@" <"$0/stdin" 2>"$0/stderr"'
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program did. `stopped` is None when it ended by itself."""
+
+    lines: tuple[str, ...]  # of its stdout, or of the report it was to write instead
+    stderr: str  # the end of it
+    exit_code: int | None  # negative: that signal
+    stopped: str | None  # "timeout", "log too large", "interrupted", "lost"
+
+
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """The standard set and `names`, as far as they are set here. Nothing else is passed on."""
+    allowed = (*STANDARD_ENV, *NETWORK_ENV, *names)
+    return {name: os.environ[name] for name in allowed if name in os.environ} | PLAIN_ENV
+
+
+def mask(text: str, env: Mapping[str, str]) -> str:
+    """`text` without the values of the secrets in `env`."""
+    for name, value in env.items():
+        if SECRET_NAME.search(name) and len(value) >= SECRET_BYTES:
+            text = text.replace(value, f"<{name}>")
+    return text
+
+
+class Program:
+    """Runs one program at a time in `folder`, which is made for each turn and removed after it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._runner: LocalRunner | None = None
+
+    def run(
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float | None = None,
+        stdin: str = "",
+        report: str | None = None,
+        skip: str | None = None,
+    ) -> Output:
+        """Until the whole tree of processes is dead. Raises nothing for what the program did.
+
+        `report` names a file in `folder` that counts instead of stdout; lines that begin with
+        `skip` do not count.
+        """
+        (self.folder / "stdin").write_text(stdin, encoding="utf-8")
+        spec = RunSpec(
+            argv=("/bin/sh", "-c", SHELL, str(self.folder), *argv),
+            tree=cwd,
+            log=self.folder / "stdout",
+            outcome=self.folder / "outcome.json",
+            env=env,
+            timeout_s=timeout_s or LONGEST_S,
+            log_bytes=STDOUT_BYTES,
+        )
+        self._runner = LocalRunner(1)
+        try:
+            outcome = self._runner.run(spec)
+        finally:
+            self._runner.close()
+            self._runner = None
+        lines = _lines(self.folder / (report or "stdout"), skip)
+        return Output(
+            lines=tuple(mask(line.decode(errors="replace").rstrip(), env) for line in lines),
+            stderr=mask(tail(self.folder / "stderr", STDERR_BYTES), env).strip(),
+            exit_code=outcome.exit_code,
+            stopped=outcome.stopped,
+        )
+
+    def interrupt(self) -> None:
+        """Kill what is running now, from another thread; its turn ends as "interrupted"."""
+        if (runner := self._runner) is not None:
+            runner.interrupt()
+
+    def __enter__(self) -> Program:
+        remove_tree(self.folder)
+        self.folder.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove_tree(self.folder)
+
+
+def _lines(path: Path, skip: str | None) -> Iterable[bytes]:
+    """The lines of a file that are not empty; of too many, the last ones."""
+    kept: deque[bytes] = deque()
+    size = 0
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return kept
+    with file:
+        for line in iter(partial(file.readline, LINE_BYTES), b""):
+            if line.isspace() or (skip and line.startswith(skip.encode())):
+                continue
+            kept.append(line)
+            size += len(line)
+            while size > KEPT_BYTES:
+                size -= len(kept.popleft())
+    return kept

@@ -1,0 +1,43 @@
+"""Claude Code. `--agent claude`, `--agent claude:MODEL`.
+
+It may read and edit files; it gets no shell. Written after its documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoresearch.agents._events import Ended, events, result, unknown
+from autoresearch.agents._headless import Ask, Spec, creator
+
+TOOLS = "Read,Edit,Write,Glob,Grep"
+
+
+def argv(ask: Ask) -> Sequence[str]:
+    model = ("--model", ask.model) if ask.model else ()
+    output = ("--output-format", "stream-json", "--verbose", "--no-session-persistence")
+    rights = ("--permission-mode", "acceptEdits", "--allowedTools", TOOLS)
+    return ("claude", "-p", *output, *rights, *model)
+
+
+def read_events(lines: Sequence[str]) -> Ended:
+    """`{"type": "result"}` ends the stream, whatever came before."""
+    ends = [event for event in events(lines) if event.get("type") == "result"]
+    return result(ends[-1]) if ends else unknown(lines[-1:])
+
+
+create = creator(
+    Spec(
+        name="claude",
+        program="claude",
+        install="npm install -g @anthropic-ai/claude-code",
+        argv=argv,
+        read_events=read_events,
+        login="Log in with `claude /login`, or set ANTHROPIC_API_KEY",
+        keys=(
+            *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
+            *("ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL", "CLAUDE_CONFIG_DIR"),
+        ),
+        env={"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
+    )
+)

@@ -1,0 +1,51 @@
+"""OpenAI's Codex CLI. `--agent codex`, `--agent codex:MODEL`.
+
+Its own sandbox is off, as it needs rights that a container rarely has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoresearch.agents._events import Ended, at, events, failed, total, unknown
+from autoresearch.agents._headless import Ask, Spec, creator
+
+
+def argv(ask: Ask) -> Sequence[str]:
+    model = ("-m", ask.model) if ask.model else ()
+    alone = ("--skip-git-repo-check", "--ephemeral", "--dangerously-bypass-approvals-and-sandbox")
+    return ("codex", "exec", "--json", *alone, *model, "-")
+
+
+def read_events(lines: Sequence[str]) -> Ended:
+    """`turn.completed` or `turn.failed` ends the stream; an `error` before it may be a retry."""
+    text, complaint, spent, ending = "", "", None, None
+    for event in events(lines):
+        match event.get("type"):
+            case "item.completed" if at(event, "item", "type") == "agent_message":
+                text = str(at(event, "item", "text") or "")
+            case "error":
+                complaint = str(event.get("message") or complaint)
+            case "turn.completed" | "turn.failed" as kind:
+                ending = kind
+                complaint = str(at(event, "error", "message") or complaint)
+                usage = event.get("usage")
+                spent = total(at(usage, "input_tokens"), at(usage, "output_tokens"))
+    if ending == "turn.completed":
+        return Ended(text=text, tokens=spent)
+    if complaint:
+        return Ended(tokens=spent, **failed(complaint))
+    return unknown(lines[-1:])
+
+
+create = creator(
+    Spec(
+        name="codex",
+        program="codex",
+        install="npm install -g @openai/codex",
+        argv=argv,
+        read_events=read_events,
+        login="Log in with `codex login`, or set CODEX_API_KEY",
+        keys=("CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME"),
+    )
+)

@@ -1,0 +1,67 @@
+"""Any program. `--agent command:"python my_agent.py"`.
+
+It runs in the worktree and finds the briefing on stdin, or where the command says `{briefing}` (the
+text, as one word) or `{briefing_file}`. It edits the files. Its last line is the description, or is
+a JSON object with `description` and, if it likes, `hypothesis`, `notes`, `tokens` and `usd`.
+
+    [agent.command]
+    env = ["MY_TOKEN"]    # variables it gets beside the standard set
+    read = ["~/models"]   # what it needs beside its own program; not enforced yet
+    write = ["~/.cache"]
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from autoresearch.agents._events import Ended, at, events
+from autoresearch.agents._headless import Ask, Headless, Spec, settings
+from autoresearch.errors import AgentError
+from autoresearch.task import shell_words
+
+MARK = re.compile(r"\{(briefing|briefing_file)\}")
+QUOTED_MARK = re.compile(rf'"{MARK.pattern}"|{MARK.pattern}')
+PARAMETERS = {"briefing": '"$1"', "briefing_file": '"$2"'}
+
+
+def create(argument: str | None, options: Mapping[str, object], seed: int) -> Headless:
+    chosen = settings("command", options, ("env", "read", "write"))
+    try:
+        [program, *_] = _words(argument or "", "", "")
+    except ValueError as error:
+        raise AgentError(f'command: expected command:"PROGRAM ARGUMENTS": {error}') from error
+
+    def argv(ask: Ask) -> Sequence[str]:
+        return _words(argument or "", ask.prompt, str(ask.prompt_file))
+
+    return Headless(Spec("command", program, "", argv, read_events), chosen)
+
+
+def _words(command: str, briefing: str, briefing_file: str) -> Sequence[str]:
+    """What to execute. A shell gets the briefing as a parameter: nothing in it is ever executed."""
+    plain = MARK.sub(r"\1", command)
+    if shell_words(plain) == ("/bin/sh", "-c", plain):
+        script = QUOTED_MARK.sub(lambda mark: PARAMETERS[mark[1] or mark[2]], command)
+        return ("/bin/sh", "-c", script, "sh", briefing, briefing_file)
+    values = {"briefing": briefing, "briefing_file": briefing_file}
+    return [MARK.sub(lambda mark: values[mark[1]], word) for word in shlex.split(command)]
+
+
+def read_events(lines: Sequence[str]) -> Ended:
+    """The last line, as it is or as JSON."""
+    if not lines:
+        return Ended()
+    last = events(lines[-1:])
+    if not last or not isinstance(at(last[0], "description"), str):
+        return Ended(text=lines[-1])
+    said = last[0]
+    tokens, usd = said.get("tokens"), said.get("usd")
+    return Ended(
+        text=said["description"],
+        tokens=tokens if isinstance(tokens, int) else None,
+        usd=float(usd) if isinstance(usd, int | float) else None,
+        hypothesis=str(said.get("hypothesis", "")),
+        notes=str(said.get("notes", "")),
+    )

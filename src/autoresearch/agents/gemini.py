@@ -1,0 +1,42 @@
+"""Gemini CLI. `--agent gemini`, `--agent gemini:MODEL`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoresearch.agents._events import Ended, at, document, failed, total, unknown
+from autoresearch.agents._headless import Ask, Spec, creator
+
+
+def argv(ask: Ask) -> Sequence[str]:
+    model = ("-m", ask.model) if ask.model else ()
+    return ("gemini", "--yolo", "--skip-trust", "-o", "json", *model)
+
+
+def read_events(lines: Sequence[str]) -> Ended:
+    """One object: `response` and `stats`, or `error`."""
+    found = document(lines)
+    models = at(found, "stats", "models") or {}
+    tokens = total(*(at(model, "tokens", "total") for model in models.values()))
+    if (error := at(found, "error")) is not None:
+        return Ended(tokens=tokens, **failed(str(at(error, "message")), at(error, "code")))
+    if at(found, "response") is None:
+        return unknown(lines[-1:])
+    return Ended(text=found["response"], tokens=tokens)
+
+
+create = creator(
+    Spec(
+        name="gemini",
+        program="gemini",
+        install="npm install -g @google/gemini-cli",
+        argv=argv,
+        read_events=read_events,
+        login="Log in with `gemini`, or set GEMINI_API_KEY",
+        keys=(
+            *("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GEMINI_CLI_HOME"),
+            *("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"),
+            "GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+    )
+)

@@ -1,0 +1,56 @@
+"""mini-swe-agent. `--agent mini`, `--agent mini:PROVIDER/MODEL`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from autoresearch.agents._events import Ended, at, document, failed, total, unknown
+from autoresearch.agents._headless import Ask, Spec, creator
+
+TRAJECTORY = "trajectory.json"
+
+
+def argv(ask: Ask) -> Sequence[str]:
+    model = ("-m", ask.model) if ask.model else ()
+    report = ("-o", str(ask.folder / TRAJECTORY))
+    return ("mini", "-y", "--exit-immediately", *report, *model, "-t", ask.prompt)
+
+
+def read_events(lines: Sequence[str]) -> Ended:
+    """Its trajectory: `info` says how it ended, each message what it cost."""
+    found = document(lines)
+    info = at(found, "info")
+    status = at(info, "exit_status")
+    if status is None:
+        return unknown(lines[-1:])
+    messages = at(found, "messages") or [None]
+    usages = [at(message, "extra", "response", "usage") for message in messages]
+    tokens = total(*(at(usage, "total_tokens") for usage in usages))
+    usd = at(info, "model_stats", "instance_cost") or None  # 0.0 where it does not know
+    if status != "Submitted":
+        complaint = f"{status}: {at(messages[-1], 'content') or ''}"
+        return Ended(tokens=tokens, usd=usd, **failed(complaint))
+    return Ended(text=str(at(info, "submission") or ""), tokens=tokens, usd=usd)
+
+
+create = creator(
+    Spec(
+        name="mini",
+        program="mini",
+        install="pip install mini-swe-agent mcp",
+        argv=argv,
+        read_events=read_events,
+        login="Set the provider's key with `mini-extra config`",
+        keys=(
+            *("ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
+            *("OPENAI_API_BASE", "MSWEA_MODEL_NAME", "MSWEA_GLOBAL_CONFIG_DIR"),
+            "LITELLM_LOCAL_MODEL_COST_MAP",
+        ),
+        env={
+            "MSWEA_CONFIGURED": "true",
+            "MSWEA_COST_TRACKING": "ignore_errors",
+            "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "3",  # of 10: waiting is the harness's part
+        },
+        report=TRAJECTORY,
+    )
+)

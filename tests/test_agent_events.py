@@ -1,0 +1,129 @@
+"""What agents print is read right: on streams recorded by `RECORD=1 make test-agents`.
+
+`agents/claude/` alone is written by hand, after Claude Code's documentation.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from autoresearch.agents._events import Cause, Ended, cause_of, complaint, retry_after_s
+from autoresearch.agents._headless import one_line
+
+RECORDINGS = Path(__file__).parent / "agents"
+STREAMS = sorted(RECORDINGS.glob("*/*.out"))
+COMPLAINTS = sorted(RECORDINGS.glob("*/*.err"))
+NAMES = ("aider", "claude", "codex", "gemini", "mini", "opencode", "pi", "qwen")
+CAUSES = {
+    "ok": (None,),
+    "idle": (None, Cause.FAILED),  # mini-swe-agent insists on a tool call
+    "limited": (Cause.RATE_LIMITED,),
+    "broken": (Cause.SERVICE_DOWN,),
+    "refused": (Cause.KEY_REFUSED,),
+    "unknown": (Cause.UNKNOWN_MODEL,),
+    "malformed": (Cause.FAILED, Cause.SERVICE_DOWN, Cause.UNKNOWN_EVENTS, None),
+    "hang": (Cause.UNKNOWN_EVENTS,),  # cut off at the deadline
+}
+
+
+def read(name: str, lines: list[str]) -> Ended:
+    ended = importlib.import_module(f"autoresearch.agents.{name}").read_events(tuple(lines))
+    assert isinstance(ended, Ended)
+    return ended
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line for line in path.read_text().split("\n") if line.strip()]
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_recorded_turn(path: Path) -> None:
+    name, mode = path.parent.name, path.stem
+    ended = read(name, lines_of(path))
+    assert ended.cause in CAUSES[mode], ended
+    if mode == "ok":
+        assert one_line(ended.text) == "Set X to 0.5 in train.py."
+        assert ended.tokens is not None and ended.tokens >= 2040 - 1020 * (name == "aider")
+    if ended.cause is not None:
+        assert ended.message
+
+
+@pytest.mark.parametrize("path", STREAMS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_stream_that_breaks_off_is_no_success(path: Path) -> None:
+    lines = lines_of(path)
+    for length in range(len(lines)):
+        ended = read(path.parent.name, lines[:length])
+        assert ended.cause is not None or length == len(lines) - 1 or path.parent.name == "aider"
+
+
+@pytest.mark.parametrize("path", COMPLAINTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_was_said_on_stderr_alone(path: Path) -> None:
+    said = complaint(path.read_text())
+    assert cause_of(said) in CAUSES[path.stem]
+    assert retry_after_s(said) == (7.0 if path.stem == "limited" else None)
+    assert len(said) <= 600
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_events_are_named_with_the_raw_line(name: str) -> None:
+    for line in ('{"type": "brand.new", "message": 7}', "[1, 2]", '{"type":', "what?"):
+        ended = read(name, [line])
+        assert ended.cause is Cause.UNKNOWN_EVENTS
+        assert line in ended.message
+    assert read(name, []).cause is Cause.UNKNOWN_EVENTS
+
+
+def test_claudes_limit_says_when_it_ends() -> None:
+    assert read("claude", lines_of(RECORDINGS / "claude" / "limited.out")).resets_at == 1764000000.0
+
+
+def test_dollars_are_read_where_they_are_told() -> None:
+    for name in ("claude", "opencode", "pi"):
+        usd = read(name, lines_of(RECORDINGS / name / "ok.out")).usd
+        assert usd is not None and 0 < usd < 0.1
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("429 You exceeded your current quota, check your API key", Cause.RATE_LIMITED),
+        ("Error code: 401 - Incorrect API key provided", Cause.KEY_REFUSED),
+        ("Invalid API key · Please run /login", Cause.KEY_REFUSED),
+        ("Not logged in", Cause.KEY_REFUSED),
+        ("The model `gpt-9` does not exist or you do not have access to it.", Cause.UNKNOWN_MODEL),
+        ("models/gemini-9 is not found for API version v1beta", Cause.UNKNOWN_MODEL),
+        ("litellm.InternalServerError: 500", Cause.SERVICE_DOWN),
+        ("connect ECONNREFUSED 127.0.0.1:1", Cause.SERVICE_DOWN),
+        ("overloaded_error", Cause.SERVICE_DOWN),
+        ("I could not decide", None),
+    ],
+)
+def test_what_a_complaint_means(message: str, cause: Cause | None) -> None:
+    assert cause_of(message) is cause
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Please try again in 7s.", 7.0),
+        ("try again in 1m30.5s", 90.5),
+        ("Please retry after 20 seconds", 20.0),
+        ("Retry-After: 30", 30.0),
+        ('"retryDelay": "34.2s"', 34.2),
+        ("Please retry in 250ms", 0.25),
+        ("limit resets in 2 hours", 7200.0),
+        ("too many requests", None),
+    ],
+)
+def test_how_long_to_wait(message: str, seconds: float | None) -> None:
+    assert retry_after_s(message) == seconds
+
+
+def test_a_description_is_one_line_without_markup() -> None:
+    assert one_line("\n**Set   X to 0.5**\nbecause") == "Set X to 0.5"
+    assert one_line("## Done\n") == "Done"
+    assert len(one_line("x" * 1000)) == 200
+    assert one_line(" \n") == ""
