@@ -112,6 +112,18 @@ class Lock:
         os.close(self.fd)
 
 
+def check_alone(home: Home) -> None:
+    """Raises `BusyError` while another session works in this folder: both would write results.tsv.
+    To be called with the session's own lock held."""
+    for lock in home.folder.parent.glob("*/lock"):
+        other = Home(home.root, lock.parent.name)
+        if other.tag != home.tag and (pid := owner(other)) is not None:
+            raise BusyError(
+                f"session {other.tag!r} is running in this folder (pid {pid}), and there is one at "
+                f"a time: `autoresearch stop --tag {other.tag}` ends it, or work in a clone"
+            )
+
+
 def owner(home: Home) -> int | None:
     """The pid of the process that owns the session now, None when nobody does."""
     try:

@@ -391,7 +391,8 @@ class Ledger:
         """Record the verdict and give the experiment its place in the order of finishing."""
         with self.transaction():
             order = self._number(
-                "SELECT coalesce(max(finish_order) + 1, 0) FROM experiment WHERE session = ?",
+                "SELECT coalesce(max(finish_order) + 1, 0) FROM experiment"
+                " WHERE session = ? AND finish_order IS NOT NULL",
                 session.id,
             )
             self._db.execute(
@@ -435,7 +436,8 @@ class Ledger:
 
     def in_flight(self, session: SessionRow) -> list[Experiment]:
         rows = self._all(
-            "SELECT * FROM experiment WHERE session = ? AND status IS NULL ORDER BY number",
+            "SELECT * FROM experiment INDEXED BY experiment_open"
+            " WHERE session = ? AND status IS NULL ORDER BY number",
             session.id,
         )
         return [_experiment(row) for row in rows]
@@ -461,7 +463,10 @@ class Ledger:
     def with_tree(self, session: SessionRow, tree: str) -> Experiment | None:
         """An experiment that measured, or is measuring, exactly these files."""
         row = self._one(
-            "SELECT * FROM experiment WHERE session = ? AND tree_id = ? LIMIT 1", session.id, tree
+            "SELECT * FROM experiment INDEXED BY experiment_tree"
+            " WHERE session = ? AND tree_id = ? LIMIT 1",
+            session.id,
+            tree,
         )
         return _experiment(row) if row else None
 
@@ -493,13 +498,16 @@ class Ledger:
     def last_order(self, session: SessionRow) -> int:
         """How many experiments are finished, the baseline excluded."""
         return self._number(
-            "SELECT max(finish_order) FROM experiment WHERE session = ?", session.id
+            "SELECT max(finish_order) FROM experiment"
+            " WHERE session = ? AND finish_order IS NOT NULL",
+            session.id,
         )
 
     def since_keep(self, session: SessionRow) -> int:
         """Experiments finished since the incumbent became it."""
         return self._number(
-            "SELECT (SELECT max(finish_order) FROM experiment WHERE session = ?1) -"
+            "SELECT (SELECT max(finish_order) FROM experiment"
+            " WHERE session = ?1 AND finish_order IS NOT NULL) -"
             " (SELECT max(finish_order) FROM experiment WHERE session = ?1 AND status = 'keep')",
             session.id,
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autoresearch import agents, runners
 from autoresearch.errors import AgentError, StorageError, TaskError
-from autoresearch.home import OURS, Home, Lock
+from autoresearch.home import OURS, Home, Lock, check_alone
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.records import Agent
 from autoresearch.report.table import check_ours
@@ -38,10 +38,11 @@ def opened(task: Task, tag: str, say: Callable[[str], None]) -> Iterator[Session
     workspace.exclude(*OURS)
     lock = Lock(home)
     try:
+        check_alone(home)
         ledger = Ledger(home.ledger)
         try:
             row = _row(task, tag, workspace, ledger, home)
-            agent = _agent(task, row, ledger, workspace)
+            agent = _agent(task, row.secret, ledger, workspace)
             runner = runners.load(task.runner, inherit=(lock.fd,))
             try:
                 yield Session(task, home, workspace, ledger, runner, agent, row, say)
@@ -60,15 +61,17 @@ def _row(task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home)
     limits = {key: str(v) if key == "until" else v for key, v in given.items()}
     fresh = fingerprint(task)
     if found is not None:
-        _check_same(task, found, fresh)
+        begun = ledger.has_baseline(found)
+        _check_same(task, found, fresh if begun else found.fingerprint)
         facts: dict[str, object] = {"limits": limits}
-        if not ledger.has_baseline(found):  # it never worked: begin with what is there now
+        if not begun:  # it never worked: begin with what is there now
             workspace.check_editable()
             facts |= {"base_commit": workspace.head(), "fingerprint": fresh}
         return ledger.update_session(found, **facts)
     workspace.check_branch(tag)
     workspace.check_editable()
     check_ours(home.results, ledger)
+    _agent(task, 0, ledger, workspace)  # refused, if it is, before there is a session
     return ledger.create_session(
         tag,
         base_commit=workspace.head(),
@@ -94,8 +97,8 @@ def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
         "[judge] level": (row.level, task.judge.level),
     }
     for name, was in row.fingerprint.items():
-        if name.startswith("input "):
-            pairs[f"the content of {name}"] = (was, fresh.get(name, "missing"))
+        if name.startswith(("input ", "[")):
+            pairs[name] = (was, fresh.get(name, "missing"))
     for what, (then, now) in pairs.items():
         if then != now:
             raise TaskError(
@@ -105,11 +108,15 @@ def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
 
 
 def fingerprint(task: Task) -> dict[str, str]:
-    """What a session's numbers depend on beside the repository: inputs, interpreter, machine."""
+    """What a session's numbers depend on beside the repository: commands, inputs, interpreter,
+    machine."""
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
+    found["[run] command"] = task.run.command
+    found["[score]"] = str(task.score)
+    found["[guards]"] = str(task.guards)
     for name in task.run.inputs:
         found[f"input {name}"] = _digest(task.root / name)
     return found
@@ -130,7 +137,7 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _agent(task: Task, row: SessionRow, ledger: Ledger, workspace: Workspace) -> Agent:
+def _agent(task: Task, seed: int, ledger: Ledger, workspace: Workspace) -> Agent:
     spec = task.agent.portfolio
     if len(spec) > 1:
         raise AgentError("a portfolio of agents is not available yet: name one agent")
@@ -138,7 +145,7 @@ def _agent(task: Task, row: SessionRow, ledger: Ledger, workspace: Workspace) ->
     options = dict(task.agent.options.get(name, {}))
     if name == "replay" and argument and argument.startswith("session:"):
         options["proposals"] = _proposals(argument.removeprefix("session:"), ledger, workspace)
-    return agents.load(name, argument, options, seed=row.secret)
+    return agents.load(name, argument, options, seed=seed)
 
 
 def _proposals(

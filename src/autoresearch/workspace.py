@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import pygit2
 from pygit2.enums import FileMode, FileStatus, Option
@@ -37,6 +38,7 @@ from autoresearch.errors import (
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
 FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the disk's
+GC_TRIES = 5  # of a write that the user's `git gc` comes in the way of
 STALE_LOCK_S = 60  # git itself gives up on a lock after one second
 OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
 PACK_EVERY = 64  # experiments; loose objects and refs cost 4 kB of disk each until then
@@ -44,6 +46,7 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 GLOB = re.compile(r"[!*?]")
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
+T = TypeVar("T")
 Files = dict[str, bytes | None]
 """Path in the repository -> new content, None when it was deleted."""
 
@@ -316,9 +319,13 @@ class Workspace:
 
     def commit(self, base: str, changes: Mapping[str, bytes | None], message: str) -> str:
         """A commit on top of `base` with these files changed. Moves no ref."""
-        with self._mapped():
+
+        def create() -> str:
             tree = self._with_changes(self._tree(base), changes)
             return self._create_commit(tree, base, message)
+
+        with self._mapped():
+            return _insistently(create)
 
     def _create_commit(self, tree: pygit2.Oid, parent: str, message: str) -> str:
         who = pygit2.Signature(*AUTHOR, int(time.time()), 0)
@@ -353,13 +360,17 @@ class Workspace:
 
     def rebase(self, base: str, commit: str, onto: str) -> str | None:
         """The change `base..commit` on top of `onto`, as a new commit; None when they conflict."""
-        with self._mapped():
+
+        def create() -> str | None:
             index = self._repo.merge_trees(self._tree(base), self._tree(onto), self._tree(commit))
             if index.conflicts is not None:
                 return None
             original = self._repo[commit]
             assert isinstance(original, pygit2.Commit)
             return self._create_commit(index.write_tree(self._repo), onto, original.message)
+
+        with self._mapped():
+            return _insistently(create)
 
     def diff(self, base: str, commit: str) -> str:
         with self._mapped():
@@ -494,6 +505,18 @@ class Workspace:
                 path.parent.mkdir(exist_ok=True)
                 gap = "" if not text or text.endswith("\n") else "\n"
                 path.write_text(text + gap + "".join(f"{line}\n" for line in missing))
+
+
+def _insistently(create: Callable[[], T]) -> T:
+    """Again, when `git gc` of the user's has just taken away the empty folder of loose objects that
+    one was to be put into."""
+    for _ in range(GC_TRIES):
+        try:
+            return create()
+        except (pygit2.GitError, OSError, KeyError) as error:
+            if "No such file or directory" not in str(error):
+                raise
+    return create()
 
 
 def remove_tree(folder: Path) -> None:
