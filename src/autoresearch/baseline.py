@@ -36,8 +36,9 @@ def establish(session: Session) -> None:
     baseline = ledger.experiment(row, 0)
     if baseline.status is None:
         session.workspace.keep_reachable(row.tag, 0, row.base_commit)
-        _set_up(session)
-        failed = any(run.finished and run.reason for run in ledger.runs(row, 0))
+        set_up(session)
+        latest = [run for run in ledger.runs(row, 0) if run.attempt == baseline.attempt]
+        failed = any(run.finished and run.reason for run in latest)
         if failed or baseline.commit != row.base_commit:
             # It failed in an earlier start and may have been mended since, or it is another
             # commit now: all runs anew.
@@ -49,7 +50,7 @@ def establish(session: Session) -> None:
                 tree=session.workspace.tree_id(row.base_commit),
             )
         runs = make_runs(session, baseline.attempt)
-        _check_guards(session)
+        check_guards(session)
         values = [run.metric for run in runs if run.metric is not None]
         _learn_noise(session, values)
         _learn_allowance(session, runs)
@@ -87,7 +88,7 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
     return made()
 
 
-def _check_guards(session: Session) -> None:
+def check_guards(session: Session) -> None:
     """A guard command that refuses the unchanged program would refuse every change of the night."""
     for name, command in session.task.guards.commands:
         if why := session.guard(name, command, 0, session.row.base_commit):
@@ -156,7 +157,7 @@ def _learn_allowance(session: Session, runs: list[Run]) -> None:
     session.learn(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
 
 
-def _set_up(session: Session) -> None:
+def set_up(session: Session) -> None:
     """The task's `setup` command, once a session, in a tree of its own that stays."""
     command = session.task.run.setup
     done = session.home.folder / "setup.done"

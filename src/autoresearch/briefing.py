@@ -49,8 +49,7 @@ class SessionHistory:
 
 def scores(ledger: Ledger, session: SessionRow, commit: str) -> tuple[float, ...]:
     """The latest unselected runs of a commit: the ones that may say how good it is."""
-    runs = ledger.runs_of(session, commit, last=judge.SCORE_RUNS)
-    return tuple(run.metric for run in runs if run.metric is not None)
+    return tuple(ledger.unselected(session, [commit])[commit][-judge.SCORE_RUNS :])
 
 
 def noise(ledger: Ledger, session: SessionRow) -> tuple[float, int]:

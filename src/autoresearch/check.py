@@ -13,6 +13,7 @@ from typing import Any
 from autoresearch import baseline, judge, layouts, runners
 from autoresearch.home import OURS, Home
 from autoresearch.ledger import Ledger
+from autoresearch.limits import seconds_until
 from autoresearch.records import Proposal, Turn
 from autoresearch.session import Session
 from autoresearch.start import fingerprint
@@ -82,7 +83,9 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
             now=0.0,
         )
         session = Session(task, home, workspace, ledger, runner, _Nobody(), row, say)
+        baseline.set_up(session)
         made = baseline.make_runs(session, 0)
+        baseline.check_guards(session)
     finally:
         runner.close()
         ledger.close()
@@ -135,6 +138,8 @@ def _night(task: Task, per_experiment: float) -> tuple[int | None, float | None]
     seconds = [limits.hours * 3600] if limits.hours else []
     if limits.experiments:
         seconds.append(limits.experiments * per_experiment)
+    if limits.until:
+        seconds.append(seconds_until(limits.until, datetime.datetime.now()))
     if not seconds:
         return None, None
     duration_s = min(seconds)

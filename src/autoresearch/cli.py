@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from autoresearch import __version__, layouts
 from autoresearch.awake import awake
 from autoresearch.check import NOT_ENFORCED, Checked, check
 from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
-from autoresearch.home import Home, ledger_path, owner
+from autoresearch.home import Home, ledger_path, owner, running
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
@@ -273,11 +273,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _line(line: str) -> None:
-    print(f"{datetime.datetime.now():%H:%M:%S} {line}", flush=True)
+    with suppress(OSError):  # nobody listens any more: the night goes on
+        print(f"{datetime.datetime.now():%H:%M:%S} {line}", flush=True)
 
 
 def _json_line(line: str) -> None:
-    print(json.dumps({"at": time.time(), "event": line}), flush=True)
+    with suppress(OSError):
+        print(json.dumps({"at": time.time(), "event": line}), flush=True)
 
 
 def _plain(markdown: str) -> str:
@@ -325,7 +327,9 @@ def signals(session: Session) -> Iterator[None]:
         session.say("finishing the runs under way; Ctrl-C again stops them at once")
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    # One that is ignored stays so: that is what `nohup` asks for.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield
     finally:
@@ -335,6 +339,7 @@ def signals(session: Session) -> Iterator[None]:
 
 def detach(task: Task, tag: str) -> int:
     """Start the same command in a session of its own, and see it get going."""
+    Workspace(task.root, task.editable, task.may_edit).check_tag_name(tag)
     home = Home(task.root, tag)
     if owner(home) is not None:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
@@ -405,10 +410,11 @@ def stop(options: argparse.Namespace) -> int:
     pid = owner(home)
     if pid is None:
         raise NotOursError(f"session {home.tag!r} is not running")
-    os.kill(pid, signal.SIGINT)
-    if options.now:
-        time.sleep(0.2)
+    with suppress(ProcessLookupError):  # it has just ended by itself
         os.kill(pid, signal.SIGINT)
+        if options.now:
+            time.sleep(0.2)
+            os.kill(pid, signal.SIGINT)
     while owner(home) is not None:
         time.sleep(0.1)
     print(json.dumps({"stopped": home.tag}) if options.json else f"session {home.tag} has ended")
@@ -479,7 +485,8 @@ def report(options: argparse.Namespace) -> int:
     ledger.close()
     ledger = Ledger(home.ledger)
     row = ledger.session(home.tag)
-    table.ResultsFile(home.results, ledger, row).prepare()
+    if running(home.root) is None:  # a session that works writes it itself
+        table.ResultsFile(home.results, ledger, row).prepare()
     written = write_report(ledger, home, task)
     found = read_summary(ledger, home, task)
     if options.json:

@@ -57,10 +57,13 @@ class Desk:
             answer = self._propose(self._invitation(manifest))
             if not isinstance(answer, Proposal):
                 return answer
-            changes = session.workspace.collect(worktree, manifest)
+            try:
+                changes = session.workspace.collect(worktree, manifest)
+            except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
+                raise Refused("unreadable", printable(str(error))) from error
             return self._open(incumbent, changes, answer)
         except Refused as refused:
-            return Failure(refused.reason, str(refused), retry_after_s=0)
+            return Failure(refused.reason, printable(str(refused)), retry_after_s=0)
         finally:
             remove_tree(worktree)
 
@@ -138,3 +141,8 @@ class Desk:
         until = time.monotonic() + max(pause_s, failure.retry_after_s or 0.0)
         while time.monotonic() < until and session.stopping is None and session.limit() is None:
             time.sleep(0.2)
+
+
+def printable(text: str) -> str:
+    """`text` without what neither SQLite nor a terminal can take: bytes that are no UTF-8."""
+    return text.encode(errors="backslashreplace").decode()

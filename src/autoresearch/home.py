@@ -115,13 +115,18 @@ class Lock:
 def check_alone(home: Home) -> None:
     """Raises `BusyError` while another session works in this folder: both would write results.tsv.
     To be called with the session's own lock held."""
-    for lock in home.folder.parent.glob("*/lock"):
-        other = Home(home.root, lock.parent.name)
-        if other.tag != home.tag and (pid := owner(other)) is not None:
-            raise BusyError(
-                f"session {other.tag!r} is running in this folder (pid {pid}), and there is one at "
-                f"a time: `autoresearch stop --tag {other.tag}` ends it, or work in a clone"
-            )
+    other = running(home.root, but=home.tag)
+    if other is not None:
+        raise BusyError(
+            f"session {other!r} is running in this folder, and there is one at a time: "
+            f"`autoresearch stop --tag {other}` ends it, or work in a clone"
+        )
+
+
+def running(root: Path, but: str | None = None) -> str | None:
+    """The tag of a session that a process owns now, None when there is none."""
+    tags = (lock.parent.name for lock in (root / STATE).glob("*/lock"))
+    return next((tag for tag in tags if tag != but and owner(Home(root, tag)) is not None), None)
 
 
 def owner(home: Home) -> int | None:
@@ -131,7 +136,7 @@ def owner(home: Home) -> int | None:
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not collide
         return None
     except BlockingIOError:
         text = os.pread(fd, 32, 0).decode().strip()

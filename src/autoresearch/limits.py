@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from dataclasses import dataclass
 
 from autoresearch.records import Metric
@@ -44,6 +45,12 @@ def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0
     if limits.usd is not None and spent.usd >= limits.usd:
         return f"{limits.usd:g} dollars spent"
     return None
+
+
+def boot_clock() -> float:
+    """A clock in seconds that nobody sets back and that goes on while the machine sleeps."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
 def seconds_until(until: datetime.time, now: datetime.datetime) -> float:

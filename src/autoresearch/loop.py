@@ -18,9 +18,9 @@ from statistics import fmean
 
 from autoresearch import baseline, briefing, judge
 from autoresearch.desk import Desk
-from autoresearch.errors import AutoresearchError, StorageError
+from autoresearch.errors import AutoresearchError, BaselineError, StorageError
 from autoresearch.measure import Interrupted, Outputs
-from autoresearch.records import Experiment, Role, Status, Verdict
+from autoresearch.records import Experiment, Role, Run, Status, Verdict
 from autoresearch.report.publish import remove_drafts
 from autoresearch.report.table import ResultsFile
 from autoresearch.session import Session, Stopped
@@ -198,7 +198,7 @@ class Loop:
         """Record, then move: the ledger's transaction is the commit point, the rest follows it."""
         row = self.session.row
         runs = self.ledger.runs(row, experiment.number)
-        mine = [run.peak_memory_bytes or 0 for run in runs if run.commit == experiment.commit]
+        mine = [_peak_bytes(run) for run in runs if run.commit == experiment.commit]
         with self._record:
             with self.ledger.transaction():
                 self.session.tick()
@@ -233,7 +233,14 @@ class Loop:
         row, order = self.session.row, done.order or 0
         if order % judge.TOPUP_EVERY == 0 and not row.deterministic:
             best = self.ledger.incumbent(row)
-            self.session.make(best.number, best.attempt, Role.TOPUP, order, best.commit)
+            for index in (order, -order):  # once more if it crashes: it may have been bad luck
+                run = self.session.make(best.number, best.attempt, Role.TOPUP, index, best.commit)
+                if run.metric is not None:
+                    return
+            raise BaselineError(
+                f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
+                f"Its log is {self.session.home.runs / run.name / 'log'}"
+            )
 
     def _recover(self) -> None:
         """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what
@@ -259,3 +266,10 @@ class Loop:
 
     def _is_keep(self, number: int) -> bool:
         return self.ledger.experiment(self.session.row, number).status is Status.KEEP
+
+
+def _peak_bytes(run: Run) -> int:
+    """What the original's `memory_gb` tells: the GPU's where the run prints it."""
+    if "peak_vram_mb" in run.numbers:
+        return int(run.numbers["peak_vram_mb"] * 2**20)
+    return run.peak_memory_bytes or 0

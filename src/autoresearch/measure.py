@@ -219,6 +219,8 @@ class Laboratory:
         names = (*STANDARD_ENV, *settings.env)
         env = {name: os.environ[name] for name in names if name in os.environ}
         env[SESSION] = str(self.home.folder)
+        # A `git` called in the tree must not walk up to the user's repository.
+        env["GIT_CEILING_DIRECTORIES"] = str(self.home.folder)
         env["AUTORESEARCH_SEED"] = str(seed)
         env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away

@@ -53,7 +53,7 @@ class Session:
         self._deadline: float | None = None
         if task.limits.until is not None:
             left_s = limits.seconds_until(task.limits.until, datetime.datetime.now())
-            self._deadline = time.monotonic() + left_s
+            self._deadline = limits.boot_clock() + left_s
 
     # ---- runs ------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class Session:
         """The limit that is reached, in words; None to go on."""
         wanted = self.task.limits
         reserve_s = self._reserve_s()
-        if self._deadline is not None and time.monotonic() + reserve_s >= self._deadline:
+        if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
             return f"it is {wanted.until:%H:%M}"
         spent = limits.Spent(
             experiments=self.ledger.started(self.row)

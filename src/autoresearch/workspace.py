@@ -43,6 +43,7 @@ STALE_LOCK_S = 60  # git itself gives up on a lock after one second
 OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
 PACK_EVERY = 64  # experiments; loose objects and refs cost 4 kB of disk each until then
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+REF_TRIES = 20  # a tenth of a second apart
 GLOB = re.compile(r"[!*?]")
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
@@ -436,8 +437,16 @@ class Workspace:
     def _set_ref(self, name: str, commit: str) -> None:
         with self._mapped():
             found = self._repo.references.get(name)
-            if found is None or str(found.target) != commit:
-                self._repo.references.create(name, pygit2.Oid(hex=commit), force=True)
+            if found is not None and str(found.target) == commit:
+                return
+            for left in reversed(range(REF_TRIES)):
+                try:
+                    self._repo.references.create(name, pygit2.Oid(hex=commit), force=True)
+                    return
+                except (pygit2.GitError, OSError):  # the user's git may be packing refs just now
+                    if not left:
+                        raise
+                    time.sleep(0.1)
 
     # ---- housekeeping --------------------------------------------------------------------
 

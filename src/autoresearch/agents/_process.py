@@ -91,7 +91,8 @@ class Program:
             tree=cwd,
             log=self.folder / "stdout",
             outcome=self.folder / "outcome.json",
-            env=env,
+            # A `git` called in the folder must not walk up to the user's repository.
+            env={**env, "GIT_CEILING_DIRECTORIES": str(cwd.parent)},
             timeout_s=timeout_s or LONGEST_S,
             log_bytes=STDOUT_BYTES,
         )

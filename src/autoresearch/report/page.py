@@ -72,7 +72,7 @@ def headline(summary: Summary) -> str:
         f"**Not verified: {name} {_score(summary, summary.incumbent)} after {tried}, where the "
         f"baseline had {_score(summary, summary.baseline)}.** Baseline and best were not run side "
         f"by side at the end, so a drift of the machine is part of the difference. "
-        f"`autoresearch report` with `--verify` measures both again."
+        f"`autoresearch run --tag {summary.tag}` goes on, and measures both again at its end."
     )
 
 

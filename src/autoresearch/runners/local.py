@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
@@ -72,7 +72,7 @@ class _Warden:
         process = self._started()
         assert process.stdin and process.stdout
         request = {field.name: getattr(spec, field.name) for field in fields(spec)}
-        request |= {"env": {**self._environment(), **spec.env}, "slot": self._slot}
+        request |= {"env": self._environment(spec.env), "slot": self._slot}
         try:
             process.stdin.write(json.dumps(request, default=str) + "\n")
             process.stdin.flush()
@@ -109,13 +109,14 @@ class _Warden:
                     raise RunnerError(f"cannot start a process: {error}") from error
             return self._process
 
-    def _environment(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+    def _environment(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """What the run is to have, with this slot's part of the machine."""
+        env = dict(wanted)
         if self._cores:
-            found["OMP_NUM_THREADS"] = str(len(self._cores))
-        if self._gpus:
-            found["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
-        return found
+            env.setdefault("OMP_NUM_THREADS", str(len(self._cores)))
+        if self._gpus:  # these are a part of those that `wanted` may name
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
+        return env
 
     def interrupt(self) -> None:
         process = self._process
