@@ -11,14 +11,14 @@ demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	$(BIN)/pytest -q -n 2 -m "not slow and not agents"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not agents"
 
 test-slow: $(VENV)/torch $(VENV)/dev
-	$(BIN)/pytest -q -m slow
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow
 
 # Real coding agents, installed here from their registries, against a scripted model server.
 test-agents: $(VENV)/torch $(VENV)/dev .agents/made
-	$(BIN)/pytest -q -m agents
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m agents
 
 .agents/made:
 	npm install --prefix .agents --no-fund --no-audit @openai/codex@0.169 opencode-ai@1.18 \
