@@ -158,7 +158,8 @@ class Night:
             left = self._marked()
             process = self.start()
             time.sleep(ORPHANS_S)
-            left = [one for one in left if one.is_running()]
+            still = self._marked()
+            left = [one for one in left if one in still]
             process.kill()
             process.wait()
         deadline = time.monotonic() + ORPHANS_S
@@ -174,7 +175,8 @@ class Night:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get(MARK) == str(self.root):
+                mine = process.environ().get(MARK) == str(self.root)
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue

@@ -361,7 +361,7 @@ def test_everything_stays_reachable_and_packed(repo: Path) -> None:
     for number in range(70):
         commits.append(workspace.commit(head, {"src/a.py": f"A = {number}\n".encode()}, "x\n"))
         workspace.keep_reachable("t", number, commits[-1])
-        workspace.tidy()
+        workspace.tidy(0)
     assert len(list((repo / ".git" / "objects").glob("??/*"))) < 60
     git(repo, "-c", "gc.auto=0", "gc", "--prune=now", "-q")
     git(repo, "fsck", "--strict")
@@ -382,7 +382,7 @@ def test_other_threads_and_a_pack_of_the_users_at_the_same_time(repo: Path) -> N
                 commit = workspace.commit(head, {"src/a.py": data}, "x\n")
                 workspace.keep_reachable("t", slot * 1000 + number, commit)
                 assert workspace.read(commit, "src/a.py") == data
-                workspace.tidy()
+                workspace.tidy(0)
         except BaseException as error:
             failures.append(error)
 

@@ -212,7 +212,7 @@ class Loop:
             self._publish(done)
             self.results.append(done)
             self.outputs.offer(runs)
-            self.workspace.tidy()
+            self.workspace.tidy(done.order or 0)
         metric = "" if done.metric is None else f" {row.metric.name} {done.metric:.6g}"
         reason = f" ({done.reason})" if done.reason else ""
         self.session.say(f"{done.number:4d} {done.status}{reason}{metric}: {done.description}")

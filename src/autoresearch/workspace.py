@@ -41,7 +41,7 @@ FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the di
 GC_TRIES = 5  # of a write that the user's `git gc` comes in the way of
 STALE_LOCK_S = 60  # git itself gives up on a lock after one second
 OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
-PACK_EVERY = 64  # experiments; loose objects and refs cost 4 kB of disk each until then
+PACK_EVERY = 64  # experiments, at least; loose objects and refs cost 4 kB of disk each until then
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 REF_TRIES = 20  # a tenth of a second apart
 GLOB = re.compile(r"[!*?]")
@@ -107,7 +107,7 @@ class Workspace:
         self._named = tuple(editable)
         self._may_edit = may_edit
         self._unpacked: list[pygit2.Oid] = []
-        self._commits = 0
+        self._loose = 0  # experiments since the last pack
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -450,11 +450,13 @@ class Workspace:
 
     # ---- housekeeping --------------------------------------------------------------------
 
-    def tidy(self) -> None:
-        """Call once an experiment. Every so often: put the objects made here into a pack and the
-        refs into one file, as `git gc` would, but only what this process made."""
-        self._commits += 1
-        if self._commits % PACK_EVERY == 0:
+    def tidy(self, experiments: int) -> None:
+        """Call once an experiment, with how many there are. Every so often: put the objects made
+        here into a pack and the refs into one file, as `git gc` would, but only what this process
+        made. The file of refs is written whole, so it is written less often the longer it is."""
+        self._loose += 1
+        if self._loose >= max(PACK_EVERY, experiments // 8):
+            self._loose = 0
             self.pack()
 
     def pack(self) -> None:
