@@ -15,7 +15,10 @@ In windows around the 50th, 500th, 1,000th and 2,000th experiment it measures, p
                and artefacts, and what was added to `.git`
 
 `cheap` is an agent that draws one constant at random, so that the harness's own share stands alone.
-Counted in CPU seconds, so other work on the machine hardly matters. Exits with 1 when the harness
+Counted in CPU seconds, so other work on the machine matters less. About half of it is the kernel's
+for small files: `TMPDIR=/dev/shm` leaves the file system out (on ext4, creating a file takes longer
+the more were deleted within the last seconds, so a session of instant runs reaches its steady state
+only after the first window). Exits with 1 when the harness
 costs more than 30 ms of CPU or 15 kB of disk per experiment in any window, or its memory or open
 files grow.
 """
