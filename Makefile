@@ -42,7 +42,7 @@ $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# PyTorch alone first: its CPU build where pip offers one, without its rarely used extras.
+# The harness with what tiny_gpt needs: PyTorch, in the version that pyproject.toml pins.
 $(VENV)/torch: $(VENV)/made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[torch]'
 	@touch $@

@@ -661,15 +661,6 @@ class Ledger:
         )
         return [_run(row) for row in reversed(rows)]
 
-    def count_runs(self, session: SessionRow, *roles: Role) -> int:
-        marks = ", ".join("?" * len(roles))
-        where = f" AND role IN ({marks})" if roles else ""
-        return self._number(
-            f"SELECT count(*) FROM run WHERE session = ? AND finished = 1{where}",
-            session.id,
-            *roles,
-        )
-
     def spent(self, session: SessionRow) -> dict[str, float]:
         """Wall and CPU seconds of all finished runs, and how many they were."""
         rows = self._all(
