@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import shutil
@@ -14,25 +13,36 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
-from autoresearch import __version__, layouts
+from autoresearch import __version__, agent_files, cli_terminal, layouts
 from autoresearch.awake import awake
-from autoresearch.check import NOT_ENFORCED, Checked, check
+from autoresearch.check import Checked, check
+from autoresearch.cli_shared import (
+    INTERRUPTED,
+    asked,
+    existing,
+    plain,
+    read_summary,
+    say_json,
+    say_line,
+    session_settings,
+    signals,
+    today,
+    write_report,
+)
 from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
-from autoresearch.home import Home, ledger_path, owner, running
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.home import Home, owner, running
+from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
-from autoresearch.report import live, page, plot, publish, summary, table, text
+from autoresearch.report import live, page, summary, table, text
 from autoresearch.session import Session
 from autoresearch.start import opened
-from autoresearch.task import Task, load, override
+from autoresearch.task import TASK_FILE, Task, load, override
 from autoresearch.workspace import Workspace
 
 TASKS = Path(__file__).parent / "tasks"
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,21 +97,17 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--command", dest="run_command", metavar="CMD", help="what a run executes")
     one.add_argument("--metric", metavar="NAME", help="the number the program prints")
     one.add_argument("--goal", choices=("minimize", "maximize"), help="which way is better")
+    one.add_argument(
+        "--agent-files", action="store_true", help="write AGENTS.md and a skill for coding agents"
+    )
 
     one = add("check", check_task, "run the unchanged program a few times: noise, time, cost")
     one.add_argument("--runs", type=int, default=4, metavar="N", help="how often (4)")
     one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
 
     one = add("run", run, "do research until a limit is reached; on an existing tag, go on")
-    one.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
     one.add_argument("--agent", metavar="A", help="who proposes: NAME or NAME:ARGUMENT (tuner)")
-    one.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
-    one.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
-    one.add_argument("--until", metavar="HH:MM", help="time of day")
-    one.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
-    one.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
-    one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
-    one.add_argument("--level", choices=("fast", "default", "strict"), help="how sure a keep is")
+    session_settings(one)
     one.add_argument("--detach", action="store_true", help="go on without this terminal")
     one.add_argument("--plain", action="store_true", help="one line per event, no live view")
 
@@ -120,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("number", type=int, metavar="N", help="of the experiment; 0 is the baseline")
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
     one.add_argument("--tag", help="which session (the latest)")
+    cli_terminal.add_commands(add)
     return top
 
 
@@ -161,6 +168,31 @@ def new(options: argparse.Namespace) -> int:
 
 def init(options: argparse.Namespace) -> int:
     root = Path(options.task)
+    for_agents, left = agent_files.write(root) if options.agent_files else ([], [])
+    if options.agent_files and (root / TASK_FILE).exists():
+        written, patches = for_agents, list[str]()
+    else:
+        written = [*_scaffolded(root, options), *for_agents]
+        named = [root / name for name in load(root).editable if (root / name).is_file()]
+        patches = [patch for patch in map(layouts.seed_patch, named) if patch]
+    if options.json:
+        print(json.dumps({"written": sorted(written), "left": left, "seed_patches": patches}))
+        return 0
+    if written:
+        print(f"written: {', '.join(sorted(written))}. Look at them, then: autoresearch check")
+    for name in left:
+        print(f"{name} is there already, and is left as it is")
+    if agent_files.FILE in left:
+        print(
+            f'Unless it says so already, add to it: "For research here, read {agent_files.SKILL}"'
+        )
+    for patch in patches:
+        print("\nThe program sets a seed of its own. To measure the noise, let it take ours:\n")
+        print(patch)
+    return 0
+
+
+def _scaffolded(root: Path, options: argparse.Namespace) -> list[str]:
     files = layouts.scaffold(
         root,
         editable=options.editable,
@@ -173,17 +205,7 @@ def init(options: argparse.Namespace) -> int:
             raise NotOursError(f"{root / name} exists already, and is left as it is")
     for name, content in files.items():
         (root / name).write_text(content)
-    task = load(root)
-    named = [root / name for name in task.editable if (root / name).is_file()]
-    patches = [patch for patch in map(layouts.seed_patch, named) if patch]
-    if options.json:
-        print(json.dumps({"written": sorted(files), "seed_patches": patches}))
-        return 0
-    print(f"written: {', '.join(sorted(files))}. Look at them, then: autoresearch check")
-    for patch in patches:
-        print("\nThe program sets a seed of its own. To measure the noise, let it take ours:\n")
-        print(patch)
-    return 0
+    return list(files)
 
 
 def check_task(options: argparse.Namespace) -> int:
@@ -234,24 +256,12 @@ def checked_text(found: Checked) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    task = override(
-        load(Path(options.task)),
-        **{
-            "agent.name": options.agent,
-            "limits.experiments": options.experiments,
-            "limits.hours": options.hours,
-            "limits.until": options.until,
-            "limits.patience": options.patience,
-            "limits.target": options.target,
-            "runner.slots": options.slots,
-            "judge.level": options.level,
-        },
-    )
-    tag = options.tag or datetime.date.today().strftime("%b%d").lower()
+    task = override(asked(options), **{"agent.name": options.agent})
+    tag = options.tag or today()
     if options.detach:
         return detach(task, tag)
     watched = sys.stdout.isatty() and not options.plain and not options.json
-    say = _line if not options.json else _json_line
+    say = say_line if not options.json else say_json
     with opened(task, tag, lambda line: speak(line)) as session, awake(), signals(session):
         with _view(session) if watched else _nothing() as view:
             speak = view.note if view else say
@@ -265,25 +275,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"stopped": reason, **summary.to_json(found)}))
     else:
-        print(f"\n{reason}.\n{_plain(page.headline(found))}\n")
+        print(f"\n{reason}.\n{plain(page.headline(found))}\n")
         print("\n".join(written))
         if session.stopping:
             print(f"To go on: autoresearch run --tag {tag}")
     return INTERRUPTED if session.stopping else 0
-
-
-def _line(line: str) -> None:
-    with suppress(OSError):  # nobody listens any more: the night goes on
-        print(f"{datetime.datetime.now():%H:%M:%S} {line}", flush=True)
-
-
-def _json_line(line: str) -> None:
-    with suppress(OSError):
-        print(json.dumps({"at": time.time(), "event": line}), flush=True)
-
-
-def _plain(markdown: str) -> str:
-    return markdown.replace("**", "").replace("`", "")
 
 
 @contextmanager
@@ -311,30 +307,6 @@ def _view(session: Session) -> Iterator[live.LiveView]:
             yield view
     finally:
         reader.close()
-
-
-@contextmanager
-def signals(session: Session) -> Iterator[None]:
-    """Ctrl-C once ends the session after the runs under way, twice ends them too."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if session.stopping is not None:
-            session.runner.interrupt()
-            if interrupt := getattr(session.agent, "interrupt", None):
-                interrupt()
-            return
-        session.stop("interrupted")
-        session.say("finishing the runs under way; Ctrl-C again stops them at once")
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # One that is ignored stays so: that is what `nohup` asks for.
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def detach(task: Task, tag: str) -> int:
@@ -369,7 +341,7 @@ def detach(task: Task, tag: str) -> int:
 
 
 def attach(options: argparse.Namespace) -> int:
-    ledger, home, task = _existing(options)
+    ledger, home, task = existing(options)
 
     def read() -> summary.Summary:
         return read_summary(ledger, home, task)
@@ -405,7 +377,7 @@ def _follow(home: Home) -> None:
 
 
 def stop(options: argparse.Namespace) -> int:
-    ledger, home, _ = _existing(options)
+    ledger, home, _ = existing(options)
     ledger.close()
     pid = owner(home)
     if pid is None:
@@ -424,22 +396,8 @@ def stop(options: argparse.Namespace) -> int:
 # ---- looking -----------------------------------------------------------------------------------
 
 
-def _existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
-    """The ledger and the session a command is about: `--tag`, or the latest."""
-    task = load(Path(options.task))
-    ledger = Ledger(ledger_path(task.root), readonly=True)
-    sessions = ledger.sessions()
-    tag = options.tag or (sessions[-1].tag if sessions else "")
-    row: SessionRow = ledger.session(tag)
-    return ledger, Home(task.root, row.tag), task
-
-
-def read_summary(ledger: Ledger, home: Home, task: Task) -> summary.Summary:
-    return summary.summarise(ledger, home.tag, time.time(), task=task.root.name)
-
-
 def status(options: argparse.Namespace) -> int:
-    ledger, home, task = _existing(options)
+    ledger, home, task = existing(options)
     found = read_summary(ledger, home, task)
     running = owner(home) is not None
     if options.json:
@@ -450,7 +408,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def log(options: argparse.Namespace) -> int:
-    ledger, home, _ = _existing(options)
+    ledger, home, _ = existing(options)
     row = ledger.session(home.tag)
     if options.json:
         print(json.dumps([_experiment_json(one) for one in ledger.all_experiments(row)]))
@@ -464,7 +422,7 @@ def _experiment_json(one: Any) -> dict[str, Any]:
 
 
 def show(options: argparse.Namespace) -> int:
-    ledger, home, task = _existing(options)
+    ledger, home, task = existing(options)
     row = ledger.session(home.tag)
     one = ledger.experiment(row, options.number)
     runs = ledger.runs(row, one.number)
@@ -481,7 +439,7 @@ def show(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    ledger, home, task = _existing(options)
+    ledger, home, task = existing(options)
     ledger.close()
     ledger = Ledger(home.ledger)
     row = ledger.session(home.tag)
@@ -492,25 +450,5 @@ def report(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary.to_json(found)))
     else:
-        print("\n".join([f"{_plain(page.headline(found))}\n", *written]))
+        print("\n".join([f"{plain(page.headline(found))}\n", *written]))
     return 0
-
-
-def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
-    """report.md and progress.png, from the ledger; says where they are. Where a file of that name
-    belongs to somebody else, ours goes into the session's own folder."""
-    row = ledger.session(home.tag)
-    experiments = ledger.finished(row)
-    found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
-    picture = plot.plot(experiments, row.metric, found.noise_sd)
-    words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))
-    said = []
-    for path, data in ((home.report, words.encode()), (home.picture, picture)):
-        try:
-            publish.publish(ledger, path, data)
-            said.append(f"written: {path}")
-        except NotOursError:
-            other = home.folder / path.name
-            publish.replace_file(other, data)
-            said.append(f"written: {other} ({path} is not ours, and was left alone)")
-    return said

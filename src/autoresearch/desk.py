@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 from autoresearch import briefing
 from autoresearch.errors import AutoresearchError, Refused
@@ -45,6 +46,15 @@ class Desk:
                     self._note(answer)
             return None
 
+    def take(self, folder: Path, base: Experiment, proposal: Proposal) -> Experiment:
+        """The experiment that somebody made by editing `folder`, a copy of `base`'s files.
+
+        Raises `Refused` for everything the harness will not run.
+        """
+        manifest = self._session.workspace.manifest(base.commit)
+        self.hide(manifest, folder)
+        return self._open(base, self._collect(folder, manifest), proposal)
+
     def _turn(self) -> Experiment | Failure | None:
         """One turn: a worktree for the agent, its edit, a commit, an experiment."""
         session = self._session
@@ -52,16 +62,12 @@ class Desk:
         worktree = session.home.turns / "worktree"
         remove_tree(worktree)
         manifest = session.workspace.materialize(incumbent.commit, worktree)
-        self._hide(manifest)
+        self.hide(manifest, worktree)
         try:
             answer = self._propose(self._invitation(manifest))
             if not isinstance(answer, Proposal):
                 return answer
-            try:
-                changes = session.workspace.collect(worktree, manifest)
-            except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
-                raise Refused("unreadable", printable(str(error))) from error
-            return self._open(incumbent, changes, answer)
+            return self._open(incumbent, self._collect(worktree, manifest), answer)
         except Refused as refused:
             return Failure(refused.reason, printable(str(refused)), retry_after_s=0)
         finally:
@@ -75,12 +81,18 @@ class Desk:
         except Exception as error:  # a bug of one agent is no reason to lose the night
             return Failure("agent broke", f"{type(error).__name__}: {error}")
 
-    def _hide(self, manifest: Manifest) -> None:
+    def _collect(self, folder: Path, manifest: Manifest) -> Files:
+        try:
+            return self._session.workspace.collect(folder, manifest)
+        except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
+            raise Refused("unreadable", printable(str(error))) from error
+
+    def hide(self, manifest: Manifest, worktree: Path) -> None:
         """Take the hidden files out of the worktree."""
         session = self._session
         for name in session.task.score.hidden if session.task.score else ():
             hidden = str(session.workspace.prefix / name.rstrip("/"))
-            remove_tree(session.home.turns / "worktree" / hidden)
+            remove_tree(worktree / hidden)
             for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
                 del manifest[path]
 

@@ -7,6 +7,8 @@
   <tag>/runs/<experiment>/<run> a run's log, outcome and artefacts
   <tag>/trees/                  pristine trees of the runs under way
   <tag>/turns/                  worktrees of the agent's turns under way
+  <tag>/work/                   the folder of an agent that calls the harness itself
+  <tag>/try.json                what became of its latest try
 """
 
 from __future__ import annotations
@@ -59,6 +61,14 @@ class Home:
         return self.folder / "turns"
 
     @property
+    def work(self) -> Path:
+        return self.folder / "work"
+
+    @property
+    def latest_try(self) -> Path:
+        return self.folder / "try.json"
+
+    @property
     def results(self) -> Path:
         return self.root / "results.tsv"
 
@@ -69,6 +79,14 @@ class Home:
     @property
     def report(self) -> Path:
         return self.root / "report.md"
+
+
+def enclosing(path: Path) -> Home | None:
+    """The session in whose working folder `path` lies; None when it lies in none."""
+    for folder in (path, *path.parents):
+        if folder.name == "work" and folder.parent.parent.name == STATE:
+            return Home(folder.parent.parent.parent, folder.parent.name)
+    return None
 
 
 def ledger_path(root: Path) -> Path:

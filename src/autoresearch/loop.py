@@ -54,12 +54,8 @@ class Loop:
         Either way everything finished is recorded, and the session can be resumed.
         """
         session = self.session
-        self._recover()
         try:
-            baseline.establish(session)
-            unchanged = self.ledger.experiment(session.row, 0)
-            self._publish(unchanged)
-            self.results.append(unchanged)
+            self.begin()
             desk = Desk(session)
             session.in_slots([lambda: self._work(desk)] * session.runner.slots)
             if session.stopping is None:
@@ -76,6 +72,14 @@ class Loop:
         done = session.limit() or "the agent has nothing more to propose"
         session.learn(stopped=session.stopping or done)
         return session.stopping or done
+
+    def begin(self) -> None:
+        """Mend what a kill left behind, and see that the unchanged program has been measured."""
+        self._recover()
+        baseline.establish(self.session)
+        unchanged = self.ledger.experiment(self.session.row, 0)
+        self._publish(unchanged)
+        self.results.append(unchanged)
 
     def _work(self, desk: Desk) -> None:
         """A slot's night: one experiment after another."""

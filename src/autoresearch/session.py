@@ -52,8 +52,9 @@ class Session:
         self._ticked = time.monotonic()
         self._deadline: float | None = None
         if task.limits.until is not None:
-            left_s = limits.seconds_until(task.limits.until, datetime.datetime.now())
-            self._deadline = limits.boot_clock() + left_s
+            self.end_in(limits.seconds_until(task.limits.until, datetime.datetime.now()))
+        if "deadline" in row.limits:
+            self.end_in(row.limits["deadline"] - time.time())
 
     # ---- runs ------------------------------------------------------------------------------
 
@@ -125,6 +126,10 @@ class Session:
         self.stopping = self.stopping or reason
 
     # ---- limits ----------------------------------------------------------------------------
+
+    def end_in(self, seconds: float) -> None:
+        """Reach the limit `until` after so long, whatever happens to the clock meanwhile."""
+        self._deadline = limits.boot_clock() + seconds
 
     def limit(self) -> str | None:
         """The limit that is reached, in words; None to go on."""

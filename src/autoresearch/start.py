@@ -26,8 +26,11 @@ HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its siz
 
 
 @contextmanager
-def opened(task: Task, tag: str, say: Callable[[str], None]) -> Iterator[Session]:
-    """The session `tag` on `task`, new or resumed, owned by this process until the end."""
+def opened(
+    task: Task, tag: str, say: Callable[[str], None], agent: Agent | None = None
+) -> Iterator[Session]:
+    """The session `tag` on `task`, new or resumed, owned by this process until the end. `agent`
+    is somebody else than the task names: who calls the harness from a terminal."""
     workspace = Workspace(task.root, task.editable, task.may_edit)
     home = Home(task.root, tag)
     workspace.check_tag_name(tag)
@@ -41,8 +44,8 @@ def opened(task: Task, tag: str, say: Callable[[str], None]) -> Iterator[Session
         check_alone(home)
         ledger = Ledger(home.ledger)
         try:
-            row = _row(task, tag, workspace, ledger, home)
-            agent = _agent(task, row.secret, ledger, workspace)
+            row = _row(task, tag, workspace, ledger, home, agent)
+            agent = agent or _agent(task, row.secret, ledger, workspace)
             runner = runners.load(task.runner, inherit=(lock.fd,))
             try:
                 yield Session(task, home, workspace, ledger, runner, agent, row, say)
@@ -54,11 +57,15 @@ def opened(task: Task, tag: str, say: Callable[[str], None]) -> Iterator[Session
         lock.release()
 
 
-def _row(task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home) -> SessionRow:
+def _row(
+    task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home, agent: Agent | None
+) -> SessionRow:
     """The session's row: made now, or checked to be of the same task."""
     found = ledger.find_session(tag)
     given = {key: v for key, v in asdict(task.limits).items() if v is not None}
     limits = {key: str(v) if key == "until" else v for key, v in given.items()}
+    if found is not None and agent is not None and "deadline" in found.limits:
+        limits["deadline"] = found.limits["deadline"]
     fresh = fingerprint(task)
     if found is not None:
         begun = ledger.has_baseline(found)
@@ -71,7 +78,8 @@ def _row(task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home)
     workspace.check_branch(tag)
     workspace.check_editable()
     check_ours(home.results, ledger)
-    _agent(task, 0, ledger, workspace)  # refused, if it is, before there is a session
+    if agent is None:
+        _agent(task, 0, ledger, workspace)  # refused, if it is, before there is a session
     return ledger.create_session(
         tag,
         base_commit=workspace.head(),

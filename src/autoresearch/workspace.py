@@ -216,27 +216,56 @@ class Workspace:
             manifest = self.manifest(commit)
             made = {""}
             for path, entry in manifest.items():
-                target, parent = f"{folder}/{path}", path.rpartition("/")[0]
+                parent = path.rpartition("/")[0]
                 if parent not in made:
                     (folder / parent).mkdir(parents=True, exist_ok=True)
                     made.add(parent)
-                data = self._repo[entry.blob].read_raw()
-                if entry.mode == FileMode.LINK:
-                    Path(target).symlink_to(os.fsdecode(data))
-                    continue
-                mode = 0o755 if entry.mode == FileMode.BLOB_EXECUTABLE else 0o644
-                descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
-                    file.flush()  # or `stat` would not know the time of the write
-                    stat = os.fstat(file.fileno())
-                manifest[path] = Entry(entry.blob, entry.mode, len(data), stat.st_mtime_ns)
+                manifest[path] = self._write(f"{folder}/{path}", entry)
             (folder / self.prefix).mkdir(parents=True, exist_ok=True)
             return manifest
+
+    def _write(self, target: str, entry: Entry) -> Entry:
+        """Write a file of a commit where nothing is yet."""
+        data = self._repo[entry.blob].read_raw()
+        if entry.mode == FileMode.LINK:
+            Path(target).symlink_to(os.fsdecode(data))
+            return entry
+        mode = 0o755 if entry.mode == FileMode.BLOB_EXECUTABLE else 0o644
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()  # or `stat` would not know the time of the write
+            stat = os.fstat(file.fileno())
+        return Entry(entry.blob, entry.mode, len(data), stat.st_mtime_ns)
+
+    def restore(self, manifest: Manifest, folder: Path) -> None:
+        """Make `folder` hold these files of a commit, in place: whoever stands in it stays there.
+        Of what is not in the commit, only regular files that git ignores are left."""
+        with self._mapped():
+            folder.mkdir(parents=True, exist_ok=True)
+            folders = {str(parent) for path in manifest for parent in PurePosixPath(path).parents}
+            right = set()
+            for path, found in files_below(folder):
+                if path in manifest and manifest[path].describes(found):
+                    right.add(path)
+                elif (
+                    path in manifest
+                    or path in folders
+                    or self.is_editable(path)
+                    or found.is_symlink()
+                    or not self._repo.path_is_ignored(path)
+                ):
+                    Path(found.path).unlink()
+            for path in manifest.keys() - right:
+                remove_tree(folder / path)  # a folder in the place of a file
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                self._write(f"{folder}/{path}", manifest[path])
+            (folder / self.prefix).mkdir(parents=True, exist_ok=True)
 
     def make_repository(self, folder: Path) -> None:
         """Turn a materialised tree into a repository of one commit, which coding agents expect.
         It knows nothing of the user's: no history, no remote, no configuration."""
+        remove_tree(folder / ".git")
         with self._mapped():
             repo = pygit2.init_repository(str(folder), initial_head="main")
             repo.index.add_all()

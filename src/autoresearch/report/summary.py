@@ -346,7 +346,9 @@ def _time_left(limits: Mapping[str, Any], elapsed_s: float, now: float) -> float
     left: list[float] = []
     if (hours := limits.get("hours")) is not None:
         left.append(hours * 3600 - elapsed_s)
-    if (until := limits.get("until")) is not None:
+    if (deadline := limits.get("deadline")) is not None:
+        left.append(deadline - now)
+    elif (until := limits.get("until")) is not None:
         left.append(_seconds_until(until, now))
     return max(0.0, min(left)) if left else None
 

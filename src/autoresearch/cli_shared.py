@@ -1,0 +1,130 @@
+"""What several commands share: which session is meant, what a start may set, Ctrl-C, the report."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from autoresearch.check import NOT_ENFORCED
+from autoresearch.errors import NotOursError
+from autoresearch.home import Home, enclosing, ledger_path
+from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.report import page, plot, publish, summary
+from autoresearch.session import Session
+from autoresearch.task import Task, load, override
+
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+
+
+def session_settings(one: argparse.ArgumentParser) -> None:
+    """What a start may set, over the task file."""
+    one.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
+    one.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
+    one.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
+    one.add_argument("--until", metavar="HH:MM", help="time of day")
+    one.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
+    one.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
+    one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
+    one.add_argument("--level", choices=("fast", "default", "strict"), help="how sure a keep is")
+
+
+def asked(options: argparse.Namespace) -> Task:
+    """The task, with the settings of `session_settings` over its file."""
+    return override(
+        load(Path(options.task)),
+        **{
+            "limits.experiments": options.experiments,
+            "limits.hours": options.hours,
+            "limits.until": options.until,
+            "limits.patience": options.patience,
+            "limits.target": options.target,
+            "runner.slots": options.slots,
+            "judge.level": options.level,
+        },
+    )
+
+
+def today() -> str:
+    """The tag of a session that is given none, like nov23."""
+    return datetime.date.today().strftime("%b%d").lower()
+
+
+def existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
+    """The ledger and the session a command is about: `--tag`, the one in whose working folder we
+    stand, or the latest."""
+    here = enclosing(Path(options.task).absolute())
+    task = load(here.root if here else Path(options.task))
+    ledger = Ledger(ledger_path(task.root), readonly=True)
+    sessions = ledger.sessions()
+    tag = options.tag or (here.tag if here else sessions[-1].tag if sessions else "")
+    row: SessionRow = ledger.session(tag)
+    return ledger, Home(task.root, row.tag), task
+
+
+def read_summary(ledger: Ledger, home: Home, task: Task) -> summary.Summary:
+    return summary.summarise(ledger, home.tag, time.time(), task=task.root.name)
+
+
+def say_line(line: str) -> None:
+    with suppress(OSError):  # nobody listens any more: the night goes on
+        print(f"{datetime.datetime.now():%H:%M:%S} {line}", flush=True)
+
+
+def say_json(line: str) -> None:
+    with suppress(OSError):
+        print(json.dumps({"at": time.time(), "event": line}), flush=True)
+
+
+def plain(markdown: str) -> str:
+    return markdown.replace("**", "").replace("`", "")
+
+
+@contextmanager
+def signals(session: Session) -> Iterator[None]:
+    """Ctrl-C once ends the session after the runs under way, twice ends them too."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if session.stopping is not None:
+            session.runner.interrupt()
+            if interrupt := getattr(session.agent, "interrupt", None):
+                interrupt()
+            return
+        session.stop("interrupted")
+        session.say("finishing the runs under way; Ctrl-C again stops them at once")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # One that is ignored stays so: that is what `nohup` asks for.
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
+    """report.md and progress.png, from the ledger; says where they are. Where a file of that name
+    belongs to somebody else, ours goes into the session's own folder."""
+    row = ledger.session(home.tag)
+    experiments = ledger.finished(row)
+    found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
+    picture = plot.plot(experiments, row.metric, found.noise_sd)
+    words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))
+    said = []
+    for path, data in ((home.report, words.encode()), (home.picture, picture)):
+        try:
+            publish.publish(ledger, path, data)
+            said.append(f"written: {path}")
+        except NotOursError:
+            other = home.folder / path.name
+            publish.replace_file(other, data)
+            said.append(f"written: {other} ({path} is not ours, and was left alone)")
+    return said

@@ -1,0 +1,241 @@
+"""The commands of an agent that already sits in a terminal: start, try, wait, brief, note."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch import briefing, mcp_server, outside
+from autoresearch.awake import awake
+from autoresearch.cli_shared import (
+    INTERRUPTED,
+    asked,
+    existing,
+    session_settings,
+    signals,
+    today,
+    write_report,
+)
+from autoresearch.errors import BusyError, TaskError
+from autoresearch.home import Home, owner
+from autoresearch.ledger import Ledger
+from autoresearch.outside import Terminal, Tried, latest
+from autoresearch.records import Proposal
+from autoresearch.session import Session, Stopped
+from autoresearch.start import opened
+from autoresearch.task import Task, load
+from autoresearch.workspace import Workspace
+
+POLL_S = 0.1
+
+
+def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
+    one = add("start", start, "make a folder to work in, for an agent that calls the harness")
+    session_settings(one)
+
+    one = add("try", try_change, "measure and judge what that folder holds now")
+    one.add_argument("-m", "--message", metavar="TEXT", help="what was changed, and why")
+    one.add_argument("--notes", default="", metavar="TEXT", help="for a later self")
+    _who(one)
+    one.add_argument("--detach", action="store_true", help="do not wait for the verdict")
+    one.add_argument("--resume", action="store_true", help="only finish one that was cut off")
+
+    one = add("wait", wait, "wait for the verdict of a try")
+    _which(one)
+    one.add_argument("--timeout", type=float, metavar="S", help="at most so many seconds")
+
+    one = add("brief", brief, "what an agent is told: objective, what was tried, what is left")
+    _which(one)
+
+    one = add("note", note, "keep a note for the agent's later self", task=False)
+    one.add_argument("text", metavar="TEXT")
+    one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
+    _who(one)
+
+    one = add("mcp", mcp, "the same commands as tools of the Model Context Protocol, on stdio")
+    _which(one)
+
+
+def _which(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--tag", help="which session (this folder's, or the latest)")
+
+
+def _who(one: argparse.ArgumentParser) -> None:
+    _which(one)
+    one.add_argument("--as", dest="name", default="terminal", metavar="NAME", help="who you are")
+
+
+def start(options: argparse.Namespace) -> int:
+    task, tag = asked(options), options.tag or today()
+    with _session(task, tag, "terminal") as session:
+        try:
+            outside.begin(session)
+        except Stopped:
+            _say("interrupted; the same command goes on")
+            return INTERRUPTED
+        folder = session.home.work / session.workspace.prefix
+        told = _brief(session.ledger, task, session.home)
+    if options.json:
+        print(json.dumps({"tag": tag, "worktree": str(folder), "briefing": told}))
+    else:
+        print(told)
+    return 0
+
+
+def try_change(options: argparse.Namespace) -> int:
+    if not options.resume and not (options.message or "").strip():
+        raise TaskError('try: say what was changed and why: autoresearch try -m "..."')
+    task, home = _place(options)
+    if options.detach:
+        return _detached(options, home)
+    with _session(outside.agreed(task, home.tag), home.tag, options.name) as session:
+        if options.resume:
+            told = outside.go_on(session)
+        else:
+            proposal = Proposal(options.message, notes=options.notes)
+            told = outside.try_change(session, proposal)
+        if told is None:
+            raise TaskError("try --resume: nothing was cut off")
+        if told.status == "keep" or told.limit:
+            write_report(session.ledger, session.home, task)
+        return _tell(told, session.ledger, home, options)
+
+
+def wait(options: argparse.Namespace) -> int:
+    _, home = _place(options)
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    finisher: _Spawned | None = None
+    while deadline is None or time.monotonic() < deadline:
+        told = latest(home)
+        if owner(home) is not None or (finisher and finisher.process.poll() is None):
+            time.sleep(POLL_S)
+        elif told is None:
+            raise TaskError(f"session {home.tag!r}: nothing was tried yet")
+        elif told.status not in ("running", "interrupted"):
+            break
+        elif finisher is None:  # it was cut off: somebody has to finish it
+            finisher = _spawn(home, ["try", "--resume"])
+        else:
+            return finisher.failed()
+    return _tell_latest(home, options)
+
+
+def brief(options: argparse.Namespace) -> int:
+    task, home = _place(options)
+    ledger = Ledger(home.ledger, readonly=True)
+    try:
+        told = _brief(ledger, task, home)
+    finally:
+        ledger.close()
+    print(json.dumps({"tag": home.tag, "briefing": told}) if options.json else told)
+    return 0
+
+
+def note(options: argparse.Namespace) -> int:
+    if not options.text.strip():
+        raise TaskError("note: it is empty")
+    _, home = _place(options)
+    ledger = Ledger(home.ledger)
+    try:
+        ledger.add_note(ledger.session(home.tag), options.name, options.text, time.time())
+    finally:
+        ledger.close()
+    print(json.dumps({"noted": options.text}) if options.json else "noted")
+    return 0
+
+
+def mcp(options: argparse.Namespace) -> int:
+    mcp_server.server(load(Path(options.task)).root, options.tag).run("stdio")
+    return 0
+
+
+# ---- what they share ---------------------------------------------------------------------------
+
+
+def _place(options: argparse.Namespace) -> tuple[Task, Home]:
+    ledger, home, task = existing(options)
+    ledger.close()
+    return task, home
+
+
+@contextmanager
+def _session(task: Task, tag: str, name: str) -> Iterator[Session]:
+    """The session, with events on stderr: stdout is the verdict's."""
+    with opened(task, tag, _say, Terminal(name)) as session, awake(), signals(session):
+        yield session
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
+
+
+def _detached(options: argparse.Namespace, home: Home) -> int:
+    """Start the same try in a process of its own, and see that it has taken the files."""
+    if owner(home) is not None:
+        raise BusyError(f"session {home.tag!r} is at work: autoresearch wait --tag {home.tag}")
+    home.latest_try.unlink(missing_ok=True)
+    words = ["--resume"] if options.resume else [f"--message={options.message}"]
+    spawned = _spawn(home, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
+    while spawned.process.poll() is None and latest(home) is None:
+        time.sleep(POLL_S)
+    return spawned.failed() if latest(home) is None else _tell_latest(home, options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spawned:
+    """A command of a session that outlives us; its words go to the session's log, from there."""
+
+    process: subprocess.Popen[bytes]
+    home: Home
+    said: int  # where its words begin
+
+    def failed(self) -> int:
+        """Pass on what it said, and its exit code."""
+        with self.home.log.open("rb") as file:
+            file.seek(self.said)
+            sys.stderr.write(file.read().decode(errors="replace"))
+        return self.process.wait()
+
+
+def _spawn(home: Home, words: Sequence[str]) -> _Spawned:
+    with home.log.open("ab") as file:
+        said = file.tell()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "autoresearch", *words, f"--tag={home.tag}", str(home.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return _Spawned(process, home, said)
+
+
+def _tell_latest(home: Home, options: argparse.Namespace) -> int:
+    ledger = Ledger(home.ledger, readonly=True)
+    try:
+        return _tell(latest(home) or Tried("running"), ledger, home, options)
+    finally:
+        ledger.close()
+
+
+def _tell(told: Tried, ledger: Ledger, home: Home, options: argparse.Namespace) -> int:
+    """Print what became of a try. A refused one exits with 1: it has to be mended."""
+    if options.json:
+        print(json.dumps(outside.to_json(told)))
+    else:
+        print(outside.text(told, ledger.session(home.tag)))
+    return {"refused": 1, "interrupted": INTERRUPTED}.get(told.status, 0)
+
+
+def _brief(ledger: Ledger, task: Task, home: Home) -> str:
+    workspace = Workspace(task.root, task.editable, task.may_edit)
+    told = briefing.text(task, ledger, ledger.session(home.tag))
+    return told + outside.your_turn(task, home.work / workspace.prefix)

@@ -1,0 +1,341 @@
+"""The other way in: an agent that already sits in a terminal calls the harness.
+
+    start  ->  a folder with the incumbent's files  ->  the agent edits them  ->  try
+           ->  the same loop, judge and record      ->  the folder holds the incumbent again
+
+Everything is in the ledger, so each call is a process of its own: what one that was killed left
+unfinished, the next one finishes. `.autoresearch/<tag>/try.json` only says what became of the
+latest try, for who did not wait for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoresearch import baseline
+from autoresearch.desk import Desk, printable
+from autoresearch.errors import LedgerError, Refused, TaskError
+from autoresearch.home import Home
+from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.limits import seconds_until
+from autoresearch.loop import Loop
+from autoresearch.measure import tail
+from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
+from autoresearch.session import Session, Stopped
+from autoresearch.task import Task, override
+from autoresearch.workspace import files_below
+
+OUTPUT_LINES, LINE_LENGTH = 20, 200  # of a crashed run's log, shown to the agent
+
+YOUR_TURN = """
+## Your turn
+
+Edit {editable} in {folder}, one idea at a time, and call there
+
+    autoresearch try -m "what you changed, and why it should help"
+
+The harness runs it, measures, judges, records and commits, and brings the folder to the incumbent:
+do none of that yourself. Then have the next idea, and go on until it says that a limit is reached.
+If your shell cannot wait that long: `autoresearch try --detach -m "..."`, then
+`autoresearch wait --timeout 60` until there is a verdict. `autoresearch note "..."` is kept for
+your later self, `autoresearch brief` shows this page as it is by then.
+"""
+
+
+class Terminal:
+    """Whoever sits in a terminal, as the session's agent: it is never asked, it calls."""
+
+    reads = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def propose(self, turn: Turn) -> Proposal | Failure | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a try. `status` is an experiment's, or "refused" (it was no experiment; the
+    folder is as it was), "running", "interrupted" or "limit" (it was not begun)."""
+
+    status: str
+    description: str = ""
+    experiment: int | None = None
+    reason: str | None = None
+    detail: str = ""
+    metric: float | None = None
+    incumbent: int | None = None  # the experiment whose files the folder holds now
+    score: float | None = None  # the incumbent's
+    output: tuple[str, ...] = ()  # the end of what a crashed run printed
+    limit: str | None = None  # that is reached now: there is nothing more to try
+    edited: bool = False  # the folder was edited meanwhile, and was left as it is
+
+    def save(self, home: Home) -> None:
+        draft = home.latest_try.with_suffix(".tmp")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(home.latest_try)
+
+
+def latest(home: Home) -> Tried | None:
+    """What became of the latest try, as far as it is known; None when there was none."""
+    try:
+        found = json.loads(home.latest_try.read_text())
+        return Tried(**{**found, "output": tuple(found["output"])})
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def agreed(task: Task, tag: str) -> Task:
+    """`task` with the limits and the level that session `tag` was started with."""
+    home = Home(task.root, tag)
+    try:
+        ledger = Ledger(home.ledger, readonly=True)
+        try:
+            row = ledger.session(tag)
+        finally:
+            ledger.close()
+    except LedgerError as error:
+        raise LedgerError(f"{error}. Begin with: autoresearch start --tag {tag}") from None
+    given = {f"limits.{key}": value for key, value in row.limits.items() if key != "deadline"}
+    if "limits.until" in given:
+        given["limits.until"] = given["limits.until"][:5]  # HH:MM
+    unlimited = replace(task, limits=type(task.limits)())
+    return override(unlimited, **given, **{"judge.level": row.level})
+
+
+def begin(session: Session) -> None:
+    """Measure the unchanged program, unless that is done, and make the folder."""
+    if (until := session.task.limits.until) is not None:
+        left_s = seconds_until(until, datetime.datetime.now())
+        session.end_in(left_s)
+        session.learn(limits={**session.row.limits, "deadline": time.time() + left_s})
+    loop = Loop(session)
+    loop.begin()
+    _finish_unfinished(loop)
+    if not session.home.work.exists():
+        _bring(session)
+
+
+def try_change(
+    session: Session, proposal: Proposal, taken: Callable[[Tried], None] | None = None
+) -> Tried:
+    """Measure what the folder holds, judge it, record it, and bring the folder to the incumbent.
+
+    `taken` is told as soon as the files have been copied out: from then on the try survives
+    whatever happens to this process.
+    """
+    loop = Loop(session)
+    session.home.latest_try.unlink(missing_ok=True)
+    try:
+        loop.begin()
+        number = _finish_unfinished(loop)
+        if number is not None and _state(session).get("taken") == _digest(session):
+            return _verdict(session, number)  # this is the same try again
+        if limit := session.limit():
+            return _last(session, Tried("limit", proposal.description, limit=limit))
+        session.laboratory.check_disk()
+        experiment = _taken(session, proposal)
+        if isinstance(experiment, Tried):
+            return _told(session, experiment)
+        told = Tried("running", experiment.description, experiment.number)
+        told.save(session.home)
+        _note_base(session, experiment.base, taken=_digest(session))
+        if taken:
+            taken(told)
+        loop.live(experiment)
+    except Stopped:
+        return _told(session, Tried("interrupted", proposal.description))
+    return _verdict(session, experiment.number)
+
+
+def go_on(session: Session) -> Tried | None:
+    """Finish a try that was cut off; None when there is none."""
+    loop = Loop(session)
+    try:
+        loop.begin()
+        number = _finish_unfinished(loop)
+    except Stopped:
+        return Tried("interrupted")
+    told = latest(session.home)
+    if number is None and told and told.status == "running":
+        number = told.experiment  # it was recorded, but nobody was told
+    return None if number is None else _verdict(session, number)
+
+
+def _finish_unfinished(loop: Loop) -> int | None:
+    number = None
+    for one in loop.ledger.in_flight(loop.session.row):
+        number = one.number
+        loop.live(one)
+    return number
+
+
+def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
+    folder = session.home.work
+    if not folder.is_dir():
+        raise TaskError(
+            f"{folder} is gone: `autoresearch start --tag {session.row.tag}` makes it again"
+        )
+    base = _base(session)
+    try:
+        return Desk(session).take(folder, base, proposal)
+    except Refused as refused:
+        message = printable(str(refused))
+        failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
+        session.ledger.add_turn(session.row, session.agent.name, failure, time.time())
+        return Tried("refused", proposal.description, reason=refused.reason, detail=message)
+
+
+def _verdict(session: Session, number: int) -> Tried:
+    """The folder is brought to the incumbent, unless it was edited since the try was taken."""
+    done = session.ledger.experiment(session.row, number)
+    output: tuple[str, ...] = ()
+    if done.status is Status.CRASH and (runs := session.ledger.runs(session.row, number)):
+        output = _end_of(session, runs[-1].name)
+    taken = _state(session).get("taken")  # None: the folder was brought to the incumbent since
+    edited = taken is not None and taken != _digest(session)
+    if taken is not None and not edited:
+        _bring(session)
+    told = Tried(
+        status=str(done.status),
+        description=done.description,
+        experiment=number,
+        reason=done.reason,
+        detail=done.detail,
+        metric=done.metric,
+        output=output,
+        edited=edited,
+    )
+    if limit := session.limit():
+        return _last(session, replace(told, limit=limit))
+    return _told(session, told)
+
+
+def _last(session: Session, told: Tried) -> Tried:
+    """A limit is reached: the result is measured again, once."""
+    with suppress(Stopped):
+        baseline.verify(session)
+        session.learn(stopped=told.limit)
+    return _told(session, told)
+
+
+def _told(session: Session, told: Tried) -> Tried:
+    best = session.ledger.incumbent(session.row)
+    told = replace(told, incumbent=best.number, score=session.history.incumbent_score())
+    told.save(session.home)
+    session.tick()
+    return told
+
+
+def _end_of(session: Session, run: str) -> tuple[str, ...]:
+    folder = session.home.runs / run
+    log = folder / ("score.log" if (folder / "score.log").exists() else "log")
+    lines = tail(log, 65_536).splitlines()[-OUTPUT_LINES:]
+    return tuple("".join(c for c in line if c.isprintable())[:LINE_LENGTH] for line in lines)
+
+
+# ---- the folder --------------------------------------------------------------------------------
+
+
+def _bring(session: Session) -> None:
+    """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
+    best = session.ledger.incumbent(session.row)
+    manifest = session.workspace.manifest(best.commit)
+    Desk(session).hide(manifest, session.home.work)
+    session.workspace.restore(manifest, session.home.work)
+    session.workspace.make_repository(session.home.work)
+    _note_base(session, best.number)
+
+
+def _base(session: Session) -> Experiment:
+    """The experiment whose files the agent was given."""
+    number = _state(session).get("base")
+    if not isinstance(number, int):
+        raise TaskError(
+            f"nobody knows which experiment {session.home.work} was made from: save your edit, "
+            f"remove the folder, and `autoresearch start --tag {session.row.tag}` makes it again"
+        )
+    return session.ledger.experiment(session.row, number)
+
+
+def _note_base(session: Session, base: int, taken: str | None = None) -> None:
+    """Beside the folder: what it was made from, and what was last taken out of it."""
+    file = _state_file(session.home)
+    draft = file.with_suffix(".tmp")
+    draft.write_text(json.dumps({"base": base, "taken": taken}))
+    draft.replace(file)
+
+
+def _state(session: Session) -> dict[str, Any]:
+    try:
+        found = json.loads(_state_file(session.home).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _state_file(home: Home) -> Path:
+    return home.folder / "work.json"
+
+
+def _digest(session: Session) -> str:
+    """Of the editable files in the folder."""
+    digest = hashlib.sha256()
+    for path, found in sorted(files_below(session.home.work)):
+        if session.workspace.is_editable(path) and found.is_file(follow_symlinks=False):
+            data = Path(found.path).read_bytes()
+            digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+    return digest.hexdigest()
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def your_turn(task: Task, folder: Path) -> str:
+    """What follows the briefing for who calls the harness."""
+    return YOUR_TURN.format(editable=" or ".join(task.editable), folder=folder)
+
+
+def text(told: Tried, row: SessionRow) -> str:
+    """A try's verdict for people and for agents."""
+    name = row.metric.name
+    number = "" if told.experiment is None else f" experiment {told.experiment}"
+    metric = "" if told.metric is None else f", {name} {told.metric:.6g}"
+    why = f" ({told.reason})" if told.reason else ""
+    lines = [f"{told.status}{number}{why}{metric}: {told.description}"]
+    if told.detail:
+        lines.append(told.detail)
+    if told.output:
+        lines += ["the end of what it printed:", *(f"    | {line}" for line in told.output)]
+    if told.edited:
+        lines.append(
+            f"the incumbent is experiment {told.incumbent}, {name} {told.score:.6g}; the folder "
+            "was edited meanwhile and left as it is: your next try is moved onto the incumbent"
+        )
+    elif told.score is not None and told.status not in ("refused", "interrupted"):
+        lines.append(
+            f"the folder holds the incumbent, experiment {told.incumbent}, {name} {told.score:.6g}"
+        )
+    if told.status == "refused":
+        lines.append("that was no experiment; the folder is as you left it: mend it and try again")
+    if told.limit:
+        lines.append(f"{told.limit}: stop here. `autoresearch report` says what was found")
+    return "\n".join(lines)
+
+
+def to_json(told: Tried) -> dict[str, Any]:
+    """What there is to say; what is absent is left out."""
+    return {
+        key: value
+        for key, value in asdict(told).items()
+        if value is not None and value is not False and value not in ("", ())
+    }

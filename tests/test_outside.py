@@ -1,0 +1,410 @@
+"""An agent in a terminal calls the harness: real command lines, real processes, a real client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Night, alive, commit_all, edit, git, make_task, night, wait_until
+
+from autoresearch import agent_files
+from autoresearch.home import Home, owner
+
+
+def call(
+    where: Path, *words: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "autoresearch", *words],
+        cwd=where,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def answer(where: Path, *words: str) -> dict[str, Any]:
+    done = call(where, *words, "--json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def work(root: Path) -> Path:
+    """The folder of a started session."""
+    begun = answer(root, "start", "--tag", "t", "--experiments", "20")
+    return Path(begun["worktree"])
+
+
+def home(root: Path) -> Home:
+    return Home(root, "t")
+
+
+def seen(root: Path) -> Night:
+    return night(root, "t")
+
+
+def test_start_gives_a_folder_and_a_briefing(root: Path) -> None:
+    begun = answer(root, "start", "--tag", "t")
+    work = Path(begun["worktree"])
+    assert work == root / ".autoresearch" / "t" / "work"
+    assert (work / "prog.py").read_bytes() == (root / "prog.py").read_bytes()
+    assert git(work, "log", "--format=%s") == "incumbent"
+    assert git(work, "status", "--porcelain") == ""
+    assert "lower the score" in begun["briefing"] and str(work) in begun["briefing"]
+    assert seen(root).experiments[0].status == "keep"
+
+
+def test_start_again_leaves_an_edit_alone(root: Path, work: Path) -> None:
+    edit(work, VALUE=8.0)
+    runs = len(seen(root).runs)
+    answer(root, "start", "--tag", "t", "--experiments", "20")
+    assert "VALUE = 8.0" in (work / "prog.py").read_text()
+    assert len(seen(root).runs) == runs, "the baseline is measured once"
+
+
+def test_a_keep_moves_the_branch_and_the_folder(root: Path, work: Path) -> None:
+    edit(work, VALUE=8.0)
+    told = answer(work, "try", "-m", "a lower value", "--as", "me")
+    assert (told["status"], told["experiment"], told["incumbent"]) == ("keep", 1, 1)
+    assert told["metric"] == pytest.approx(8.0, abs=0.1)
+    after = seen(root)
+    assert after.branch() == after.experiments[1].commit
+    assert after.experiments[1].agent == "me"
+    assert git(root, "show", f"{after.branch()}:prog.py") + "\n" == (work / "prog.py").read_text()
+    assert [row[4] for row in after.results[1:]] == ["baseline", "a lower value"]
+    assert git(work, "status", "--porcelain") == ""
+    assert (root / "progress.png").exists(), "a keep is worth a new picture"
+
+
+def test_a_discard_brings_the_incumbent_back(root: Path, work: Path) -> None:
+    (work / "prog.py").chmod(0o600)
+    (work / "__pycache__").mkdir()
+    (work / "__pycache__" / "x.pyc").write_bytes(b"1")
+    edit(work, VALUE=12.0)
+    told = answer(work, "try", "-m", "a higher value")
+    assert (told["status"], told["reason"], told["incumbent"]) == ("discard", "worse", 0)
+    assert (work / "prog.py").read_bytes() == (root / "prog.py").read_bytes()
+
+
+def test_a_shell_that_stands_in_the_folder_stays_there(work: Path) -> None:
+    before = work.stat().st_ino
+    edit(work, VALUE=8.0)
+    assert answer(work, "try", "-m", "lower")["status"] == "keep"
+    assert work.stat().st_ino == before
+
+
+def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
+    top = tmp_path / "repo"
+    inner = top / "inner"
+    make_task(inner)
+    subprocess.run(["rm", "-rf", str(inner / ".git")], check=True)
+    (top / "other.txt").write_text("outside\n")
+    git(top, "init", "-q", "--initial-branch=main")
+    commit_all(top)
+    work = Path(answer(inner, "start", "--tag", "t")["worktree"])
+    assert work == inner / ".autoresearch" / "t" / "work" / "inner"
+    edit(work, VALUE=8.0)
+    assert answer(work, "try", "-m", "lower")["status"] == "keep"
+    (work.parent / "other.txt").write_text("changed\n")
+    edit(work, VALUE=7.0)
+    assert answer(work, "try", "-m", "and the frozen one")["reason"] == "frozen file"
+
+
+def test_a_crash_shows_the_end_of_the_output(work: Path) -> None:
+    (work / "prog.py").write_text("print('x' * 999)\nraise ValueError('boom \\x1b[31m')\n")
+    done = call(work, "try", "-m", "broken")
+    assert done.returncode == 0
+    assert "crash experiment 1 (exit code 1)" in done.stdout
+    assert "    | ValueError: boom" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 300
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (lambda work: None, "no change"),
+        (lambda work: (work / "prog.py").unlink(), "deleted"),
+        (lambda work: (work / "prog.py").write_bytes(b"\0"), "binary"),
+        (lambda work: (work / "autoresearch.toml").write_text(""), "frozen file"),
+        (lambda work: (work / "new.txt").write_text(""), "frozen file"),
+    ],
+)
+def test_what_is_refused_costs_no_run_and_leaves_the_folder(
+    root: Path, work: Path, harm: Any, reason: str
+) -> None:
+    runs = len(seen(root).runs)
+    harm(work)
+    there = sorted(path.name for path in work.iterdir())
+    done = call(work, "try", "-m", "x", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["status"], told["reason"]) == (1, "refused", reason)
+    assert len(seen(root).runs) == runs
+    assert sorted(path.name for path in work.iterdir()) == there
+
+
+def test_links_out_of_the_folder_are_taken_away_not_followed(root: Path, work: Path) -> None:
+    outside = root.parent / "precious"
+    outside.mkdir()
+    (outside / "prog.py").write_text("mine")
+    (work / "prog.py").unlink()
+    (work / "prog.py").symlink_to(outside / "prog.py")
+    assert answer(work, "try", "-m", "a link")["reason"] == "link"
+    git(work, "checkout", "prog.py")
+    (work / "__pycache__").symlink_to(outside)
+    edit(work, VALUE=12.0)
+    answer(work, "try", "-m", "worse, with a link beside it")
+    assert (outside / "prog.py").read_text() == "mine"
+    assert not (work / "__pycache__").is_symlink()
+
+
+def test_an_agent_that_destroys_its_repository_loses_nothing(root: Path, work: Path) -> None:
+    subprocess.run(["rm", "-rf", str(work / ".git")], check=True)
+    edit(work, VALUE=8.0)
+    assert answer(work, "try", "-m", "without .git")["status"] == "keep"
+    assert git(work, "log", "--format=%s") == "incumbent"
+
+
+def test_a_message_is_needed(work: Path) -> None:
+    done = call(work, "try")
+    assert done.returncode == 2
+    assert 'autoresearch try -m "..."' in done.stderr
+
+
+def test_there_has_to_be_a_session(root: Path) -> None:
+    done = call(root, "try", "-m", "x")
+    assert done.returncode == 2
+    assert "no session was started here" in done.stderr
+
+
+def test_limits_of_the_start_hold_and_the_result_is_measured_again(root: Path) -> None:
+    work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
+    edit(work, VALUE=8.0)
+    told = answer(work, "try", "-m", "lower")
+    assert told["limit"] == "1 experiments done"
+    assert len([run for run in seen(root).runs if run.role == "verify"]) == 6
+    edit(work, VALUE=7.0)
+    assert answer(work, "try", "-m", "more") == {
+        "status": "limit",
+        "description": "more",
+        "incumbent": 1,
+        "score": told["score"],
+        "limit": "1 experiments done",
+    }
+    assert "VALUE = 7.0" in (work / "prog.py").read_text(), "the edit is left alone"
+    assert len(seen(root).experiments) == 2
+    done = call(root, "start", "--tag", "t", "--experiments", "2")
+    assert done.returncode == 0
+    assert answer(work, "try", "-m", "more")["status"] == "keep"
+
+
+def test_detach_and_wait(root: Path, work: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    edit(work, VALUE=8.0, WAIT_A=str(gate))
+    told = answer(work, "try", "--detach", "-m", "slow")
+    assert (told["status"], told["experiment"]) == ("running", 1)
+    assert answer(work, "wait", "--timeout", "0.3")["status"] == "running"
+    busy = call(work, "try", "-m", "another meanwhile", "--detach")
+    assert busy.returncode == 3
+    gate.touch()
+    told = answer(work, "wait")
+    assert (told["status"], told["incumbent"]) == ("keep", 1)
+    assert answer(work, "wait") == told, "asked again, it says the same"
+
+
+def test_an_edit_made_meanwhile_is_left_and_moved_onto_the_new_incumbent(
+    root: Path, work: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    edit(work, VALUE=8.0, WAIT_A=str(gate))
+    answer(work, "try", "--detach", "-m", "slow")
+    git(work, "checkout", "prog.py")
+    edit(work, BONUS=1.0)
+    gate.touch()
+    told = answer(work, "wait")
+    assert told["status"] == "keep" and told["edited"]
+    assert "BONUS = 1.0" in (work / "prog.py").read_text()
+    told = answer(work, "try", "-m", "a bonus")
+    assert told["status"] == "keep"
+    text = (work / "prog.py").read_text()
+    assert "VALUE = 8.0" in text and "BONUS = 1.0" in text
+
+
+@pytest.mark.parametrize("again", ["wait", "try"])
+def test_a_killed_try_is_finished_by_the_next_call(
+    root: Path, work: Path, tmp_path: Path, again: str
+) -> None:
+    gate = tmp_path / "gate"
+    edit(work, VALUE=8.0, WAIT_A=str(gate))
+    answer(work, "try", "--detach", "-m", "slow")
+    wait_until(lambda: len(seen(root).runs) > 6)
+    pid = owner(home(root))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: owner(home(root)) is None and not alive(pid))
+    gate.touch()
+    told = answer(work, "wait") if again == "wait" else answer(work, "try", "-m", "slow")
+    assert (told["status"], told["experiment"], told["incumbent"]) == ("keep", 1, 1)
+    assert len(seen(root).experiments) == 2
+
+
+def test_ctrl_c_leaves_it_to_be_finished(root: Path, work: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    edit(work, VALUE=8.0, WAIT_A=str(gate))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoresearch", "try", "-m", "slow", "--json"],
+        cwd=work,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: len(seen(root).runs) > 6)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert json.loads(out)["status"] == "interrupted"
+    gate.touch()
+    assert answer(work, "wait")["status"] == "keep"
+
+
+def test_ten_tries_at_once(root: Path, work: Path) -> None:
+    """One is measured; the others are told that the session is owned, or that it is a copy."""
+    edit(work, VALUE=12.0)
+    tries = [
+        subprocess.Popen(
+            [sys.executable, "-m", "autoresearch", "try", "-m", f"{n}", "--json"],
+            cwd=work,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for n in range(10)
+    ]
+    said = [json.loads(one.communicate(timeout=120)[0]) for one in tries]
+    assert sum(told.get("status") == "discard" for told in said) == 1
+    others = {told.get("error") or told.get("reason") for told in said if "experiment" not in told}
+    assert others <= {"BusyError", "no change", "duplicate"}
+    assert len(seen(root).experiments) == 2
+
+
+def test_notes_come_back_in_the_briefing(root: Path, work: Path) -> None:
+    assert call(work, "note", "deeper models diverge").stdout == "noted\n"
+    assert "deeper models diverge" in answer(work, "brief")["briefing"]
+    assert call(work, "note", " ").returncode == 2
+
+
+def test_the_session_goes_on_with_another_agent(root: Path, work: Path) -> None:
+    edit(work, VALUE=8.0)
+    answer(work, "try", "-m", "lower")
+    done = call(root, "run", "--tag", "t", "--agent", "tuner", "--experiments", "3", "--plain")
+    assert done.returncode == 0, done.stderr
+    assert [one.agent for one in seen(root).experiments[1:]] == ["terminal", "tuner", "tuner"]
+
+
+def test_a_changed_task_is_noticed(root: Path, work: Path) -> None:
+    toml = root / "autoresearch.toml"
+    toml.write_text(toml.read_text().replace("prog.py", "prog.py", 1).replace('"90s"', '"80s"'))
+    toml.write_text(toml.read_text().replace('name = "score"', 'name = "other"'))
+    edit(work, VALUE=8.0)
+    done = call(work, "try", "-m", "x")
+    assert done.returncode == 2 and "[metric]" in done.stderr
+
+
+# ---- MCP ---------------------------------------------------------------------------------------
+
+
+def tools(root: Path, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
+    """Call tools one after another, as a client would; what they answer."""
+    from mcp import Client, StdioServerParameters, stdio_client
+
+    async def talk() -> list[Any]:
+        words = ["-m", "autoresearch", "mcp", "--tag", "t", str(root)]
+        params = StdioServerParameters(command=sys.executable, args=words, env=dict(os.environ))
+        async with Client(stdio_client(params)) as client:
+            assert {tool.name for tool in (await client.list_tools()).tools} == {
+                *("start", "try", "wait", "brief", "note")
+            }
+            return [await client.call_tool(name, given) for name, given in calls]
+
+    return asyncio.run(talk())
+
+
+def test_the_same_over_mcp(root: Path) -> None:
+    [begun] = tools(root, ("start", {"experiments": 5}))
+    work = Path(begun.structured_content["worktree"])
+    edit(work, VALUE=8.0)
+    tried, noted, briefed, refused = tools(
+        root,
+        ("try", {"message": "-m looks like an option", "notes": "for later"}),
+        ("note", {"text": "--odd"}),
+        ("brief", {}),
+        ("try", {"message": "nothing"}),
+    )
+    assert tried.structured_content["status"] == "keep"
+    assert seen(root).experiments[1].description == "-m looks like an option"
+    assert seen(root).experiments[1].agent == "mcp"
+    assert noted.structured_content == {"noted": "--odd"}
+    assert "--odd" in briefed.structured_content["briefing"]
+    assert refused.structured_content["reason"] == "no change"
+
+
+def test_an_error_over_mcp_is_an_error(root: Path) -> None:
+    [waited] = tools(root, ("wait", {}))
+    assert waited.is_error
+    assert "no session was started here" in waited.content[0].text
+
+
+# ---- the files for agents ----------------------------------------------------------------------
+
+
+def test_agent_files(root: Path) -> None:
+    done = call(root, "init", "--agent-files")
+    assert done.returncode == 0, done.stderr
+    assert (root / "AGENTS.md").read_text() == agent_files.TEXT
+    skill = (root / agent_files.SKILL).read_text()
+    assert skill.startswith("---\nname: autoresearch\n") and skill.endswith(agent_files.TEXT)
+    (root / "AGENTS.md").write_text("mine")
+    done = call(root, "init", "--agent-files")
+    assert (root / "AGENTS.md").read_text() == "mine"
+    assert "left as it is" in done.stdout and agent_files.SKILL in done.stdout
+
+
+def test_agent_files_of_a_folder_without_a_task(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text("SEED = 1\nprint('METRIC loss=1')\n")
+    done = call(
+        tmp_path,
+        "init",
+        "--agent-files",
+        "--editable",
+        "fit.py",
+        "--command",
+        "python fit.py",
+        "--metric",
+        "loss",
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("autoresearch.toml", "program.md", "AGENTS.md", agent_files.SKILL):
+        assert (tmp_path / name).exists()
+
+
+def test_the_commands_in_the_text_exist() -> None:
+    import re
+    import shlex
+
+    from autoresearch import cli
+
+    for line in re.findall(r"`(autoresearch [^`]*)`", agent_files.TEXT):
+        cli.parser().parse_args(shlex.split(line)[1:])
