@@ -531,3 +531,27 @@ def test_quantile_inverts_the_distribution(p: float, df: int) -> None:
 def test_distribution_rises(one: float, other: float, df: int) -> None:
     assume(one < other)
     assert t_cdf(one, df) <= t_cdf(other, df) + 1e-12
+
+
+@pytest.mark.parametrize("metric", [Metric("m", Goal.MINIMIZE), Metric("m", Goal.MAXIMIZE)])
+@pytest.mark.parametrize("k", [3, 4])
+def test_a_change_that_is_worse_by_the_whole_margin_is_kept_as_rarely_as_a_null(
+    k: int, metric: Metric
+) -> None:
+    """By enumeration: of all ways to deal 2k values to the two sides, 1 in C(2k, k) is kept when
+    the change's values are worse by the margin and the margin is granted."""
+    values, margin = [1.0, 2.5, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0][: 2 * k], 10.0
+    kept = deals = 0
+    for mine in itertools.combinations(range(2 * k), k):
+        deals += 1
+        new = [metric.worsened(values[i], margin) for i in mine]
+        old = [metric.worsened(values[i], margin) for i in range(2 * k) if i not in mine]
+        rng = random.Random(1)
+        kept += separate(metric, k, rng, new.__getitem__, old.__getitem__).passed
+    assert (kept, deals) == (1, math.comb(2 * k, k))
+
+
+def test_a_worsened_reference_is_the_same_but_for_its_scores() -> None:
+    reference = Reference(Metric("m", Goal.MAXIMIZE), (5.0, 7.0), 0.5, 3)
+    assert reference.worsened(2.0) == Reference(reference.metric, (3.0, 5.0), 0.5, 3)
+    assert reference.worsened(0.0) == reference

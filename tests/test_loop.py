@@ -837,3 +837,78 @@ def test_desk_is_closed_when_the_agent_has_nothing_more(root: Path) -> None:
     assert len(agent.turns) == 1
     assert Desk.__doc__
     assert Home(root, "t").ledger.exists()
+
+
+# ---- simpler programs --------------------------------------------------------------------------
+
+SIMPLE = """\
+import os
+
+VALUE = 10.0
+
+PENALTY = 0.0
+
+TRICK_A = 0.06
+
+TRICK_B = 0.06
+
+# a comment
+seed = int(os.environ["AUTORESEARCH_SEED"])
+noise = (seed * 2654435761 % 2**32 / 2**32 - 0.5) * 0.02
+score = VALUE + noise + PENALTY
+score -= TRICK_A
+score -= TRICK_B
+print("---")
+print("score:", score)
+"""
+
+
+def without(*starts: str, description: str = "shorter") -> Step:
+    """A turn that removes lines."""
+
+    def step(turn: Turn) -> Proposal:
+        file = turn.worktree / "prog.py"
+        lines = file.read_text().splitlines(keepends=True)
+        file.write_text("".join(line for line in lines if not line.startswith(starts)))
+        return Proposal(description)
+
+    return step
+
+
+def test_a_simpler_program_may_be_a_little_worse_once(tmp_path: Path) -> None:
+    """The margin is the session's: what the first simplification gave away is not there for the
+    second."""
+    root = make_task(tmp_path / "task", program=SIMPLE)
+    agent = ScriptedAgent(without("score -= TRICK_A"), without("score -= TRICK_B"))
+    found = run_session(root, agent, judge__simplify=0.1)
+    assert found.verdicts == [("keep", None), ("discard", "worse")]
+    assert "simpler and not 0.1 worse" in found.experiments[1].detail
+
+
+def test_without_the_margin_it_is_discarded(tmp_path: Path) -> None:
+    root = make_task(tmp_path / "task", program=SIMPLE)
+    found = run_session(root, ScriptedAgent(without("score -= TRICK_A")))
+    assert found.verdicts == [("discard", "worse")]
+
+
+def test_only_removing_code_counts_as_simpler(tmp_path: Path) -> None:
+    """A change of the same size, and one that removes comments and blank lines, get no margin."""
+    root = make_task(tmp_path / "task", program=SIMPLE)
+    agent = ScriptedAgent(change(PENALTY=0.05), lambda turn: worse_without_comments(turn))
+    found = run_session(root, agent, judge__simplify=0.1)
+    assert [status for status, _ in found.verdicts] == ["discard", "discard"]
+
+
+def worse_without_comments(turn: Turn) -> Proposal:
+    without("#", "\n")(turn)
+    file = turn.worktree / "prog.py"
+    file.write_text(file.read_text().replace("PENALTY = 0.0", "PENALTY = 0.05"))
+    return Proposal("fewer lines, none of them code")
+
+
+def test_a_simpler_deterministic_program_may_cost_the_margin(tmp_path: Path) -> None:
+    program = SIMPLE.replace("* 0.02", "* 0")
+    root = make_task(tmp_path / "task", program=program)
+    agent = ScriptedAgent(without("score -= TRICK_A"), without("score -= TRICK_B"))
+    found = run_session(root, agent, judge__simplify=0.1, judge__deterministic=True)
+    assert found.verdicts == [("keep", None), ("discard", "worse")]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import fmean
 
@@ -67,6 +67,13 @@ class Reference:
     @property
     def score(self) -> float:
         return fmean(self.scores)
+
+    def worsened(self, margin: float) -> Reference:
+        """What a change has to beat that may be worse by `margin`, in metric units: the same runs
+        as if the incumbent were so much worse. A change that is exactly so much worse is then
+        exchangeable with it, and is kept as rarely as one that does nothing without a margin."""
+        scores = tuple(self.metric.worsened(score, margin) for score in self.scores)
+        return replace(self, scores=scores)
 
     def gain_in_sd(self, values: Sequence[float]) -> float:
         """How much better these runs are on average, in standard deviations of one run."""

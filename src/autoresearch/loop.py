@@ -110,25 +110,28 @@ class Loop:
     def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
         """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
         row = self.session.row
-        reference = briefing.reference(self.ledger, row, incumbent)
+        held = briefing.reference(self.ledger, row, incumbent)
+        margin = self._margin(experiment, incumbent, held)
+        reference = held.worsened(margin)
         level = judge.LEVELS[row.level]
         screening = self._draws(experiment, Role.SCREEN, experiment.commit)
         candidate = self._draws(experiment, Role.CANDIDATE, experiment.commit)
         control = self._draws(experiment, Role.CONTROL, incumbent.commit)
+        simpler = f", simpler and not {margin:.3g} worse" if margin else ""
 
         if row.deterministic:
             exact = judge.reproduces(reference, screening)
             metric = exact.values[0]
             if not exact.passed:
-                same = "not better" if metric == reference.score else "worse"
+                same = "not better" if metric == held.score else "worse"
                 reason = "not reproduced" if len(exact.values) > 1 else same
                 return Verdict(Status.DISCARD, reason, metric)
             self._guard(experiment, metric)
-            return Verdict(Status.KEEP, None, metric, "reproduced exactly")
+            return Verdict(Status.KEEP, None, metric, f"reproduced exactly{simpler}")
 
         screened = judge.screen(reference, screening)
         metric = fmean(screened.values)
-        gain_sd = reference.gain_in_sd(screened.values)
+        gain_sd = held.gain_in_sd(screened.values)
         seen = f"{gain_sd:+.1f} sd in the screen"
         if not screened.passed:
             return Verdict(Status.DISCARD, "not better" if gain_sd > 0 else "worse", metric, seen)
@@ -137,10 +140,32 @@ class Loop:
             separated = judge.separate_cached(reference, level, candidate)
         else:
             order = random.Random(f"{row.secret}/{experiment.number}/{experiment.attempt}")
-            separated = judge.separate(row.metric, level.k, order, candidate, control)
+
+            def worse(index: int) -> float:
+                return row.metric.worsened(control(index), margin)
+
+            separated = judge.separate(row.metric, level.k, order, candidate, worse)
         if not separated.passed:
             return Verdict(Status.DISCARD, "not confirmed", metric, seen)
-        return Verdict(Status.KEEP, None, fmean(separated.values), f"{seen}, confirmed")
+        return Verdict(Status.KEEP, None, fmean(separated.values), f"{seen}, confirmed{simpler}")
+
+    def _margin(
+        self, experiment: Experiment, incumbent: Experiment, held: judge.Reference
+    ) -> float:
+        """By how much this change may be worse, in metric units: 0 unless it removes code, and
+        what is left of `[judge] simplify` after what the session has given away already."""
+        allowed = self.session.task.judge.simplify
+        if allowed is None:
+            return 0.0
+        lines = self.workspace.code_lines
+        if lines(experiment.commit) >= lines(incumbent.commit):
+            return 0.0
+        metric = self.session.row.metric
+        known = [
+            one.metric for one in self.ledger.keeps(self.session.row) if one.metric is not None
+        ]
+        given = max(0.0, metric.gain(metric.best(known), held.score))
+        return max(0.0, allowed - given)
 
     def _measured_again(self, experiment: Experiment, verdict: Verdict) -> Verdict:
         """How good a new incumbent is, by runs that did not win it its place."""

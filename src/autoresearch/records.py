@@ -32,6 +32,10 @@ class Metric:
     def better(self, new: float, old: float) -> bool:
         return self.gain(new, old) > 0
 
+    def worsened(self, value: float, amount: float) -> float:
+        """`value` if it were worse by `amount`, in metric units."""
+        return value + amount if self.goal is Goal.MINIMIZE else value - amount
+
     def best(self, values: Sequence[float]) -> float:
         return min(values) if self.goal is Goal.MINIMIZE else max(values)
 

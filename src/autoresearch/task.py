@@ -113,6 +113,7 @@ class JudgeSettings:
     level: str = key(values.one_of("fast", "default", "strict"), "default")
     deterministic: bool | None = key(values.FLAG, None)  # None: undeclared
     baseline_runs: int = key(values.SEVERAL, 6)
+    simplify: float | None = key(values.AMOUNT, None)  # metric units a simpler program may cost
 
 
 @dataclass(frozen=True, slots=True)

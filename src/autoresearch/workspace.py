@@ -70,6 +70,7 @@ class Entry:
 
 
 Manifest = dict[str, Entry]
+COMMENT = (b"#", b"//")  # how a line begins that is one, in most languages
 
 
 class Workspace:
@@ -197,6 +198,11 @@ class Workspace:
                 for path, entry in self.manifest(commit).items()
                 if self.is_editable(path)
             }
+
+    def code_lines(self, commit: str) -> int:
+        """Lines of a commit's editable files that are neither blank nor a comment."""
+        lines = b"\n".join(self.editable_files(commit).values()).splitlines()
+        return sum(bool(line.strip()) and not line.lstrip().startswith(COMMENT) for line in lines)
 
     def read(self, commit: str, path: str) -> bytes | None:
         """One file of a commit, by its path relative to the task's folder."""
