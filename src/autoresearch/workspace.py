@@ -17,6 +17,7 @@ import shutil
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from autoresearch.errors import (
 
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
+EDIT_LIMIT_LINES = 5_000  # that an edit may add: more is no idea that anybody could read
 FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the disk's
 GC_TRIES = 5  # of a write that the user's `git gc` comes in the way of
 STALE_LOCK_S = 60  # git itself gives up on a lock after one second
@@ -303,7 +305,8 @@ class Workspace:
                     raise Refused("too large", f"{path} has {stat.st_size} bytes")
                 data = Path(target.path).read_bytes()
                 if entry is None or pygit2.hash(data) != entry.blob:
-                    self._refuse_binary(path, data, entry)
+                    old = self._repo[entry.blob].read_raw() if entry else b""
+                    _refuse_unreadable(path, data, old)
                     changes[path] = data
             elif entry is None:
                 if not self._repo.path_is_ignored(path) and "__pycache__" not in path:
@@ -324,10 +327,6 @@ class Workspace:
             raise Refused("no change", "the editable files are as they were")
         self._refuse_seed_change(changes, manifest)
         return changes
-
-    def _refuse_binary(self, path: str, data: bytes, entry: Entry | None) -> None:
-        if b"\0" in data and not (entry and b"\0" in self._repo[entry.blob].read_raw()):
-            raise Refused("binary", f"{path} is no text any more")
 
     def _refuse_seed_change(self, changes: Files, manifest: Manifest) -> None:
         """Luck is no idea: refuse a diff all of whose lines name a seed and differ in numbers."""
@@ -582,6 +581,19 @@ def remove_tree(folder: Path) -> None:
             shutil.rmtree(folder, onexc=retry)
         else:
             shutil.rmtree(folder, onerror=retry)
+
+
+def _refuse_unreadable(path: str, new: bytes, old: bytes) -> None:
+    """An edit that leaves nothing a person could read as a change of the program."""
+    if b"\0" in new and b"\0" not in old:
+        raise Refused("binary", f"{path} is no text any more")
+    if old.strip() and not new.strip():
+        raise Refused("deleted", f"{path} was emptied")
+    added = (Counter(new.splitlines()) - Counter(old.splitlines())).total()
+    if added > EDIT_LIMIT_LINES:
+        raise Refused(
+            "too large", f"{added} lines were added to {path}; at most {EDIT_LIMIT_LINES} are taken"
+        )
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
