@@ -323,6 +323,17 @@ def test_a_changed_task_is_noticed(root: Path, work: Path) -> None:
     assert done.returncode == 2 and "[metric]" in done.stderr
 
 
+def test_the_result_is_measured_again_when_asked_to(root: Path, work: Path) -> None:
+    edit(work, VALUE=8.0)
+    answer(work, "try", "-m", "lower")
+    found = answer(root, "report", "--verify", "3")
+    assert found["verification"]["new_runs"] == found["verification"]["old_runs"] == 3
+    assert found["verification"]["gain"] == pytest.approx(2.0, abs=0.2)
+    assert answer(root, "report", "--verify", "5")["verification"]["new_runs"] == 5
+    assert len([run for run in seen(root).runs if run.role == "verify"]) == 5
+    assert call(root, "report", "--verify", "1").returncode == 2
+
+
 # ---- MCP ---------------------------------------------------------------------------------------
 
 

@@ -179,13 +179,13 @@ def set_up(session: Session) -> None:
     done.touch()
 
 
-def verify(session: Session) -> None:
-    """At the end: the first and the best commit again, interleaved, on fresh seeds. These numbers
-    chose nothing, so they may be believed."""
+def verify(session: Session, runs: int | None = None) -> None:
+    """At the end: the first and the best commit again, interleaved, on fresh seeds, so many times
+    each. These numbers chose nothing, so they may be believed."""
     best = session.ledger.incumbent(session.row)
     if best.number == 0 or session.row.deterministic:
         return
-    count = session.task.judge.baseline_runs
+    count = runs or session.task.judge.baseline_runs
     session.say(f"measuring the result again: {count} fresh runs of the baseline and of the best")
     jobs = [
         partial(session.make, best.number, best.attempt, role, index, commit)

@@ -122,6 +122,13 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--tag", help="which session (the latest)")
         if name == "stop":
             one.add_argument("--now", action="store_true", help="do not wait for runs under way")
+        if name == "report":
+            one.add_argument(
+                "--verify",
+                type=int,
+                metavar="N",
+                help="measure the result again first, N runs each",
+            )
     one = add("show", show, "one experiment: its diff, runs, output, verdict and why", task=False)
     one.add_argument("number", type=int, metavar="N", help="of the experiment; 0 is the baseline")
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
@@ -441,6 +448,8 @@ def show(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     ledger, home, task = existing(options)
     ledger.close()
+    if options.verify is not None:
+        cli_terminal.verify(task, home.tag, options.verify)
     ledger = Ledger(home.ledger)
     row = ledger.session(home.tag)
     if running(home.root) is None:  # a session that works writes it itself

@@ -151,6 +151,17 @@ def note(options: argparse.Namespace) -> int:
     return 0
 
 
+def verify(task: Task, tag: str, runs: int) -> None:
+    """Fresh runs of a session's result, for its report. Raises `KeyboardInterrupt` when stopped."""
+    if runs < 2:
+        raise TaskError(f"--verify {runs}: at least 2 runs are needed")
+    with _session(outside.agreed(task, tag), tag, "terminal") as session:
+        try:
+            outside.verify(session, runs)
+        except Stopped:
+            raise KeyboardInterrupt from None
+
+
 def mcp(options: argparse.Namespace) -> int:
     mcp_server.server(load(Path(options.task)).root, options.tag).run("stdio")
     return 0

@@ -171,6 +171,15 @@ def go_on(session: Session) -> Tried | None:
     return None if number is None else _verdict(session, number)
 
 
+def verify(session: Session, runs: int) -> None:
+    """Measure the result again now: so many fresh runs of the baseline and of the best. Raises
+    `Stopped` when interrupted."""
+    Loop(session).begin()
+    baseline.verify(session, runs)
+    if session.stopping:
+        raise Stopped
+
+
 def _finish_unfinished(loop: Loop) -> int | None:
     number = None
     for one in loop.ledger.in_flight(loop.session.row):
