@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
                 "--verify",
                 type=int,
                 metavar="N",
-                help="measure the result again first, N runs each",
+                help="first measure the result again, N runs each",
             )
     one = add("show", show, "one experiment: its diff, runs, output, verdict and why", task=False)
     one.add_argument("number", type=int, metavar="N", help="of the experiment; 0 is the baseline")
