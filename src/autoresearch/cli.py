@@ -19,7 +19,7 @@ from typing import Any
 
 from autoresearch import __version__, layouts
 from autoresearch.awake import awake
-from autoresearch.check import NOT_ENFORCED, Checked, check
+from autoresearch.check import Checked, check, not_enforced
 from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
 from autoresearch.home import Home, ledger_path, owner, running
 from autoresearch.ledger import Ledger, SessionRow
@@ -503,7 +503,7 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
     experiments = ledger.finished(row)
     found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
     picture = plot.plot(experiments, row.metric, found.noise_sd)
-    words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))
+    words = page.page(found, experiments, sandbox="; ".join(not_enforced(task.agent.confine)))
     said = []
     for path, data in ((home.report, words.encode()), (home.picture, picture)):
         try:

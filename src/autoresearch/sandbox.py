@@ -186,19 +186,24 @@ def without(folder: Path, private: tuple[Path, ...]) -> list[Path]:
     return [path for one in inside if not one.is_symlink() for path in without(one, private)]
 
 
+def denies_network() -> bool:
+    """Whether `network=False` is enforced here; even then it covers TCP alone, not UDP."""
+    return abi() >= NET_ABI
+
+
 def describe() -> Description:
-    """What a confinement means on this machine, in words."""
+    """What a confinement of a process means on this machine, in words. Of the network, see
+    `denies_network`."""
     version = abi()
     if version == 0:
-        return Description((), ("this system has no Landlock: nothing confines a process",))
+        return Description((), ("this system has no Landlock: nothing confines it",))
     rights = [
-        (1, "files outside the allowed folders can be neither read, written nor executed"),
+        (1, "files outside its folders can be neither read, written nor executed"),
         (3, "files outside them cannot be truncated"),
         (5, "devices outside them take no commands (ioctl)"),
-        (NET_ABI, "TCP can be denied"),
-        (SCOPE_ABI, "no signals to processes outside, and none of their abstract sockets"),
+        (SCOPE_ABI, "it can send no signal to a process outside"),
     ]
-    never = ("UDP and sockets with a path (docker, D-Bus) are not covered by Landlock",)
+    never = ("it can connect to sockets that have a path (docker's, D-Bus's) if you can",)
     older = [f"not on this kernel: {words}" for since, words in rights if version < since]
     if version == 1:
         older.append("a confined process cannot move files from one folder to another")
