@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoresearch import baseline, judge, layouts, runners
+from autoresearch import baseline, judge, layouts, runners, sandbox
 from autoresearch.home import OURS, Home
 from autoresearch.ledger import Ledger
 from autoresearch.limits import seconds_until
@@ -115,8 +115,8 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         experiments=experiments,
         duration_s=duration_s,
         ends_at=ends,
-        enforced=ENFORCED,
-        not_enforced=NOT_ENFORCED,
+        enforced=(*ENFORCED, *confined(task.agent.confine)),
+        not_enforced=not_enforced(task.agent.confine),
         seed_patch=next((patch for patch in patches if patch), None),
     )
 
@@ -127,9 +127,21 @@ ENFORCED = (
     "the whole tree of processes dies with its run",
     "runs and agents work in trees of their own, never in your checkout",
 )
-NOT_ENFORCED = (
-    "no sandbox yet: a run and an agent can read and write what you can, and use the network",
-)
+NOT_ENFORCED = ("no sandbox for runs yet: they read and write what you can, and use the network",)
+
+
+def confined(confine: bool = True) -> tuple[str, ...]:
+    """What holds on this machine for an agent's program, beside `ENFORCED`."""
+    if not confine:
+        return ()
+    return tuple(f"an agent's program: {words}" for words in sandbox.describe().holds)
+
+
+def not_enforced(confine: bool = True) -> tuple[str, ...]:
+    """What does not hold on this machine."""
+    lacks = sandbox.describe().lacks if confine else ("reads and writes what you can",)
+    network = "an agent's program: it uses the network"
+    return (*NOT_ENFORCED, *(f"an agent's program: {words}" for words in lacks), network)
 
 
 def _night(task: Task, per_experiment: float) -> tuple[int | None, float | None]:

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from autoresearch.check import NOT_ENFORCED
+from autoresearch.check import not_enforced
 from autoresearch.errors import NotOursError
 from autoresearch.home import Home, enclosing, ledger_path
 from autoresearch.ledger import Ledger, SessionRow
@@ -117,7 +117,7 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
     experiments = ledger.finished(row)
     found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
     picture = plot.plot(experiments, row.metric, found.noise_sd)
-    words = page.page(found, experiments, sandbox="; ".join(NOT_ENFORCED))
+    words = page.page(found, experiments, sandbox="; ".join(not_enforced(task.agent.confine)))
     said = []
     for path, data in ((home.report, words.encode()), (home.picture, picture)):
         try:

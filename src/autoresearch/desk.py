@@ -6,10 +6,11 @@ import threading
 import time
 from pathlib import Path
 
-from autoresearch import briefing
+from autoresearch import briefing, sandbox
 from autoresearch.errors import AutoresearchError, Refused
-from autoresearch.records import Experiment, Failure, Proposal, Turn
+from autoresearch.records import Experiment, Failure, Grants, Proposal, Turn
 from autoresearch.session import Session
+from autoresearch.task import private_paths
 from autoresearch.workspace import Files, Manifest, remove_tree
 
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
@@ -25,6 +26,7 @@ class Desk:
         self._lock = threading.Lock()
         self._unfinished = session.ledger.in_flight(session.row)
         self._failures = 0
+        self._warn_of_freedom()
         self.closed = False  # the agent has nothing more to propose
 
     def next_experiment(self) -> Experiment | None:
@@ -109,7 +111,28 @@ class Desk:
             history=session.history,
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
+            grants=self._grants(),
         )
+
+    def _grants(self) -> Grants:
+        """What the task lets an agent's process use, and what it must never see."""
+        task, workspace = self._session.task, self._session.workspace
+        top = (workspace.root, *workspace.root.parents)[len(workspace.prefix.parts)]
+        if Path.home().resolve().is_relative_to(top):  # a repository of all of it: dotfiles
+            top = workspace.root
+        given = task.agent
+        return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
+
+    def _warn_of_freedom(self) -> None:
+        """Say it when nothing confines the agent's program."""
+        session = self._session
+        free = "the agent's program is not confined, and can read and write what you can: "
+        if not session.agent.reads:
+            return  # it starts no program
+        if not session.task.agent.confine:
+            session.warn(f"{free}[agent] confine = false")
+        elif sandbox.abi() == 0:
+            session.warn(f"{free}this system has no Landlock")
 
     def _open(self, incumbent: Experiment, changes: Files, proposal: Proposal) -> Experiment:
         """The harness commits, by plumbing, and enters the experiment in the ledger."""

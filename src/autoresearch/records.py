@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from autoresearch.sandbox import Confinement
+
 
 class Goal(StrEnum):
     MINIMIZE = "minimize"
@@ -162,6 +164,18 @@ class History(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Grants:
+    """What an agent's process may use beside its worktree, its program and its configuration."""
+
+    env: tuple[str, ...] = ()  # names of variables
+    read: tuple[str, ...] = ()  # absolute paths, perhaps with ~
+    write: tuple[str, ...] = ()
+    confine: bool = True
+    checkout: Path | None = None  # the user's repository: of it, at most a virtual environment
+    private: tuple[Path, ...] = ()  # in no case: the record, the hidden files
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One attempt of an agent to propose: what it is given."""
 
@@ -170,6 +184,7 @@ class Turn:
     history: History
     briefing: str  # the same as text, bounded in size; empty unless the agent `reads`
     timeout_s: float | None = None
+    grants: Grants = Grants()
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +242,7 @@ class RunSpec:
     limit_clock: str = "cpu"  # or "wall"
     memory_bytes: int | None = None  # resident, over the whole tree of processes
     log_bytes: int | None = None
+    confinement: Confinement | None = None  # asked for and not to be had: the run does not start
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +250,7 @@ class Outcome:
     """How a run ended. `stopped` is None when it ended by itself."""
 
     exit_code: int | None  # negative: that signal; None: it never started
-    stopped: str | None  # "timeout", "over budget", "memory", "log too large", "interrupted", ...
+    stopped: str | None  # "timeout", "over budget", "memory", "not confined", "interrupted", ...
     wall_s: float
     cpu_s: float | None
     peak_memory_bytes: int | None

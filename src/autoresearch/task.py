@@ -39,6 +39,7 @@ __all__ = [
     "parse",
     "parse_duration",
     "parse_size",
+    "private_paths",
     "shell_words",
 ]
 
@@ -134,6 +135,10 @@ class Limits:
 class AgentSettings:
     name: str | tuple[tuple[str, float], ...] = key(values.NAMES, "tuner")  # or (name, weight)s
     timeout_s: float = key(values.DURATION, 900.0, "timeout")
+    env: tuple[str, ...] = key(values.VARIABLES, ())  # these three add to those of [agent.NAME]
+    read: tuple[str, ...] = key(values.PLACES, ())  # as written, perhaps with ~
+    write: tuple[str, ...] = key(values.PLACES, ())
+    confine: bool = key(values.FLAG, True)
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
     @property
@@ -479,7 +484,7 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str, str]]:
 
 
 def _leaks(task: Task) -> Iterator[tuple[str, str, str]]:
-    """Settings under which a run could write its own score or the record."""
+    """Settings under which a run or an agent could write its own score or the record."""
     for cache in task.run.caches:
         place = Path(cache).expanduser()
         if any(place == own or place in own.parents for own in (task.root, Path.home())):
@@ -492,6 +497,40 @@ def _leaks(task: Task) -> Iterator[tuple[str, str, str]]:
         for word in re.findall(r"[^\s|&;<>()$`'\"]+", task.score.command):
             if task.may_edit(str(PurePosixPath(word))):
                 yield "score", "command", f"{show(word)} is editable; the scorer must be frozen"
+    yield from _grants(task)
+
+
+def _grants(task: Task) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with the paths that agents may read and write."""
+    tables = {"agent": {"read": task.agent.read, "write": task.agent.write}}
+    tables |= {f"agent.{name}": dict(given) for name, given in task.agent.options.items()}
+    for table, given in tables.items():
+        for key in ("read", "write"):
+            listed = given.get(key)
+            for name in listed if isinstance(listed, list | tuple) else ():
+                absolute = isinstance(name, str) and name.startswith(("/", "~/"))
+                if absolute and (problem := _misgranted(task, name, key)):
+                    yield table, key, f"{show(name)} {problem}"
+
+
+def _misgranted(task: Task, name: str, key: str) -> str | None:
+    place = Path(name).expanduser().resolve()
+    if not exists(place):
+        return "does not exist; make it first"
+    if key == "write" and Path.home().resolve().is_relative_to(place):
+        return "holds the home folder; name what is needed in it"
+    for private in private_paths(task):
+        if private.is_relative_to(place):
+            return f"holds {private}, which no agent may see; name what is needed beside it"
+        if place.is_relative_to(private):
+            return f"is in {private}, which no agent may see"
+    return None
+
+
+def private_paths(task: Task) -> tuple[Path, ...]:
+    """What an agent never sees, as real paths: the record, and the scorer's hidden files."""
+    hidden = task.score.hidden if task.score else ()
+    return tuple((task.root / name).resolve() for name in (".autoresearch", *hidden))
 
 
 def _below(glob: str, path: str) -> bool:

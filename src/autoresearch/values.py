@@ -229,6 +229,7 @@ NAMES = Kind(
 )
 PATHS = Kind("a list of paths relative to the task's folder, without ..", _list(_inside))
 GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(_glob))
+PLACES = Kind('a list of absolute paths or such as "~/models"', _list(_outside))
 CACHES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(_outside))
 VARIABLES = Kind("a list of environment variables' names", _list(_named(r"[A-Za-z_]\w*")))
 BOUND = Kind('"<= 60000" (<=, <, >=, >, ==), or a list of such', _bounds)

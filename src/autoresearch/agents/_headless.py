@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,9 @@ from autoresearch.agents._events import (
     retry_after_s,
 )
 from autoresearch.agents._process import Output, Program, environment
+from autoresearch.agents._reach import Needs, files_named, reach
 from autoresearch.errors import AgentError
-from autoresearch.records import Agent, Failure, Proposal, Turn
+from autoresearch.records import Agent, Failure, Grants, Proposal, Turn
 from autoresearch.workspace import files_below
 
 DESCRIPTION_LENGTH = 200
@@ -63,14 +64,16 @@ class Spec:
     env: Mapping[str, str] = field(default_factory=dict)  # variables it needs
     report: str | None = None  # a file in the turn's folder that counts instead of stdout
     skip: str | None = None  # how lines begin that say nothing new, and are many
+    temporary: tuple[str, ...] = ()  # variables beside TMPDIR that name a folder for such files
+    needs: Needs = field(default_factory=Needs)  # the files it uses beside the system's
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """`[agent.NAME]`. `read` and `write` are not enforced yet."""
+    """`[agent.NAME]`. `env`, `read` and `write` add to those of `[agent]`."""
 
     env: tuple[str, ...] = ()  # names of further variables to pass on
-    read: tuple[str, ...] = ()  # paths the program needs beside its own
+    read: tuple[str, ...] = ()  # absolute paths the program needs beside its own, perhaps with ~
     write: tuple[str, ...] = ()
     args: tuple[str, ...] = ()  # further words of its command line
     model: str | None = None
@@ -122,17 +125,22 @@ class Headless:
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         spec = self._spec
+        grants = self._granted(turn.grants)
         before = _state(turn.worktree)
+        env = environment((*spec.keys, *grants.env)) | dict(spec.env)
         with Program(turn.worktree.with_name(f"{turn.worktree.name}-turn")) as program:
             self._program = program
+            argv = self._argv(turn, program)
+            env |= dict.fromkeys(spec.temporary, str(program.temporary))
             output = program.run(
-                self._argv(turn, program.folder),
+                argv,
                 cwd=turn.worktree,
-                env=environment((*spec.keys, *self._settings.env)) | dict(spec.env),
+                env=env,
                 timeout_s=turn.timeout_s,
                 stdin=_prompt(turn),
                 report=spec.report,
                 skip=spec.skip,
+                confinement=reach(argv, turn.worktree, env, self._needs(), grants),
             )
         self._program = None
         ended = spec.read_events(output.lines)
@@ -150,8 +158,24 @@ class Headless:
         if (program := self._program) is not None:
             program.interrupt()
 
-    def _argv(self, turn: Turn, folder: Path) -> Sequence[str]:
-        ask = Ask(self._model, _prompt(turn), folder / "stdin", folder, turn.editable)
+    def _granted(self, grants: Grants) -> Grants:
+        """What the task grants every agent, and what it grants this one."""
+        mine = self._settings
+        return replace(
+            grants,
+            env=(*grants.env, *mine.env),
+            read=(*grants.read, *mine.read),
+            write=(*grants.write, *mine.write),
+        )
+
+    def _needs(self) -> Needs:
+        needs = self._spec.needs
+        named = (name for word in self._settings.args for name in files_named(word))
+        return replace(needs, named=(*needs.named, *named))
+
+    def _argv(self, turn: Turn, program: Program) -> Sequence[str]:
+        stdin, own = program.folder / "stdin", program.temporary
+        ask = Ask(self._model, _prompt(turn), stdin, own, turn.editable)
         return (*self._spec.argv(ask), *self._settings.args)
 
     def _failure(self, output: Output, ended: Ended, edited: bool) -> Failure | None:
@@ -187,7 +211,7 @@ def _blame(output: Output, ended: Ended, edited: bool) -> tuple[str | None, str]
         hint = cause if cause in SERVICE else cause_of(said)
         return hint or "timeout", f"did not end in time. {said or message}".strip()
     if output.stopped is not None:
-        return output.stopped, f"was stopped: {output.stopped}"
+        return output.stopped, f"was stopped: {output.stopped} {output.detail}".rstrip()
     if cause in (Cause.FAILED, Cause.UNKNOWN_EVENTS) and (better := cause_of(said)):
         return better, said
     if cause is Cause.UNKNOWN_EVENTS and not output.lines:

@@ -3,21 +3,26 @@
 It is started by the warden that also watches runs (`runners/_warden.py`) and dies as runs do, with
 everything it has started: at its deadline, at its own end, and with us, however we end. What it
 prints is bounded, and the values of the secrets it was given are taken out before anybody sees it.
+
+Of its folder it may write `tmp` and what it prints, no more: what else lies there is ours, and a
+link in its place would make us write or read through it.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from autoresearch.measure import STANDARD_ENV, tail
 from autoresearch.records import RunSpec
 from autoresearch.runners.local import LocalRunner
+from autoresearch.sandbox import Confinement
 from autoresearch.workspace import remove_tree
 
 NETWORK_ENV = (
@@ -46,7 +51,8 @@ class Output:
     lines: tuple[str, ...]  # of its stdout, or of the report it was to write instead
     stderr: str  # the end of it
     exit_code: int | None  # negative: that signal
-    stopped: str | None  # "timeout", "log too large", "interrupted", "lost"
+    stopped: str | None  # "timeout", "log too large", "interrupted", "lost", "not confined"
+    detail: str = ""
 
 
 def environment(names: Iterable[str]) -> dict[str, str]:
@@ -68,6 +74,7 @@ class Program:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.temporary = folder / "tmp"  # for files of its own
         self._runner: LocalRunner | None = None
 
     def run(
@@ -79,22 +86,29 @@ class Program:
         stdin: str = "",
         report: str | None = None,
         skip: str | None = None,
+        confinement: Confinement | None = None,
     ) -> Output:
         """Until the whole tree of processes is dead. Raises nothing for what the program did.
 
-        `report` names a file in `folder` that counts instead of stdout; lines that begin with
+        `report` names a file in `temporary` that counts instead of stdout; lines that begin with
         `skip` do not count.
         """
         (self.folder / "stdin").write_text(stdin, encoding="utf-8")
+        (self.folder / "stderr").touch()
         spec = RunSpec(
             argv=("/bin/sh", "-c", SHELL, str(self.folder), *argv),
             tree=cwd,
             log=self.folder / "stdout",
             outcome=self.folder / "outcome.json",
             # A `git` called in the folder must not walk up to the user's repository.
-            env={**env, "GIT_CEILING_DIRECTORIES": str(cwd.parent)},
+            env={
+                **env,
+                "GIT_CEILING_DIRECTORIES": str(cwd.parent),
+                "TMPDIR": str(self.temporary),
+            },
             timeout_s=timeout_s or LONGEST_S,
             log_bytes=STDOUT_BYTES,
+            confinement=confinement and self._with_folder(confinement),
         )
         self._runner = LocalRunner(1)
         try:
@@ -102,12 +116,22 @@ class Program:
         finally:
             self._runner.close()
             self._runner = None
-        lines = _lines(self.folder / (report or "stdout"), skip)
+        written = self.temporary / report if report else self.folder / "stdout"
+        lines = _lines(written, skip)
         return Output(
             lines=tuple(mask(line.decode(errors="replace").rstrip(), env) for line in lines),
             stderr=mask(tail(self.folder / "stderr", STDERR_BYTES), env).strip(),
             exit_code=outcome.exit_code,
             stopped=outcome.stopped,
+            detail=outcome.detail,
+        )
+
+    def _with_folder(self, confinement: Confinement) -> Confinement:
+        write = (self.temporary, self.folder / "stdout", self.folder / "stderr")
+        return replace(
+            confinement,
+            read=(*confinement.read, str(self.folder)),
+            write=(*confinement.write, *map(str, write)),
         )
 
     def interrupt(self) -> None:
@@ -117,7 +141,7 @@ class Program:
 
     def __enter__(self) -> Program:
         remove_tree(self.folder)
-        self.folder.mkdir(parents=True)
+        self.temporary.mkdir(parents=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,14 +149,17 @@ class Program:
 
 
 def _lines(path: Path, skip: str | None) -> Iterable[bytes]:
-    """The lines of a file that are not empty; of too many, the last ones."""
+    """The lines of a file that are not empty; of too many, the last ones. None of what is no
+    regular file: the program may have put a link or a pipe in its place."""
     kept: deque[bytes] = deque()
     size = 0
     try:
-        file = path.open("rb")
-    except FileNotFoundError:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return kept
-    with file:
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return kept
         for line in iter(partial(file.readline, LINE_BYTES), b""):
             if line.isspace() or (skip and line.startswith(skip.encode())):
                 continue

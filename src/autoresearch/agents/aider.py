@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, failed, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 QUIET = (
     *("--yes-always", "--no-auto-commits", "--no-check-update", "--no-show-release-notes"),
@@ -61,5 +62,6 @@ create = creator(
             *("OPENROUTER_API_KEY", "DEEPSEEK_API_KEY", "AIDER_MODEL"),
             "LITELLM_LOCAL_MODEL_COST_MAP",
         ),
+        needs=Needs(own=("~/.aider/", "~/.aider*")),
     )
 )

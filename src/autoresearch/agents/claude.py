@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, events, result, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 TOOLS = "Read,Edit,Write,Glob,Grep"
 
@@ -39,5 +40,7 @@ create = creator(
             *("ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL", "CLAUDE_CONFIG_DIR"),
         ),
         env={"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
+        temporary=("CLAUDE_CODE_TMPDIR",),
+        needs=Needs(own=("${CLAUDE_CONFIG_DIR:-~/.claude}/", "~/.claude.json")),
     )
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, at, events, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:
@@ -47,5 +48,6 @@ create = creator(
         read_events=read_events,
         login="Log in with `codex login`, or set CODEX_API_KEY",
         keys=("CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME"),
+        needs=Needs(own=("${CODEX_HOME:-~/.codex}/",)),
     )
 )

@@ -6,7 +6,7 @@ a JSON object with `description` and, if it likes, `hypothesis`, `notes`, `token
 
     [agent.command]
     env = ["MY_TOKEN"]    # variables it gets beside the standard set
-    read = ["~/models"]   # what it needs beside its own program; not enforced yet
+    read = ["~/models"]   # what it needs beside its program and the files its command names
     write = ["~/.cache"]
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from autoresearch.agents._events import Ended, at, events
 from autoresearch.agents._headless import Ask, Headless, Spec, settings
+from autoresearch.agents._reach import Needs, files_named
 from autoresearch.errors import AgentError
 from autoresearch.task import shell_words
 
@@ -36,7 +37,8 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> He
     def argv(ask: Ask) -> Sequence[str]:
         return _words(argument or "", ask.prompt, str(ask.prompt_file))
 
-    return Headless(Spec("command", program, "", argv, read_events), chosen)
+    needs = Needs(named=files_named(argument or ""))
+    return Headless(Spec("command", program, "", argv, read_events, needs=needs), chosen)
 
 
 def _words(command: str, briefing: str, briefing_file: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, at, document, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:
@@ -37,6 +38,9 @@ create = creator(
             *("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GEMINI_CLI_HOME"),
             *("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"),
             "GOOGLE_APPLICATION_CREDENTIALS",
+        ),
+        needs=Needs(
+            own=("${GEMINI_CLI_HOME:-~}/.gemini/",), read=("${GOOGLE_APPLICATION_CREDENTIALS:-}",)
         ),
     )
 )

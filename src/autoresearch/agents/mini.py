@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, at, document, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 TRAJECTORY = "trajectory.json"
 
@@ -52,5 +53,11 @@ create = creator(
             "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "3",  # of 10: waiting is the harness's part
         },
         report=TRAJECTORY,
+        needs=Needs(
+            own=(
+                "${XDG_CONFIG_HOME:-~/.config}/mini-swe-agent/",
+                "${MSWEA_GLOBAL_CONFIG_DIR:-~/.config/mini-swe-agent}/",
+            )
+        ),
     )
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, at, events, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:
@@ -55,5 +56,14 @@ create = creator(
             *("OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
         ),
         env={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
+        needs=Needs(
+            own=(
+                "${XDG_CONFIG_HOME:-~/.config}/opencode/",
+                "${XDG_DATA_HOME:-~/.local/share}/opencode/",
+                "~/.local/state/opencode/",
+                "${XDG_CACHE_HOME:-~/.cache}/opencode/",
+            ),
+            read=("${OPENCODE_CONFIG:-}",),
+        ),
     )
 )

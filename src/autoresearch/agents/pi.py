@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from autoresearch.agents._events import Ended, at, events, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:
@@ -51,5 +52,6 @@ create = creator(
             *("OPENROUTER_API_KEY",),
         ),
         skip='{"type":"message_update"',  # all it has said so far, again, at every word
+        needs=Needs(own=("~/.pi/", "${PI_CODING_AGENT_DIR:-~/.pi/agent}/")),
     )
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, document, result, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
+from autoresearch.agents._reach import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:
@@ -31,5 +32,6 @@ create = creator(
         read_events=read_events,
         login="Log in with `qwen`, or set OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL",
         keys=("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "DASHSCOPE_API_KEY"),
+        needs=Needs(own=("~/.qwen/",)),
     )
 )

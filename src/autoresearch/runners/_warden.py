@@ -12,6 +12,9 @@ forks fast and safely.
 On Linux it is a child subreaper: a descendant that leaves its session or loses its parent becomes
 the warden's child, and is found. Elsewhere only the process group and the descendants seen while
 the run was going on are killed.
+
+A `confinement` holds for the run and its descendants, never for the warden. A run that cannot be
+confined as asked does not start.
 """
 
 from __future__ import annotations
@@ -26,11 +29,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
+
+from autoresearch.sandbox import Confinement, Ruleset
 
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG = 1
@@ -102,16 +107,10 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
     began = time.monotonic()
     with Path(spec["log"]).open("wb") as log:
         try:
-            child = subprocess.Popen(
-                spec["argv"],
-                cwd=spec["tree"],
-                env=spec["env"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent if LINUX else None,
-            )
+            child = _start(spec, log)
+        except NotConfined as error:
+            log.write(f"autoresearch: not started, as it cannot be confined: {error}\n".encode())
+            return outcome(spec, None, "not confined", 0.0, 0.0, None, str(error))
         except (OSError, ValueError) as error:
             log.write(f"autoresearch: cannot start {spec['argv'][0]}: {error}\n".encode())
             return outcome(spec, None, "command not found", 0.0, 0.0, None, str(error))
@@ -129,6 +128,44 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
         os.truncate(spec["log"], spec["log_bytes"])  # a look is late by up to a gigabyte
     peak = max(watch.peak_bytes, usage.ru_maxrss * (1024 if LINUX else 1))
     return outcome(spec, os.waitstatus_to_exitcode(status), stopped, wall_s, cpu_s, peak)
+
+
+class NotConfined(Exception):
+    """The run was to be confined and could not be; nothing of it has been executed."""
+
+
+def _start(spec: dict[str, Any], log: BinaryIO) -> subprocess.Popen[bytes]:
+    """The run's first process, confined if that is asked for."""
+    with _ruleset(spec) as ruleset:
+
+        def prepare() -> None:  # in the child, between fork and exec
+            if LINUX:
+                LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            if ruleset is not None:
+                ruleset.apply()
+
+        try:
+            return subprocess.Popen(
+                spec["argv"],
+                cwd=spec["tree"],
+                env=spec["env"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=prepare if LINUX else None,
+            )
+        except subprocess.SubprocessError as error:  # of `prepare`: the child has ended
+            raise NotConfined("the kernel refused it (Landlock)") from error
+
+
+def _ruleset(spec: dict[str, Any]) -> AbstractContextManager[Ruleset | None]:
+    if spec["confinement"] is None:
+        return nullcontext()
+    try:
+        return Ruleset(Confinement.from_json(spec["confinement"]))
+    except OSError as error:
+        raise NotConfined(str(error)) from error
 
 
 class Watch:
@@ -269,10 +306,6 @@ def _reap() -> bool:
 def _children_cpu_s() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
-
-
-def _die_with_parent() -> None:
-    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def outcome(

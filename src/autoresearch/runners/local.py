@@ -73,6 +73,7 @@ class _Warden:
         assert process.stdin and process.stdout
         request = {field.name: getattr(spec, field.name) for field in fields(spec)}
         request |= {"env": self._environment(spec.env), "slot": self._slot}
+        request["confinement"] = spec.confinement and spec.confinement.to_json()
         try:
             process.stdin.write(json.dumps(request, default=str) + "\n")
             process.stdin.flush()
