@@ -13,11 +13,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from autoresearch import __version__, layouts
+from autoresearch.agents._about import standings
 from autoresearch.awake import awake
 from autoresearch.check import NOT_ENFORCED, Checked, check
 from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
@@ -25,7 +27,7 @@ from autoresearch.home import Home, ledger_path, owner, running
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
-from autoresearch.report import live, page, plot, publish, summary, table, text
+from autoresearch.report import live, page, plot, publish, standing, summary, table, text
 from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import Task, load, override
@@ -116,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--tag", help="which session (the latest)")
         if name == "stop":
             one.add_argument("--now", action="store_true", help="do not wait for runs under way")
+    add("agents", list_agents, "the agents there are: installed, keys seen", task=False)
     one = add("show", show, "one experiment: its diff, runs, output, verdict and why", task=False)
     one.add_argument("number", type=int, metavar="N", help="of the experiment; 0 is the baseline")
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
@@ -514,3 +517,12 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
             publish.replace_file(other, data)
             said.append(f"written: {other} ({path} is not ours, and was left alone)")
     return said
+
+
+def list_agents(options: argparse.Namespace) -> int:
+    found = standings()
+    if options.json:
+        print(json.dumps([asdict(one) for one in found]))
+    else:
+        print(standing.standing_text(found), end="")
+    return 0

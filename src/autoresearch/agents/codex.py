@@ -47,5 +47,6 @@ create = creator(
         read_events=read_events,
         login="Log in with `codex login`, or set CODEX_API_KEY",
         keys=("CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME"),
+        logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),
     )
 )

@@ -38,5 +38,6 @@ create = creator(
             *("GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION"),
             "GOOGLE_APPLICATION_CREDENTIALS",
         ),
+        logins=("$GEMINI_CLI_HOME/.gemini/oauth_creds.json", "~/.gemini/oauth_creds.json"),
     )
 )

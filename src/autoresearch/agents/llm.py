@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 
 from autoresearch import values
 from autoresearch.agents import _edits
-from autoresearch.agents._chat import Caller, Said, Service, library, plain
+from autoresearch.agents._about import About
+from autoresearch.agents._chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
 from autoresearch.agents._events import MESSAGE_LENGTH, Cause
 from autoresearch.agents._headless import FATAL, one_line
 from autoresearch.errors import AgentError
@@ -47,6 +48,13 @@ PROVIDERS = {
     "openrouter": Provider("https://openrouter.ai/api/v1/", "OPENROUTER_API_KEY"),
 }
 """The OpenAI-compatible endpoints that each of them documents."""
+
+ABOUT = About(
+    library=LIBRARY,
+    install=INSTALL,
+    login="Set the variable of the provider's key, or run a local server",
+    keys=tuple(one.key_env for one in PROVIDERS.values() if one.key_env),
+)
 
 
 # --------------------------------------------------------------------------------------------

@@ -31,5 +31,6 @@ create = creator(
         read_events=read_events,
         login="Log in with `qwen`, or set OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL",
         keys=("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "DASHSCOPE_API_KEY"),
+        logins=("~/.qwen/oauth_creds.json",),
     )
 )
