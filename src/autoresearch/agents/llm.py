@@ -1,6 +1,6 @@
 """Any model behind an API: one call a turn, edits by search and replace. `--agent llm:MODEL`.
 
-    llm:gpt-5-mini             OpenAI's, or what OPENAI_BASE_URL points at
+    llm:gpt-5-mini             OpenAI's, or of the server that OPENAI_BASE_URL names
     llm:ollama/qwen3:8b        a provider of PROVIDERS: its address, and the variable of its key
     [agent.llm] base_url       any other OpenAI-compatible server; the model's name goes as it is
 
