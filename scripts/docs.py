@@ -18,6 +18,7 @@ from dataclasses import MISSING
 from pathlib import Path
 
 from autoresearch import cli, task
+from autoresearch.agents import llm
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,6 +68,12 @@ def keys() -> str:
     return "\n".join(lines) + "\n"
 
 
+def llm_keys() -> str:
+    """Every key of `[agent.llm]`, as the agent knows it."""
+    lines = [f"| `{name}` | {kind.accepts} |" for name, kind in llm.OPTIONS.items()]
+    return "\n".join(["| key | accepted |", "|---|---|", *lines]) + "\n"
+
+
 def default_text(value: object) -> str:
     if value is None or value == ():
         return "none"
@@ -81,6 +88,7 @@ def measured(name: str) -> Callable[[], str]:
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "keys": keys,
+    "llm_keys": llm_keys,
     **{path.stem: measured(path.stem) for path in RESULTS.glob("*.txt")},
 }
 

@@ -13,8 +13,14 @@ say in one line what it did. The first part of the path says how the service beh
     /unknown    says 404: no such model
     /hang       never answers
     /malformed  answers what is no answer
+    /odd        answers with JSON of another shape
+    /drip       answers one byte at a time, for ever
+    /echo       says 500, and the key it was given
+    /inside     says 429, in a reply with status 200, as OpenRouter does
     /frozen     works, but the model edits the frozen problem.py
     /idle       works, but the model talks and edits nothing
+    /astray     works, but the model searches for a line that is not there
+    /cut        works, but the model's answer is cut off by the limit of tokens
 
 By hand: `python tests/model_server.py PORT`, which logs every request to stderr.
 """
@@ -65,6 +71,7 @@ class ModelServer:
 
     def __init__(self, port: int = 0, verbose: bool = False) -> None:
         self.requests: list[tuple[str, Json]] = []  # (path, body) of every POST
+        self.keys: list[str | None] = []  # the Authorization header of every POST
         self.verbose = verbose
         self.ending = threading.Event()
         self._edits = itertools.cycle(EDITS)
@@ -100,7 +107,7 @@ class ModelServer:
             return Say(done)
         if "SEARCH" in ask.text and not ask.tools:
             self._edit = name, value = next(self._edits)
-            return Say(_search_replace(ask.text, name, value))
+            return Say(_search_replace("" if mode == "astray" else ask.text, name, value))
         if not ask.tools:  # a title for the conversation, a summary, ...
             return Say("A constant")
         self._edit = name, value = next(self._edits)
@@ -131,9 +138,10 @@ def _search_replace(text: str, name: str, value: str) -> str:
     """The block aider wants, around the line as the conversation shows it."""
     found = re.findall(rf"^{name} = .*$", text, re.MULTILINE)
     line = found[-1] if found else f"{name} = "
-    fresh = re.sub(r"= \S+", f"= {value}", line, count=1)
+    fresh = re.sub(r"= \S*", f"= {value}", line, count=1)
+    said = "DESCRIPTION: " if "DESCRIPTION:" in text else ""
     return (
-        f"Set {name} to {value} in train.py.\n\ntrain.py\n```python\n<<<<<<< SEARCH\n{line}\n"
+        f"{said}Set {name} to {value} in train.py.\n\ntrain.py\n```python\n<<<<<<< SEARCH\n{line}\n"
         f"=======\n{fresh}\n>>>>>>> REPLACE\n```\n"
     )
 
@@ -311,6 +319,7 @@ class _Handler(BaseHTTPRequestHandler):
         _, mode, path = self.path.partition("?")[0].split("/", 2)
         server = self.server.model
         server.requests.append((f"{mode}/{path}", body))
+        server.keys.append(self.headers.get("Authorization"))
         number = len(server.requests)
         if mode == "busy":
             mode = "limited" if number <= 2 else "ok"
@@ -326,10 +335,20 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         if mode == "malformed":
             return self._send(200, "application/json", b'{"choices": [{"mess')
+        if mode == "odd":
+            return self._json(200, {"choices": [{"text": 1}], "usage": [None]})
+        if mode == "echo":
+            return self._json(500, {"error": {"message": f"bad {server.keys[-1]}\x1b[31m"}})
+        if mode == "inside":
+            return self._json(200, {"error": {"code": 429, "message": "try again in 3s"}})
+        if mode == "drip":
+            return self._drip()
         streamed = bool(body.get("stream")) or "stream" in path
         for end, (read, write) in DIALECTS.items():
             if end in f"/{path}":
                 whole, events = write(server.decide(mode, read(body)), number)
+                if mode == "cut":
+                    whole["choices"][0]["finish_reason"] = "length"
                 return self._stream(events, end) if streamed else self._json(200, whole)
         return self._json(404, {"error": {"message": f"no such address: {path}"}})
 
@@ -355,6 +374,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.end_headers()
+        while not self.server.model.ending.wait(0.05):
+            self.wfile.write(b" ")
+            self.wfile.flush()
 
     def _stream(self, events: list[Json], dialect: str) -> None:
         text = ""

@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from autoresearch import __version__, agent_files, cli_terminal, layouts
+from autoresearch.agents._about import standings
 from autoresearch.awake import awake
 from autoresearch.check import Checked, check
 from autoresearch.cli_shared import (
@@ -36,7 +38,7 @@ from autoresearch.home import Home, owner, running
 from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
-from autoresearch.report import live, page, summary, table, text
+from autoresearch.report import live, page, standing, summary, table, text
 from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import TASK_FILE, Task, load, override
@@ -129,6 +131,7 @@ def parser() -> argparse.ArgumentParser:
                 metavar="N",
                 help="first measure the result again, N runs each",
             )
+    add("agents", list_agents, "the agents there are: installed, keys seen", task=False)
     one = add("show", show, "one experiment: its diff, runs, output, verdict and why", task=False)
     one.add_argument("number", type=int, metavar="N", help="of the experiment; 0 is the baseline")
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
@@ -460,4 +463,13 @@ def report(options: argparse.Namespace) -> int:
         print(json.dumps(summary.to_json(found)))
     else:
         print("\n".join([f"{plain(page.headline(found))}\n", *written]))
+    return 0
+
+
+def list_agents(options: argparse.Namespace) -> int:
+    found = standings()
+    if options.json:
+        print(json.dumps([asdict(one) for one in found]))
+    else:
+        print(standing.standing_text(found), end="")
     return 0

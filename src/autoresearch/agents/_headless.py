@@ -61,6 +61,7 @@ class Spec:
     read_events: Callable[[Sequence[str]], Ended]
     login: str = ""  # how to show it a key, for people
     keys: tuple[str, ...] = ()  # variables passed on when set: keys, and where its files are
+    logins: tuple[str, ...] = ()  # the file of its login; the first whose variables are set counts
     env: Mapping[str, str] = field(default_factory=dict)  # variables it needs
     report: str | None = None  # a file in the turn's folder that counts instead of stdout
     skip: str | None = None  # how lines begin that say nothing new, and are many
@@ -98,10 +99,14 @@ def settings(name: str, options: Mapping[str, object], accepted: Sequence[str]) 
     return Settings(**found)
 
 
-def creator(spec: Spec) -> Callable[[str | None, Mapping[str, object], int], Agent]:
+@dataclass(frozen=True, slots=True)
+class Creator:
     """The `create` of a named agent: its argument is the model."""
 
-    def create(argument: str | None, options: Mapping[str, object], seed: int) -> Agent:
+    spec: Spec
+
+    def __call__(self, argument: str | None, options: Mapping[str, object], seed: int) -> Agent:
+        spec = self.spec
         chosen = settings(spec.name, options, ("env", "read", "write", "args", "model"))
         if shutil.which(spec.program) is None:
             raise AgentError(
@@ -110,7 +115,9 @@ def creator(spec: Spec) -> Callable[[str | None, Mapping[str, object], int], Age
             )
         return Headless(spec, chosen, argument)
 
-    return create
+
+def creator(spec: Spec) -> Creator:
+    return Creator(spec)
 
 
 class Headless:

@@ -1,4 +1,4 @@
-"""aider. `--agent aider`, `--agent aider:MODEL`. It prints text, not events."""
+"""aider, a pair programmer. `--agent aider`, `--agent aider:MODEL`. It prints text, not events."""
 
 from __future__ import annotations
 

@@ -39,6 +39,7 @@ create = creator(
             *("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"),
             *("ANTHROPIC_BASE_URL", "ANTHROPIC_MODEL", "CLAUDE_CONFIG_DIR"),
         ),
+        logins=("$CLAUDE_CONFIG_DIR/.credentials.json", "~/.claude/.credentials.json"),
         env={"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
         temporary=("CLAUDE_CODE_TMPDIR",),
         needs=Needs(own=("${CLAUDE_CONFIG_DIR:-~/.claude}/", "~/.claude.json")),

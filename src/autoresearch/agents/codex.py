@@ -49,5 +49,6 @@ create = creator(
         login="Log in with `codex login`, or set CODEX_API_KEY",
         keys=("CODEX_API_KEY", "OPENAI_API_KEY", "CODEX_HOME"),
         needs=Needs(own=("${CODEX_HOME:-~/.codex}/",)),
+        logins=("$CODEX_HOME/auth.json", "~/.codex/auth.json"),
     )
 )

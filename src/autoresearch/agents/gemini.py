@@ -42,5 +42,6 @@ create = creator(
         needs=Needs(
             own=("${GEMINI_CLI_HOME:-~}/.gemini/",), read=("${GOOGLE_APPLICATION_CREDENTIALS:-}",)
         ),
+        logins=("$GEMINI_CLI_HOME/.gemini/oauth_creds.json", "~/.gemini/oauth_creds.json"),
     )
 )

@@ -47,6 +47,7 @@ create = creator(
             *("OPENAI_API_BASE", "MSWEA_MODEL_NAME", "MSWEA_GLOBAL_CONFIG_DIR"),
             "LITELLM_LOCAL_MODEL_COST_MAP",
         ),
+        logins=("$MSWEA_GLOBAL_CONFIG_DIR/.env", "~/.config/mini-swe-agent/.env"),
         env={
             "MSWEA_CONFIGURED": "true",
             "MSWEA_COST_TRACKING": "ignore_errors",

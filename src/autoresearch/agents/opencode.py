@@ -55,6 +55,7 @@ create = creator(
             *("OPENCODE_CONFIG", "OPENCODE_API_KEY", "XDG_DATA_HOME", "ANTHROPIC_API_KEY"),
             *("OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY"),
         ),
+        logins=("$XDG_DATA_HOME/opencode/auth.json", "~/.local/share/opencode/auth.json"),
         env={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
         needs=Needs(
             own=(

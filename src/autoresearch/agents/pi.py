@@ -1,4 +1,4 @@
-"""pi. `--agent pi`, `--agent pi:PROVIDER/MODEL`."""
+"""pi, a small coding agent. `--agent pi`, `--agent pi:PROVIDER/MODEL`."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ create = creator(
             *("PI_CODING_AGENT_DIR", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "GEMINI_API_KEY"),
             *("OPENROUTER_API_KEY",),
         ),
+        logins=("$PI_CODING_AGENT_DIR/auth.json", "~/.pi/agent/auth.json"),
         skip='{"type":"message_update"',  # all it has said so far, again, at every word
         needs=Needs(own=("~/.pi/", "${PI_CODING_AGENT_DIR:-~/.pi/agent}/")),
     )

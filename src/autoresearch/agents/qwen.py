@@ -33,5 +33,6 @@ create = creator(
         login="Log in with `qwen`, or set OPENAI_API_KEY, OPENAI_BASE_URL and OPENAI_MODEL",
         keys=("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_MODEL", "DASHSCOPE_API_KEY"),
         needs=Needs(own=("~/.qwen/",)),
+        logins=("~/.qwen/oauth_creds.json",),
     )
 )
