@@ -3,6 +3,7 @@ of it is left."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,8 +18,10 @@ import psutil
 import pytest
 from conftest import alive, wait_until
 
+from autoresearch import sandbox
 from autoresearch.records import Outcome, RunSpec
 from autoresearch.runners.local import LocalRunner, _share
+from autoresearch.sandbox import Confinement
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
 BURN = "import time\nwhile time.process_time() < {}: pass\n"
@@ -352,3 +355,64 @@ def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
     assert not any(map(alive, pids))
     lock.release()
     assert not (tmp_path / "outcome.json").exists()  # it is to be made again
+
+
+# ---- confinement -------------------------------------------------------------------------------
+
+needs_landlock = pytest.mark.skipif(sandbox.abi() == 0, reason="this kernel has no Landlock")
+SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc", sys.prefix, sys.base_prefix)
+
+
+@needs_landlock
+def test_a_run_is_confined_and_its_warden_is_not(runner: LocalRunner, place: Place) -> None:
+    secret = place.folder / "secret"
+    secret.write_text("x")
+    program = (
+        f"open('left', 'w').write('x')\ntry:\n    open({str(secret)!r})\n"
+        "except PermissionError:\n    print('refused')\n"
+    )
+    spec = place.spec(program)
+    tree = str(spec.tree)
+    confined = dataclasses.replace(spec, confinement=Confinement(read=SYSTEM, write=(tree,)))
+    assert runner.run(confined).exit_code == 0
+    assert spec.log.read_text() == "refused\n"
+    assert (spec.tree / "left").exists()
+    free = place.spec(program)
+    assert runner.run(free).exit_code == 0
+    assert free.log.read_text() == ""
+
+
+@needs_landlock
+def test_a_run_that_cannot_be_confined_does_not_start(runner: LocalRunner, place: Place) -> None:
+    """No rule can be made for a file of the kernel's own."""
+    spec = place.spec("open('begun', 'w')", confinement=Confinement(read=("/proc/self/ns/net",)))
+    outcome = runner.run(spec)
+    assert (outcome.exit_code, outcome.stopped) == (None, "not confined")
+    assert "/proc/self/ns/net" in outcome.detail
+    assert "cannot be confined" in spec.log.read_text()
+    assert not (spec.tree / "begun").exists()
+    assert Outcome(**json.loads(spec.outcome.read_text())) == outcome
+    assert runner.run(place.spec("pass")).exit_code == 0
+
+
+@needs_landlock
+def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -> None:
+    """Because we are in sixteen of them ourselves, which is as many as it stacks."""
+    spec = place.spec()
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom autoresearch.records import RunSpec\n"
+        "from autoresearch.runners.local import LocalRunner\n"
+        "from autoresearch.sandbox import Confinement, Ruleset\n"
+        "tree, log, outcome = map(Path, sys.argv[1:])\nall = Confinement(write=('/',))\n"
+        "with Ruleset(all) as ruleset:\n    for _ in range(16): ruleset.apply()\n"
+        "spec = RunSpec(('touch', 'begun'), tree, log, outcome, {'PATH': '/usr/bin:/bin'}, 30.0)\n"
+        "runner = LocalRunner(1)\nprint(runner.run(spec).stopped)\n(tree / 'begun').unlink()\n"
+        "import dataclasses\n"
+        "print(runner.run(dataclasses.replace(spec, confinement=all)).stopped)\nrunner.close()\n"
+    )
+    arguments = [str(spec.tree), str(spec.log), str(spec.outcome)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n") == ["None", "not confined", ""]
+    assert not (spec.tree / "begun").exists()

@@ -508,7 +508,8 @@ def _grants(task: Task) -> Iterator[tuple[str, str, str]]:
         for key in ("read", "write"):
             listed = given.get(key)
             for name in listed if isinstance(listed, list | tuple) else ():
-                absolute = isinstance(name, str) and name.startswith(("/", "~/"))
+                plain = isinstance(name, str) and "\0" not in name
+                absolute = plain and name.startswith(("/", "~/"))  # if not, the agent refuses it
                 if absolute and (problem := _misgranted(task, name, key)):
                     yield table, key, f"{show(name)} {problem}"
 

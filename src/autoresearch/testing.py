@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -45,6 +46,7 @@ from autoresearch.records import (
     Turn,
     Verdict,
 )
+from autoresearch.sandbox import Confinement
 from autoresearch.task import parse
 from autoresearch.workspace import Workspace, remove_tree
 
@@ -358,6 +360,23 @@ class RunnerSuite:
             del os.environ["AUTORESEARCH_SUITE_SECRET"]
         assert "PATH" in spec.log.read_text().split()
         assert "AUTORESEARCH_SUITE_SECRET" not in spec.log.read_text()
+
+    def test_what_is_confined_is_confined_or_does_not_start(self, tmp_path: Path) -> None:
+        """A runner that knows nothing of confinement must refuse such a run, not run it free."""
+        secret = tmp_path / "secret"
+        secret.write_text("x")
+        spec = self.spec(tmp_path, f"open('left', 'w')\nopen({str(secret)!r})")
+        places = tuple(path.name for path in Path("/").iterdir() if path.name != tmp_path.parts[1])
+        read = (*(f"/{name}" for name in places), sys.prefix, sys.base_prefix)
+        confined = replace(spec, confinement=Confinement(read, (str(spec.tree),)))
+        with self.runner() as runner:
+            outcome = runner.run(confined)
+        if outcome.exit_code is None:
+            assert outcome.stopped == "not confined"
+            assert not (spec.tree / "left").exists()
+        else:
+            assert outcome.exit_code == 1
+            assert "PermissionError" in spec.log.read_text()
 
     def test_a_signal(self, tmp_path: Path) -> None:
         with self.runner() as runner:
