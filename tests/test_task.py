@@ -79,6 +79,10 @@ gpu_hours = 4
 [agent]
 name = { tuner = 1, claude = 3 }
 timeout = "10m"
+env = ["MY_TOKEN"]
+read = ["/usr"]
+write = ["/dev/null"]
+confine = false
 [agent.claude]
 model = "opus"
 [runner]

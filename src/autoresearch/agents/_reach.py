@@ -167,10 +167,10 @@ class Walls:
             yield from self.program(interpreter, cwd, env, depth - 1)
 
     def _prefix(self, prefix: Path) -> Iterator[Path]:
-        if prefix.parent == self.home and not _is_environment(prefix):
-            yield from (prefix / name for name in INSTALLED if (prefix / name).exists())
-        else:
-            yield from self._open(prefix)
+        part_only = prefix.parent == self.home and not _is_environment(prefix)
+        for part in (prefix / name for name in INSTALLED) if part_only else (prefix,):
+            if part.exists():
+                yield from self._open(part)
 
     def _open(self, folder: Path) -> Iterator[Path]:
         """The folder, unless it holds what is closed, or is of the user's checkout: of that, only a
