@@ -26,6 +26,7 @@ from autoresearch.agents._events import (
 from autoresearch.agents._process import Output, Program, environment
 from autoresearch.errors import AgentError
 from autoresearch.records import Agent, Failure, Proposal, Turn
+from autoresearch.runners.local import LocalRunner
 from autoresearch.workspace import files_below
 
 DESCRIPTION_LENGTH = 200
@@ -49,6 +50,7 @@ class Ask:
     prompt_file: Path  # the same, for who cannot read it from stdin
     folder: Path  # for files of its own; gone after the turn
     editable: tuple[str, ...]
+    usd_left: float | None = None  # what the turn may spend; None without a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,19 +114,23 @@ def creator(spec: Spec) -> Callable[[str | None, Mapping[str, object], int], Age
 
 class Headless:
     reads = True
+    probes = True
 
     def __init__(self, spec: Spec, chosen: Settings, model: str | None = None) -> None:
-        self.name = spec.name
         self._spec = spec
         self._settings = chosen
         self._model = model or chosen.model
-        self._program: Program | None = None
+        self._runner: LocalRunner | None = None  # of all turns; started by the first
+        # Two models of one agent can compete in a session: the ledger tells them apart.
+        self.name = f"{spec.name}:{self._model}" if self._model else spec.name
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         spec = self._spec
         before = _state(turn.worktree)
-        with Program(turn.worktree.with_name(f"{turn.worktree.name}-turn")) as program:
-            self._program = program
+        if self._runner is None:
+            self._runner = LocalRunner(1)
+        folder = turn.worktree.with_name(f"{turn.worktree.name}-turn")
+        with Program(folder, self._runner) as program:
             output = program.run(
                 self._argv(turn, program.folder),
                 cwd=turn.worktree,
@@ -134,7 +140,6 @@ class Headless:
                 report=spec.report,
                 skip=spec.skip,
             )
-        self._program = None
         ended = spec.read_events(output.lines)
         edited = _state(turn.worktree) != before
         return self._failure(output, ended, edited) or Proposal(
@@ -147,11 +152,24 @@ class Headless:
 
     def interrupt(self) -> None:
         """Kill the turn under way, from another thread; it ends as a `Failure`."""
-        if (program := self._program) is not None:
-            program.interrupt()
+        if (runner := self._runner) is not None:
+            runner.interrupt()
+
+    def close(self) -> None:
+        """End what watches the turns. A later turn starts it again."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
 
     def _argv(self, turn: Turn, folder: Path) -> Sequence[str]:
-        ask = Ask(self._model, _prompt(turn), folder / "stdin", folder, turn.editable)
+        ask = Ask(
+            model=self._model,
+            prompt=_prompt(turn),
+            prompt_file=folder / "stdin",
+            folder=folder,
+            editable=turn.editable,
+            usd_left=turn.usd_left,
+        )
         return (*self._spec.argv(ask), *self._settings.args)
 
     def _failure(self, output: Output, ended: Ended, edited: bool) -> Failure | None:
@@ -159,8 +177,7 @@ class Headless:
         if cause is None:
             return None
         if cause in FATAL:
-            model = f" (model {self._model})" if self._model else ""
-            raise AgentError(f"{self.name}{model}: {cause}: {message}. {self._spec.login}".strip())
+            raise AgentError(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
         wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
         if ended.resets_at is not None:
             wait_s = max(1.0, ended.resets_at - time.time())

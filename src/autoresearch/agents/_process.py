@@ -66,9 +66,9 @@ def mask(text: str, env: Mapping[str, str]) -> str:
 class Program:
     """Runs one program at a time in `folder`, which is made for each turn and removed after it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runner: LocalRunner) -> None:
         self.folder = folder
-        self._runner: LocalRunner | None = None
+        self._runner = runner
 
     def run(
         self,
@@ -96,12 +96,7 @@ class Program:
             timeout_s=timeout_s or LONGEST_S,
             log_bytes=STDOUT_BYTES,
         )
-        self._runner = LocalRunner(1)
-        try:
-            outcome = self._runner.run(spec)
-        finally:
-            self._runner.close()
-            self._runner = None
+        outcome = self._runner.run(spec)
         lines = _lines(self.folder / (report or "stdout"), skip)
         return Output(
             lines=tuple(mask(line.decode(errors="replace").rstrip(), env) for line in lines),
@@ -109,11 +104,6 @@ class Program:
             exit_code=outcome.exit_code,
             stopped=outcome.stopped,
         )
-
-    def interrupt(self) -> None:
-        """Kill what is running now, from another thread; its turn ends as "interrupted"."""
-        if (runner := self._runner) is not None:
-            runner.interrupt()
 
     def __enter__(self) -> Program:
         remove_tree(self.folder)

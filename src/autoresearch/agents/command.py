@@ -26,7 +26,11 @@ QUOTED_MARK = re.compile(rf'"{MARK.pattern}"|{MARK.pattern}')
 PARAMETERS = {"briefing": '"$1"', "briefing_file": '"$2"'}
 
 
-def create(argument: str | None, options: Mapping[str, object], seed: int) -> Headless:
+class Command(Headless):
+    probes = False  # it may be made for the one task at hand
+
+
+def create(argument: str | None, options: Mapping[str, object], seed: int) -> Command:
     chosen = settings("command", options, ("env", "read", "write"))
     try:
         [program, *_] = _words(argument or "", "", "")
@@ -36,7 +40,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> He
     def argv(ask: Ask) -> Sequence[str]:
         return _words(argument or "", ask.prompt, str(ask.prompt_file))
 
-    return Headless(Spec("command", program, "", argv, read_events), chosen)
+    return Command(Spec("command", program, "", argv, read_events), chosen)
 
 
 def _words(command: str, briefing: str, briefing_file: str) -> Sequence[str]:
