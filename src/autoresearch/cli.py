@@ -26,6 +26,7 @@ from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
 from autoresearch.report import live, page, plot, publish, summary, table, text
+from autoresearch.roster import portfolio
 from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import Task, load, override
@@ -94,12 +95,19 @@ def parser() -> argparse.ArgumentParser:
 
     one = add("run", run, "do research until a limit is reached; on an existing tag, go on")
     one.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
-    one.add_argument("--agent", metavar="A", help="who proposes: NAME or NAME:ARGUMENT (tuner)")
+    one.add_argument(
+        "--agent",
+        metavar="A",
+        help="who proposes: NAME or NAME:ARGUMENT (tuner), or shares: tuner,claude:3",
+    )
+    one.add_argument("--fallback", metavar="A", help="who takes over when no agent can go on")
     one.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
     one.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
     one.add_argument("--until", metavar="HH:MM", help="time of day")
     one.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
     one.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
+    one.add_argument("--usd", type=float, metavar="X", help="dollars the agents may spend")
+    one.add_argument("--tokens", type=int, metavar="N", help="that the agents may use")
     one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
     one.add_argument("--level", choices=("fast", "default", "strict"), help="how sure a keep is")
     one.add_argument("--detach", action="store_true", help="go on without this terminal")
@@ -237,12 +245,15 @@ def run(options: argparse.Namespace) -> int:
     task = override(
         load(Path(options.task)),
         **{
-            "agent.name": options.agent,
+            "agent.name": options.agent and portfolio(options.agent),
+            "agent.fallback": options.fallback,
             "limits.experiments": options.experiments,
             "limits.hours": options.hours,
             "limits.until": options.until,
             "limits.patience": options.patience,
             "limits.target": options.target,
+            "limits.usd": options.usd,
+            "limits.tokens": options.tokens,
             "runner.slots": options.slots,
             "judge.level": options.level,
         },
@@ -258,7 +269,8 @@ def run(options: argparse.Namespace) -> int:
             try:
                 reason = Loop(session).run()
             except AgentError:
-                write_report(session.ledger, session.home, task)
+                if session.ledger.has_baseline(session.row):
+                    write_report(session.ledger, session.home, task)
                 raise
         written = write_report(session.ledger, session.home, task)
         found = read_summary(session.ledger, session.home, task)
@@ -302,7 +314,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
             session.row.tag,
             time.time(),
             task=session.task.root.name,
-            agent=session.agent.name,
+            agent=session.roster.names,
             elapsed_s=session.elapsed_s(),
         )
 
@@ -320,8 +332,7 @@ def signals(session: Session) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if session.stopping is not None:
             session.runner.interrupt()
-            if interrupt := getattr(session.agent, "interrupt", None):
-                interrupt()
+            session.roster.interrupt()
             return
         session.stop("interrupted")
         session.say("finishing the runs under way; Ctrl-C again stops them at once")

@@ -133,6 +133,8 @@ class Limits:
 class AgentSettings:
     name: str | tuple[tuple[str, float], ...] = key(values.NAMES, "tuner")  # or (name, weight)s
     timeout_s: float = key(values.DURATION, 900.0, "timeout")
+    fallback: str | None = key(values.AGENT, None)  # takes over when the others cannot go on
+    probe: bool = key(values.FLAG, True)  # a first small turn of agents that need a service
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
     @property
