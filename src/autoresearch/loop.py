@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from statistics import fmean
 
-from autoresearch import baseline, briefing, judge
+from autoresearch import baseline, briefing, judge, probe
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, BaselineError, StorageError
 from autoresearch.measure import Interrupted, Outputs
@@ -56,6 +56,7 @@ class Loop:
         session = self.session
         self._recover()
         try:
+            probe.first_turns(session)
             baseline.establish(session)
             unchanged = self.ledger.experiment(session.row, 0)
             self._publish(unchanged)
