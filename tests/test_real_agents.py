@@ -245,7 +245,7 @@ def test_a_night(name: str, mode: str, server: ModelServer, tmp_path: Path) -> N
     root = tmp_path / "instant"
     past = night(root)
     assert len(past.experiments) == 6
-    assert {one.agent for one in past.experiments[1:]} == {name}
+    assert {one.agent for one in past.experiments[1:]} == {f"{name}:{SETUPS[name].model}"}
     assert all(one.tokens for one in past.experiments[1:])
     assert past.experiments[1].description.startswith("Set X to 0.5")
     assert KEY not in (root / "results.tsv").read_text()

@@ -79,6 +79,8 @@ gpu_hours = 4
 [agent]
 name = { tuner = 1, claude = 3 }
 timeout = "10m"
+fallback = "tuner:random"
+probe = false
 [agent.claude]
 model = "opus"
 [runner]
@@ -147,6 +149,7 @@ def test_every_key_is_read(root: Path) -> None:
     assert task.limits.until == datetime.time(7)
     assert (task.limits.usd, task.limits.target) == (2.5, 0.9)
     assert task.agent.portfolio == (("tuner", 1.0), ("claude", 3.0))
+    assert (task.agent.fallback, task.agent.probe) == ("tuner:random", False)
     assert task.agent.options == {"claude": {"model": "opus"}}
     assert (task.runner.memory_bytes, task.runner.keep_outputs_bytes) == (8 * 10**9, 2**30)
 
