@@ -4,7 +4,11 @@ SQLite on a task that takes milliseconds."""
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import re
 import shlex
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -686,3 +690,69 @@ def test_an_interrupt_during_a_first_small_turn(quick: Path) -> None:
     agent = Fake("a", interrupted, probes=True)
     found = spend(quick, [agent], before=sessions.append)
     assert (found.reason, found.runs, found.row.warnings) == ("interrupted", [], ())
+
+
+# ---- from the command line, with a program for a coding agent ------------------------------------
+
+CODEX = """\
+#!/bin/sh
+[ "$SAYS" ] && {{ echo '{{"type": "turn.failed", "error": {{"message": "'"$SAYS"'"}}}}'; exit 1; }}
+if [ -e hello.txt ]; then echo hello, world >hello.txt
+else echo "VALUE = $$.5" >prog.py; echo "print('METRIC score=%r' % VALUE)" >>prog.py; fi
+echo '{{"type": "item.completed", "item": {{"type": "agent_message", "text": "did it"}}}}'
+echo '{{"type": "turn.completed", "usage": {{"input_tokens": 1000, "output_tokens": 20}}}}'
+"""
+
+
+def command_line(root: Path, says: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`autoresearch run` with a program called codex that says what a refused one would."""
+    programs = root.parent / "bin"
+    programs.mkdir(exist_ok=True)
+    (programs / "codex").write_text(CODEX.format())
+    (programs / "codex").chmod(0o755)
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "SAYS": says}
+    (root / "autoresearch.toml").write_text(f'{TASK}[agent.codex]\nenv = ["SAYS"]\n')
+    cli = [sys.executable, "-m", "autoresearch", "run", str(root), "--tag", "t", "--plain"]
+    return subprocess.run([*cli, *words], env=env, capture_output=True, text=True, check=False)
+
+
+def test_not_logged_in_ends_with_exit_code_5_and_nothing_measured(quick: Path) -> None:
+    ended = command_line(quick, "401 Unauthorized: not logged in", "--agent", "codex:gpt-5")
+    assert ended.returncode == 5, ended.stdout + ended.stderr
+    assert "codex:gpt-5: key refused: 401 Unauthorized: not logged in. Log in with" in ended.stderr
+    assert night(quick).experiments == []
+    assert not (quick / "report.md").exists() and not (quick / "results.tsv").exists()
+    again = command_line(quick, "", "--agent", "codex:gpt-5", "--experiments", "2")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert by(night(quick)) == {"codex:gpt-5": 2}
+    assert [reason for _, reason, *_ in turns(quick)] == ["probe", "probe"]
+
+
+def test_shares_a_fallback_and_costs_from_the_command_line(quick: Path) -> None:
+    words = ("--agent", "codex:gpt-5:3,codex:o4", "--fallback", "tuner", "--experiments", "8")
+    ended = command_line(quick, "", *words)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert by(night(quick)) == {"codex:gpt-5": 6, "codex:o4": 2}
+    report = (quick / "report.md").read_text()
+    assert "The agents took 10,200 tokens: 1,275 tokens an experiment" in report
+    assert re.search(r"^\| codex:gpt-5 \| 6 \| \d \| [^|]* \|[^|]*\| 7,140 \|  \|", report, re.M)
+    status = [sys.executable, "-m", "autoresearch", "status", str(quick)]
+    said = json.loads(subprocess.run([*status, "--json"], capture_output=True, text=True).stdout)
+    told = [(one["name"], one["experiments"], one["tokens"], one["usd"]) for one in said["agents"]]
+    assert told == [("codex:gpt-5", 6, 7140, None), ("codex:o4", 2, 3060, None)]
+    assert said["tokens_per_experiment"] == 1275
+    shown = subprocess.run(status, capture_output=True, text=True).stdout
+    assert "agent      codex:o4: 2 experiments, " in shown
+    tokens = command_line(quick, "", *words[:4], "--tokens", "12500")
+    assert "11220 of 12500 tokens used" not in tokens.stdout
+    assert "12240 of 12500 tokens used, and a turn took up to 1020" in tokens.stdout
+
+
+def test_a_key_refused_at_first_and_the_fallback(tmp_path: Path) -> None:
+    program = PROGRAM.replace("1000.0", "1.0  # in [0.5, 2]")
+    root = make_task(tmp_path / "task", program, TASK)
+    words = ("--agent", "codex", "--fallback", "tuner", "--experiments", "2")
+    ended = command_line(root, "404: model_not_found", *words)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert by(night(root)) == {"tuner": 2}
+    assert "the fallback tuner takes over" in (root / "report.md").read_text()
