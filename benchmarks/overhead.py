@@ -182,8 +182,9 @@ def measure(
     windows = [window for window in WINDOWS if window[1] <= experiments]
     marks = {mark for window in windows for mark in window} - {experiments}
     with opened(task, "overhead", lambda line: None) as session:
-        meter = Meter(session, Cheap() if agent == "cheap" else session.agent, marks)
-        session.agent = meter
+        [member] = session.roster.members
+        meter = Meter(session, Cheap() if agent == "cheap" else member.agent, marks)
+        member.agent = meter
         loop = Loop(session)
         loop.run()
         meter.take(experiments)

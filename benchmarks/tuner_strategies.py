@@ -102,6 +102,12 @@ class Past:
     done: list[Experiment] = field(default_factory=list)
     score: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.first = self.best
+
+    def baseline(self) -> Experiment:
+        return self.first
+
     def incumbent(self) -> Experiment:
         return self.best
 

@@ -43,6 +43,7 @@ EDITS = (
     *(("X", "0.5"), ("Y", "0.5"), ("RATE", "0.01"), ("MOMENTUM", "0.8"), ("DEPTH", "4")),
     *(("WIDTH", "64"), ("CENTRED", "True"), ("SCHEDULE", '"cosine"'), ("X", "0.3"), ("Y", "0.7")),
 )
+SMALL_FILE = "hello.txt"
 SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"  # how mini-swe-agent's model says it has ended
 NO_HEADERS: Mapping[str, str] = {}
 Json = dict[str, Any]
@@ -97,14 +98,19 @@ class ModelServer:
 
     def decide(self, mode: str, ask: Ask) -> Say:
         """The script: edit, then say so."""
+        small = SMALL_FILE in ask.text  # the first small turn, before anything is measured
         name, value = self._edit
-        done = f"Set {name} to {value} in train.py."
+        done = "Replaced goodbye by hello." if small else f"Set {name} to {value} in train.py."
         if mode == "idle":
             return Say("I would rather not.")
         if ask.answered and SUBMIT in ask.text:
             return _shell(ask.tools, f"printf '%s\\n' {SUBMIT} '{done}'")
         if ask.answered:
             return Say(done)
+        if small and ask.tools:
+            return _shell(ask.tools, f"sed -i s/goodbye/hello/ {SMALL_FILE}")
+        if small and "SEARCH" in ask.text:
+            return Say(_block(done, SMALL_FILE, "goodbye, world", "hello, world"))
         if "SEARCH" in ask.text and not ask.tools:
             self._edit = name, value = next(self._edits)
             return Say(_search_replace("" if mode == "astray" else ask.text, name, value))
@@ -140,9 +146,13 @@ def _search_replace(text: str, name: str, value: str) -> str:
     line = found[-1] if found else f"{name} = "
     fresh = re.sub(r"= \S*", f"= {value}", line, count=1)
     said = "DESCRIPTION: " if "DESCRIPTION:" in text else ""
+    return _block(f"{said}Set {name} to {value} in train.py.", "train.py", line, fresh)
+
+
+def _block(said: str, file: str, old: str, new: str) -> str:
     return (
-        f"{said}Set {name} to {value} in train.py.\n\ntrain.py\n```python\n<<<<<<< SEARCH\n{line}\n"
-        f"=======\n{fresh}\n>>>>>>> REPLACE\n```\n"
+        f"{said}\n\n{file}\n```python\n<<<<<<< SEARCH\n{old}\n"
+        f"=======\n{new}\n>>>>>>> REPLACE\n```\n"
     )
 
 

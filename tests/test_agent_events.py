@@ -12,6 +12,7 @@ import pytest
 
 from autoresearch.agents._events import Cause, Ended, cause_of, complaint, retry_after_s
 from autoresearch.agents._headless import one_line
+from autoresearch.records import SERVICE_REASONS
 
 RECORDINGS = Path(__file__).parent / "agents"
 STREAMS = sorted(RECORDINGS.glob("*/*.out"))
@@ -74,6 +75,10 @@ def test_unknown_events_are_named_with_the_raw_line(name: str) -> None:
         assert ended.cause is Cause.UNKNOWN_EVENTS
         assert line in ended.message
     assert read(name, []).cause is Cause.UNKNOWN_EVENTS
+
+
+def test_the_core_waits_for_a_service_by_the_same_words() -> None:
+    assert SERVICE_REASONS == (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)
 
 
 def test_claudes_limit_says_when_it_ends() -> None:

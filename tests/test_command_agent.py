@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,10 @@ def turn_in(tree: Path, briefing: str = "", timeout_s: float = 60.0) -> Turn:
 
 
 def ask(tree: Path, command: str, options: dict[str, object] | None = None, **turn: Any) -> Any:
-    answer = agents.load("command", command, options or {}).propose(turn_in(tree, **turn))
+    agent = agents.load("command", command, options or {})
+    assert isinstance(agent, Headless)
+    with closing(agent):
+        answer = agent.propose(turn_in(tree, **turn))
     assert [path.name for path in tree.parent.iterdir()] == ["worktree"]  # nothing is left
     return answer
 
@@ -156,6 +160,7 @@ def test_an_interrupt_ends_the_turn(tree: Path) -> None:
     wait_until((tree / "begun").exists, 60)
     agent.interrupt()
     thread.join(60)
+    agent.close()
     assert answers == [Failure("interrupted", "was stopped: interrupted", retry_after_s=0.0)]
 
 

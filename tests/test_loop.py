@@ -28,7 +28,7 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import desk, judge
+from autoresearch import desk, judge, roster
 from autoresearch.desk import Desk
 from autoresearch.errors import AgentError, BaselineError
 from autoresearch.home import Home
@@ -293,7 +293,7 @@ def test_a_failing_agent_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPat
     """Longer and longer, from the start again after an experiment; and not beyond the limits."""
     pauses: list[float] = []
     clock = [0.0]
-    monkeypatch.setattr(desk, "BACKOFF_S", (1.0, 3.0))
+    monkeypatch.setattr(roster, "BACKOFF_S", (1.0, 3.0))
 
     class Clock:
         @staticmethod

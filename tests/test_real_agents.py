@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from model_server import MODEL, TOKENS_IN, TOKENS_OUT, ModelServer
 
 from autoresearch import agents
 from autoresearch.agents import _process
+from autoresearch.agents._headless import Headless
 from autoresearch.errors import AgentError
 from autoresearch.records import Failure, Proposal, Turn
 
@@ -156,10 +158,13 @@ def take_turn(
         subprocess.run(["git", *words.split()], cwd=tree, check=True)
     timeout_s = (15 if mode in ("hang", *SETUPS[name].silent) else 120) * PATIENCE
     turn = Turn(tree, ("train.py",), None, "Lower the loss.\n", timeout_s)  # type: ignore[arg-type]
-    try:
-        answer = agents.load(name, SETUPS[name].model).propose(turn)
-    except AgentError as error:
-        return error
+    agent = agents.load(name, SETUPS[name].model)
+    assert isinstance(agent, Headless)
+    with closing(agent):
+        try:
+            answer = agent.propose(turn)
+        except AgentError as error:
+            return error
     assert answer is not None
     return answer
 
@@ -240,7 +245,7 @@ def test_a_night(name: str, mode: str, server: ModelServer, tmp_path: Path) -> N
     root = tmp_path / "instant"
     past = night(root)
     assert len(past.experiments) == 6
-    assert {one.agent for one in past.experiments[1:]} == {name}
+    assert {one.agent for one in past.experiments[1:]} == {f"{name}:{SETUPS[name].model}"}
     assert all(one.tokens for one in past.experiments[1:])
     assert past.experiments[1].description.startswith("Set X to 0.5")
     assert KEY not in (root / "results.tsv").read_text()

@@ -76,6 +76,8 @@ class Night:
             self.session = ledger.update_session(self.session, **facts)
         self.means: dict[int, float] = {}
         self.incumbent = 0
+        self.agent = "tuner"
+        self.costs: tuple[int | None, float | None] = (None, None)  # of a turn of that agent
 
     def commit(self, number: int) -> str:
         return f"{number:07x}" + "f" * 33
@@ -86,8 +88,8 @@ class Night:
             base=self.incumbent if base is None else base,
             commit=self.commit(number),
             tree=f"tree{number}",
-            agent="tuner" if number else "baseline",
-            proposal=Proposal(description),
+            agent=self.agent if number else "baseline",
+            proposal=Proposal(description, "", "", *(self.costs if number else (None, None))),
             lines=(1, 1),
             now=NOW - 60,
         )
@@ -290,6 +292,68 @@ def test_ten_fruitless_turns_count_as_an_experiment(ledger: Ledger) -> None:
     summary = night.summary()
     assert summary.fruitless == 25 and summary.experiments_left == 98
     assert "rate limit: later\n" in text.status_text(summary)
+
+
+def test_what_the_agents_did_earned_and_cost(ledger: Ledger) -> None:
+    """Gains add up to the whole way from the baseline to the incumbent, whoever's they are."""
+    night = Night(ledger)
+    night.baseline()
+    for _ in range(30):  # more keeps than a view tells
+        night.agent, night.costs = "claude:opus", (1000, 0.25)
+        night.change(0.02)
+        night.agent, night.costs = "tuner", (None, None)
+        night.change(0.01)
+        night.change(-0.01)
+    down = Failure("service down", "503", None, 500, 0.5)
+    ledger.add_turn(night.session, "claude:opus", down, NOW)
+    summary = night.summary()
+    claude, tuner = summary.agents
+    assert (claude.name, claude.experiments, claude.keeps, claude.other_turns) == (
+        *("claude:opus", 30, 30, 1),
+    )
+    assert (tuner.name, tuner.experiments, tuner.keeps) == ("tuner", 60, 30)
+    assert (claude.tokens, claude.usd, tuner.tokens, tuner.usd) == (30_500, 8.0, None, None)
+    assert claude.gain + tuner.gain == pytest.approx(summary.gain)
+    assert claude.gain == pytest.approx(0.6, abs=0.15) and claude.gain > tuner.gain
+    assert claude.gain_per_experiment == pytest.approx(claude.gain / 30)
+    assert claude.gain_per_usd == pytest.approx(claude.gain / 8)
+    assert tuner.gain_per_usd is None
+    assert summary.usd_per_keep == pytest.approx(8 / 60)
+    assert summary.tokens_per_experiment == pytest.approx(30_500 / 90)
+    assert json.loads(json.dumps(to_json(summary)))["agents"][1]["usd"] is None
+
+    status = text.status_text(summary)
+    assert "each       339 tokens, $0.089 an experiment; 508 tokens, $0.13 a keep" in status
+    line = f"claude:opus: 30 experiments, 30 keeps, gain {summary.numbers.signed(claude.gain)}, "
+    assert f"agent      {line}30,500 tokens, $8.00, {claude.gain / 8:+.2g} a dollar\n" in status
+    written = page(night_of(night), night.experiments())
+    assert f"| claude:opus | 30 | 30 | {summary.numbers.signed(claude.gain)} |" in written
+    assert f"| 30,500 | $8.00 | {claude.gain / 8:+.2g} |\n" in written
+    assert "The agents took 30,500 tokens, $8.00: 339 tokens" in written
+    log = text.log_text(night.experiments(), BPB).splitlines()
+    assert log[0].endswith("reason            agent                 tokens     cost  description")
+    assert "  claude:opus            1,000    $0.25  " in log[2]
+    assert all(line.split()[0] == str(number) for number, line in enumerate(log[1:]))
+    assert "claude:opus: 30 exp" in every_view(summary, night.experiments())
+
+
+def night_of(night: Night) -> Summary:
+    return summarise(night.ledger, night.session.tag, NOW, all_keeps=True)
+
+
+def test_nothing_of_agents_where_there_is_one_without_costs(ledger: Ledger) -> None:
+    night = Night(ledger)
+    night.baseline()
+    night.change(0.02)
+    summary = night.summary()
+    assert summary.agents == () and summary.usd_per_keep is None
+    views = every_view(summary, night.experiments())
+    assert "## Agents" not in views and "an experiment;" not in views and "each  " not in views
+    assert "tokens" not in text.log_text(night.experiments(), BPB)
+    night.costs = (10, None)
+    night.change(-0.02)
+    [share] = night.summary().agents
+    assert (share.experiments, share.tokens, share.usd) == (2, 10, None)
 
 
 def test_nothing_crashes_before_there_is_a_baseline(ledger: Ledger) -> None:

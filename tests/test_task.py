@@ -83,6 +83,8 @@ env = ["MY_TOKEN"]
 read = ["/usr"]
 write = ["/dev/null"]
 confine = false
+fallback = "tuner:random"
+probe = false
 [agent.claude]
 model = "opus"
 [runner]
@@ -151,6 +153,7 @@ def test_every_key_is_read(root: Path) -> None:
     assert task.limits.until == datetime.time(7)
     assert (task.limits.usd, task.limits.target) == (2.5, 0.9)
     assert task.agent.portfolio == (("tuner", 1.0), ("claude", 3.0))
+    assert (task.agent.fallback, task.agent.probe) == ("tuner:random", False)
     assert task.agent.options == {"claude": {"model": "opus"}}
     assert (task.runner.memory_bytes, task.runner.keep_outputs_bytes) == (8 * 10**9, 2**30)
 

@@ -48,6 +48,10 @@ class Past:
 
     def __post_init__(self) -> None:
         self.best = Experiment(0, 0, "c0", "", "baseline", status=Status.KEEP, metric=1.5, order=0)
+        self.first = self.best
+
+    def baseline(self) -> Experiment:
+        return self.first
 
     def incumbent(self) -> Experiment:
         return self.best

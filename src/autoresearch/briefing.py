@@ -31,6 +31,9 @@ class SessionHistory:
         sd, df = noise(self._ledger, self._session)
         return sd if df else None
 
+    def baseline(self) -> Experiment:
+        return self._ledger.experiment(self._session, 0)
+
     def incumbent(self) -> Experiment:
         return self._ledger.incumbent(self._session)
 

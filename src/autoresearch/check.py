@@ -14,7 +14,7 @@ from autoresearch import baseline, judge, layouts, runners, sandbox
 from autoresearch.home import OURS, Home
 from autoresearch.ledger import Ledger
 from autoresearch.limits import seconds_until
-from autoresearch.records import Proposal, Turn
+from autoresearch.roster import Roster
 from autoresearch.session import Session
 from autoresearch.start import fingerprint
 from autoresearch.task import Task, override
@@ -49,16 +49,6 @@ class Checked:
         return asdict(self)
 
 
-class _Nobody:
-    """The agent of a session that only checks."""
-
-    name = "nobody"
-    reads = False
-
-    def propose(self, turn: Turn) -> Proposal | None:
-        return None
-
-
 def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
     """Run the unchanged program `runs` times. Records nothing; raises like a session's start."""
     workspace = Workspace(task.root, task.editable, task.may_edit)
@@ -82,7 +72,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
             fingerprint=fingerprint(task),
             now=0.0,
         )
-        session = Session(task, home, workspace, ledger, runner, _Nobody(), row, say)
+        session = Session(task, home, workspace, ledger, runner, Roster(()), row, say)
         baseline.set_up(session)
         made = baseline.make_runs(session, 0)
         baseline.check_guards(session)

@@ -39,6 +39,7 @@ from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
 from autoresearch.report import live, page, standing, summary, table, text
+from autoresearch.roster import portfolio
 from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import TASK_FILE, Task, load, override
@@ -108,8 +109,15 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
 
     one = add("run", run, "do research until a limit is reached; on an existing tag, go on")
-    one.add_argument("--agent", metavar="A", help="who proposes: NAME or NAME:ARGUMENT (tuner)")
+    one.add_argument(
+        "--agent",
+        metavar="A",
+        help="who proposes: NAME or NAME:ARGUMENT (tuner), or shares: tuner,claude:3",
+    )
+    one.add_argument("--fallback", metavar="A", help="who takes over when no agent can go on")
     session_settings(one)
+    one.add_argument("--usd", type=float, metavar="X", help="dollars the agents may spend")
+    one.add_argument("--tokens", type=int, metavar="N", help="that the agents may use")
     one.add_argument("--detach", action="store_true", help="go on without this terminal")
     one.add_argument("--plain", action="store_true", help="one line per event, no live view")
 
@@ -266,7 +274,15 @@ def checked_text(found: Checked) -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    task = override(asked(options), **{"agent.name": options.agent})
+    task = override(
+        asked(options),
+        **{
+            "agent.name": options.agent and portfolio(options.agent),
+            "agent.fallback": options.fallback,
+            "limits.usd": options.usd,
+            "limits.tokens": options.tokens,
+        },
+    )
     tag = options.tag or today()
     if options.detach:
         return detach(task, tag)
@@ -278,7 +294,8 @@ def run(options: argparse.Namespace) -> int:
             try:
                 reason = Loop(session).run()
             except AgentError:
-                write_report(session.ledger, session.home, task)
+                if session.ledger.has_baseline(session.row):
+                    write_report(session.ledger, session.home, task)
                 raise
         written = write_report(session.ledger, session.home, task)
         found = read_summary(session.ledger, session.home, task)
@@ -308,7 +325,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
             session.row.tag,
             time.time(),
             task=session.task.root.name,
-            agent=session.agent.name,
+            agent=session.roster.names,
             elapsed_s=session.elapsed_s(),
         )
 

@@ -93,8 +93,7 @@ def signals(session: Session) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         if session.stopping is not None:
             session.runner.interrupt()
-            if interrupt := getattr(session.agent, "interrupt", None):
-                interrupt()
+            session.roster.interrupt()
             return
         session.stop("interrupted")
         session.say("finishing the runs under way; Ctrl-C again stops them at once")

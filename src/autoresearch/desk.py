@@ -1,4 +1,4 @@
-"""The agent's desk: turns become experiments, one at a time, or come to nothing."""
+"""The agents' desk: turns become experiments, one at a time, or come to nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import time
 from pathlib import Path
 
 from autoresearch import briefing, sandbox
-from autoresearch.errors import AutoresearchError, Refused
+from autoresearch.errors import AgentError, Refused
 from autoresearch.records import Experiment, Failure, Grants, Proposal, Turn
+from autoresearch.roster import Member, printable
 from autoresearch.session import Session
 from autoresearch.task import private_paths
 from autoresearch.workspace import Files, Manifest, remove_tree
 
-BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
 SUBJECT_LENGTH = 72
+POLL_S = 0.2  # while all agents wait
+MESSAGE_LENGTH = 200  # of a failure, shown while it happens; the ledger has all of it
 
 
 class Desk:
@@ -25,9 +27,8 @@ class Desk:
         self._session = session
         self._lock = threading.Lock()
         self._unfinished = session.ledger.in_flight(session.row)
-        self._failures = 0
         self._warn_of_freedom()
-        self.closed = False  # the agent has nothing more to propose
+        self.closed = False  # no agent has anything more to propose
 
     def next_experiment(self) -> Experiment | None:
         """One that was interrupted, else a new one; None when the session is to end."""
@@ -38,14 +39,11 @@ class Desk:
                 if self._session.limit() is not None:
                     return None
                 self._session.laboratory.check_disk()
-                answer = self._turn()
-                if isinstance(answer, Experiment):
-                    self._failures = 0
-                    return answer
-                if answer is None:
-                    self.closed = True
-                else:
-                    self._note(answer)
+                member = self._session.roster.next(time.monotonic())
+                if member is None:
+                    self._wait()
+                elif (experiment := self._ask(member)) is not None:
+                    return experiment
             return None
 
     def take(self, folder: Path, base: Experiment, proposal: Proposal) -> Experiment:
@@ -53,11 +51,31 @@ class Desk:
 
         Raises `Refused` for everything the harness will not run.
         """
-        manifest = self._session.workspace.manifest(base.commit)
+        session = self._session
+        manifest = session.workspace.manifest(base.commit)
         self.hide(manifest, folder)
-        return self._open(base, self._collect(folder, manifest), proposal)
+        changes = self._collect(folder, manifest)
+        return self._open(session.roster.members[0], base, changes, proposal)
 
-    def _turn(self) -> Experiment | Failure | None:
+    def _ask(self, member: Member) -> Experiment | None:
+        """One agent's turn, and what follows for the agent."""
+        roster = self._session.roster
+        try:
+            answer = self._turn(member)
+        except AgentError as refusal:
+            self._session.dismiss(member, refusal)
+            return None
+        if isinstance(answer, Experiment):
+            roster.began(member)
+            self._end_stretch(member)
+            return answer
+        if answer is None:
+            self._leave(member)
+        else:
+            self._note(member, answer)
+        return None
+
+    def _turn(self, member: Member) -> Experiment | Failure | None:
         """One turn: a worktree for the agent, its edit, a commit, an experiment."""
         session = self._session
         incumbent = session.ledger.incumbent(session.row)
@@ -66,22 +84,17 @@ class Desk:
         manifest = session.workspace.materialize(incumbent.commit, worktree)
         self.hide(manifest, worktree)
         try:
-            answer = self._propose(self._invitation(manifest))
+            answer = member.propose(self._invitation(member, manifest))
             if not isinstance(answer, Proposal):
                 return answer
-            return self._open(incumbent, self._collect(worktree, manifest), answer)
-        except Refused as refused:
-            return Failure(refused.reason, printable(str(refused)), retry_after_s=0)
+            try:
+                changes = self._collect(worktree, manifest)
+                return self._open(member, incumbent, changes, answer)
+            except Refused as refused:
+                message = printable(str(refused))
+                return Failure(refused.reason, message, 0.0, answer.tokens, answer.usd)
         finally:
             remove_tree(worktree)
-
-    def _propose(self, turn: Turn) -> Proposal | Failure | None:
-        try:
-            return self._session.agent.propose(turn)
-        except AutoresearchError:
-            raise
-        except Exception as error:  # a bug of one agent is no reason to lose the night
-            return Failure("agent broke", f"{type(error).__name__}: {error}")
 
     def _collect(self, folder: Path, manifest: Manifest) -> Files:
         try:
@@ -98,11 +111,11 @@ class Desk:
             for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
                 del manifest[path]
 
-    def _invitation(self, manifest: Manifest) -> Turn:
+    def _invitation(self, member: Member, manifest: Manifest) -> Turn:
         session = self._session
         worktree = session.home.turns / "worktree"
         text = ""
-        if session.agent.reads:
+        if member.agent.reads:
             session.workspace.make_repository(worktree)
             text = briefing.text(session.task, session.ledger, session.row)
         return Turn(
@@ -112,6 +125,7 @@ class Desk:
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
             grants=self._grants(),
+            usd_left=session.usd_left(),
         )
 
     def _grants(self) -> Grants:
@@ -124,17 +138,19 @@ class Desk:
         return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 
     def _warn_of_freedom(self) -> None:
-        """Say it when nothing confines the agent's program."""
+        """Say it when nothing confines the agents' programs."""
         session = self._session
         free = "the agent's program is not confined, and can read and write what you can: "
-        if not session.agent.reads:
-            return  # it starts no program
+        if not any(member.agent.reads for member in session.roster.members):
+            return  # they start no program
         if not session.task.agent.confine:
             session.warn(f"{free}[agent] confine = false")
         elif sandbox.abi() == 0:
             session.warn(f"{free}this system has no Landlock")
 
-    def _open(self, incumbent: Experiment, changes: Files, proposal: Proposal) -> Experiment:
+    def _open(
+        self, member: Member, incumbent: Experiment, changes: Files, proposal: Proposal
+    ) -> Experiment:
         """The harness commits, by plumbing, and enters the experiment in the ledger."""
         session = self._session
         subject = " ".join(proposal.description.split()) or "(no description)"
@@ -142,7 +158,7 @@ class Desk:
         if len(subject) > SUBJECT_LENGTH or proposal.hypothesis:
             message += f"{subject}\n\n{proposal.hypothesis}".strip() + "\n\n"
         message += f"Autoresearch-Session: {session.row.tag}\n"
-        message += f"Autoresearch-Agent: {session.agent.name}\n"
+        message += f"Autoresearch-Agent: {member.name}\n"
         commit = session.workspace.commit(incumbent.commit, changes, message)
         tree = session.workspace.tree_id(commit)
         if known := session.ledger.with_tree(session.row, tree):
@@ -152,7 +168,7 @@ class Desk:
             base=incumbent.number,
             commit=commit,
             tree=tree,
-            agent=session.agent.name,
+            agent=member.name,
             proposal=proposal,
             lines=session.workspace.changed_lines(incumbent.commit, commit),
             now=time.time(),
@@ -160,24 +176,40 @@ class Desk:
         session.workspace.keep_reachable(session.row.tag, experiment.number, commit)
         return experiment
 
-    def _note(self, failure: Failure) -> None:
-        """Record a fruitless turn, and wait before the next: not after an edit that was refused,
-        longer and longer while the agent itself fails."""
+    def _leave(self, member: Member) -> None:
+        """It has nothing more to propose."""
         session = self._session
-        session.ledger.add_turn(session.row, session.agent.name, failure, time.time())
-        session.say(
-            f"turn of {session.agent.name} came to nothing: {failure.reason}: "
-            f"{failure.message[:200]}"
-        )
-        if failure.retry_after_s == 0:
-            return
-        self._failures += 1
-        pause_s = min(BACKOFF_S[0] * 2.0 ** (self._failures - 1), BACKOFF_S[1])
-        until = time.monotonic() + max(pause_s, failure.retry_after_s or 0.0)
+        taking_over = session.roster.leave(member)
+        if taking_over is not None:
+            session.warn(f"no other agent is left: the fallback {taking_over.name} takes over")
+        elif session.roster.members:
+            session.say(f"{member.name} has nothing more to propose; the others go on")
+        else:
+            self.closed = True
+
+    def _note(self, member: Member, failure: Failure) -> None:
+        """Record a turn that came to nothing. People hear of each edit that was refused, but of a
+        service that is down only when the wait grows, and when it works again."""
+        session = self._session
+        session.ledger.add_turn(session.row, member.name, failure, time.time())
+        pause = session.roster.failed(member, failure, time.monotonic())
+        if pause.seconds == 0:
+            self._end_stretch(member)
+        if pause.grew or pause.seconds == 0:
+            waits = f"; it waits {pause.seconds:.3g} s" if pause.seconds else ""
+            session.say(
+                f"turn of {member.name} came to nothing: {failure.reason}: "
+                f"{failure.message[:MESSAGE_LENGTH]}{waits}"
+            )
+
+    def _end_stretch(self, member: Member) -> None:
+        if failures := self._session.roster.worked(member):
+            turns = "1 turn" if failures == 1 else f"{failures} turns"
+            self._session.say(f"{member.name} works again, after {turns} that failed")
+
+    def _wait(self) -> None:
+        """Until the first agent is ready, or the session is to end."""
+        session = self._session
+        until = session.roster.wakes_at()
         while time.monotonic() < until and session.stopping is None and session.limit() is None:
-            time.sleep(0.2)
-
-
-def printable(text: str) -> str:
-    """`text` without what neither SQLite nor a terminal can take: bytes that are no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+            time.sleep(POLL_S)

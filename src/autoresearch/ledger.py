@@ -23,6 +23,7 @@ from typing import Any
 
 from autoresearch.errors import LedgerError, StorageError
 from autoresearch.records import (
+    SERVICE_REASONS,
     UNSELECTED,
     Experiment,
     Failure,
@@ -37,6 +38,7 @@ from autoresearch.records import (
 
 APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
 VERSION = 1
+PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
 
 SCHEMA = """
@@ -153,6 +155,18 @@ class SessionRow:
     allowance_s: float | None
     stopped: str | None
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One agent's part of a session. Costs are None where it never said any."""
+
+    agent: str
+    experiments: int  # begun
+    keeps: int
+    other_turns: int  # turns that became no experiment
+    tokens: int | None
+    usd: float | None
 
 
 class Ledger:
@@ -681,6 +695,28 @@ class Ledger:
         )[0]
         return int(row[0]), float(row[1])
 
+    def largest_turn(self, session: SessionRow) -> tuple[int, float]:
+        """(tokens, dollars) of the most expensive turns so far."""
+        row = self._all(
+            "SELECT coalesce(max(tokens), 0), coalesce(max(usd), 0) FROM"
+            " (SELECT tokens, usd FROM experiment WHERE session = ?1"
+            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?1)",
+            session.id,
+        )[0]
+        return int(row[0]), float(row[1])
+
+    def shares(self, session: SessionRow) -> list[Share]:
+        """What became of each agent's turns, by name; the baseline is nobody's."""
+        rows = self._all(
+            "SELECT agent, sum(begun), sum(kept), sum(fruitless), sum(tokens), sum(usd) FROM ("
+            " SELECT agent, 1 AS begun, coalesce(status = 'keep', 0) AS kept, 0 AS fruitless,"
+            " tokens, usd FROM experiment WHERE session = ?1 AND number > 0"
+            " UNION ALL SELECT agent, 0, 0, 1, tokens, usd FROM turn WHERE session = ?1"
+            ") GROUP BY agent ORDER BY agent",
+            session.id,
+        )
+        return [Share(*row) for row in rows]
+
     def confirmations(self, session: SessionRow) -> int:
         """How often a change got past the screen and was held against the incumbent."""
         return self._number(
@@ -709,14 +745,22 @@ class Ledger:
             )
 
     def fruitless_turns(self, session: SessionRow) -> int:
-        return self._number("SELECT count(*) FROM turn WHERE session = ?", session.id)
+        """Turns that burned something: not those that met a service that was down, nor probes."""
+        free = (PROBE, *SERVICE_REASONS)
+        return self._number(
+            "SELECT count(*) FROM turn WHERE session = ?"
+            f" AND reason NOT IN ({', '.join('?' * len(free))})",
+            session.id,
+            *free,
+        )
 
     def turns(self, session: SessionRow, last: int = 10) -> list[tuple[float, str, str, str]]:
-        """The latest fruitless turns: when, agent, reason, message; oldest first."""
+        """The latest turns that came to nothing: when, agent, reason, message; oldest first."""
         rows = self._all(
-            "SELECT at, agent, reason, message FROM turn WHERE session = ?"
+            "SELECT at, agent, reason, message FROM turn WHERE session = ? AND reason != ?"
             " ORDER BY id DESC LIMIT ?",
             session.id,
+            PROBE,
             last,
         )
         return [(row[0], row[1], row[2], row[3]) for row in reversed(rows)]

@@ -10,6 +10,7 @@ from autoresearch.records import Metric
 from autoresearch.task import Limits
 
 FRUITLESS_TURNS = 10  # count as one experiment, so that a broken agent cannot go on for ever
+ROUNDING_USD = 1e-9  # three turns of 0.1 fit into a limit of 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Spent:
     run_s: float = 0.0  # wall, of all runs; each has its slot's GPU
     tokens: int = 0
     usd: float = 0.0
+    turn_tokens: int = 0  # of the largest turn so far: what the next one may take
+    turn_usd: float = 0.0
 
 
 def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0) -> str | None:
@@ -40,11 +43,33 @@ def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0
             return f"target reached: {metric.name} {limits.target:g}"
     if limits.gpu_hours is not None and spent.run_s >= limits.gpu_hours * 3600:
         return f"{limits.gpu_hours:g} GPU hours used"
-    if limits.tokens is not None and spent.tokens >= limits.tokens:
-        return f"{limits.tokens} tokens used"
-    if limits.usd is not None and spent.usd >= limits.usd:
-        return f"{limits.usd:g} dollars spent"
-    return None
+    return _tokens(limits.tokens, spent) or _dollars(limits.usd, spent)
+
+
+def _tokens(limit: int | None, spent: Spent) -> str | None:
+    if limit is None:
+        return None
+    if spent.tokens >= limit:
+        return f"{limit} tokens used"
+    if spent.tokens + spent.turn_tokens <= limit:
+        return None
+    return (
+        f"{spent.tokens} of {limit} tokens used, and a turn took up to {spent.turn_tokens}: "
+        "the next one could pass the limit"
+    )
+
+
+def _dollars(limit: float | None, spent: Spent) -> str | None:
+    if limit is None:
+        return None
+    if spent.usd >= limit:
+        return f"{limit:g} dollars spent"
+    if spent.usd + spent.turn_usd <= limit + ROUNDING_USD:
+        return None
+    return (
+        f"{spent.usd:.4g} of {limit:g} dollars spent, and a turn took up to {spent.turn_usd:.4g}: "
+        "the next one could pass the limit"
+    )
 
 
 def boot_clock() -> float:

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from statistics import fmean
 
-from autoresearch import baseline, briefing, judge
+from autoresearch import baseline, briefing, judge, probe
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, BaselineError, StorageError
 from autoresearch.measure import Interrupted, Outputs
@@ -76,6 +76,7 @@ class Loop:
     def begin(self) -> None:
         """Mend what a kill left behind, and see that the unchanged program has been measured."""
         self._recover()
+        probe.first_turns(self.session)
         baseline.establish(self.session)
         unchanged = self.ledger.experiment(self.session.row, 0)
         self._publish(unchanged)

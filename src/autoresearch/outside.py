@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import baseline
-from autoresearch.desk import Desk, printable
+from autoresearch.desk import Desk
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
@@ -29,6 +29,7 @@ from autoresearch.limits import seconds_until
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
 from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
+from autoresearch.roster import printable
 from autoresearch.session import Session, Stopped
 from autoresearch.task import Task, override
 from autoresearch.workspace import files_below
@@ -53,7 +54,7 @@ your later self, `autoresearch brief` shows this page as it is by then.
 class Terminal:
     """Whoever sits in a terminal, as the session's agent: it is never asked, it calls."""
 
-    reads = True
+    reads = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -200,7 +201,7 @@ def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
     except Refused as refused:
         message = printable(str(refused))
         failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
-        session.ledger.add_turn(session.row, session.agent.name, failure, time.time())
+        session.ledger.add_turn(session.row, session.roster.members[0].name, failure, time.time())
         return Tried("refused", proposal.description, reason=refused.reason, detail=message)
 
 

@@ -151,6 +151,10 @@ class History(Protocol):
         """Standard deviation of one run, in metric units; None when it is not known."""
         ...
 
+    def baseline(self) -> Experiment:
+        """The unchanged program, experiment 0."""
+        ...
+
     def incumbent(self) -> Experiment: ...
     def incumbent_score(self) -> float | None: ...
     def finished(self, after: int = 0) -> list[Experiment]:
@@ -185,6 +189,7 @@ class Turn:
     briefing: str  # the same as text, bounded in size; empty unless the agent `reads`
     timeout_s: float | None = None
     grants: Grants = Grants()
+    usd_left: float | None = None  # of the session's limit; None when there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +203,17 @@ class Proposal:
     usd: float | None = None
 
 
+SERVICE_REASONS = ("rate limited", "service down")
+"""Reasons of a `Failure` that are the service's: the agent burned nothing, so such a turn is waited
+out and never counts towards the limit on experiments."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A turn that produced nothing: the service is down, the answer is no edit, time ran out."""
+    """A turn that produced nothing: the service is down, the answer is no edit, time ran out.
+
+    The next turn waits longer after each failure, and at least `retry_after_s`; not at all when
+    that is 0, unless the reason is the service's."""
 
     reason: str
     message: str
@@ -214,8 +227,12 @@ class Agent(Protocol):
 
     `propose` is called by the loop, one call at a time, from any thread. It returns a `Proposal`
     after editing, a `Failure` when this turn came to nothing, or `None` when it has nothing more
-    to propose (the session then ends in good order). It raises `AgentError` only when going on
-    is pointless, such as a refused key.
+    to propose (it leaves in good order; the session ends when nobody is left). It raises
+    `AgentError` only when going on is pointless, such as a refused key.
+
+    Three things it may have beside: `probes = True` asks for a first small turn before anything
+    is measured, on a worktree with one tiny file; `interrupt()`, called from another thread, ends
+    the turn under way as a `Failure`; `close()` is called at the session's end.
     """
 
     name: str

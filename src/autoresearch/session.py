@@ -9,10 +9,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from autoresearch import briefing, limits
+from autoresearch.errors import AgentError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
-from autoresearch.records import Agent, Role, Run, Runner
+from autoresearch.records import Role, Run, Runner
+from autoresearch.roster import Member, Roster
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace
 
@@ -34,7 +36,7 @@ class Session:
         workspace: Workspace,
         ledger: Ledger,
         runner: Runner,
-        agent: Agent,
+        roster: Roster,
         row: SessionRow,
         say: Callable[[str], None],
     ) -> None:
@@ -43,7 +45,7 @@ class Session:
         self.workspace = workspace
         self.ledger = ledger
         self.runner = runner
-        self.agent = agent
+        self.roster = roster
         self.row = row
         self.say = say
         self.laboratory = Laboratory(task, home, workspace, runner, ledger)
@@ -146,9 +148,21 @@ class Session:
         )
         if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
             tokens, usd = self.ledger.costs(self.row)
-            run_s = self.ledger.spent(self.row)["wall_s"]
-            spent = replace(spent, run_s=run_s, tokens=tokens, usd=usd)
+            turn_tokens, turn_usd = self.ledger.largest_turn(self.row)
+            spent = replace(
+                spent,
+                run_s=self.ledger.spent(self.row)["wall_s"],
+                tokens=tokens,
+                usd=usd,
+                turn_tokens=turn_tokens,
+                turn_usd=turn_usd,
+            )
         return limits.reached(wanted, spent, self.row.metric, reserve_s)
+
+    def usd_left(self) -> float | None:
+        """What the next turn may spend; None without a limit."""
+        limit = self.task.limits.usd
+        return None if limit is None else max(0.0, limit - self.ledger.costs(self.row)[1])
 
     def _reserve_s(self) -> float:
         """What measuring the result again will take, so that the night ends in time."""
@@ -170,6 +184,18 @@ class Session:
             now = time.monotonic()
             self.ledger.add_elapsed(self.row, now - self._ticked)
             self._ticked = now
+
+    # ---- agents ----------------------------------------------------------------------------
+
+    def dismiss(self, member: Member, refusal: AgentError) -> None:
+        """An agent that cannot go on leaves; the others go on, or the fallback does. Raises the
+        refusal when nobody is left."""
+        taking_over = self.roster.leave(member, refusal)
+        if taking_over is None:
+            follows = f"{self.roster.names} goes on without it"
+        else:
+            follows = f"the fallback {taking_over.name} takes over"
+        self.warn(f"agent {member.name} has left: {refusal} ({follows})")
 
     # ---- facts -----------------------------------------------------------------------------
 

@@ -7,17 +7,19 @@ import hashlib
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from autoresearch import agents, runners
-from autoresearch.errors import AgentError, StorageError, TaskError
+from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import OURS, Home, Lock, check_alone
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.records import Agent
 from autoresearch.report.table import check_ours
+from autoresearch.roster import Roster
 from autoresearch.session import Session
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace
@@ -27,9 +29,9 @@ HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its siz
 
 @contextmanager
 def opened(
-    task: Task, tag: str, say: Callable[[str], None], agent: Agent | None = None
+    task: Task, tag: str, say: Callable[[str], None], caller: Agent | None = None
 ) -> Iterator[Session]:
-    """The session `tag` on `task`, new or resumed, owned by this process until the end. `agent`
+    """The session `tag` on `task`, new or resumed, owned by this process until the end. `caller`
     is somebody else than the task names: who calls the harness from a terminal."""
     workspace = Workspace(task.root, task.editable, task.may_edit)
     home = Home(task.root, tag)
@@ -44,13 +46,20 @@ def opened(
         check_alone(home)
         ledger = Ledger(home.ledger)
         try:
-            row = _row(task, tag, workspace, ledger, home, agent)
-            agent = agent or _agent(task, row.secret, ledger, workspace)
-            runner = runners.load(task.runner, inherit=(lock.fd,))
+            row = _row(task, tag, workspace, ledger, home, caller)
+            if caller is not None:
+                roster = Roster([(caller.name, caller, 1.0)])
+            else:
+                begun = {share.agent: share.experiments for share in ledger.shares(row)}
+                roster = _roster(task, row.secret, ledger, workspace, begun)
             try:
-                yield Session(task, home, workspace, ledger, runner, agent, row, say)
+                runner = runners.load(task.runner, inherit=(lock.fd,))
+                try:
+                    yield Session(task, home, workspace, ledger, runner, roster, row, say)
+                finally:
+                    runner.close()
             finally:
-                runner.close()
+                roster.close(say)
         finally:
             ledger.close()
     finally:
@@ -58,13 +67,13 @@ def opened(
 
 
 def _row(
-    task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home, agent: Agent | None
+    task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home, caller: Agent | None
 ) -> SessionRow:
     """The session's row: made now, or checked to be of the same task."""
     found = ledger.find_session(tag)
     given = {key: v for key, v in asdict(task.limits).items() if v is not None}
     limits = {key: str(v) if key == "until" else v for key, v in given.items()}
-    if found is not None and agent is not None and "deadline" in found.limits:
+    if found is not None and caller is not None and "deadline" in found.limits:
         limits["deadline"] = found.limits["deadline"]
     fresh = fingerprint(task)
     if found is not None:
@@ -78,8 +87,8 @@ def _row(
     workspace.check_branch(tag)
     workspace.check_editable()
     check_ours(home.results, ledger)
-    if agent is None:
-        _agent(task, 0, ledger, workspace)  # refused, if it is, before there is a session
+    if caller is None:  # refused, if one is, before there is a session
+        _roster(task, 0, ledger, workspace, {}).close(lambda line: None)
     return ledger.create_session(
         tag,
         base_commit=workspace.head(),
@@ -145,11 +154,25 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _agent(task: Task, seed: int, ledger: Ledger, workspace: Workspace) -> Agent:
-    spec = task.agent.portfolio
-    if len(spec) > 1:
-        raise AgentError("a portfolio of agents is not available yet: name one agent")
-    name, argument = agents.parse(spec[0][0])
+def _roster(
+    task: Task, seed: int, ledger: Ledger, workspace: Workspace, begun: Mapping[str, int]
+) -> Roster:
+    """The agents of the task. Those of the same name go by the words that asked for them."""
+    weights = dict(task.agent.portfolio)
+    fallback = task.agent.fallback if task.agent.fallback not in weights else None
+    specs = [*weights, *([fallback] if fallback else [])]
+    loaded = {spec: _agent(spec, task, seed, ledger, workspace) for spec in specs}
+    often = Counter(agent.name for agent in loaded.values())
+    names = {spec: agent.name if often[agent.name] == 1 else spec for spec, agent in loaded.items()}
+    return Roster(
+        [(names[spec], loaded[spec], weight) for spec, weight in weights.items()],
+        (names[fallback], loaded[fallback]) if fallback else None,
+        begun,
+    )
+
+
+def _agent(spec: str, task: Task, seed: int, ledger: Ledger, workspace: Workspace) -> Agent:
+    name, argument = agents.parse(spec)
     options = dict(task.agent.options.get(name, {}))
     if name == "replay" and argument and argument.startswith("session:"):
         options["proposals"] = _proposals(argument.removeprefix("session:"), ledger, workspace)

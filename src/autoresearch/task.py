@@ -139,6 +139,8 @@ class AgentSettings:
     read: tuple[str, ...] = key(values.PLACES, ())  # as written, perhaps with ~
     write: tuple[str, ...] = key(values.PLACES, ())
     confine: bool = key(values.FLAG, True)
+    fallback: str | None = key(values.AGENT, None)  # takes over when the others cannot go on
+    probe: bool = key(values.FLAG, True)  # a first small turn of agents that need a service
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
     @property

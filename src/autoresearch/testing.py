@@ -153,6 +153,7 @@ class AgentSuite:
         with self._desk(tmp_path) as desk:
             before = Path.cwd(), dict(os.environ), _children()
             desk.turn(self.make())
+            desk.close()
             assert (Path.cwd(), dict(os.environ)) == before[:2]
             _until(lambda: _children() <= before[2], "it left a process behind")
 
@@ -174,8 +175,11 @@ class AgentSuite:
             subprocess.run(["git", "-c", "commit.gpgsign=false", *words], cwd=root, check=True)
         home = Home(root, "suite")
         home.folder.mkdir(parents=True)
-        with closing(Ledger(home.ledger)) as ledger:
-            yield _Desk(root, task_file, home, ledger)
+        with (
+            closing(Ledger(home.ledger)) as ledger,
+            closing(_Desk(root, task_file, home, ledger)) as desk,
+        ):
+            yield desk
 
 
 class _Desk:
@@ -199,11 +203,14 @@ class _Desk:
         )
         self.history = briefing.SessionHistory(ledger, self.row, self.workspace)
         self._metric = 1.0
+        self._seen: list[Agent] = []
         baseline = self._enter("", Proposal("baseline"), self.row.base_commit, base=0)
         self.finish(baseline, Status.KEEP)
 
     def turn(self, agent: Agent) -> tuple[Proposal | Failure | None, dict[str, bytes | None]]:
         """The agent's answer, and what it changed if it proposed something."""
+        if agent not in self._seen:
+            self._seen.append(agent)
         worktree = self.home.turns / "worktree"
         remove_tree(worktree)
         incumbent = self.ledger.incumbent(self.row)
@@ -226,6 +233,12 @@ class _Desk:
             assert answer.reason.strip(), "a failure needs a reason"
         changes = self.workspace.collect(worktree, manifest) if isinstance(answer, Proposal) else {}
         return answer, changes
+
+    def close(self) -> None:
+        """What happens at a session's end."""
+        for agent in self._seen:
+            if close := getattr(agent, "close", None):
+                close()
 
     def begin(
         self, agent: Agent, proposal: Proposal, changes: dict[str, bytes | None]

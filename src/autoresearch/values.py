@@ -223,6 +223,7 @@ COUNT = Kind("a whole number above 0", _whole)
 SEVERAL = Kind("a whole number, at least 2", lambda value: _whole(value, 2))
 TIME = Kind('a time of day such as "07:00"', _clock_time)
 NAME = Kind("a name of letters, digits, _ and -", _plugin)
+AGENT = Kind('"tuner", or "NAME:ARGUMENT"', _agent)
 NAMES = Kind(
     '"tuner", or "NAME:ARGUMENT", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }',
     _portfolio,

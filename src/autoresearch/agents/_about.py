@@ -16,6 +16,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from types import ModuleType
 from autoresearch import agents
 from autoresearch.agents._headless import Spec
 from autoresearch.agents._process import SECRET_NAME, Output, Program, environment
+from autoresearch.runners.local import LocalRunner
 
 VERSION_TIMEOUT_S = 10.0  # the slowest of them take two, on a machine that is not busy
 NUMBER = re.compile(r"\d+\.\d+[\w.+-]*", re.ASCII)
@@ -154,7 +156,8 @@ def _asked(one: About, timeout_s: float) -> Output:
     assert one.program is not None
     with (
         tempfile.TemporaryDirectory(prefix="autoresearch-") as folder,
-        Program(Path(folder) / "version") as program,
+        closing(LocalRunner(1)) as runner,
+        Program(Path(folder) / "version", runner) as program,
     ):
         cwd = Path(folder) / "empty"
         cwd.mkdir()

@@ -27,6 +27,7 @@ from autoresearch.agents._process import Output, Program, environment
 from autoresearch.agents._reach import Needs, files_named, reach
 from autoresearch.errors import AgentError
 from autoresearch.records import Agent, Failure, Grants, Proposal, Turn
+from autoresearch.runners.local import LocalRunner
 from autoresearch.workspace import files_below
 
 DESCRIPTION_LENGTH = 200
@@ -50,6 +51,7 @@ class Ask:
     prompt_file: Path  # the same, for who cannot read it from stdin
     folder: Path  # for files of its own; gone after the turn
     editable: tuple[str, ...]
+    usd_left: float | None = None  # what the turn may spend; None without a limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,21 +124,25 @@ def creator(spec: Spec) -> Creator:
 
 class Headless:
     reads = True
+    probes = True
 
     def __init__(self, spec: Spec, chosen: Settings, model: str | None = None) -> None:
-        self.name = spec.name
         self._spec = spec
         self._settings = chosen
         self._model = model or chosen.model
-        self._program: Program | None = None
+        self._runner: LocalRunner | None = None  # of all turns; started by the first
+        # Two models of one agent can compete in a session: the ledger tells them apart.
+        self.name = f"{spec.name}:{self._model}" if self._model else spec.name
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         spec = self._spec
         grants = self._granted(turn.grants)
         before = _state(turn.worktree)
         env = environment((*spec.keys, *grants.env)) | dict(spec.env)
-        with Program(turn.worktree.with_name(f"{turn.worktree.name}-turn")) as program:
-            self._program = program
+        if self._runner is None:
+            self._runner = LocalRunner(1)
+        folder = turn.worktree.with_name(f"{turn.worktree.name}-turn")
+        with Program(folder, self._runner) as program:
             argv = self._argv(turn, program)
             env |= dict.fromkeys(spec.temporary, str(program.temporary))
             output = program.run(
@@ -149,7 +155,6 @@ class Headless:
                 skip=spec.skip,
                 confinement=reach(argv, turn.worktree, env, self._needs(), grants),
             )
-        self._program = None
         ended = spec.read_events(output.lines)
         edited = _state(turn.worktree) != before
         return self._failure(output, ended, edited) or Proposal(
@@ -162,8 +167,14 @@ class Headless:
 
     def interrupt(self) -> None:
         """Kill the turn under way, from another thread; it ends as a `Failure`."""
-        if (program := self._program) is not None:
-            program.interrupt()
+        if (runner := self._runner) is not None:
+            runner.interrupt()
+
+    def close(self) -> None:
+        """End what watches the turns. A later turn starts it again."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.close()
 
     def _granted(self, grants: Grants) -> Grants:
         """What the task grants every agent, and what it grants this one."""
@@ -181,8 +192,14 @@ class Headless:
         return replace(needs, named=(*needs.named, *named))
 
     def _argv(self, turn: Turn, program: Program) -> Sequence[str]:
-        stdin, own = program.folder / "stdin", program.temporary
-        ask = Ask(self._model, _prompt(turn), stdin, own, turn.editable)
+        ask = Ask(
+            model=self._model,
+            prompt=_prompt(turn),
+            prompt_file=program.folder / "stdin",
+            folder=program.temporary,
+            editable=turn.editable,
+            usd_left=turn.usd_left,
+        )
         return (*self._spec.argv(ask), *self._settings.args)
 
     def _failure(self, output: Output, ended: Ended, edited: bool) -> Failure | None:
@@ -190,8 +207,7 @@ class Headless:
         if cause is None:
             return None
         if cause in FATAL:
-            model = f" (model {self._model})" if self._model else ""
-            raise AgentError(f"{self.name}{model}: {cause}: {message}. {self._spec.login}".strip())
+            raise AgentError(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
         wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
         if ended.resets_at is not None:
             wait_s = max(1.0, ended.resets_at - time.time())

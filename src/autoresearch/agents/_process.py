@@ -72,10 +72,10 @@ def mask(text: str, env: Mapping[str, str]) -> str:
 class Program:
     """Runs one program at a time in `folder`, which is made for each turn and removed after it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, runner: LocalRunner) -> None:
         self.folder = folder
         self.temporary = folder / "tmp"  # for files of its own
-        self._runner: LocalRunner | None = None
+        self._runner = runner
 
     def run(
         self,
@@ -110,12 +110,7 @@ class Program:
             log_bytes=STDOUT_BYTES,
             confinement=confinement and self._with_folder(confinement),
         )
-        self._runner = LocalRunner(1)
-        try:
-            outcome = self._runner.run(spec)
-        finally:
-            self._runner.close()
-            self._runner = None
+        outcome = self._runner.run(spec)
         written = self.temporary / report if report else self.folder / "stdout"
         lines = _lines(written, skip)
         return Output(
@@ -133,11 +128,6 @@ class Program:
             read=(*confinement.read, str(self.folder)),
             write=(*confinement.write, *map(str, write)),
         )
-
-    def interrupt(self) -> None:
-        """Kill what is running now, from another thread; its turn ends as "interrupted"."""
-        if (runner := self._runner) is not None:
-            runner.interrupt()
 
     def __enter__(self) -> Program:
         remove_tree(self.folder)

@@ -5,6 +5,7 @@ It may read and edit files; it gets no shell. Written after its documentation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, events, result, unknown
@@ -18,7 +19,10 @@ def argv(ask: Ask) -> Sequence[str]:
     model = ("--model", ask.model) if ask.model else ()
     output = ("--output-format", "stream-json", "--verbose", "--no-session-persistence")
     rights = ("--permission-mode", "acceptEdits", "--allowedTools", TOOLS)
-    return ("claude", "-p", *output, *rights, *model)
+    # In whole cents within what is left, and at least one: a limit of 0 would be none.
+    cents = max(1, math.floor(100 * ask.usd_left)) if ask.usd_left is not None else 0
+    budget = ("--max-budget-usd", f"{cents / 100:.2f}") if cents else ()
+    return ("claude", "-p", *output, *rights, *budget, *model)
 
 
 def read_events(lines: Sequence[str]) -> Ended:

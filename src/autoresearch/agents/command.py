@@ -27,7 +27,11 @@ QUOTED_MARK = re.compile(rf'"{MARK.pattern}"|{MARK.pattern}')
 PARAMETERS = {"briefing": '"$1"', "briefing_file": '"$2"'}
 
 
-def create(argument: str | None, options: Mapping[str, object], seed: int) -> Headless:
+class Command(Headless):
+    probes = False  # it may be made for the one task at hand
+
+
+def create(argument: str | None, options: Mapping[str, object], seed: int) -> Command:
     chosen = settings("command", options, ("env", "read", "write"))
     try:
         [program, *_] = _words(argument or "", "", "")
@@ -38,7 +42,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> He
         return _words(argument or "", ask.prompt, str(ask.prompt_file))
 
     needs = Needs(named=files_named(argument or ""))
-    return Headless(Spec("command", program, "", argv, read_events, needs=needs), chosen)
+    return Command(Spec("command", program, "", argv, read_events, needs=needs), chosen)
 
 
 def _words(command: str, briefing: str, briefing_file: str) -> Sequence[str]:

@@ -104,6 +104,9 @@ class Tuner:
         self._join(program)
         self._rules.learn(program.integers(program.values), crashed=False)
         self._taken.add(program.key(program.values))
+        first = history.baseline()  # after another agent's keeps, it is not the origin
+        if first.commit != origin and (unchanged := self._program(history, first)) is not None:
+            self._taken.add(unchanged.key(unchanged.values))
 
     def _incumbent(self, files: Mapping[str, bytes]) -> Program:
         return _take_apart(files, self._main)

@@ -26,6 +26,7 @@ from autoresearch.report.words import counted, duration, one_line, short
 
 REFRESH_PER_SECOND = 2
 BAR_WIDTH = 16
+AGENTS_SHOWN = 4
 OPEN_SHOWN = 4  # runs under way; the others are counted
 STYLES = {Status.KEEP: "green", Status.DISCARD: "default", Status.CRASH: "red"}
 
@@ -132,6 +133,8 @@ def _facts(summary: Summary) -> Table:
     grid.add_row("judged", Text(outcome(summary).rstrip(".")))
     if not summary.deterministic:
         grid.add_row("trust", Text(text.trust(summary)))
+    for line in text.shares(summary)[:AGENTS_SHOWN] if len(summary.agents) > 1 else ():
+        grid.add_row("agent", Text(line))
     grid.add_row("left", Text(text.left(summary)))
     return grid
 

@@ -14,6 +14,7 @@ from autoresearch.report.summary import Finished, Kept, Summary, Verification, h
 from autoresearch.report.words import (
     clock,
     counted,
+    dollars,
     duration,
     one_line,
     percent,
@@ -47,6 +48,7 @@ def page(
         _crashes(finished),
         _trust(summary),
         _costs(summary),
+        _agents(summary),
         _take(summary),
         _setting(summary, sandbox),
     ]
@@ -268,14 +270,68 @@ def _costs(summary: Summary) -> list[str]:
         "## What it cost",
         "",
         f"{counted(summary.runs, 'run')}, {duration(summary.cpu_s)} of CPU time, "
-        f"{duration(summary.wall_s)} of running, {duration(summary.elapsed_s)} in all"
-        + (f", {summary.tokens:,} tokens" if summary.tokens else "")
-        + (f", ${summary.usd:.2f}" if summary.usd else "")
-        + ".",
+        f"{duration(summary.wall_s)} of running, {duration(summary.elapsed_s)} in all.",
     ]
+    if spent := amount(summary.tokens, summary.usd):
+        each = cost_of_each(summary)
+        lines[-1] += f" The agents took {spent}{': ' if each else ''}{each}."
     if summary.stopped:
         lines[-1] += f" Stopped: {_plain(summary.stopped)}."
     return lines
+
+
+def cost_of_each(summary: Summary) -> str:
+    """What an experiment and a keep cost in tokens and dollars; empty while that is not known."""
+    return "; ".join(
+        f"{amount(tokens, usd)} {what}"
+        for what, tokens, usd in (
+            ("an experiment", summary.tokens_per_experiment, summary.usd_per_experiment),
+            ("a keep", summary.tokens_per_keep, summary.usd_per_keep),
+        )
+        if tokens or usd
+    )
+
+
+def amount(tokens: float | None, usd: float | None) -> str:
+    """ "1,200 tokens, $0.34", as far as it is known and not nothing."""
+    return ", ".join(
+        part
+        for part in (f"{tokens:,.0f} tokens" if tokens else "", dollars(usd) if usd else "")
+        if part
+    )
+
+
+def _agents(summary: Summary) -> list[str]:
+    """Who did, earned and cost what."""
+    if not summary.agents:
+        return []
+    numbers = summary.numbers
+    lines = [
+        "## Agents",
+        "",
+        "The gain is the sum of an agent's keeps, each over the one it was built on.",
+        "",
+        "| agent | experiments | keeps | gain | per experiment | tokens | dollars | per dollar |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for one in summary.agents:
+        cells = (
+            _cell(one.name),
+            str(one.experiments),
+            str(one.keeps),
+            numbers.signed(one.gain) if one.keeps else "",
+            _rate(one.gain_per_experiment) if one.keeps else "",
+            f"{one.tokens:,}" if one.tokens is not None else "",
+            dollars(one.usd),
+            _rate(one.gain_per_usd) if one.keeps else "",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _rate(gain: float | None) -> str:
+    """A gain for something, which the noise of a single run says nothing about."""
+    return "" if gain is None else f"{gain:+.2g}"
 
 
 def _take(summary: Summary) -> list[str]:

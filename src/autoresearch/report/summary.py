@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from statistics import fmean, median
 from typing import Any
 
 from autoresearch.judge import LEVELS, SCORE_RUNS, difference_interval, pooled_noise
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger, SessionRow, Share
 from autoresearch.limits import FRUITLESS_TURNS
 from autoresearch.records import Experiment, Metric, Role, Run, Status
 from autoresearch.report.words import Numbers, in_sd
@@ -99,6 +100,21 @@ class Verification:
 
 
 @dataclass(frozen=True, slots=True)
+class AgentShare:
+    """What one agent did, earned and cost."""
+
+    name: str
+    experiments: int  # begun
+    keeps: int
+    other_turns: int  # turns that became no experiment
+    gain: float  # sum of its keeps' gains, each over the one it was built on, in metric units
+    gain_per_experiment: float | None
+    tokens: int | None  # None: it never said
+    usd: float | None
+    gain_per_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     task: str
     agent: str
@@ -146,6 +162,11 @@ class Summary:
     cpu_s: float
     tokens: int
     usd: float
+    tokens_per_experiment: float | None  # of those begun; None while no costs are known
+    usd_per_experiment: float | None
+    tokens_per_keep: float | None
+    usd_per_keep: float | None
+    agents: tuple[AgentShare, ...]  # empty for a single agent without known costs
     typical_run_s: float | None
 
     open_experiments: tuple[OpenExperiment, ...]
@@ -243,6 +264,11 @@ def summarise(
         cpu_s=spent["cpu_s"],
         tokens=tokens,
         usd=usd,
+        tokens_per_experiment=_each(tokens, started),
+        usd_per_experiment=_each(usd, started),
+        tokens_per_keep=_each(tokens, counts[Status.KEEP]),
+        usd_per_keep=_each(usd, counts[Status.KEEP]),
+        agents=_shares(ledger, session, kept, keeps),
         typical_run_s=_typical(ledger.latest_runs(session, TYPICAL_OVER)),
         open_experiments=tuple(_open(ledger, session, one, now) for one in in_flight),
         open_runs=tuple(
@@ -368,6 +394,39 @@ def _end_in(left: int | None, pace_s: float | None, time_left_s: float | None) -
     if left is not None and pace_s is not None:
         ends.append(left * pace_s)
     return min(ends) if ends else None
+
+
+def _each(total: float, count: int) -> float | None:
+    return total / count if total and count else None
+
+
+def _shares(
+    ledger: Ledger, session: SessionRow, kept: Sequence[Experiment], told: Sequence[Kept]
+) -> tuple[AgentShare, ...]:
+    shares = ledger.shares(session)
+    if len(shares) < 2 and not any(one.tokens or one.usd for one in shares):
+        return ()
+    if len(told) < len(kept):
+        groups = ledger.unselected(session, [one.commit for one in kept])
+        told = _keeps(kept, groups, session.metric)
+    gains: dict[str, float] = defaultdict(float)
+    for one in told:
+        gains[one.agent] += one.gain or 0.0
+    return tuple(_share_of(one, gains[one.agent]) for one in shares)
+
+
+def _share_of(share: Share, gain: float) -> AgentShare:
+    return AgentShare(
+        name=share.agent,
+        experiments=share.experiments,
+        keeps=share.keeps,
+        other_turns=share.other_turns,
+        gain=gain,
+        gain_per_experiment=gain / share.experiments if share.experiments else None,
+        tokens=share.tokens,
+        usd=share.usd,
+        gain_per_usd=gain / share.usd if share.usd else None,
+    )
 
 
 def _agents(in_flight: Sequence[Experiment], latest: Sequence[Experiment]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from autoresearch.judge import FRESH_RUNS, LEVELS, SCREEN_RUNS
 from autoresearch.records import Experiment, Metric, Role, Run
-from autoresearch.report.page import outcome
+from autoresearch.report.page import amount, cost_of_each, outcome
 from autoresearch.report.summary import OpenExperiment, OpenRun, Summary, Verification
 from autoresearch.report.words import (
     Numbers,
     clock,
     counted,
     cut,
+    dollars,
     duration,
     one_line,
     percent,
@@ -39,6 +40,8 @@ def status_text(summary: Summary, running: bool = False) -> str:
         ("verified", verified(summary)),
         ("left", left(summary)),
         ("spent", spent(summary)),
+        ("each", cost_of_each(summary)),
+        *[("agent", line) for line in shares(summary)],
         *[("now", line) for line in under_way(summary, running)],
     ]
     if summary.fruitless_latest:
@@ -50,17 +53,37 @@ def log_text(experiments: Sequence[Experiment], metric: Metric | None = None) ->
     """One line for each experiment, finished or in flight."""
     name = one_line(metric.name) if metric else "metric"
     width = max(10, len(name))
+    more = _columns(experiments)
+    titles = "".join(f"{title}  " for title, _ in more)
     lines = [
-        f"{'#':>5}  {'commit':<7}  {name:>{width}}  {'status':<7}  {'reason':<16}  description"
+        f"{'#':>5}  {'commit':<7}  {name:>{width}}  {'status':<7}  {'reason':<16}  "
+        f"{titles}description"
     ]
     for one in experiments:
         value = "-" if one.metric is None else f"{one.metric:.6g}"
+        cells = "".join(f"{cell(one)}  " for _, cell in more)
         lines.append(
             f"{one.number:>5}  {short(one.commit):<7}  {value:>{width}}  "
             f"{one.status or 'open':<7}  {cut(one.reason or '', 16):<16}  "
-            f"{one_line(one.description)}"
+            f"{cells}{one_line(one.description)}"
         )
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _columns(experiments: Sequence[Experiment]) -> list[tuple[str, Callable[[Experiment], str]]]:
+    """Those of the log that are there only when they say something: agent, tokens, dollars."""
+    columns: list[tuple[str, Callable[[Experiment], str]]] = []
+    if len({one.agent for one in experiments if one.number}) > 1:
+        columns.append((f"{'agent':<16}", lambda one: f"{cut(one.agent, 16):<16}"))
+    if any(one.tokens is not None for one in experiments):
+        columns.append((f"{'tokens':>10}", lambda one: f"{_number(one.tokens):>10}"))
+    if any(one.usd is not None for one in experiments):
+        columns.append((f"{'cost':>7}", lambda one: f"{dollars(one.usd):>7}"))
+    return columns
+
+
+def _number(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"
 
 
 def show_text(
@@ -98,7 +121,7 @@ def _facts(one: Experiment, name: str) -> str:
         ("took", duration(one.ended_at - one.started_at) if one.ended_at is not None else ""),
         ("memory", size(one.peak_memory_bytes) if one.peak_memory_bytes else ""),
         ("tokens", f"{one.tokens:,}" if one.tokens is not None else ""),
-        ("usd", f"{one.usd:.4f}" if one.usd is not None else ""),
+        ("cost", dollars(one.usd)),
     ]
     return "\n".join(f"{label:<10}  {text}" for label, text in lines if text)
 
@@ -201,11 +224,28 @@ def left(summary: Summary) -> str:
 def spent(summary: Summary) -> str:
     parts = [counted(summary.runs, "run"), f"CPU {duration(summary.cpu_s)}"]
     parts.append(f"{duration(summary.elapsed_s)} of work")
-    if summary.tokens:
-        parts.append(f"{summary.tokens:,} tokens")
-    if summary.usd:
-        parts.append(f"${summary.usd:.2f}")
-    return ", ".join(parts)
+    parts.append(amount(summary.tokens, summary.usd))
+    return ", ".join(part for part in parts if part)
+
+
+def shares(summary: Summary) -> list[str]:
+    """A line for each agent, where there is more than one or costs are known."""
+    return [
+        ", ".join(
+            part
+            for part in (
+                f"{cut(one.name, 40)}: {counted(one.experiments, 'experiment')}",
+                counted(one.keeps, "keep"),
+                f"gain {summary.numbers.signed(one.gain)}" if one.keeps else "",
+                amount(one.tokens, one.usd),
+                f"{one.gain_per_usd:+.2g} a dollar"
+                if one.keeps and one.gain_per_usd is not None
+                else "",
+            )
+            if part
+        )
+        for one in summary.agents
+    ]
 
 
 def under_way(summary: Summary, running: bool) -> list[str]:

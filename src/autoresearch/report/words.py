@@ -97,6 +97,13 @@ def duration(seconds: float | None) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
+def dollars(usd: float | None) -> str:
+    """ "$12.30", "$0.0042"; empty where it is not known."""
+    if usd is None:
+        return ""
+    return f"${usd:.2f}" if usd >= 0.1 or not usd else f"${usd:.2g}"
+
+
 def size(count: int | None) -> str:
     """ "412 MB", "1.3 GB"."""
     if count is None:
