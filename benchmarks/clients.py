@@ -3,7 +3,7 @@
     python benchmarks/clients.py [NAME ...]
 
 Installs each into an environment of its own (in a temporary folder, from your package index) and
-imports it five times with compiled bytecode. Medians of CPU seconds; memory is what the import adds.
+imports it five times, compiled. Medians of CPU seconds; memory is what the import adds.
 """
 
 from __future__ import annotations
