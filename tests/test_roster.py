@@ -385,10 +385,12 @@ def test_one_that_has_nothing_more_leaves_in_good_order(quick: Path) -> None:
 
 def test_agents_of_one_name_go_by_how_they_were_asked_for(quick: Path) -> None:
     """Two programs: each is known by its own command, and a resume knows them again."""
+    counts = quick.parent / "counts"
+    counts.mkdir()
     edit = "import re, sys; s = open('prog.py').read()\n"
     for name, start in (("one", 3000), ("two", 4000)):
         lines = (
-            f"import pathlib\nn = pathlib.Path({str(quick.parent)!r}, {name!r} + '.n')\n"
+            f"import pathlib\nn = pathlib.Path({str(counts)!r}, {name!r} + '.n')\n"
             f"k = int(n.read_text()) + 1 if n.exists() else {start}\nn.write_text(str(k))\n"
             f"{edit}open('prog.py', 'w').write(re.sub('VALUE = .*', f'VALUE = {{k}}.0', s))\n"
             "print(f'value {k}')\n"
@@ -399,7 +401,8 @@ def test_agents_of_one_name_go_by_how_they_were_asked_for(quick: Path) -> None:
         for name in ("one", "two")
     ]
     for experiments in (2, 4):
-        settings = {"agent__name": specs, "limits__experiments": experiments}
+        settings = {"agent__name": specs, "agent__write": [str(counts)]}
+        settings["limits__experiments"] = experiments
         with opened(task_of(quick, **settings), "t", lambda line: None) as session:
             Loop(session).run()
     assert by(night(quick)) == dict.fromkeys(specs, 2)
