@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 
-from autoresearch import briefing
 from autoresearch.errors import AutoresearchError, Refused
 from autoresearch.records import Experiment, Failure, Proposal, Turn
 from autoresearch.session import Session
@@ -90,7 +89,7 @@ class Desk:
         text = ""
         if session.agent.reads:
             session.workspace.make_repository(worktree)
-            text = briefing.text(session.task, session.ledger, session.row)
+            text = session.briefer.text(session.left())
         return Turn(
             worktree=worktree,
             editable=tuple(path for path in manifest if session.workspace.is_editable(path)),

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from statistics import fmean
 
-from autoresearch import baseline, briefing, judge
+from autoresearch import baseline, history, judge
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, BaselineError, StorageError
 from autoresearch.measure import Interrupted, Outputs
@@ -106,7 +106,7 @@ class Loop:
     def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
         """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
         row = self.session.row
-        reference = briefing.reference(self.ledger, row, incumbent)
+        reference = history.reference(self.ledger, row, incumbent)
         level = judge.LEVELS[row.level]
         screening = self._draws(experiment, Role.SCREEN, experiment.commit)
         candidate = self._draws(experiment, Role.CANDIDATE, experiment.commit)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from autoresearch import briefing, limits
+from autoresearch import limits
+from autoresearch.briefing import Briefer
+from autoresearch.history import SessionHistory
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
@@ -47,7 +49,8 @@ class Session:
         self.row = row
         self.say = say
         self.laboratory = Laboratory(task, home, workspace, runner, ledger)
-        self.history = briefing.SessionHistory(ledger, row, workspace)
+        self.history = SessionHistory(ledger, row, workspace)
+        self.briefer = Briefer(task, ledger, row, workspace, home)
         self.stopping: str | None = None  # why no further run is to begin
         self._ticked = time.monotonic()
         self._deadline: float | None = None
@@ -132,6 +135,15 @@ class Session:
         reserve_s = self._reserve_s()
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
             return f"it is {wanted.until:%H:%M}"
+        return limits.reached(wanted, self._spent(), self.row.metric, reserve_s)
+
+    def left(self) -> list[str]:
+        """What is left of each limit, one line each."""
+        until_s = None if self._deadline is None else self._deadline - limits.boot_clock()
+        return limits.left(self.task.limits, self._spent(), self.row.metric, until_s)
+
+    def _spent(self) -> limits.Spent:
+        wanted = self.task.limits
         spent = limits.Spent(
             experiments=self.ledger.started(self.row)
             + self.ledger.fruitless_turns(self.row) // limits.FRUITLESS_TURNS,
@@ -143,7 +155,7 @@ class Session:
             tokens, usd = self.ledger.costs(self.row)
             run_s = self.ledger.spent(self.row)["wall_s"]
             spent = replace(spent, run_s=run_s, tokens=tokens, usd=usd)
-        return limits.reached(wanted, spent, self.row.metric, reserve_s)
+        return spent
 
     def _reserve_s(self) -> float:
         """What measuring the result again will take, so that the night ends in time."""

@@ -133,6 +133,7 @@ class Limits:
 class AgentSettings:
     name: str | tuple[tuple[str, float], ...] = key(values.NAMES, "tuner")  # or (name, weight)s
     timeout_s: float = key(values.DURATION, 900.0, "timeout")
+    briefing: int = key(values.BRIEFING, 8000)  # tokens at most, beside the source
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
     @property

@@ -221,6 +221,7 @@ AMOUNT = Kind("a number above 0, or no such key for no limit", _positive)
 LIMIT = Kind("a whole number above 0, or no such key for no limit", _whole)
 COUNT = Kind("a whole number above 0", _whole)
 SEVERAL = Kind("a whole number, at least 2", lambda value: _whole(value, 2))
+BRIEFING = Kind("a whole number of tokens, at least 1000", lambda value: _whole(value, 1000))
 TIME = Kind('a time of day such as "07:00"', _clock_time)
 NAME = Kind("a name of letters, digits, _ and -", _plugin)
 NAMES = Kind(
