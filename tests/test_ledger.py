@@ -439,7 +439,9 @@ def test_the_experiments_with_notes(path: Path) -> None:
             commit="c",
             tree=f"t{number}",
             agent="a",
-            proposal=Proposal("try", notes="odd" if number % 2 else ""),
+            proposal=Proposal(
+                "try", notes="odd ones have a sentence" if number % 2 else "space of 4"
+            ),
             now=1.0,
         )
     assert [one.number for one in ledger.noted(row, last=2, among=8)] == [5, 7]

@@ -52,8 +52,8 @@ def scores(ledger: Ledger, session: SessionRow, commit: str) -> tuple[float, ...
 def noise(ledger: Ledger, session: SessionRow) -> tuple[float, int]:
     """(sd of one run, degrees of freedom): the spread within each keep's unselected runs. The
     latest keeps are enough, and keep the cost the same on the longest night."""
-    keeps = ledger.keeps(session)
-    chosen = list(dict.fromkeys(keep.commit for keep in (*keeps[:1], *keeps[-KEEPS:])))
+    keeps = ledger.keeps(session, last=KEEPS)
+    chosen = list(dict.fromkeys(keep.commit for keep in keeps))
     groups = ledger.unselected(session, chosen)
     return judge.pooled_noise([groups[commit][-judge.SCORE_RUNS :] for commit in chosen])
 

@@ -143,6 +143,7 @@ CREATE TABLE note (
 CREATE INDEX note_session ON note(session);
 """
 
+MARK_LENGTH = 20  # characters of a note that may be no more than a mark
 UPGRADES = {0: SCHEMA, 1: NOTES}  # from that version to the next
 
 
@@ -508,14 +509,16 @@ class Ledger:
         return [] if text is None else str(text).split("\n")
 
     def noted(self, session: SessionRow, last: int, among: int) -> list[Experiment]:
-        """The `last` experiments with notes, oldest first, of the `among` begun last."""
+        """The `last` experiments with notes, oldest first, of the `among` begun last. What agents
+        note for themselves alone, such as where to go on, is shorter than a sentence."""
         rows = self._all(
-            "SELECT * FROM experiment WHERE session = ?1 AND notes != '' AND number >"
+            "SELECT * FROM experiment WHERE session = ?1 AND length(notes) > ?4 AND number >"
             " (SELECT max(number) FROM experiment WHERE session = ?1) - ?2"
             " ORDER BY number DESC LIMIT ?3",
             session.id,
             among,
             last,
+            MARK_LENGTH,
         )
         return [_experiment(row) for row in reversed(rows)]
 
@@ -527,13 +530,14 @@ class Ledger:
         )
         return [_experiment(row) for row in rows]
 
-    def keeps(self, session: SessionRow) -> list[Experiment]:
-        """The baseline and every keep, in the order in which they became the incumbent."""
-        rows = self._all(
-            "SELECT * FROM experiment WHERE session = ? AND status = 'keep' ORDER BY finish_order",
-            session.id,
-        )
-        return [_experiment(row) for row in rows]
+    def keeps(self, session: SessionRow, last: int | None = None) -> list[Experiment]:
+        """The baseline and every keep, or the `last` ones, in the order in which they became the
+        incumbent."""
+        sql = "SELECT * FROM experiment WHERE session = ? AND status = 'keep' ORDER BY finish_order"
+        rows = self._all(f"{sql} DESC LIMIT ?", session.id, -1 if last is None else last)
+        if rows and rows[-1]["finish_order"] > 0:
+            rows += self._all(f"{sql} LIMIT 1", session.id)
+        return [_experiment(row) for row in reversed(rows)]
 
     def incumbent(self, session: SessionRow) -> Experiment:
         row = self._one(

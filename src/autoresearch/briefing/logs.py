@@ -16,10 +16,14 @@ LINE = 400  # characters of a line that are looked at
 POINTS = 10  # of a curve, shown
 FEWEST = 3  # points that make a curve
 SERIES = 2  # of a log, such as train_loss and val_loss
+READ_LINES = 200  # of those that may hold a point
+LOSS_WORDS = "loss|bpb|nll|ppl|perplexity|cross_entropy"
 VALUE = r"[-+]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][-+]?\d{1,3})?"
 LOSS = re.compile(
-    r"(?<![\w./-])((?:[A-Za-z]\w{0,20}[./_ -])?(?:loss|bpb|nll|ppl|perplexity|cross_entropy)"
-    rf"(?:[./_-]\w{{1,12}})?)[\"']?\s{{0,8}}[:=|]?\s{{0,8}}({VALUE}|nan|-?inf)(?![\w.])",
+    r"(?<![\w./-])((?:[A-Za-z]\w{0,20}[./_ -])?"
+    rf"(?:{LOSS_WORDS})(?:[./_-]\w{{1,12}})?)"
+    r"(?:[\"']?\s{0,8}[:=|]\s{0,8}|\s{1,8})"
+    rf"({VALUE}|nan|-?inf)(?![\w.])",
     re.IGNORECASE,
 )
 STEP = re.compile(
@@ -74,7 +78,7 @@ def curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
     """The series that look like a loss, or are called like the metric; the longest first."""
     found: dict[str, list[tuple[str, float, float]]] = {}
     own = _named(metric) if metric else None
-    for number, line in enumerate(lines, 1):
+    for number, line in _thinned(lines, metric):
         hits = [match.groups() for match in LOSS.finditer(line)]
         if own is not None and not hits:
             hits = [match.groups() for match in own.finditer(line)]
@@ -85,6 +89,14 @@ def curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
     long = [item for item in found.items() if len(item[1]) >= FEWEST]
     long.sort(key=lambda item: -len(item[1]))
     return [_curve(name, points) for name, points in long[:SERIES]]
+
+
+def _thinned(lines: Iterable[str], metric: str) -> list[tuple[int, str]]:
+    """The lines that may hold a point, with their numbers; of very many, every so many-th."""
+    words = re.compile("|".join(filter(None, (LOSS_WORDS, re.escape(metric)))), re.IGNORECASE)
+    found = [(n, line) for n, line in enumerate(lines, 1) if words.search(line)]
+    stride = len(found) // READ_LINES | 1  # odd: lines of two kinds often take turns
+    return found if stride == 1 else [*found[:-1:stride], found[-1]]
 
 
 def _named(metric: str) -> re.Pattern[str]:

@@ -12,6 +12,7 @@ BYTES_PER_TOKEN = 3
 """Of UTF-8. English and code take 3.5 to 4.5 in today's tokenizers, numbers about 2.5, other
 scripts about one token for a character, which is two to four bytes: a cautious middle."""
 
+INDENT = 12  # characters of it, of a quoted line
 WIDTH = 200  # characters of a line that came from outside
 
 
@@ -91,5 +92,9 @@ def line(text: str, width: int = WIDTH) -> str:
 
 
 def quoted(lines: Sequence[str], width: int = WIDTH) -> list[str]:
-    """Lines of a program's output, each marked as such."""
-    return [f"    | {line(one, width)}" for one in lines]
+    """Lines of a program's output, each marked as such; how they are indented stays."""
+    indents = (min(INDENT, len(one) - len(one.lstrip(" "))) for one in lines)
+    return [
+        f"    | {' ' * indent}{line(one, width)}"
+        for one, indent in zip(lines, indents, strict=True)
+    ]
