@@ -90,6 +90,26 @@ def test_the_briefing_is_on_stdin_or_in_the_command(tree: Path) -> None:
     assert [path.name for path in tree.iterdir()] == ["train.py"]
 
 
+def test_a_briefing_too_long_for_a_command_line_is_cut_there_and_whole_in_the_file(
+    tree: Path,
+) -> None:
+    briefing = "the objective\n" + "é line of source\n" * 20_000
+    ask(tree, "printf %s {briefing} > train.py", briefing=briefing)
+    told = (tree / "train.py").read_text()
+    assert told.startswith("the objective\n") and len(told.encode()) <= 120_000
+    assert "(cut here; the whole is in " in told and told.rstrip().endswith("functions or classes.")
+    ask(tree, "cp {briefing_file} train.py", briefing=briefing)
+    assert (tree / "train.py").read_text().startswith(briefing)
+
+
+def test_of_many_editable_files_a_few_are_named(tree: Path) -> None:
+    turn = Turn(tree, tuple(f"file{n}.py" for n in range(5000)), None, "")  # type: ignore[arg-type]
+    agents.load("command", "cp /dev/stdin train.py", {}).propose(turn)
+    told = (tree / "train.py").read_text()
+    assert "file0.py or file1.py" in told and "or another editable file there" in told
+    assert len(told) < 2000
+
+
 def test_only_the_standard_set_and_what_was_named_is_passed_on(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

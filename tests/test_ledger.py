@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.ledger import VERSION, Ledger, SessionRow
+from autoresearch.ledger import APPLICATION_ID, VERSION, Ledger, Note, SessionRow
 from autoresearch.records import Failure, Metric, Proposal, Role, Run, Status, Verdict
 
 
@@ -336,4 +336,151 @@ def test_sessions_do_not_see_each_other(path: Path) -> None:
         ledger.session("three")
     with pytest.raises(LedgerError, match="no experiment 7"):
         ledger.experiment(one, 7)
+    ledger.close()
+
+
+# ---- notes, and a ledger of version 1 ----------------------------------------------------------
+
+
+def as_version_1(path: Path) -> None:
+    """The file as the first version made it: its schema, word for word, and a session."""
+    db = sqlite3.connect(path)
+    db.executescript((Path(__file__).parent / "ledger_v1.sql").read_text())
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("PRAGMA user_version = 1")
+    db.execute(
+        "INSERT INTO session (tag, base_commit, metric, goal, level, budget_clock, limits,"
+        " fingerprint, secret, created_at)"
+        " VALUES ('t', 'c0', 'loss', 'minimize', 'default', 'wall', '{}', '{}', 5, 1.0)"
+    )
+    db.execute(
+        "INSERT INTO experiment (session, number, base, commit_id, tree_id, agent, description,"
+        " status, metric, finish_order, started_at)"
+        " VALUES (1, 0, 0, 'c0', 't0', '', 'baseline', 'keep', 1.0, 0, 2.0)"
+    )
+    db.commit()
+    db.close()
+
+
+def version_of(path: Path) -> int:
+    db = sqlite3.connect(path)
+    try:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+    finally:
+        db.close()
+
+
+def test_version_1_is_upgraded_in_place(path: Path) -> None:
+    as_version_1(path)
+    ledger = Ledger(path)
+    row = ledger.session("t")
+    assert ledger.incumbent(row).description == "baseline"
+    ledger.add_note(row, "agent", "warmup is not it", now=4.0)
+    ledger.close()
+    assert version_of(path) == VERSION == 2
+    again = Ledger(path)
+    assert again.notes(row) == [Note(4.0, "agent", "warmup is not it")]
+    assert begin(again, row) == 1
+    again.close()
+
+
+def test_version_1_can_be_read_and_stays_as_it_is(path: Path) -> None:
+    as_version_1(path)
+    before = path.read_bytes()
+    ledger = Ledger(path, readonly=True)
+    row = ledger.session("t")
+    assert ledger.notes(row) == []
+    assert ledger.incumbent(row).metric == 1.0
+    assert path.read_bytes() == before
+    Ledger(path).close()  # somebody upgrades it meanwhile
+    assert ledger.notes(row) == []
+    ledger.close()
+    assert version_of(path) == 2
+
+
+def test_an_upgrade_that_is_cut_off_leaves_version_1(path: Path) -> None:
+    as_version_1(path)
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE note (theirs)")  # so that our statement fails
+    db.commit()
+    db.close()
+    with pytest.raises(LedgerError, match="note already exists"):
+        Ledger(path)
+    assert version_of(path) == 1
+
+
+def test_a_damaged_version_1_is_not_touched(path: Path) -> None:
+    as_version_1(path)
+    data = bytearray(path.read_bytes())
+    data[4096:8192] = b"\xff" * 4096
+    path.write_bytes(data)
+    with pytest.raises(LedgerError, match="damaged"):
+        Ledger(path)
+    assert version_of(path) == 1
+
+
+def test_notes_belong_to_their_session_and_the_latest_are_told(path: Path) -> None:
+    ledger = Ledger(path)
+    row, other = begin_session(ledger), begin_session(ledger, "other")
+    for at in range(30):
+        ledger.add_note(row, "a", f"note {at}", now=float(at))
+    ledger.add_note(other, "b", "elsewhere", now=99.0)
+    assert [note.text for note in ledger.notes(row, last=3)] == ["note 27", "note 28", "note 29"]
+    ledger.close()
+
+
+def test_the_experiments_with_notes(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    for number in range(8):
+        ledger.begin(
+            row,
+            base=0,
+            commit="c",
+            tree=f"t{number}",
+            agent="a",
+            proposal=Proposal(
+                "try", notes="odd ones have a sentence" if number % 2 else "space of 4"
+            ),
+            now=1.0,
+        )
+    assert [one.number for one in ledger.noted(row, last=2, among=8)] == [5, 7]
+    assert [one.number for one in ledger.noted(row, last=9, among=4)] == [5, 7]
+    ledger.close()
+
+
+def test_what_was_tried_in_few_columns(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    begin(ledger, row, "baseline")
+    keep(ledger, row, 0)
+    for number, reason in enumerate(("worse", "not better", "worse", None), 1):
+        begin(ledger, row, f"tree{number}")
+        status = Status.DISCARD if reason else Status.CRASH
+        verdict = Verdict(status, reason or "timeout", 2.0)
+        ledger.finish(row, number, verdict, peak_memory_bytes=None, now=3.0)
+    begin(ledger, row, "open")
+    found = ledger.tried(row, after=-1, last=4, reasons=("not better", "not confirmed"))
+    assert [(one.order, one.status, one.reason) for one in found] == [
+        (0, "keep", None),
+        (2, "discard", "not better"),
+        (4, "crash", "timeout"),
+    ]
+    assert found[1] == (2, 2, 0, "discard", "not better", 2.0, "try")
+    assert ledger.tried(row, after=2, last=3, reasons=("not better",)) == []
+    assert ledger.descriptions(row, after=0, last=4, length=2) == ["tr"] * 4
+    assert ledger.descriptions(row, after=3, last=4, length=9) == ["try"]
+    assert ledger.descriptions(row, after=4, last=4, length=9) == []
+    ledger.close()
+
+
+def test_a_description_of_several_lines_is_one(path: Path) -> None:
+    ledger = Ledger(path)
+    row = begin_session(ledger)
+    for number, text in enumerate(("baseline", "one\ntwo", "three")):
+        ledger.begin(
+            row, base=0, commit="c", tree=text, agent="a", proposal=Proposal(text), now=1.0
+        )
+        keep(ledger, row, number)
+    assert ledger.descriptions(row, after=0, last=2, length=99) == ["one two", "three"]
     ledger.close()

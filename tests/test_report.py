@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from autoresearch import judge
-from autoresearch.briefing import noise
 from autoresearch.errors import LedgerError, NotOursError, StorageError, TaskError
+from autoresearch.history import noise
 from autoresearch.ledger import Ledger
 from autoresearch.records import (
     Experiment,

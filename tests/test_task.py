@@ -85,6 +85,7 @@ write = ["/dev/null"]
 confine = false
 fallback = "tuner:random"
 probe = false
+briefing = 4000
 [agent.claude]
 model = "opus"
 [runner]
@@ -201,6 +202,8 @@ BAD = [
     ("[agent]\nname = []", "9: ", ["[agent] name"]),
     ('[agent]\nname = ["a", "a"]', "9: ", ["twice"]),
     ("[agent]\nname = { a = 0 }", "9: ", ["not above 0"]),
+    ("[agent]\nbriefing = 999", "9: ", ["[agent] briefing", "below 1000", "at least 1000"]),
+    ("[agent]\nbriefing = 8e3", "9: ", ["[agent] briefing", "not a whole number"]),
     ("[agent]\ntimeot = 5", "9: ", ['did you mean "timeout"?']),
     ('[guards]\nvram = "about 5"', "9: ", ["[guards] vram", '"<= 60000"']),
     ('[guards]\nvram = "<= nan"', "9: ", ["finite"]),

@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch import briefing, mcp_server, outside
+from autoresearch import limits, mcp_server, outside
 from autoresearch.awake import awake
+from autoresearch.briefing import Briefer
 from autoresearch.cli_shared import (
     INTERRUPTED,
     asked,
@@ -28,7 +29,7 @@ from autoresearch.home import Home, owner
 from autoresearch.ledger import Ledger
 from autoresearch.outside import Terminal, Tried, latest
 from autoresearch.records import Proposal
-from autoresearch.session import Session, Stopped
+from autoresearch.session import Session, Stopped, spent
 from autoresearch.start import opened
 from autoresearch.task import Task, load
 from autoresearch.workspace import Workspace
@@ -247,6 +248,12 @@ def _tell(told: Tried, ledger: Ledger, home: Home, options: argparse.Namespace) 
 
 
 def _brief(ledger: Ledger, task: Task, home: Home) -> str:
+    """What an agent reads, from a ledger that somebody else may be writing."""
+    row = ledger.session(home.tag)
     workspace = Workspace(task.root, task.editable, task.may_edit)
-    told = briefing.text(task, ledger, ledger.session(home.tag))
+    wanted = outside.agreed(task, home.tag).limits
+    until_s = row.limits["deadline"] - time.time() if "deadline" in row.limits else None
+    done = spent(ledger, row, wanted, row.elapsed_s)
+    left = limits.left(wanted, done, row.metric, until_s)
+    told = Briefer(task, ledger, row, workspace, home).text(left)
     return told + outside.your_turn(task, home.work / workspace.prefix)

@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from autoresearch import briefing, sandbox
+from autoresearch import sandbox
 from autoresearch.errors import AgentError, Refused
 from autoresearch.records import Experiment, Failure, Grants, Proposal, Turn
 from autoresearch.roster import Member, printable
@@ -117,7 +117,7 @@ class Desk:
         text = ""
         if member.agent.reads:
             session.workspace.make_repository(worktree)
-            text = briefing.text(session.task, session.ledger, session.row)
+            text = session.briefer.text(session.left())
         return Turn(
             worktree=worktree,
             editable=tuple(path for path in manifest if session.workspace.is_editable(path)),

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from autoresearch.records import Metric
+from autoresearch.report.words import counted, duration
 from autoresearch.task import Limits
 
 FRUITLESS_TURNS = 10  # count as one experiment, so that a broken agent cannot go on for ever
@@ -70,6 +71,34 @@ def _dollars(limit: float | None, spent: Spent) -> str | None:
         f"{spent.usd:.4g} of {limit:g} dollars spent, and a turn took up to {spent.turn_usd:.4g}: "
         "the next one could pass the limit"
     )
+
+
+def left(limits: Limits, spent: Spent, metric: Metric, until_s: float | None = None) -> list[str]:
+    """What is left of each limit that is set, one line each. `until_s` are the seconds to go until
+    the time of day."""
+    lines = []
+    if limits.experiments is not None:
+        to_go = max(0, limits.experiments - spent.experiments)
+        lines.append(f"{counted(to_go, 'experiment')} of {limits.experiments:,}")
+    if limits.hours is not None:
+        to_go_s = limits.hours * 3600 - spent.elapsed_s
+        lines.append(f"{duration(to_go_s)} of {limits.hours:g} hours")
+    if limits.until is not None and until_s is not None:
+        lines.append(f"{duration(until_s)} until {limits.until:%H:%M}")
+    if limits.patience is not None:
+        to_go = max(0, limits.patience - spent.since_keep)
+        lines.append(f"{counted(to_go, 'experiment')} without a keep, then it ends")
+    if limits.target is not None and spent.score is not None:
+        missing = max(0.0, metric.gain(limits.target, spent.score))
+        lines.append(f"{missing:.4g} to the target, {metric.name} {limits.target:g}")
+    if limits.gpu_hours is not None:
+        to_go_s = limits.gpu_hours * 3600 - spent.run_s
+        lines.append(f"{duration(to_go_s)} of {limits.gpu_hours:g} GPU hours")
+    if limits.tokens is not None:
+        lines.append(f"{max(0, limits.tokens - spent.tokens):,} of {limits.tokens:,} tokens")
+    if limits.usd is not None:
+        lines.append(f"{max(0.0, limits.usd - spent.usd):.2f} of {limits.usd:g} dollars")
+    return lines
 
 
 def boot_clock() -> float:

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from statistics import fmean
 
-from autoresearch import baseline, briefing, judge, probe
+from autoresearch import baseline, history, judge, probe
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, BaselineError, StorageError
 from autoresearch.measure import Interrupted, Outputs
@@ -111,7 +111,7 @@ class Loop:
     def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
         """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
         row = self.session.row
-        held = briefing.reference(self.ledger, row, incumbent)
+        held = history.reference(self.ledger, row, incumbent)
         margin = self._margin(experiment, incumbent, held)
         reference = held.worsened(margin)
         level = judge.LEVELS[row.level]

@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from autoresearch import briefing, limits
+from autoresearch import limits
+from autoresearch.briefing import Briefer
 from autoresearch.errors import AgentError
+from autoresearch.history import SessionHistory, reference
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
 from autoresearch.records import Role, Run, Runner
 from autoresearch.roster import Member, Roster
-from autoresearch.task import Task
+from autoresearch.task import Limits, Task
 from autoresearch.workspace import Workspace
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
@@ -49,7 +51,8 @@ class Session:
         self.row = row
         self.say = say
         self.laboratory = Laboratory(task, home, workspace, runner, ledger)
-        self.history = briefing.SessionHistory(ledger, row, workspace)
+        self.history = SessionHistory(ledger, row, workspace)
+        self.briefer = Briefer(task, ledger, row, workspace, home)
         self.stopping: str | None = None  # why no further run is to begin
         self._ticked = time.monotonic()
         self._deadline: float | None = None
@@ -139,25 +142,15 @@ class Session:
         reserve_s = self._reserve_s()
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
             return f"it is {wanted.until:%H:%M}"
-        spent = limits.Spent(
-            experiments=self.ledger.started(self.row)
-            + self.ledger.fruitless_turns(self.row) // limits.FRUITLESS_TURNS,
-            elapsed_s=self.elapsed_s(),
-            since_keep=self.ledger.since_keep(self.row),
-            score=self.history.incumbent_score() if wanted.target is not None else None,
-        )
-        if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
-            tokens, usd = self.ledger.costs(self.row)
-            turn_tokens, turn_usd = self.ledger.largest_turn(self.row)
-            spent = replace(
-                spent,
-                run_s=self.ledger.spent(self.row)["wall_s"],
-                tokens=tokens,
-                usd=usd,
-                turn_tokens=turn_tokens,
-                turn_usd=turn_usd,
-            )
-        return limits.reached(wanted, spent, self.row.metric, reserve_s)
+        return limits.reached(wanted, self._spent(), self.row.metric, reserve_s)
+
+    def left(self) -> list[str]:
+        """What is left of each limit, one line each."""
+        until_s = None if self._deadline is None else self._deadline - limits.boot_clock()
+        return limits.left(self.task.limits, self._spent(), self.row.metric, until_s)
+
+    def _spent(self) -> limits.Spent:
+        return spent(self.ledger, self.row, self.task.limits, self.elapsed_s())
 
     def usd_left(self) -> float | None:
         """What the next turn may spend; None without a limit."""
@@ -208,3 +201,27 @@ class Session:
         if text not in self.row.warnings:
             self.learn(warnings=[*self.row.warnings, text])
             self.say(f"warning: {text}")
+
+
+def spent(ledger: Ledger, row: SessionRow, wanted: Limits, elapsed_s: float) -> limits.Spent:
+    """How far a session is, as far as the limits that are set need it."""
+    found = limits.Spent(
+        experiments=ledger.started(row) + ledger.fruitless_turns(row) // limits.FRUITLESS_TURNS,
+        elapsed_s=elapsed_s,
+        since_keep=ledger.since_keep(row),
+        score=None
+        if wanted.target is None
+        else reference(ledger, row, ledger.incumbent(row)).score,
+    )
+    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
+        tokens, usd = ledger.costs(row)
+        turn_tokens, turn_usd = ledger.largest_turn(row)
+        found = replace(
+            found,
+            run_s=ledger.spent(row)["wall_s"],
+            tokens=tokens,
+            usd=usd,
+            turn_tokens=turn_tokens,
+            turn_usd=turn_usd,
+        )
+    return found

@@ -141,6 +141,7 @@ class AgentSettings:
     confine: bool = key(values.FLAG, True)
     fallback: str | None = key(values.AGENT, None)  # takes over when the others cannot go on
     probe: bool = key(values.FLAG, True)  # a first small turn of agents that need a service
+    briefing: int = key(values.BRIEFING, 8000)  # tokens at most, beside the source
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
     @property

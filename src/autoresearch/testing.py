@@ -30,7 +30,8 @@ from typing import ClassVar
 
 import psutil
 
-from autoresearch import briefing
+from autoresearch.briefing import Briefer
+from autoresearch.history import SessionHistory
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
 from autoresearch.records import (
@@ -201,7 +202,8 @@ class _Desk:
             fingerprint={},
             now=time.time(),
         )
-        self.history = briefing.SessionHistory(ledger, self.row, self.workspace)
+        self.history = SessionHistory(ledger, self.row, self.workspace)
+        self.briefer = Briefer(self.task, ledger, self.row, self.workspace, home)
         self._metric = 1.0
         self._seen: list[Agent] = []
         baseline = self._enter("", Proposal("baseline"), self.row.base_commit, base=0)
@@ -218,7 +220,7 @@ class _Desk:
         text = ""
         if agent.reads:
             self.workspace.make_repository(worktree)
-            text = briefing.text(self.task, self.ledger, self.row)
+            text = self.briefer.text()
         answer = agent.propose(
             Turn(
                 worktree=worktree,

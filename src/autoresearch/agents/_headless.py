@@ -31,6 +31,8 @@ from autoresearch.runners.local import LocalRunner
 from autoresearch.workspace import files_below
 
 DESCRIPTION_LENGTH = 200
+NAMED_FILES = 20  # editable ones, in the prompt
+ARGUMENT_BYTES = 120_000  # Linux takes a word of 131,072 bytes, its end included
 FATAL = (Cause.KEY_REFUSED, Cause.UNKNOWN_MODEL)  # going on is pointless
 SERVICE = (Cause.RATE_LIMITED, Cause.SERVICE_DOWN, *FATAL)
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
@@ -38,7 +40,8 @@ TASK = """
 ## Your turn
 
 You are in the folder of the program. Edit {editable} there, now: one change, complete and ready to
-run. Nobody will answer questions. End with one line that says what you changed and why.
+run. Do not run, measure, commit or log it: that is done for you. Nobody will answer questions. End
+with one line that says what you changed and why; name the constants, functions or classes.
 """
 
 
@@ -47,8 +50,8 @@ class Ask:
     """What a command line is made of."""
 
     model: str | None
-    prompt: str
-    prompt_file: Path  # the same, for who cannot read it from stdin
+    prompt: str  # as one word of it: of a very long one, the beginning and the end
+    prompt_file: Path  # the whole, for who cannot read it from stdin
     folder: Path  # for files of its own; gone after the turn
     editable: tuple[str, ...]
     usd_left: float | None = None  # what the turn may spend; None without a limit
@@ -192,10 +195,11 @@ class Headless:
         return replace(needs, named=(*needs.named, *named))
 
     def _argv(self, turn: Turn, program: Program) -> Sequence[str]:
+        file = program.folder / "stdin"
         ask = Ask(
             model=self._model,
-            prompt=_prompt(turn),
-            prompt_file=program.folder / "stdin",
+            prompt=_argument(turn, file),
+            prompt_file=file,
             folder=program.temporary,
             editable=turn.editable,
             usd_left=turn.usd_left,
@@ -223,7 +227,23 @@ def one_line(text: str) -> str:
 
 
 def _prompt(turn: Turn) -> str:
-    return turn.briefing + TASK.format(editable=" or ".join(turn.editable) or "the editable files")
+    return turn.briefing + _task(turn)
+
+
+def _task(turn: Turn) -> str:
+    few = turn.editable[:NAMED_FILES]
+    others = ("another editable file",) if len(turn.editable) > len(few) else ()
+    return TASK.format(editable=" or ".join((*few, *others)) or "the editable files")
+
+
+def _argument(turn: Turn, file: Path) -> str:
+    """The prompt as one word of a command line, which must not be too long."""
+    whole = _prompt(turn)
+    if len(whole.encode(errors="replace")) <= ARGUMENT_BYTES:
+        return whole
+    task = f"\n\n(cut here; the whole is in {file})\n{_task(turn)}"
+    room = ARGUMENT_BYTES - len(task.encode(errors="replace"))
+    return whole.encode(errors="replace")[: max(0, room)].decode(errors="ignore") + task
 
 
 def _blame(output: Output, ended: Ended, edited: bool) -> tuple[str | None, str]:

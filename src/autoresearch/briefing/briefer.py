@@ -1,0 +1,169 @@
+"""Gathers what an agent is told, at a cost that does not grow with the night: what finished since
+the last briefing is read once, a log once, a commit's names once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TypeVar
+
+from autoresearch import history
+from autoresearch.briefing import ground, record
+from autoresearch.briefing.logs import Curve, curves, edges, kind_of, last_words
+from autoresearch.briefing.memory import DESCRIPTION, GAINING, Memory
+from autoresearch.briefing.scene import Crash, Scene, Training
+from autoresearch.briefing.sections import Section, fit
+from autoresearch.briefing.source import Names, joined, names, source
+from autoresearch.home import Home
+from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.records import Experiment, Run
+from autoresearch.task import Task
+from autoresearch.workspace import Workspace
+
+T = TypeVar("T")
+
+LATEST = 30  # experiments that failed, told one by one
+CURVES = 3  # latest runs whose curves are shown, beside the incumbent's
+CRASHES = 2  # different ones whose last words are shown
+NOTES, AMONG = 10, 300  # the latest so many, of so many experiments
+TURNS = 8
+REMEMBERED = 64  # logs and commits that were read
+IMPORTANCE = (
+    "Objective",
+    "Tried last, and not kept",
+    "Kept",
+    "Near misses, worth combining",
+    "What the whole session tried, by name",
+    "Turns that came to nothing",
+    "Crashes",
+    "Notes of agents to themselves",
+)
+
+
+class Briefer:
+    """Writes the briefings of one session. Only reads; `ledger` may be open for reading only."""
+
+    def __init__(
+        self, task: Task, ledger: Ledger, row: SessionRow, workspace: Workspace, home: Home
+    ) -> None:
+        self._task = task
+        self._ledger = ledger
+        self._tag = row.tag
+        self._workspace = workspace
+        self._home = home
+        self._memory = Memory(row.metric)
+        self._read: dict[Hashable, object] = {}
+
+    def text(self, left: Sequence[str] = ()) -> str:
+        """The briefing, at most `[agent] briefing` tokens, and the source after it. `left` are
+        lines that say what is left of the session's limits. Raises `LedgerError` while there is no
+        baseline."""
+        row = self._ledger.session(self._tag)
+        incumbent = self._ledger.incumbent(row)
+        self._learn(row)
+        scene = self._scene(row, incumbent, left)
+        limit = self._task.agent.briefing
+        briefing = fit(_sections(scene, limit), limit, IMPORTANCE)
+        return briefing + self._once(("source", scene.incumbent.commit), self._source, scene)
+
+    def _learn(self, row: SessionRow) -> None:
+        """What finished since the last time."""
+        after, last = self._memory.order, self._ledger.last_order(row)
+        if last > after:
+            self._memory.learn(
+                last,
+                self._ledger.tried(row, after, last, GAINING),
+                self._ledger.descriptions(row, max(0, after), last, DESCRIPTION),
+            )
+
+    def _scene(self, row: SessionRow, incumbent: Experiment, left: Sequence[str]) -> Scene:
+        ledger = self._ledger
+        return Scene(
+            task=self._task,
+            row=row,
+            reference=history.reference(ledger, row, incumbent),
+            incumbent=incumbent,
+            memory=self._memory,
+            names=joined([self._names(incumbent.commit), self._names(row.base_commit)]),
+            latest=ledger.finished(row, after=0, last=LATEST + 5),
+            in_flight=ledger.in_flight(row),
+            trainings=list(self._trainings(row, incumbent.commit)),
+            crashes=self._crashes(row),
+            noted=ledger.noted(row, last=NOTES, among=AMONG),
+            notes=ledger.notes(row, last=NOTES),
+            turns=ledger.turns(row, last=TURNS),
+            left=left,
+        )
+
+    # ---- what does not change, read once -----------------------------------------------------
+
+    def _once(self, key: Hashable, read: Callable[..., T], *given: object) -> T:
+        if key not in self._read:
+            if len(self._read) >= REMEMBERED:
+                del self._read[next(iter(self._read))]
+            self._read[key] = read(*given)
+        else:
+            self._read[key] = self._read.pop(key)  # used last, forgotten last
+        return self._read[key]  # type: ignore[return-value]
+
+    def _names(self, commit: str) -> Names:
+        return self._once(("names", commit), lambda: names(self._workspace.editable_files(commit)))
+
+    def _source(self, scene: Scene) -> str:
+        return source(self._workspace.editable_files(scene.incumbent.commit))
+
+    def _trainings(self, row: SessionRow, incumbent: str) -> Iterator[Training]:
+        """Of the incumbent's latest scheduled run, and of the latest other experiments."""
+        own = self._ledger.runs_of(row, incumbent, last=1)
+        latest = {
+            run.experiment: run
+            for run in self._ledger.latest_runs(row, 4 * CURVES)
+            if run.commit != incumbent
+        }
+        for run in (*own, *[latest[number] for number in sorted(latest)][-CURVES:]):
+            if found := self._once(("curves", run.id), self._curves, run, row.metric.name):
+                yield Training(run.experiment, found)
+
+    def _curves(self, run: Run, metric: str) -> list[Curve]:
+        return curves(edges(self._home.runs / run.name / "log"), metric)
+
+    def _crashes(self, row: SessionRow) -> list[Crash]:
+        """The latest two that ended differently."""
+        found: dict[str, Crash] = {}
+        for one in reversed(self._memory.crashed):
+            crash = self._once(
+                ("crash", one.number), self._crash, row, one.number, one.reason or "unknown"
+            )
+            if crash.words:
+                found.setdefault(kind_of(crash.words), crash)
+            if len(found) == CRASHES:
+                break
+        return list(found.values())
+
+    def _crash(self, row: SessionRow, number: int, reason: str) -> Crash:
+        ended = [run for run in self._ledger.runs(row, number) if run.finished]
+        broken = [run for run in ended if run.metric is None]
+        # What a scorer said may hold what is hidden from the agent.
+        if not broken or reason.startswith("score: "):
+            return Crash(number, reason, ())
+        log = self._home.runs / broken[-1].name / "log"
+        return Crash(number, reason, last_words(edges(log)))
+
+
+def _sections(scene: Scene, limit_tokens: int) -> Sequence[Section]:
+    return ground.present(
+        ground.objective(scene, limit_tokens),
+        ground.rules(scene),
+        ground.better(scene),
+        ground.standing(scene),
+        record.kept(scene),
+        record.near_misses(scene),
+        record.by_name(scene),
+        record.failed(scene, LATEST),
+        record.crashes(scene),
+        record.trainings(scene),
+        record.notes(scene),
+        record.fruitless(scene),
+        record.in_flight(scene),
+        ground.plateau(scene),
+        ground.left(scene),
+    )

@@ -1,0 +1,76 @@
+"""The editable files as text, and the names in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from autoresearch.report.words import counted, printable
+
+FILE_BYTES, ALL_BYTES = 200_000, 400_000  # shown whole up to here
+NOT_CODE = re.compile(r'"""[\s\S]*?"""|' r"'''[\s\S]*?'''|#[^\n]*")
+DEFINED = re.compile(r"^[ \t]*(?:async +)?(?:def|class) +(\w+)", re.MULTILINE)
+SET = re.compile(r"^([A-Za-z_]\w*) *(?::[^=\n]{0,80})?=(?!=)", re.MULTILINE)
+SHAPED = re.compile(r"\b(?:[A-Z][A-Z0-9_]+|[A-Za-z]\w*_\w+|[A-Za-z]*[a-z][A-Z]\w*)\b")
+NOT_NAMES = frozenset({"None", "True", "False", "main"})
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Of a program: its constants, and all names that a description could mean."""
+
+    constants: tuple[str, ...]  # set at the top level, in capitals, in the order of the file
+    all: frozenset[str]
+
+
+def names(files: Mapping[str, bytes]) -> Names:
+    """The names that text files define or use, by their look: any language with such a syntax."""
+    constants: dict[str, None] = {}
+    every: set[str] = set()
+    for data in files.values():
+        if (text := _text(data)) is None or len(data) > FILE_BYTES:
+            continue
+        code = NOT_CODE.sub("", text)
+        settings = SET.findall(code)
+        constants |= dict.fromkeys(name for name in settings if name.isupper())
+        every.update(settings, DEFINED.findall(code), SHAPED.findall(code))
+    return Names(tuple(constants), frozenset(every - NOT_NAMES))
+
+
+def joined(several: Iterable[Names]) -> Names:
+    """The constants of the first, the names of all."""
+    known = list(several)
+    return Names(known[0].constants, frozenset().union(*(names.all for names in known)))
+
+
+def source(files: Mapping[str, bytes]) -> str:
+    """The files whole, as long as there is room for it; of the others, name and size."""
+    parts = ["## The source: the editable files of the incumbent\n"]
+    left = ALL_BYTES
+    for path, data in sorted(files.items()):
+        text = _text(data)
+        shown = counted(len(data), "byte")
+        if text is None:
+            parts.append(f"### {_name(path)} ({shown}, no text)\n")
+        elif len(data) > min(FILE_BYTES, left):
+            parts.append(f"### {_name(path)} ({shown}): too long to show, open it yourself\n")
+        else:
+            left -= len(data)
+            fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+            body = printable(text).rstrip("\n")
+            parts.append(f"### {_name(path)} ({shown})\n\n{fence}\n{body}\n{fence}\n")
+    return "\n".join(parts)
+
+
+def _name(path: str) -> str:
+    return " ".join(printable(path).split())
+
+
+def _text(data: bytes) -> str | None:
+    """None for what is no UTF-8 or holds a NUL, which no source does."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
