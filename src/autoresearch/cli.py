@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from autoresearch import __version__, agent_files, cli_terminal, layouts
+from autoresearch import __version__, agent_files, cli_fsck, cli_terminal, layouts
 from autoresearch.awake import awake
 from autoresearch.check import Checked, check
 from autoresearch.cli_shared import (
@@ -127,6 +127,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
     one.add_argument("--tag", help="which session (the latest)")
     cli_terminal.add_commands(add)
+    cli_fsck.add_commands(add)
     return top
 
 

@@ -108,6 +108,21 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
         return ""
 
 
+def leftovers(home: Home, seed: int | None = None) -> list[psutil.Process]:
+    """The living processes of a session's runs, or of its run of that seed, wardens left out."""
+    marks = {SESSION: str(home.folder)}
+    if seed is not None:
+        marks["AUTORESEARCH_SEED"] = str(seed)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if marks.items() <= process.environ().items():
+                found.append(process)
+        except psutil.Error:
+            continue  # it has ended, or is another user's
+    return found
+
+
 class Laboratory:
     """Makes the runs of one session. Usable from several threads."""
 
@@ -123,15 +138,9 @@ class Laboratory:
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
-        marks = {SESSION: str(self.home.folder)}
-        if seed is not None:
-            marks["AUTORESEARCH_SEED"] = str(seed)
-        for process in psutil.process_iter():
-            try:
-                if marks.items() <= process.environ().items():
-                    process.kill()
-            except psutil.Error:
-                continue  # it has ended, or is another user's
+        for process in leftovers(self.home, seed):
+            with suppress(psutil.Error):  # it has just ended
+                process.kill()
 
     def ended_unseen(self, run: Run) -> bool:
         """The run ended, but nobody was there to record it."""

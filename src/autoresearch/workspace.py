@@ -444,24 +444,50 @@ class Workspace:
         """Point `best` and the branch at the incumbent. The branch is left alone, and why is
         returned, when somebody stands on it or has moved it to a commit not among `ours`."""
         self._set_ref(f"refs/autoresearch/{tag}/best", commit)
+        why = self.why_left_alone(tag, commit, ours)
+        if why is None:
+            self._set_ref(f"refs/heads/{self.branch_name(tag)}", commit)
+        return why
+
+    def why_left_alone(self, tag: str, commit: str, ours: Iterable[str]) -> str | None:
+        """Why the branch is not to be moved to `commit`; None when it may be, or is there."""
         branch = self.branch_name(tag)
         with self._mapped():
             found = self._repo.branches.local.get(branch)
-            if found is not None:
-                if str(found.target) == commit:
-                    return None
-                if found.is_checked_out():
-                    return (
-                        f"branch {branch} is checked out, so it was not moved; "
-                        f"the best commit is refs/autoresearch/{tag}/best"
-                    )
-                if str(found.target) not in ours:
-                    return (
-                        f"branch {branch} was moved by somebody else, so it was left alone; "
-                        f"the best commit is refs/autoresearch/{tag}/best"
-                    )
-            self._set_ref(f"refs/heads/{branch}", commit)
+            if found is None or str(found.target) == commit:
+                return None
+            if found.is_checked_out():
+                return (
+                    f"branch {branch} is checked out, so it was not moved; "
+                    f"the best commit is refs/autoresearch/{tag}/best"
+                )
+            if str(found.target) not in ours:
+                return (
+                    f"branch {branch} was moved by somebody else, so it was left alone; "
+                    f"the best commit is refs/autoresearch/{tag}/best"
+                )
         return None
+
+    def is_stood_on(self, tag: str) -> bool:
+        """The session's branch is checked out somewhere."""
+        with self._mapped():
+            found = self._repo.branches.local.get(self.branch_name(tag))
+            return found is not None and found.is_checked_out()
+
+    def has_files(self, commit: str) -> bool:
+        """The commit is there, with the tree of its files."""
+        with self._mapped():
+            try:
+                return self._tree(commit).id in self._repo
+            except (KeyError, ValueError, AssertionError):
+                return False
+
+    def refs(self, tag: str) -> dict[str, str]:
+        """All refs of a session but its branch: name -> commit."""
+        prefix = f"refs/autoresearch/{tag}/"
+        with self._mapped():
+            names = [n for n in self._repo.references if n.startswith(prefix)]
+            return {name: str(self._repo.references[name].target) for name in names}
 
     def ref(self, name: str) -> str | None:
         with self._mapped():
@@ -527,12 +553,15 @@ class Workspace:
     def break_locks(self, tag: str) -> None:
         """After a kill: remove the lock files it left on this session's refs. The owner of the
         session is the only one to write them."""
-        git = self._objects().parent
-        for lock in (
-            *(git / "refs" / "autoresearch" / tag).glob("*.lock"),
-            git / "refs" / "heads" / f"{self.branch_name(tag)}.lock",
-        ):
+        for lock in self.locks(tag):
             lock.unlink(missing_ok=True)
+
+    def locks(self, tag: str) -> list[Path]:
+        """The lock files on this session's refs."""
+        refs = self._objects().parent / "refs"
+        branch = refs / "heads" / f"{self.branch_name(tag)}.lock"
+        found = sorted((refs / "autoresearch" / tag).glob("*.lock"))
+        return [*found, branch] if branch.exists() else found
 
     def _objects(self) -> Path:
         git = Path(self._repo.path)
@@ -549,7 +578,8 @@ class Workspace:
             if missing:
                 path.parent.mkdir(exist_ok=True)
                 gap = "" if not text or text.endswith("\n") else "\n"
-                path.write_text(text + gap + "".join(f"{line}\n" for line in missing))
+                with path.open("a") as file:  # a kill in a rewrite would cost the user's lines
+                    file.write(gap + "".join(f"{line}\n" for line in missing))
 
 
 def _insistently(create: Callable[[], T]) -> T:
