@@ -22,11 +22,11 @@ import psutil
 
 from autoresearch import judge
 from autoresearch.errors import NotOursError
-from autoresearch.home import PUBLIC, Home, Lock, owner
+from autoresearch.home import Home, Lock, owner
 from autoresearch.ledger import Ledger, SessionRow
-from autoresearch.measure import leftovers
+from autoresearch.measure import OUTCOMES, leftovers
 from autoresearch.records import Experiment, Role, Run, Status
-from autoresearch.report.publish import read_ours, remove_drafts, replace_file
+from autoresearch.report.publish import drafts, read_ours, replace_file
 from autoresearch.report.table import check_ours, table
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace, remove_tree
@@ -108,7 +108,7 @@ def _problems(task: Task, tag: str | None, ours: bool = False) -> list[_Problem]
             idle = ours or owner(Home(task.root, row.tag)) is None
             found += list(_Audit(task, workspace, ledger, row).problems(idle))
         if ours or all(owner(Home(task.root, one.tag)) is None for one in ledger.sessions()):
-            found += [*_results(task, ledger), *_drafts(task.root)]
+            found += _results(task, ledger)
         return found
 
 
@@ -251,6 +251,11 @@ class _Audit:
         at = there.pop(name, None)
         if self.keeps and at != (best := self.keeps[-1].commit):
             yield _Problem("ref", name, _instead(at, best), self._move)
+        for name in self.workspace.passing_refs(tag, len(self.experiments)):
+            del there[name]
+            yield _Problem(
+                "ref", name, "a kill left it behind", partial(self.workspace.drop_ref, name)
+            )
         for name in there:
             yield _Problem("ref", name, "it belongs to no experiment of the ledger")
 
@@ -299,12 +304,10 @@ class _Audit:
         trees = [tree for tree in _below(self.home.trees) if tree.name not in open_trees]
         for folder in (*trees, *_below(self.home.turns)):
             yield _left(folder, partial(remove_tree, folder))
-        finished = [run for run in runs if run.finished]
-        outcomes = [
-            self.home.runs / r.name / n for r in finished for n in ("outcome.json", "score.json")
-        ]
+        done = [self.home.runs / run.name for run in runs if run.finished]
+        outcomes = [folder / name for folder in done for name in OUTCOMES]
         files = [file for file in outcomes if file.exists()]
-        for file in (*files, *self.home.folder.glob("*.tmp"), *self.workspace.locks(self.row.tag)):
+        for file in (*files, *drafts(self.home), *self.workspace.locks(self.row.tag)):
             yield _left(file, partial(file.unlink, missing_ok=True))
         for process in leftovers(self.home):
             yield _Problem(
@@ -359,12 +362,6 @@ def _results(task: Task, ledger: Ledger) -> Problems:
     right = (begun or tables)[0]
     detail = "it is missing" if found is None else "it does not say what the ledger says"
     yield _Problem("results.tsv", str(path), detail, partial(replace_file, path, right))
-
-
-def _drafts(root: Path) -> Problems:
-    for name in PUBLIC:
-        for draft in root.glob(f".{name}.*.tmp"):
-            yield _left(draft, partial(remove_drafts, root))
 
 
 def _below(folder: Path) -> list[Path]:

@@ -622,6 +622,14 @@ class Ledger:
         )
         return [_run(row) for row in rows]
 
+    def was_topped_up(self, session: SessionRow, order: int) -> bool:
+        """The top-up after the experiment of that order was made: with success, or twice."""
+        sql = (
+            "SELECT 1 FROM run WHERE session = ? AND role = ? AND finished = 1"
+            " AND (idx = ? AND metric IS NOT NULL OR idx = ?)"
+        )
+        return self._one(sql, session.id, Role.TOPUP, order, -order) is not None
+
     def restart_run(self, run: Run, now: float) -> None:
         with self.transaction():
             self._db.execute("UPDATE run SET started_at = ? WHERE id = ?", (now, run.id))

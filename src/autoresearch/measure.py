@@ -39,6 +39,7 @@ STANDARD_ENV = (
 SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: whose process it is
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
+OUTCOMES = ("outcome.json", "score.json")  # in a run's folder until it is recorded
 UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
@@ -184,9 +185,17 @@ class Laboratory:
             peak_memory_bytes=outcome.peak_memory_bytes,
         )
         remove_tree(tree)
-        for name in ("outcome.json", "score.json"):  # in the ledger now
+        for name in OUTCOMES:  # in the ledger now
             (folder / name).unlink(missing_ok=True)
         return finished
+
+    def remove_recorded(self, open_runs: list[Run]) -> None:
+        """After a kill: remove the outcomes that are in the ledger already."""
+        pending = {self.home.runs / run.name for run in open_runs}
+        for name in OUTCOMES:
+            for file in self.home.runs.glob(f"*/*/{name}"):
+                if file.parent not in pending:
+                    file.unlink(missing_ok=True)
 
     def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[Outcome, Manifest]:
         self.check_disk()

@@ -4,6 +4,7 @@ never written: no reset, no clean, no add, no checkout, no push.
 Refs of a session `tag`, all derived from the ledger:
 
     refs/autoresearch/<tag>/<number>   every experiment's commit, so that no row points at nothing
+    refs/autoresearch/<tag>/<number>.moving   its next commit, while it is moved onto an incumbent
     refs/autoresearch/<tag>/best       the incumbent: the truth
     refs/heads/autoresearch/<tag>      follows it, as long as it is checked out nowhere
 """
@@ -46,6 +47,7 @@ OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
 PACK_EVERY = 64  # experiments, at least; loose objects and refs cost 4 kB of disk each until then
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 REF_TRIES = 20  # a tenth of a second apart
+MOVING = ".moving"  # ends the name of a second ref of an experiment that is being moved
 GLOB = re.compile(r"[!*?]")
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
@@ -439,6 +441,34 @@ class Workspace:
 
     def keep_reachable(self, tag: str, number: int, commit: str) -> None:
         self._set_ref(f"refs/autoresearch/{tag}/{number}", commit)
+
+    @contextmanager
+    def held(self, tag: str, number: int, commit: str) -> Iterator[None]:
+        """While an experiment moves from one commit to another, neither is to be collected as
+        garbage: a ref of its own names the second until the first is needed no more."""
+        name = f"refs/autoresearch/{tag}/{number}{MOVING}"
+        self._set_ref(name, commit)
+        yield
+        self.drop_ref(name)
+
+    def passing_refs(self, tag: str, experiments: int) -> list[str]:
+        """Refs that a kill left there: of an experiment that was being moved, or of the next one,
+        which did not reach the ledger."""
+        following = f"refs/autoresearch/{tag}/{experiments}"
+        return [name for name in self.refs(tag) if name == following or name.endswith(MOVING)]
+
+    def drop_ref(self, name: str) -> None:
+        """Remove a ref of ours. One that the user's git keeps locked is left to the next start."""
+        with self._mapped():
+            for left in reversed(range(REF_TRIES)):
+                try:
+                    self._repo.references.delete(name)
+                    return
+                except KeyError:
+                    return
+                except (pygit2.GitError, OSError):
+                    if left:
+                        time.sleep(0.1)
 
     def move(self, tag: str, commit: str, ours: Iterable[str]) -> str | None:
         """Point `best` and the branch at the incumbent. The branch is left alone, and why is
