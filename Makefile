@@ -5,16 +5,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow test-agents check format clean
+.PHONY: demo test test-slow test-faults test-agents check format clean
 
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not agents"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow
+
+# Whatever can go wrong, injected: kill -9 at every durable action, full disks, other processes.
+test-faults: $(VENV)/torch $(VENV)/dev
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 tests/test_crash_points.py \
+		tests/test_faults.py tests/test_fsck.py
 
 # Real coding agents, installed here from their registries, against a scripted model server.
 test-agents: $(VENV)/torch $(VENV)/dev .agents/made

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from autoresearch import __version__, agent_files, cli_terminal, layouts
+from autoresearch import __version__, agent_files, cli_fsck, cli_terminal, layouts
 from autoresearch.agents._about import standings
 from autoresearch.awake import awake
 from autoresearch.check import Checked, check
@@ -145,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
     one.add_argument("--tag", help="which session (the latest)")
     cli_terminal.add_commands(add)
+    cli_fsck.add_commands(add)
     return top
 
 

@@ -163,17 +163,19 @@ class Desk:
         tree = session.workspace.tree_id(commit)
         if known := session.ledger.with_tree(session.row, tree):
             raise Refused("duplicate", f"the same files as experiment {known.number}")
-        experiment = session.ledger.begin(
-            session.row,
-            base=incumbent.number,
-            commit=commit,
-            tree=tree,
-            agent=member.name,
-            proposal=proposal,
-            lines=session.workspace.changed_lines(incumbent.commit, commit),
-            now=time.time(),
-        )
-        session.workspace.keep_reachable(session.row.tag, experiment.number, commit)
+        with session.ledger.transaction():
+            experiment = session.ledger.begin(
+                session.row,
+                base=incumbent.number,
+                commit=commit,
+                tree=tree,
+                agent=member.name,
+                proposal=proposal,
+                lines=session.workspace.changed_lines(incumbent.commit, commit),
+                now=time.time(),
+            )
+            # Before the commit point: a `git gc` must never find a recorded commit without a name.
+            session.workspace.keep_reachable(session.row.tag, experiment.number, commit)
         return experiment
 
     def _leave(self, member: Member) -> None:

@@ -304,6 +304,23 @@ class Ledger:
                     self._db.execute("ROLLBACK")
                 raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read inside is of one moment, whatever others write meanwhile."""
+        with self._mapped():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("ROLLBACK")
+
+    def check_integrity(self) -> None:
+        """Read the whole file: pages, indexes, uniqueness. Raises `LedgerError` for damage."""
+        with self._mapped():
+            damage = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if damage != "ok":
+            raise LedgerError(_damaged(self.path, damage))
+
     def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._mapped():
             return self._db.execute(sql, values).fetchall()
@@ -573,6 +590,11 @@ class Ledger:
         )
         return _experiment(row) if row else None
 
+    def recorded_tree(self, session: SessionRow, number: int) -> str:
+        """The git tree that an experiment measured, or measures."""
+        sql = "SELECT tree_id FROM experiment WHERE session = ? AND number = ?"
+        return str(self._all(sql, session.id, number)[0][0])
+
     def counts(self, session: SessionRow) -> dict[str, int]:
         """How many finished experiments of each status; the baseline is none of them."""
         rows = self._all(
@@ -702,6 +724,14 @@ class Ledger:
             "SELECT * FROM run WHERE session = ? AND finished = 0 ORDER BY id", session.id
         )
         return [_run(row) for row in rows]
+
+    def was_topped_up(self, session: SessionRow, order: int) -> bool:
+        """The top-up after the experiment of that order was made: with success, or twice."""
+        sql = (
+            "SELECT 1 FROM run WHERE session = ? AND role = ? AND finished = 1"
+            " AND (idx = ? AND metric IS NOT NULL OR idx = ?)"
+        )
+        return self._one(sql, session.id, Role.TOPUP, order, -order) is not None
 
     def restart_run(self, run: Run, now: float) -> None:
         with self.transaction():

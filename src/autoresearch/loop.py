@@ -81,6 +81,9 @@ class Loop:
         unchanged = self.ledger.experiment(self.session.row, 0)
         self._publish(unchanged)
         self.results.append(unchanged)
+        self.session.in_slots([self._top_up_owed])
+        if self.session.stopping is not None:
+            raise Stopped
 
     def _work(self, desk: Desk) -> None:
         """A slot's night: one experiment after another."""
@@ -217,10 +220,12 @@ class Loop:
         if known is not None and known.number != experiment.number:
             detail = f"on the new incumbent it is the same as experiment {known.number}"
             raise Decided(Verdict(Status.DISCARD, "duplicate", None, detail))
-        self.workspace.keep_reachable(row.tag, experiment.number, commit)
-        return self.ledger.move_base(
-            row, experiment.number, base=incumbent.number, commit=commit, tree=tree
-        )
+        with self.workspace.held(row.tag, experiment.number, commit):
+            moved = self.ledger.move_base(
+                row, experiment.number, base=incumbent.number, commit=commit, tree=tree
+            )
+            self.workspace.keep_reachable(row.tag, experiment.number, commit)
+        return moved
 
     # ---- the record ------------------------------------------------------------------------
 
@@ -272,25 +277,38 @@ class Loop:
                 f"Its log is {self.session.home.runs / run.name / 'log'}"
             )
 
+    def _top_up_owed(self) -> None:
+        """The latest one, when a kill came between a verdict and the top-up that follows it."""
+        row = self.session.row
+        last = self.ledger.last_order(row)
+        due = last - last % judge.TOPUP_EVERY
+        if due and not self.ledger.was_topped_up(row, due):
+            self._top_up(self.ledger.finished(row, after=due - 1)[0])
+
     def _recover(self) -> None:
         """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what
         follows from the ledger follows again."""
         session, row = self.session, self.session.row
         session.laboratory.end_leftovers()
         self.workspace.break_locks(row.tag)
-        remove_drafts(session.home.root)
+        remove_drafts(session.home)
         for run in self.ledger.open_runs(row):
             if session.laboratory.ended_unseen(run):
                 with suppress(Interrupted):  # while it was scored: who asks for it gets the rest
                     session.laboratory.measure(run)
             else:
+                remove_tree(session.home.runs / run.name)  # first: its number is given out again
                 self.ledger.forget_run(run)
+        session.laboratory.remove_recorded(self.ledger.open_runs(row))
         remove_tree(session.home.trees)
         remove_tree(session.home.turns)
-        for experiment in self.ledger.all_experiments(row):
+        experiments = self.ledger.all_experiments(row)
+        for experiment in experiments:
             self.workspace.keep_reachable(row.tag, experiment.number, experiment.commit)
             if experiment.number == 0 and experiment.status is Status.KEEP:
                 self._publish(experiment)
+        for ref in self.workspace.passing_refs(row.tag, len(experiments)):
+            self.workspace.drop_ref(ref)
         self.results.prepare()
         session.learn(stopped=None)
 

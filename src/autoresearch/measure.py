@@ -39,6 +39,7 @@ STANDARD_ENV = (
 SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: whose process it is
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
+OUTCOMES = ("outcome.json", "score.json")  # in a run's folder until it is recorded
 UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
@@ -108,6 +109,21 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
         return ""
 
 
+def leftovers(home: Home, seed: int | None = None) -> list[psutil.Process]:
+    """The living processes of a session's runs, or of its run of that seed, wardens left out."""
+    marks = {SESSION: str(home.folder)}
+    if seed is not None:
+        marks["AUTORESEARCH_SEED"] = str(seed)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if marks.items() <= process.environ().items():
+                found.append(process)
+        except psutil.Error:
+            continue  # it has ended, or is another user's
+    return found
+
+
 class Laboratory:
     """Makes the runs of one session. Usable from several threads."""
 
@@ -123,15 +139,9 @@ class Laboratory:
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
-        marks = {SESSION: str(self.home.folder)}
-        if seed is not None:
-            marks["AUTORESEARCH_SEED"] = str(seed)
-        for process in psutil.process_iter():
-            try:
-                if marks.items() <= process.environ().items():
-                    process.kill()
-            except psutil.Error:
-                continue  # it has ended, or is another user's
+        for process in leftovers(self.home, seed):
+            with suppress(psutil.Error):  # it has just ended
+                process.kill()
 
     def ended_unseen(self, run: Run) -> bool:
         """The run ended, but nobody was there to record it."""
@@ -175,9 +185,17 @@ class Laboratory:
             peak_memory_bytes=outcome.peak_memory_bytes,
         )
         remove_tree(tree)
-        for name in ("outcome.json", "score.json"):  # in the ledger now
+        for name in OUTCOMES:  # in the ledger now
             (folder / name).unlink(missing_ok=True)
         return finished
+
+    def remove_recorded(self, open_runs: list[Run]) -> None:
+        """After a kill: remove the outcomes that are in the ledger already."""
+        pending = {self.home.runs / run.name for run in open_runs}
+        for name in OUTCOMES:
+            for file in self.home.runs.glob(f"*/*/{name}"):
+                if file.parent not in pending:
+                    file.unlink(missing_ok=True)
 
     def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[Outcome, Manifest]:
         self.check_disk()

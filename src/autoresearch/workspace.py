@@ -4,6 +4,7 @@ never written: no reset, no clean, no add, no checkout, no push.
 Refs of a session `tag`, all derived from the ledger:
 
     refs/autoresearch/<tag>/<number>   every experiment's commit, so that no row points at nothing
+    refs/autoresearch/<tag>/<number>.moving   its next commit, while it is moved onto an incumbent
     refs/autoresearch/<tag>/best       the incumbent: the truth
     refs/heads/autoresearch/<tag>      follows it, as long as it is checked out nowhere
 """
@@ -46,6 +47,7 @@ OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
 PACK_EVERY = 64  # experiments, at least; loose objects and refs cost 4 kB of disk each until then
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 REF_TRIES = 20  # a tenth of a second apart
+MOVING = ".moving"  # ends the name of a second ref of an experiment that is being moved
 GLOB = re.compile(r"[!*?]")
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
@@ -440,28 +442,82 @@ class Workspace:
     def keep_reachable(self, tag: str, number: int, commit: str) -> None:
         self._set_ref(f"refs/autoresearch/{tag}/{number}", commit)
 
+    @contextmanager
+    def held(self, tag: str, number: int, commit: str) -> Iterator[None]:
+        """While an experiment moves from one commit to another, neither is to be collected as
+        garbage: a ref of its own names the second until the first is needed no more."""
+        name = f"refs/autoresearch/{tag}/{number}{MOVING}"
+        self._set_ref(name, commit)
+        yield
+        self.drop_ref(name)
+
+    def passing_refs(self, tag: str, experiments: int) -> list[str]:
+        """Refs that a kill left there: of an experiment that was being moved, or of the next one,
+        which did not reach the ledger."""
+        following = f"refs/autoresearch/{tag}/{experiments}"
+        return [name for name in self.refs(tag) if name == following or name.endswith(MOVING)]
+
+    def drop_ref(self, name: str) -> None:
+        """Remove a ref of ours. One that the user's git keeps locked is left to the next start."""
+        with self._mapped():
+            for left in reversed(range(REF_TRIES)):
+                try:
+                    self._repo.references.delete(name)
+                    return
+                except KeyError:
+                    return
+                except (pygit2.GitError, OSError):
+                    if left:
+                        time.sleep(0.1)
+
     def move(self, tag: str, commit: str, ours: Iterable[str]) -> str | None:
         """Point `best` and the branch at the incumbent. The branch is left alone, and why is
         returned, when somebody stands on it or has moved it to a commit not among `ours`."""
         self._set_ref(f"refs/autoresearch/{tag}/best", commit)
+        why = self.why_left_alone(tag, commit, ours)
+        if why is None:
+            self._set_ref(f"refs/heads/{self.branch_name(tag)}", commit)
+        return why
+
+    def why_left_alone(self, tag: str, commit: str, ours: Iterable[str]) -> str | None:
+        """Why the branch is not to be moved to `commit`; None when it may be, or is there."""
         branch = self.branch_name(tag)
         with self._mapped():
             found = self._repo.branches.local.get(branch)
-            if found is not None:
-                if str(found.target) == commit:
-                    return None
-                if found.is_checked_out():
-                    return (
-                        f"branch {branch} is checked out, so it was not moved; "
-                        f"the best commit is refs/autoresearch/{tag}/best"
-                    )
-                if str(found.target) not in ours:
-                    return (
-                        f"branch {branch} was moved by somebody else, so it was left alone; "
-                        f"the best commit is refs/autoresearch/{tag}/best"
-                    )
-            self._set_ref(f"refs/heads/{branch}", commit)
+            if found is None or str(found.target) == commit:
+                return None
+            if found.is_checked_out():
+                return (
+                    f"branch {branch} is checked out, so it was not moved; "
+                    f"the best commit is refs/autoresearch/{tag}/best"
+                )
+            if str(found.target) not in ours:
+                return (
+                    f"branch {branch} was moved by somebody else, so it was left alone; "
+                    f"the best commit is refs/autoresearch/{tag}/best"
+                )
         return None
+
+    def is_stood_on(self, tag: str) -> bool:
+        """The session's branch is checked out somewhere."""
+        with self._mapped():
+            found = self._repo.branches.local.get(self.branch_name(tag))
+            return found is not None and found.is_checked_out()
+
+    def has_files(self, commit: str) -> bool:
+        """The commit is there, with the tree of its files."""
+        with self._mapped():
+            try:
+                return self._tree(commit).id in self._repo
+            except (KeyError, ValueError, AssertionError):
+                return False
+
+    def refs(self, tag: str) -> dict[str, str]:
+        """All refs of a session but its branch: name -> commit."""
+        prefix = f"refs/autoresearch/{tag}/"
+        with self._mapped():
+            names = [n for n in self._repo.references if n.startswith(prefix)]
+            return {name: str(self._repo.references[name].target) for name in names}
 
     def ref(self, name: str) -> str | None:
         with self._mapped():
@@ -527,12 +583,15 @@ class Workspace:
     def break_locks(self, tag: str) -> None:
         """After a kill: remove the lock files it left on this session's refs. The owner of the
         session is the only one to write them."""
-        git = self._objects().parent
-        for lock in (
-            *(git / "refs" / "autoresearch" / tag).glob("*.lock"),
-            git / "refs" / "heads" / f"{self.branch_name(tag)}.lock",
-        ):
+        for lock in self.locks(tag):
             lock.unlink(missing_ok=True)
+
+    def locks(self, tag: str) -> list[Path]:
+        """The lock files on this session's refs."""
+        refs = self._objects().parent / "refs"
+        branch = refs / "heads" / f"{self.branch_name(tag)}.lock"
+        found = sorted((refs / "autoresearch" / tag).glob("*.lock"))
+        return [*found, branch] if branch.exists() else found
 
     def _objects(self) -> Path:
         git = Path(self._repo.path)
@@ -549,7 +608,8 @@ class Workspace:
             if missing:
                 path.parent.mkdir(exist_ok=True)
                 gap = "" if not text or text.endswith("\n") else "\n"
-                path.write_text(text + gap + "".join(f"{line}\n" for line in missing))
+                with path.open("a") as file:  # a kill in a rewrite would cost the user's lines
+                    file.write(gap + "".join(f"{line}\n" for line in missing))
 
 
 def _insistently(create: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError
-from autoresearch.home import PUBLIC
+from autoresearch.home import PUBLIC, Home
 from autoresearch.ledger import Ledger
 
 
@@ -46,11 +46,15 @@ def read_ours(path: Path) -> bytes | None:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def remove_drafts(folder: Path) -> None:
-    """Delete what a kill in the middle of `replace_file` left behind."""
-    for name in PUBLIC:
-        for draft in folder.glob(f".{name}.*.tmp"):
-            draft.unlink(missing_ok=True)
+def drafts(home: Home) -> list[Path]:
+    """What a kill in the middle of replacing a file leaves behind."""
+    public = [draft for name in PUBLIC for draft in home.root.glob(f".{name}.*.tmp")]
+    return sorted([*public, *home.folder.glob("*.tmp"), *home.folder.glob(".*.tmp")])
+
+
+def remove_drafts(home: Home) -> None:
+    for draft in drafts(home):
+        draft.unlink(missing_ok=True)
 
 
 def replace_file(path: Path, data: bytes) -> None:
