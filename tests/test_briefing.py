@@ -411,11 +411,9 @@ def test_a_deterministic_task(story: Story) -> None:
 
 
 def test_simplify_is_told_where_the_task_has_it(story: Story) -> None:
-    class Judge:
-        level, deterministic, baseline_runs, simplify = "default", None, 3, "same"
-
-    story.task = replace(story.task, judge=Judge())  # type: ignore[arg-type]
-    assert "Removing code counts" in story.text()
+    assert "Removing code" not in story.text()
+    story.task = replace(story.task, judge=replace(story.task.judge, simplify=0.01))
+    assert "worse by more than 0.01" in story.text()
 
 
 # ---- a real session ------------------------------------------------------------------------------

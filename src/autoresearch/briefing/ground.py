@@ -68,10 +68,10 @@ def rules(scene: Scene) -> Section:
     if task.guards.commands:
         named = ", ".join(name for name, _ in task.guards.commands)
         lines.append(f"- A change that passes the screen must also pass: {line(named)}.")
-    if getattr(task.judge, "simplify", None) is not None:
+    if task.judge.simplify is not None:
         lines.append(
-            "- Removing code counts: a change that makes the program shorter and no worse can be "
-            "kept for that alone ([judge] simplify)."
+            "- Removing code counts: a change that takes out lines of code is kept unless it is "
+            f"worse by more than {task.judge.simplify:g}, summed over the session."
         )
     return Section("Rules", lines)
 
