@@ -29,7 +29,7 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import desk, limits
+from autoresearch import desk, limits, workspace
 from autoresearch.errors import LedgerError, StorageError
 from autoresearch.fsck import audit
 from autoresearch.home import Home
@@ -95,6 +95,36 @@ def test_a_program_that_takes_its_own_tree_away(root: Path) -> None:
     steps = [rewrite(PROGRAM.replace("10.0", "20.0") + end) for end in (vandal, locked)]
     found = run_session(root, ScriptedAgent(*steps, BETTER))
     assert found.verdicts == [("discard", "worse"), ("discard", "worse"), ("keep", None)]
+    in_order(root)
+
+
+def test_a_tree_that_is_used_again_carries_nothing_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a very large repository: what a run leaves in its tree reaches no other run."""
+    monkeypatch.setattr(workspace, "SPARE_FILES", 1)
+    monkeypatch.setattr(workspace, "TICK_NS", 0)
+    root = make_task(tmp_path / "task", files={"lib/helper.py": "GAIN = 0\n"})
+    program = PROGRAM.replace(
+        "VALUE = 10.0", "sys.path.insert(0, 'lib')\nimport helper\n\nVALUE = 10.0"
+    )
+    program = program.replace("score = VALUE", "score = -helper.GAIN + VALUE")
+    (root / "prog.py").write_text(program)
+    git(root, "commit", "-qam", "helped")
+    poison = """
+stat = os.stat("lib/helper.py")
+open("lib/helper.py", "w").write("GAIN = 9\\n")
+os.utime("lib/helper.py", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+open("helper.py", "w").write("GAIN = 9\\n")
+os.symlink("lib", "more")
+"""
+    poisoner = rewrite(program.replace("10.0", "20.0") + poison)
+    found = run_session(root, ScriptedAgent(poisoner, WORSE, poisoner, BETTER), runner__slots=2)
+    assert [status for status, _ in found.verdicts] == ["discard", "discard", "keep"]
+    assert found.experiments[3].metric == pytest.approx(5.0, abs=0.1)
+    assert found.experiments[2].metric == pytest.approx(20.0, abs=0.1)
+    home = Home(root, "t")
+    assert not [*home.trees.glob("*"), *home.turns.glob("*")]
     in_order(root)
 
 

@@ -71,7 +71,7 @@ class Desk:
         except Refused as refused:
             return Failure(refused.reason, printable(str(refused)), retry_after_s=0)
         finally:
-            remove_tree(worktree)
+            session.workspace.put_aside(worktree, manifest)
 
     def _propose(self, turn: Turn) -> Proposal | Failure | None:
         try:

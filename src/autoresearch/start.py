@@ -53,6 +53,7 @@ def opened(
                 runner.close()
         finally:
             ledger.close()
+            workspace.drop_spares()
     finally:
         lock.release()
 
