@@ -293,7 +293,7 @@ class Workspace:
         trusted to show a change, and is written again.
         """
         last_ns = max((entry.ctime_ns for entry in old.values()), default=0)
-        folders = {str(parent) for path in wanted for parent in PurePosixPath(path).parents}
+        folders = _folders_of(wanted)
         right: dict[str, Entry] = {}
 
         def clean(where: str, prefix: str) -> None:
@@ -337,7 +337,7 @@ class Workspace:
         Of what is not in the commit, only regular files that git ignores are left."""
         with self._mapped():
             folder.mkdir(parents=True, exist_ok=True)
-            folders = {str(parent) for path in manifest for parent in PurePosixPath(path).parents}
+            folders = _folders_of(manifest)
             right = set()
             for path, found in files_below(folder):
                 if path in manifest and manifest[path].describes(found):
@@ -759,6 +759,17 @@ def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 yield path, entry
 
     return walk(str(folder), "")
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    """All folders above these paths."""
+    found: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 def _hash(file: os.DirEntry[str]) -> pygit2.Oid:
