@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROGRAM, commit_all, edit, git, make_task, workspace_of
 
+from autoresearch import workspace as module
 from autoresearch.errors import (
     DirtyError,
     NotOursError,
@@ -18,7 +19,7 @@ from autoresearch.errors import (
     TaskError,
     WorkspaceError,
 )
-from autoresearch.workspace import Workspace, files_below, remove_tree
+from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
 
 EDITABLE = {"prog.py", "model.py", "src/a.py", "src/b.py"}
 
@@ -436,3 +437,149 @@ def test_a_disk_that_is_full(full_disk: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write .*No space left"):
         for number in range(100):
             workspace.materialize(head, root / f"tree{number}")
+
+
+# ---- large trees that are used again -----------------------------------------------------------
+
+
+@pytest.fixture
+def spares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every tree counts as a large one."""
+    monkeypatch.setattr(module, "SPARE_FILES", 1)
+    monkeypatch.setattr(module, "TICK_NS", 0)
+
+
+def everything(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Path -> mode and content (or target), folders too."""
+    return {
+        str(path.relative_to(folder)): (
+            path.lstat().st_mode,
+            os.fsencode(path.readlink())
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else b"",
+        )
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def forged(path: Path) -> None:
+    """Other content of the same size, with the old times put back."""
+    stat = path.stat()
+    path.write_bytes(b"#" * stat.st_size)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def swapped(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"#" * path.stat().st_size)
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)
+
+
+def linked_from_outside(path: Path) -> None:
+    """So that it could be changed later, through the other name."""
+    os.link(path, path.parents[3] / f"outside-{path.name}")
+
+
+def replaced_by_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/passwd")
+
+
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    (path / "deep").mkdir(parents=True)
+
+
+def folder_replaced_by_a_link(path: Path) -> None:
+    folder = path.parent
+    folder.rename(folder.with_name("away"))
+    folder.symlink_to("/tmp")
+
+
+def left_behind(path: Path) -> None:
+    for name in ("sitecustomize.py", ".git/config", "lib/new/x.py", "empty/"):
+        there = path.parent.parent / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.mkdir() if name.endswith("/") else there.write_text("x")
+
+
+def chmodded(path: Path) -> None:
+    path.chmod(0o777)
+    path.parent.chmod(0o500)
+
+
+@pytest.mark.usefixtures("spares")
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        forged,
+        swapped,
+        linked_from_outside,
+        replaced_by_a_link,
+        replaced_by_a_folder,
+        folder_replaced_by_a_link,
+        left_behind,
+        chmodded,
+        Path.unlink,
+    ],
+    ids=lambda tamper: tamper.__name__,
+)
+def test_a_tree_used_again_is_as_pristine_as_a_new_one(
+    repo: Path, tmp_path: Path, tamper: Callable[[Path], None]
+) -> None:
+    (repo / "lib").mkdir(exist_ok=True)
+    (repo / "lib" / "frozen.py").write_text("x = 1\n")
+    (repo / "lib" / "same.py").write_text("y = 1\n")
+    (repo / "lib" / "link").symlink_to("same.py")
+    git(repo, "add", "--all")
+    git(repo, "commit", "-qm", "more")
+    workspace = Workspace(repo, ["prog.py"], lambda path: path == "prog.py")
+    new = workspace.materialize(workspace.head(), tmp_path / "trees" / "new")
+    pristine = everything(tmp_path / "trees" / "new")
+    untouched = (tmp_path / "trees" / "new" / "lib" / "same.py").stat().st_ino
+    tamper(tmp_path / "trees" / "new" / "lib" / "frozen.py")
+    workspace.put_aside(tmp_path / "trees" / "new", new)
+    again = workspace.materialize(workspace.head(), tmp_path / "trees" / "again")
+    assert everything(tmp_path / "trees" / "again") == pristine
+    assert list(again) == list(new)
+    if tamper is not folder_replaced_by_a_link and new["lib/same.py"].ctime_ns < last_of(new):
+        assert (tmp_path / "trees" / "again" / "lib" / "same.py").stat().st_ino == untouched
+    workspace.put_aside(tmp_path / "trees" / "again", again)
+    workspace.drop_spares()
+    assert not list((tmp_path / "trees").iterdir())
+
+
+def last_of(manifest: Manifest) -> int:
+    return max(entry.ctime_ns for entry in manifest.values())
+
+
+@pytest.mark.usefixtures("spares")
+def test_a_tree_used_again_for_another_commit(repo: Path, tmp_path: Path) -> None:
+    workspace = Workspace(repo, ["prog.py"], lambda path: path == "prog.py")
+    head = workspace.head()
+    commit = workspace.commit(head, {"prog.py": b"other\n", "new/x.py": b"x\n"}, "other\n")
+    first = workspace.materialize(head, tmp_path / "first")
+    workspace.put_aside(tmp_path / "first", first)
+    workspace.materialize(commit, tmp_path / "second")
+    workspace.materialize(commit, tmp_path / "whole", renewed=False)
+    assert everything(tmp_path / "second") == everything(tmp_path / "whole")
+    assert not (tmp_path / "first").exists()
+
+
+def test_what_was_written_last_is_not_trusted_to_show_a_change(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of the file system may not have ticked between our write and a run's."""
+    monkeypatch.setattr(module, "SPARE_FILES", 1)
+    workspace = Workspace(repo, ["prog.py"], lambda path: path == "prog.py")
+    manifest = workspace.materialize(workspace.head(), tmp_path / "first")
+    inodes = {path: entry.inode for path, entry in manifest.items() if entry.inode}
+    held = [os.open(tmp_path / "first" / path, os.O_RDONLY) for path in inodes]  # none is reused
+    workspace.put_aside(tmp_path / "first", manifest)
+    again = workspace.materialize(workspace.head(), tmp_path / "second")
+    assert all(again[path].inode != inode for path, inode in inodes.items())
+    for descriptor in held:
+        os.close(descriptor)

@@ -94,7 +94,7 @@ class Desk:
                 message = printable(str(refused))
                 return Failure(refused.reason, message, 0.0, answer.tokens, answer.usd)
         finally:
-            remove_tree(worktree)
+            session.workspace.put_aside(worktree, manifest)
 
     def _collect(self, folder: Path, manifest: Manifest) -> Files:
         try:

@@ -184,7 +184,7 @@ class Laboratory:
             cpu_s=outcome.cpu_s,
             peak_memory_bytes=outcome.peak_memory_bytes,
         )
-        remove_tree(tree)
+        self.workspace.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
             (folder / name).unlink(missing_ok=True)
         return finished
@@ -293,7 +293,7 @@ class Laboratory:
             return earlier
         scoring = self.home.trees / f"{run.id:05d}-score"
         remove_tree(scoring)
-        self.workspace.materialize(run.commit, scoring)
+        self.workspace.materialize(run.commit, scoring, renewed=False)
         top = scoring / self.workspace.prefix
         for name in (*self.task.run.inputs, *self.task.score.hidden):
             self._link(name, top)

@@ -62,6 +62,7 @@ def opened(
                 roster.close(say)
         finally:
             ledger.close()
+            workspace.drop_spares()
     finally:
         lock.release()
 

@@ -42,6 +42,9 @@ EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any m
 EDIT_LIMIT_LINES = 5_000  # that an edit may add: more is no idea that anybody could read
 FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the disk's
 GC_TRIES = 5  # of a write that the user's `git gc` comes in the way of
+SPARE_FILES = 5_000  # in a tree that is kept for the next commit instead of being removed
+SPARES = 4  # at most, beside those in use
+TICK_NS = 50_000_000  # the clock of a file system is coarser than this nowhere
 STALE_LOCK_S = 60  # git itself gives up on a lock after one second
 OPEN_PACKS = 8  # at a time: every pack read would stay open until the end
 PACK_EVERY = 64  # experiments, at least; loose objects and refs cost 4 kB of disk each until then
@@ -64,6 +67,14 @@ class Entry:
     mode: int
     size: int = 0
     mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
+
+    def is_untouched(self, stat: os.stat_result) -> bool:
+        """Nobody has written to the file, linked it or changed its mode since it was written: the
+        kernel puts the time of that into `ctime`, and lets no program choose it."""
+        now = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+        return now == (self.size, self.mtime_ns, self.ctime_ns, self.inode)
 
     def describes(self, file: os.DirEntry[str]) -> bool:
         """The regular file there has this content. Hashed only when `stat` cannot tell."""
@@ -113,6 +124,8 @@ class Workspace:
         self._may_edit = may_edit
         self._unpacked: list[pygit2.Oid] = []
         self._loose = 0  # experiments since the last pack
+        self._named_spares = 0
+        self._spares: list[tuple[Path, Manifest]] = []  # large trees, to be made pristine again
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -218,12 +231,15 @@ class Workspace:
 
     # ---- trees ---------------------------------------------------------------------------
 
-    def materialize(self, commit: str, folder: Path) -> Manifest:
+    def materialize(self, commit: str, folder: Path, *, renewed: bool = True) -> Manifest:
         """Write all files of a commit into `folder`, which must not exist yet: no `.git`, no
-        filters, no hooks. Returns what was written, for `collect`."""
+        filters, no hooks. Returns what was written, for `collect` and `put_aside`. With
+        `renewed`, files of a tree that was put aside may stay, where nobody has touched them."""
         with self._mapped():
-            folder.mkdir(parents=True)
             manifest = self.manifest(commit)
+            if renewed and self._spares:
+                return self._renew(*self._spares.pop(), folder, manifest)
+            folder.mkdir(parents=True)
             made = {""}
             for path, entry in manifest.items():
                 parent = path.rpartition("/")[0]
@@ -246,14 +262,82 @@ class Workspace:
             file.write(data)
             file.flush()  # or `stat` would not know the time of the write
             stat = os.fstat(file.fileno())
-        return Entry(entry.blob, entry.mode, len(data), stat.st_mtime_ns)
+        times = (stat.st_mtime_ns, stat.st_ctime_ns)
+        return Entry(entry.blob, entry.mode, len(data), *times, stat.st_ino)
+
+    def put_aside(self, folder: Path, manifest: Manifest) -> None:
+        """A materialised tree is not needed any more. A large one is kept, to be made pristine
+        again for the next commit: to compare 100,000 files takes a second, to delete and write
+        them tens of seconds (ext4 takes its time with names of files that were just deleted)."""
+        if len(manifest) < SPARE_FILES or len(self._spares) >= SPARES or not folder.is_dir():
+            remove_tree(folder)
+            return
+        with self._mapped():
+            self._named_spares += 1
+            spare = folder.with_name(f"spare-{self._named_spares}")
+            remove_tree(spare)
+            folder.rename(spare)
+            self._spares.append((spare, manifest))
+
+    def drop_spares(self) -> None:
+        """Call at the end. What a kill leaves of them goes with the folders they are in."""
+        with self._mapped():
+            while self._spares:
+                remove_tree(self._spares.pop()[0])
+
+    def _renew(self, spare: Path, old: Manifest, folder: Path, wanted: Manifest) -> Manifest:
+        """Turn a tree in which anything may have happened into the files of another commit.
+
+        Only files that nobody has touched stay. The clock of a file system may tick but a few
+        hundred times a second, so what was written last before the tree was handed out is not
+        trusted to show a change, and is written again.
+        """
+        last_ns = max((entry.ctime_ns for entry in old.values()), default=0)
+        folders = _folders_of(wanted)
+        right: dict[str, Entry] = {}
+
+        def clean(where: str, prefix: str) -> None:
+            Path(where).chmod(0o755)
+            for found in list(os.scandir(where)):
+                path = prefix + found.name
+                if found.is_dir(follow_symlinks=False):
+                    if path in folders:
+                        clean(found.path, f"{path}/")
+                    else:
+                        remove_tree(Path(found.path))
+                    continue
+                was, entry = old.get(path), wanted.get(path)
+                if (
+                    was is not None
+                    and entry is not None
+                    and (was.blob, was.mode) == (entry.blob, entry.mode)
+                    and was.ctime_ns < last_ns - TICK_NS
+                    and was.is_untouched(found.stat(follow_symlinks=False))
+                ):
+                    right[path] = was
+                else:
+                    Path(found.path).unlink()
+
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        spare.rename(folder)
+        clean(str(folder), "")
+        made = {""}
+        for path, entry in wanted.items():
+            if path not in right:
+                parent = path.rpartition("/")[0]
+                if parent not in made:
+                    (folder / parent).mkdir(parents=True, exist_ok=True)
+                    made.add(parent)
+                right[path] = self._write(f"{folder}/{path}", entry)
+        (folder / self.prefix).mkdir(parents=True, exist_ok=True)
+        return {path: right[path] for path in wanted}
 
     def restore(self, manifest: Manifest, folder: Path) -> None:
         """Make `folder` hold these files of a commit, in place: whoever stands in it stays there.
         Of what is not in the commit, only regular files that git ignores are left."""
         with self._mapped():
             folder.mkdir(parents=True, exist_ok=True)
-            folders = {str(parent) for path in manifest for parent in PurePosixPath(path).parents}
+            folders = _folders_of(manifest)
             right = set()
             for path, found in files_below(folder):
                 if path in manifest and manifest[path].describes(found):
@@ -675,6 +759,17 @@ def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 yield path, entry
 
     return walk(str(folder), "")
+
+
+def _folders_of(paths: Iterable[str]) -> set[str]:
+    """All folders above these paths."""
+    found: set[str] = set()
+    for path in paths:
+        folder = path.rpartition("/")[0]
+        while folder and folder not in found:
+            found.add(folder)
+            folder = folder.rpartition("/")[0]
+    return found
 
 
 def _hash(file: os.DirEntry[str]) -> pygit2.Oid:
