@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from autoresearch import briefing, sandbox
 from autoresearch.errors import AutoresearchError, Refused
@@ -15,6 +18,8 @@ from autoresearch.workspace import Files, Manifest, remove_tree
 
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
 SUBJECT_LENGTH = 72
+WORDS = ("description", "hypothesis", "notes")  # of a proposal
+MOST_TOKENS = 2**63  # what SQLite can store
 
 
 class Desk:
@@ -77,11 +82,12 @@ class Desk:
 
     def _propose(self, turn: Turn) -> Proposal | Failure | None:
         try:
-            return self._session.agent.propose(turn)
+            answer = self._session.agent.propose(turn)
+            return None if answer is None else recordable(answer)
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
-            return Failure("agent broke", f"{type(error).__name__}: {error}")
+            return Failure("agent broke", printable(f"{type(error).__name__}: {error}"))
 
     def _collect(self, folder: Path, manifest: Manifest) -> Files:
         try:
@@ -178,6 +184,24 @@ class Desk:
             time.sleep(0.2)
 
 
+Answer = TypeVar("Answer", bound=Proposal | Failure)
+
+
+def recordable(answer: Answer) -> Answer:
+    """An agent's answer with words that the ledger, git and a terminal can take. Raises `TypeError`
+    or `ValueError` for what is no answer."""
+    if not isinstance(answer, Proposal | Failure):
+        raise TypeError(f"it answered with a {type(answer).__name__}")
+    if answer.tokens is not None and not 0 <= answer.tokens < MOST_TOKENS:
+        raise ValueError(f"it reports {answer.tokens} tokens")
+    if answer.usd is not None and not 0 <= answer.usd < math.inf:
+        raise ValueError(f"it reports {answer.usd} dollars")
+    names = ("reason", "message") if isinstance(answer, Failure) else WORDS
+    words: dict[str, Any] = {name: printable(getattr(answer, name)) for name in names}
+    return replace(answer, **words)
+
+
 def printable(text: str) -> str:
-    """`text` without what neither SQLite nor a terminal can take: bytes that are no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+    """`text` without what neither SQLite nor git nor a terminal can take: bytes that are no UTF-8,
+    and NULs."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
