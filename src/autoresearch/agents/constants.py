@@ -194,9 +194,9 @@ def _read(source: bytes) -> tuple[_Text, ast.Module]:
     try:
         encoding = _encoding(source)
         bom = 3 if source.startswith(b"\xef\xbb\xbf") else 0
-        text = source[bom:].decode(encoding)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
+            text = source[bom:].decode(encoding)
             tree = ast.parse(text)
         if text.encode(encoding) != source[bom:]:
             raise SourceError(f"cannot be edited in place in the encoding {encoding}")
