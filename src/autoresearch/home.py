@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.errors import BusyError, StorageError
 
+PID_BYTES = 32  # of a lock are read
+PID_WRITTEN_S = 1.0  # a process that has just taken a lock has written its pid by then
 STATE = ".autoresearch"
 PUBLIC = ("results.tsv", "progress.png", "report.md")
 OURS = (f"{STATE}/", *PUBLIC)
@@ -115,10 +118,10 @@ class Lock:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    pid = os.pread(self.fd, 32, 0).decode().strip()
+                    pid = _pid(self.fd)
                     os.close(self.fd)
                     raise BusyError(
-                        f"session {home.tag!r} is owned by a running process (pid {pid}): "
+                        f"session {home.tag!r} is owned by a running process (pid {pid or '?'}): "
                         f"`autoresearch attach --tag {home.tag}` shows it, "
                         f"`autoresearch stop --tag {home.tag}` ends it"
                     ) from None
@@ -148,16 +151,40 @@ def running(root: Path, but: str | None = None) -> str | None:
 
 
 def owner(home: Home) -> int | None:
-    """The pid of the process that owns the session now, None when nobody does."""
+    """The pid of the process that owns the session now, None when nobody does. Raises `BusyError`
+    when somebody does whose pid is not in the lock, `StorageError` when it cannot be read."""
     try:
         fd = os.open(home.lock, os.O_RDWR)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StorageError(f"cannot read {home.lock}: {error.strerror}") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not collide
+        deadline = time.monotonic() + PID_WRITTEN_S
+        while _is_locked(fd):
+            if (pid := _pid(fd)) is not None:
+                return pid
+            if time.monotonic() > deadline:
+                raise BusyError(
+                    f"session {home.tag!r} is owned by a running process, but {home.lock} does "
+                    "not hold its pid: end that process"
+                )
+            time.sleep(0.01)
         return None
-    except BlockingIOError:
-        text = os.pread(fd, 32, 0).decode().strip()
-        return int(text) if text.isdigit() else None
     finally:
         os.close(fd)
+
+
+def _is_locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not collide
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _pid(fd: int) -> int | None:
+    """What the lock says; None where that is no process one could name."""
+    text = os.pread(fd, PID_BYTES, 0)
+    found = re.fullmatch(rb"([1-9]\d{0,6})\n", text)
+    return int(found[1]) if found else None

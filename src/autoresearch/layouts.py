@@ -13,13 +13,15 @@ import json
 import re
 import shutil
 import tokenize
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autoresearch.errors import TaskError
 from autoresearch.records import Goal
-from autoresearch.task import TASK_FILE, Task, exists, parse, read_text
+from autoresearch.task import TASK_FILE, Task, exists, parse, parse_duration, read_text
+from autoresearch.values import DURATION
 
 LOOKED_FOR = (
     "the original's train.py with prepare.py, and pi-autoresearch's autoresearch.md with "
@@ -53,12 +55,8 @@ class Found:
 
 def recognise(root: Path) -> Task | None:
     """The task of a folder that has no task file, or None; `TaskError` where one is incomplete."""
-    if not (found := _original(root) or _pi(root)):
-        return None
-    try:
-        return parse(_task_file(found), root, layout=found.layout)
-    except TaskError as error:
-        raise TaskError(f"{root}, read as the layout {found.layout}:\n{error}") from None
+    found = _original(root) or _pi(root)
+    return _check(root, found) if found else None
 
 
 def scaffold(
@@ -70,7 +68,8 @@ def scaffold(
 ) -> dict[str, str]:
     """The files that make `root` a task, path -> text; what is not given is looked up there.
 
-    Raises `TaskError` where a blank can neither be filled nor guessed. Writes nothing.
+    Raises `TaskError` where a blank can neither be filled nor guessed, or is filled with what is no
+    task. Writes nothing.
     """
     found = _original(root) or (None if editable or metric else _pi(root))
     found = found or _plain(root, editable, command, metric, goal)
@@ -86,7 +85,15 @@ def scaffold(
         if not exists(root / "program.md"):
             files["program.md"] = _program(found)
         found = replace(found, objective="program.md")
+    _check(root, found if exists(root / found.objective) else replace(found, objective="yours"))
     return {TASK_FILE: _task_file(found), **files}
+
+
+def _check(root: Path, found: Found) -> Task:
+    try:
+        return parse(_task_file(found), root, layout=found.layout)
+    except TaskError as error:
+        raise TaskError(f"{root}, read as the layout {found.layout}:\n{error}") from None
 
 
 # --------------------------------------------------------------------------------------------
@@ -100,8 +107,8 @@ def _original(root: Path) -> Found | None:
     if "val_bpb" not in train:
         return None
     uv = exists(root / "uv.lock") and shutil.which("uv") is not None
-    budget = re.search(r"^TIME_BUDGET\s*=\s*(\d+(?:\.\d+)?)", prepare, re.MULTILINE)
-    budget_s = float(budget[1]) if budget else 300.0
+    budget = re.search(r"^TIME_BUDGET\s*=\s*([\d.]+)", prepare, re.MULTILINE | re.ASCII)
+    budget_s = _seconds(root / "prepare.py", budget[1]) if budget else 300.0
     caches = ["~/.cache/autoresearch"]  # prepare.py puts data and tokenizer there
     caches += ["~/.cache/uv"] if uv else []
     caches += ["~/.cache/huggingface"] if re.search(r"^from kernels ", train, re.MULTILINE) else []
@@ -116,6 +123,15 @@ def _original(root: Path) -> Found | None:
         timeout_s=2 * budget_s,  # the original's program.md: 5 minutes, killed after 10
         caches=tuple(caches),
     )
+
+
+def _seconds(file: Path, number: str) -> float:
+    try:
+        return parse_duration(float(number))
+    except ValueError as why:
+        raise TaskError(
+            f"{file}: TIME_BUDGET = {number[:40]} ({why}); accepted: {DURATION.accepts}"
+        ) from None
 
 
 # --------------------------------------------------------------------------------------------
@@ -208,7 +224,9 @@ def _iterations(config: Path) -> int | None:
     if settings.get("workingDir") not in (None, "", "."):
         raise TaskError(f"{config}: workingDir is not supported; start in that folder")
     most = settings.get("maxIterations")
-    return most if isinstance(most, int) and most > 0 else None  # there, 0 means unlimited
+    if not isinstance(most, int) or isinstance(most, bool):
+        return None
+    return most if most > 0 else None  # there, 0 means unlimited
 
 
 # --------------------------------------------------------------------------------------------
@@ -342,7 +360,7 @@ def _duration(seconds: float) -> str:
     for unit, size in (("h", 3600), ("m", 60)):
         if seconds % size == 0:
             return f"{int(seconds // size)}{unit}"
-    return f"{seconds:.12g}s"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 # --------------------------------------------------------------------------------------------
@@ -361,9 +379,11 @@ def seed_patch(path: Path) -> str | None:
     """
     try:
         before = read_text(path)
-        tree = ast.parse(before)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
+            tree = ast.parse(before)
         spots = sorted(_seeds(before), reverse=True)
-    except (TaskError, SyntaxError, ValueError, RecursionError, tokenize.TokenError):
+    except (TaskError, SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
         return None
     if "AUTORESEARCH_SEED" in before or not spots:
         return None

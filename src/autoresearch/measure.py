@@ -8,7 +8,6 @@ never a value.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from autoresearch import stored
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
@@ -404,8 +404,5 @@ def _exit_reason(outcome: Outcome) -> str:
 def _load_outcome(path: Path) -> Outcome | None:
     """What a runner left there; None when that does not settle anything, and is to be made again:
     nothing is there, it was cut off, or a power cut tore the file."""
-    try:
-        outcome = Outcome(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    return None if outcome.stopped in UNSETTLED else outcome
+    outcome = stored.read(path, Outcome)
+    return None if outcome is None or outcome.stopped in UNSETTLED else outcome

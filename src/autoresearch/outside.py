@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoresearch import baseline
+from autoresearch import baseline, stored
 from autoresearch.desk import Desk
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.home import Home
@@ -29,7 +29,7 @@ from autoresearch.limits import seconds_until
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
 from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
-from autoresearch.roster import printable
+from autoresearch.roster import printable, recordable
 from autoresearch.session import Session, Stopped
 from autoresearch.task import Task, override
 from autoresearch.workspace import files_below
@@ -88,11 +88,7 @@ class Tried:
 
 def latest(home: Home) -> Tried | None:
     """What became of the latest try, as far as it is known; None when there was none."""
-    try:
-        found = json.loads(home.latest_try.read_text())
-        return Tried(**{**found, "output": tuple(found["output"])})
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None
+    return stored.read(home.latest_try, Tried)
 
 
 def agreed(task: Task, tag: str) -> Task:
@@ -135,11 +131,12 @@ def try_change(
     whatever happens to this process.
     """
     loop = Loop(session)
+    proposal = recordable(proposal)
     session.home.latest_try.unlink(missing_ok=True)
     try:
         loop.begin()
         number = _finish_unfinished(loop)
-        if number is not None and _state(session).get("taken") == _digest(session):
+        if number is not None and _state(session).taken == _digest(session):
             return _verdict(session, number)  # this is the same try again
         if limit := session.limit():
             return _last(session, Tried("limit", proposal.description, limit=limit))
@@ -211,7 +208,7 @@ def _verdict(session: Session, number: int) -> Tried:
     output: tuple[str, ...] = ()
     if done.status is Status.CRASH and (runs := session.ledger.runs(session.row, number)):
         output = _end_of(session, runs[-1].name)
-    taken = _state(session).get("taken")  # None: the folder was brought to the incumbent since
+    taken = _state(session).taken  # None: the folder was brought to the incumbent since
     edited = taken is not None and taken != _digest(session)
     if taken is not None and not edited:
         _bring(session)
@@ -268,8 +265,8 @@ def _bring(session: Session) -> None:
 
 def _base(session: Session) -> Experiment:
     """The experiment whose files the agent was given."""
-    number = _state(session).get("base")
-    if not isinstance(number, int):
+    number = _state(session).base
+    if number is None:
         raise TaskError(
             f"nobody knows which experiment {session.home.work} was made from: save your edit, "
             f"remove the folder, and `autoresearch start --tag {session.row.tag}` makes it again"
@@ -277,20 +274,23 @@ def _base(session: Session) -> Experiment:
     return session.ledger.experiment(session.row, number)
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Kept beside the folder."""
+
+    base: int | None = None  # the experiment it was made from; None: nobody knows
+    taken: str | None = None  # a digest of what was last taken out of it
+
+
 def _note_base(session: Session, base: int, taken: str | None = None) -> None:
-    """Beside the folder: what it was made from, and what was last taken out of it."""
     file = _state_file(session.home)
     draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps({"base": base, "taken": taken}))
+    draft.write_text(json.dumps(asdict(_State(base, taken))))
     draft.replace(file)
 
 
-def _state(session: Session) -> dict[str, Any]:
-    try:
-        found = json.loads(_state_file(session.home).read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _state(session: Session) -> _State:
+    return stored.read(_state_file(session.home), _State) or _State()
 
 
 def _state_file(home: Home) -> Path:
@@ -326,7 +326,7 @@ def text(told: Tried, row: SessionRow) -> str:
         lines.append(told.detail)
     if told.output:
         lines += ["the end of what it printed:", *(f"    | {line}" for line in told.output)]
-    if told.edited:
+    if told.edited and told.score is not None:
         lines.append(
             f"the incumbent is experiment {told.incumbent}, {name} {told.score:.6g}; the folder "
             "was edited meanwhile and left as it is: your next try is moved onto the incumbent"

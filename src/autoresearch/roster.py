@@ -11,12 +11,14 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from autoresearch.errors import AgentError, AutoresearchError, TaskError
 from autoresearch.records import SERVICE_REASONS, Agent, Failure, Proposal, Turn
 
 MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
+WORDS = ("description", "hypothesis", "notes")  # of a proposal
 WEIGHT = re.compile(r"(.+):(\d+(?:\.\d+)?)")
 QUOTED = re.compile(r"""([\w-]+:)(["'])(.*)\2""")
 
@@ -80,9 +82,7 @@ class Member:
         """Its answer. Raises what makes going on pointless, and nothing else."""
         try:
             answer = self.agent.propose(turn)
-            if answer is None:
-                return None
-            return replace(answer, tokens=_tokens(answer.tokens), usd=_dollars(answer.usd))
+            return None if answer is None else recordable(answer)
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
@@ -202,6 +202,20 @@ class Roster:
                     say(f"agent {agent.name} did not close: {type(error).__name__}: {error}")
 
 
+Answer = TypeVar("Answer", bound=Proposal | Failure)
+
+
+def recordable(answer: Answer) -> Answer:
+    """An agent's answer with words that the ledger, git and a terminal can take, and with the costs
+    that can be: nothing it says makes a limit more distant. Raises `TypeError` for what is no
+    answer."""
+    if not isinstance(answer, Proposal | Failure):
+        raise TypeError(f"it answered with a {type(answer).__name__}")
+    names = ("reason", "message") if isinstance(answer, Failure) else WORDS
+    words: dict[str, Any] = {name: printable(getattr(answer, name)) for name in names}
+    return replace(answer, **words, tokens=_tokens(answer.tokens), usd=_dollars(answer.usd))
+
+
 def _tokens(said: object) -> int | None:
     """What an agent says it used, where that can be: nothing it says makes a limit more distant."""
     if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= MOST_TOKENS:
@@ -216,5 +230,6 @@ def _dollars(said: object) -> float | None:
 
 
 def printable(text: str) -> str:
-    """`text` without what neither SQLite nor a terminal can take: bytes that are no UTF-8."""
-    return text.encode(errors="backslashreplace").decode()
+    """`text` without what neither SQLite nor git nor a terminal can take: bytes that are no UTF-8,
+    and NULs."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

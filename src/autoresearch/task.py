@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -511,14 +512,14 @@ def _grants(task: Task) -> Iterator[tuple[str, str, str]]:
         for key in ("read", "write"):
             listed = given.get(key)
             for name in listed if isinstance(listed, list | tuple) else ():
-                plain = isinstance(name, str) and "\0" not in name
+                plain = isinstance(name, str) and not re.search("[\0\ud800-\udfff]", name)
                 absolute = plain and name.startswith(("/", "~/"))  # if not, the agent refuses it
                 if absolute and (problem := _misgranted(task, name, key)):
                     yield table, key, f"{show(name)} {problem}"
 
 
 def _misgranted(task: Task, name: str, key: str) -> str | None:
-    place = Path(name).expanduser().resolve()
+    place = _real(Path(name).expanduser())
     if not exists(place):
         return "does not exist; make it first"
     if key == "write" and Path.home().resolve().is_relative_to(place):
@@ -534,7 +535,12 @@ def _misgranted(task: Task, name: str, key: str) -> str | None:
 def private_paths(task: Task) -> tuple[Path, ...]:
     """What an agent never sees, as real paths: the record, and the scorer's hidden files."""
     hidden = task.score.hidden if task.score else ()
-    return tuple((task.root / name).resolve() for name in (".autoresearch", *hidden))
+    return tuple(_real(task.root / name) for name in (".autoresearch", *hidden))
+
+
+def _real(path: Path) -> Path:
+    """Without links. Unlike `Path.resolve`, it takes links that go round in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def _below(glob: str, path: str) -> bool:

@@ -114,6 +114,8 @@ def text(value: object) -> str:
         raise ValueError("not text")
     if not value.strip() or "\0" in value:
         raise ValueError("empty" if not value.strip() else "holds a NUL character")
+    if re.search("[\ud800-\udfff]", value):
+        raise ValueError("is not UTF-8")
     return value
 
 
@@ -203,8 +205,8 @@ def show(value: object) -> str:
     """A value as the task file would write it, in at most 60 characters."""
     try:
         shown = json.dumps(value, ensure_ascii=False, default=str)
-    except (ValueError, RecursionError):  # a whole number of more than 4,300 digits
-        shown = "a number too long to show"
+    except (ValueError, TypeError, RecursionError):  # a whole number of more than 4,300 digits
+        shown = "something that cannot be shown"
     shown = "a table" if isinstance(value, dict) else shown
     return shown if len(shown) <= 60 else shown[:57] + "..."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -72,8 +73,12 @@ BY_STATUS = {
     404: Cause.UNKNOWN_MODEL,
     429: Cause.RATE_LIMITED,
 }
+DECODER = json.JSONDecoder()
 MESSAGE_LENGTH = 600
 NOISE = re.compile(r"\s*(?:at\s|File \"|[\"']?\w+[\"']?:\s*\d+,?\s*$)")  # of traces and dumps
+MOST = 2**63  # what SQLite can store
+LONGEST_WAIT_S = 7 * 86_400.0  # a service that asks for more is not believed
+BEGINNINGS = 1_000  # lines that may begin the document at the end of an output, the last ones
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 AGAIN = re.compile(
     r"(?:try again|retry|retry.?after|retry.?delay|resets?)\W+(?:in\W+|after\W+)?"
@@ -109,11 +114,12 @@ def unknown(lines: Iterable[str]) -> Ended:
 
 
 def retry_after_s(message: str) -> float | None:
-    """Seconds until the service wants to be asked again: "try again in 1m30.5s"."""
+    """Seconds until the service wants to be asked again: "try again in 1m30.5s". At most a week."""
     if (found := AGAIN.search(message)) is None:
         return None
     parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[smh])?", found[1].lower())
-    return sum(float(number) * UNITS_S[unit or "s"] for number, unit in parts)
+    wait_s = sum(float(number) * UNITS_S[unit or "s"] for number, unit in parts)
+    return min(wait_s, LONGEST_WAIT_S)
 
 
 def events(lines: Iterable[str]) -> list[dict[str, Any]]:
@@ -123,7 +129,7 @@ def events(lines: Iterable[str]) -> list[dict[str, Any]]:
         if line.lstrip().startswith("{"):
             try:
                 found.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue  # cut off by a kill, or no event at all
     return found
 
@@ -131,11 +137,14 @@ def events(lines: Iterable[str]) -> list[dict[str, Any]]:
 def document(lines: Iterable[str]) -> Any:
     """The JSON object or array at the end of the output, over however many lines it goes."""
     text = "\n".join(lines)
-    for begin in re.finditer(r"^[\[{]", text, re.MULTILINE):
+    begins = deque(re.finditer(r"^[\[{]", text, re.MULTILINE), maxlen=BEGINNINGS)
+    for begin in begins:
         try:
-            return json.loads(text[begin.start() :])
-        except ValueError:
+            found, end = DECODER.raw_decode(text, begin.start())
+        except (ValueError, RecursionError):
             continue
+        if not text[end:].strip():
+            return found
     return None
 
 
@@ -148,10 +157,33 @@ def at(value: object, *path: str) -> Any:
     return value
 
 
-def total(*numbers: object) -> int | None:
-    """The sum of those that are numbers; None when none is."""
-    found = [int(n) for n in numbers if isinstance(n, int | float)]
-    return sum(found) if found else None
+def amount(value: object) -> float | None:
+    """What can be a number of tokens or dollars; None for all else, such as nan."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
+        return None
+    return value
+
+
+def _sum(values: Iterable[object]) -> float | None:
+    found = [number for number in map(amount, values) if number is not None]
+    return amount(sum(found)) if found else None
+
+
+def total(*tokens: object) -> int | None:
+    """The sum of those that are amounts; None when none is."""
+    found = _sum(tokens)
+    return None if found is None else round(found)
+
+
+def dollars(*amounts: object) -> float | None:
+    """The sum of those that are amounts; None when none is."""
+    found = _sum(amounts)
+    return None if found is None else float(found)
+
+
+def items(value: object) -> list[Any]:
+    """The elements of a list; none of what is no list."""
+    return value if isinstance(value, list) else []
 
 
 def result(event: Mapping[str, Any]) -> Ended:
@@ -161,7 +193,7 @@ def result(event: Mapping[str, Any]) -> Ended:
     text = str(event.get("result") or at(event, "error", "message") or "")
     spent: dict[str, Any] = {
         "tokens": total(*read, at(usage, "output_tokens")),
-        "usd": event.get("total_cost_usd"),
+        "usd": dollars(event.get("total_cost_usd")),
     }
     if not event.get("is_error") and event.get("subtype") == "success":
         return Ended(text=text, **spent)

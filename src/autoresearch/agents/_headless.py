@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.agents._events import (
+    LONGEST_WAIT_S,
     MESSAGE_LENGTH,
     Cause,
     Ended,
@@ -214,7 +215,9 @@ class Headless:
             raise AgentError(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
         wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
         if ended.resets_at is not None:
-            wait_s = max(1.0, ended.resets_at - time.time())
+            wait_s = ended.resets_at - time.time()
+        if wait_s is not None:  # at least a second: 0 means that waiting mends nothing
+            wait_s = min(max(1.0, wait_s), LONGEST_WAIT_S)
         if cause in ("interrupted", "no change"):
             wait_s = 0.0  # nothing that waiting would mend
         return Failure(str(cause), message, wait_s, ended.tokens, ended.usd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from autoresearch.agents._events import Ended, failed, unknown
+from autoresearch.agents._events import Ended, dollars, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
 from autoresearch.agents._reach import Needs
 
@@ -15,8 +15,9 @@ QUIET = (
     *("--no-fancy-input", "--no-gitignore", "--map-tokens", "0", "--no-detect-urls"),
     *("--chat-history-file", "/dev/null", "--input-history-file", "/dev/null"),
 )
-SPENT = re.compile(r"^Tokens: ([\d.,]+)(k|M)? sent,.*?([\d.,]+)(k|M)? received")
-COST = re.compile(r"Cost: \$([\d.]+) message")
+NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
+SPENT = re.compile(rf"^Tokens: {NUMBER}(k|M)? sent,.*?{NUMBER}(k|M)? received")
+COST = re.compile(rf"Cost: \${NUMBER} message")
 COMPLAINT = re.compile(r"^(?:litellm\.\w+:|litellm\.\S*Error|The API provider|Model .* not found)")
 UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 BANNER = re.compile(r"^(Aider v|Main model:|Weak model:|Model:|Git repo:|Repo-map:|Added |─)")
@@ -33,9 +34,9 @@ def read_events(lines: Sequence[str]) -> Ended:
     for line in lines:
         if found := SPENT.match(line):
             sent, received = _number(found[1], found[2]), _number(found[3], found[4])
-            tokens = (tokens or 0) + sent + received
+            tokens = total(tokens, sent, received)
             if cost := COST.search(line):
-                usd = (usd or 0.0) + float(cost[1])
+                usd = dollars(usd, _number(cost[1]))
         elif COMPLAINT.match(line):
             complaint = complaint or line
         elif not text and not BANNER.match(line):
@@ -45,8 +46,8 @@ def read_events(lines: Sequence[str]) -> Ended:
     return Ended(text=text, tokens=tokens, usd=usd)
 
 
-def _number(digits: str, unit: str | None) -> int:
-    return round(float(digits.replace(",", "")) * UNITS[unit or ""])
+def _number(digits: str, unit: str | None = None) -> float:
+    return float(digits.replace(",", "")) * UNITS[unit or ""]
 
 
 create = creator(

@@ -16,7 +16,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from autoresearch.agents._events import Ended, at, events
+from autoresearch.agents._events import Ended, at, dollars, events, total
 from autoresearch.agents._headless import Ask, Headless, Spec, settings
 from autoresearch.agents._reach import Needs, files_named
 from autoresearch.errors import AgentError
@@ -63,11 +63,10 @@ def read_events(lines: Sequence[str]) -> Ended:
     if not last or not isinstance(at(last[0], "description"), str):
         return Ended(text=lines[-1])
     said = last[0]
-    tokens, usd = said.get("tokens"), said.get("usd")
     return Ended(
         text=said["description"],
-        tokens=tokens if isinstance(tokens, int) else None,
-        usd=float(usd) if isinstance(usd, int | float) else None,
-        hypothesis=str(said.get("hypothesis", "")),
-        notes=str(said.get("notes", "")),
+        tokens=total(said.get("tokens")),
+        usd=dollars(said.get("usd")),
+        hypothesis=str(said.get("hypothesis") or ""),
+        notes=str(said.get("notes") or ""),
     )

@@ -33,6 +33,8 @@ Value = bool | int | float | str
 Kind = Literal["float", "beta", "int", "exponent", "bool", "choice"]
 
 MAX_ELEMENTS = 8  # a longer tuple or list of numbers is data, not settings
+LARGEST = 1e300  # a larger number is no setting, and its range would leave the floats
+NEAREST = 1e-8  # to 1: a closer coefficient has no range worth searching
 
 NUMBER = r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 RANGE = re.compile(rf"\bin\s*\[\s*({NUMBER})\s*,\s*({NUMBER})\s*\]")
@@ -45,7 +47,8 @@ NEWLINE = re.compile(r"\r\n|\r|\n")
 
 
 class SourceError(ValueError):
-    """The source cannot be read, or a comment on a constant makes no sense."""
+    """The source cannot be read or be edited in place, or a comment on a constant makes no
+    sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Constant:
             last = len(self.choices) - 1
             return self.choices.index(value) / last if value in self.choices and last else 0.0
         low, high, here = (self._inner(v) for v in (self.low, self.high, float(value)))
-        return min(max((here - low) / (high - low), 0.0), 1.0)
+        return min(max((here - low) / (high - low), 0.0), 1.0) if low < high else 0.0
 
     def at(self, position: float) -> Value:
         """The value worth proposing at a position, 0 to 1."""
@@ -132,7 +135,7 @@ class Constant:
 
 def find(source: bytes | str) -> list[Constant]:
     """The constants of a Python source, in order. Raises `SourceError` if it does not parse."""
-    return list(_find(source.encode() if isinstance(source, str) else source))
+    return list(_find(source.encode(errors="surrogatepass") if isinstance(source, str) else source))
 
 
 def edit(source: bytes, changes: Mapping[str, Value]) -> bytes:
@@ -158,6 +161,7 @@ def edit(source: bytes, changes: Mapping[str, Value]) -> bytes:
 class _Text:
     """A source as text, and the way from the positions of `ast` back to bytes."""
 
+    source: bytes
     text: str
     encoding: str
     bom: int
@@ -174,8 +178,11 @@ class _Text:
         assert node.end_lineno is not None and node.end_col_offset is not None
         first = self.character(node.lineno, node.col_offset)
         last = self.character(node.end_lineno, node.end_col_offset)
+        literal = self.text[first:last].encode(self.encoding)
         start = self.bom + len(self.text[:first].encode(self.encoding))
-        return start, start + len(self.text[first:last].encode(self.encoding))
+        if self.source[start : start + len(literal)] != literal:  # an encoding with states
+            raise SourceError(f"line {node.lineno}: cannot be edited in {self.encoding}")
+        return start, start + len(literal)
 
 
 def _encoding(source: bytes) -> str:
@@ -187,17 +194,21 @@ def _read(source: bytes) -> tuple[_Text, ast.Module]:
     try:
         encoding = _encoding(source)
         bom = 3 if source.startswith(b"\xef\xbb\xbf") else 0
-        text = source[bom:].decode(encoding)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
+            text = source[bom:].decode(encoding)
             tree = ast.parse(text)
+        if text.encode(encoding) != source[bom:]:
+            raise SourceError(f"cannot be edited in place in the encoding {encoding}")
+    except SourceError:
+        raise
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
         raise SourceError(where + error.msg) from error
-    except (ValueError, RecursionError, MemoryError) as error:
+    except (ValueError, LookupError, RecursionError, MemoryError) as error:
         raise SourceError(str(error) or "nested too deeply") from error
     starts = (0, *(match.end() for match in NEWLINE.finditer(text)))
-    return _Text(text, encoding, bom, starts), tree
+    return _Text(source, text, encoding, bom, starts), tree
 
 
 @lru_cache(maxsize=64)
@@ -242,13 +253,16 @@ def _bindings(tree: ast.Module, with_globals: bool) -> Counter[str]:
     return bound
 
 
-def _module_scope(node: ast.AST) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        yield child
-        if not isinstance(
-            child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-        ):
-            yield from _module_scope(child)
+def _module_scope(tree: ast.Module) -> Iterator[ast.AST]:
+    """A loop, as a long sum is a deeper tree than Python's stack."""
+    below: list[ast.AST] = [tree]
+    while below:
+        for child in ast.iter_child_nodes(below.pop()):
+            yield child
+            if not isinstance(
+                child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+            ):
+                below.append(child)
 
 
 def _names_bound_by(node: ast.AST) -> list[str]:
@@ -298,7 +312,7 @@ def _number(node: ast.expr) -> int | float | None:
             return None if inner is None else -inner
         case ast.Constant(value=bool()):
             return None
-        case ast.Constant(value=int() | float() as value) if math.isfinite(value):
+        case ast.Constant(value=int() | float() as value) if abs(value) <= LARGEST:
             return value
     return None
 
@@ -309,9 +323,14 @@ def _power(target: str, node: ast.expr) -> _Literal | None:
             op=ast.Pow(),
             left=ast.Constant(value=int() as base),
             right=ast.Constant(value=int() as exponent) as right,
-        ) if base >= 2 and not isinstance(exponent, bool):
-            return _Literal(target, exponent, right, base)
+        ) if 2 <= base <= LARGEST and not isinstance(exponent, bool):
+            return _Literal(target, exponent, right, base) if exponent <= _most(base) else None
     return None
+
+
+def _most(base: int) -> int:
+    """The largest exponent that is worth a try."""
+    return math.floor(math.log10(LARGEST) / math.log10(base))
 
 
 def _comment(text: _Text, statement: ast.stmt, node: ast.expr) -> str:
@@ -358,25 +377,37 @@ def _choices(literal: _Literal, comment: str) -> tuple[Value, ...]:
         choices = [word.strip("'\"`") for word in words if word]
     else:
         numbers = {_parse(literal, word) for word in words if word} | {literal.value}
+        if literal.base is not None and any(isinstance(number, float) for number in numbers):
+            raise SourceError(
+                f"{literal.name}, line {literal.node.lineno}: {match[0]!r} are no whole numbers"
+            )
         return tuple(sorted(numbers))
     return tuple(dict.fromkeys(choices if literal.value in choices else [literal.value, *choices]))
 
 
 def _parse(literal: _Literal, word: str) -> int | float:
-    if not re.fullmatch(NUMBER, word):
-        raise SourceError(f"{literal.name}, line {literal.node.lineno}: {word!r} is not a number")
-    return int(word) if re.fullmatch(r"[-+]?[\d_]+", word) else float(word)
+    try:
+        number = int(word) if re.fullmatch(r"[-+]?[\d_]+", word) else float(word)
+    except ValueError:
+        number = math.nan
+    where = f"{literal.name}, line {literal.node.lineno}: {word!r}"
+    if not (re.fullmatch(NUMBER, word) and abs(number) <= LARGEST):
+        raise SourceError(f"{where} is not a number")
+    if literal.base is not None and not 0 <= number <= _most(literal.base):
+        raise SourceError(f"{where} is no exponent from 0 to {_most(literal.base)}")
+    return number
 
 
 def _explicit_range(literal: _Literal, comment: str) -> tuple[float, float] | None:
     match = RANGE.search(comment)
     if match is None:
         return None
-    low, high = (float(bound) for bound in match.groups())
-    if not (low < high and math.isfinite(low) and math.isfinite(high)):
-        raise SourceError(
-            f"{literal.name}, line {literal.node.lineno}: {match[0]!r} should be in [low, high]"
-        )
+    low, high = (float(_parse(literal, bound)) for bound in match.groups())
+    where = f"{literal.name}, line {literal.node.lineno}: {match[0]!r}"
+    if not low < high:
+        raise SourceError(f"{where} should be in [low, high]")
+    if isinstance(literal.value, int) and math.ceil(low) > math.floor(high):
+        raise SourceError(f"{where} holds no whole number")
     return low, high
 
 
@@ -388,7 +419,7 @@ def _numeric(bare: Constant, value: int | float, explicit: tuple[float, float] |
     """Fill in kind and range. Every guess is a factor, because what one does not know about a
     setting is usually its order of magnitude."""
     if bare.base is not None:
-        low, high = explicit or (max(0, value - 2), value + 2)
+        low, high = explicit or (max(0, value - 2), min(value + 2, max(_most(bare.base), 1)))
         return replace(bare, kind="exponent", low=low, high=high)
     if isinstance(value, int):
         low, high = explicit or _int_range(value)
@@ -407,7 +438,7 @@ def _numeric(bare: Constant, value: int | float, explicit: tuple[float, float] |
 def _is_beta(name: str, value: float) -> bool:
     """A coefficient of a running average: what matters is its distance from 1."""
     looks = value >= 0.9 or AVERAGE.search(name) is not None
-    return 0.5 <= value < 1 and looks and not FRACTION.search(name)
+    return 0.5 <= value <= 1 - NEAREST and looks and not FRACTION.search(name)
 
 
 def _float_range(name: str, value: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from autoresearch.agents._events import Ended, at, document, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
@@ -17,13 +17,14 @@ def argv(ask: Ask) -> Sequence[str]:
 def read_events(lines: Sequence[str]) -> Ended:
     """One object: `response` and `stats`, or `error`."""
     found = document(lines)
-    models = at(found, "stats", "models") or {}
-    tokens = total(*(at(model, "tokens", "total") for model in models.values()))
+    models = at(found, "stats", "models")
+    told = models.values() if isinstance(models, Mapping) else ()
+    tokens = total(*(at(model, "tokens", "total") for model in told))
     if (error := at(found, "error")) is not None:
         return Ended(tokens=tokens, **failed(str(at(error, "message")), at(error, "code")))
-    if at(found, "response") is None:
+    if (response := at(found, "response")) is None:
         return unknown(lines[-1:])
-    return Ended(text=found["response"], tokens=tokens)
+    return Ended(text=str(response), tokens=tokens)
 
 
 create = creator(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agents._events import Ended, at, document, failed, total, unknown
+from autoresearch.agents._events import Ended, at, document, dollars, failed, items, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
 from autoresearch.agents._reach import Needs
 
@@ -24,10 +24,10 @@ def read_events(lines: Sequence[str]) -> Ended:
     status = at(info, "exit_status")
     if status is None:
         return unknown(lines[-1:])
-    messages = at(found, "messages") or [None]
+    messages = items(at(found, "messages")) or [None]
     usages = [at(message, "extra", "response", "usage") for message in messages]
     tokens = total(*(at(usage, "total_tokens") for usage in usages))
-    usd = at(info, "model_stats", "instance_cost") or None  # 0.0 where it does not know
+    usd = dollars(at(info, "model_stats", "instance_cost")) or None  # 0.0 where it does not know
     if status != "Submitted":
         complaint = f"{status}: {at(messages[-1], 'content') or ''}"
         return Ended(tokens=tokens, usd=usd, **failed(complaint))

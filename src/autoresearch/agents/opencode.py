@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agents._events import Ended, at, events, failed, total, unknown
+from autoresearch.agents._events import Ended, at, dollars, events, failed, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
 from autoresearch.agents._reach import Needs
 
@@ -28,8 +28,7 @@ def read_events(lines: Sequence[str]) -> Ended:
                 cached = (at(spent, "cache", "read"), at(spent, "cache", "write"))
                 kinds = (at(spent, kind) for kind in ("input", "output", "reasoning"))
                 tokens = total(tokens, *kinds, *cached)
-                if isinstance(cost := at(part, "cost"), int | float):
-                    usd = (usd or 0.0) + cost
+                usd = dollars(usd, at(part, "cost"))
             case "error":
                 error = event.get("error") or {}
     if error is not None:

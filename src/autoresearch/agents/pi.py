@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoresearch.agents._events import Ended, at, events, failed, total, unknown
+from autoresearch.agents._events import Ended, at, dollars, events, failed, items, total, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
 from autoresearch.agents._reach import Needs
 
@@ -27,10 +27,9 @@ def read_events(lines: Sequence[str]) -> Ended:
             continue
         last = message
         tokens = total(tokens, at(message, "usage", "totalTokens"))
-        if isinstance(cost := at(message, "usage", "cost", "total"), int | float):
-            usd = (usd or 0.0) + cost
-        parts = [at(part, "text") for part in at(message, "content") or ()]
-        text = "\n".join(part for part in parts if part) or text
+        usd = dollars(usd, at(message, "usage", "cost", "total"))
+        parts = [at(part, "text") for part in items(at(message, "content"))]
+        text = "\n".join(str(part) for part in parts if part) or text
     if last is None or not ended:
         return replace(unknown(lines[-1:]), tokens=tokens, usd=usd)
     if at(last, "stopReason") in ("error", "aborted"):

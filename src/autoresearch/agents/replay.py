@@ -42,7 +42,12 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Re
         return Replay(_given(argument or "proposals", options["proposals"]))
     if argument is None or argument.startswith("session:"):
         raise AgentError("replay: expected replay:FOLDER or replay:session:TAG")
-    return Replay(_folder(Path(argument).expanduser()))
+    try:
+        return Replay(_folder(Path(argument).expanduser()))
+    except OSError as error:
+        raise AgentError(f"replay: cannot read {error.filename}: {error.strerror}") from error
+    except RuntimeError:  # the folder of a user who is none
+        raise AgentError(f"replay: {argument!r} is no folder") from None
 
 
 class Item(Protocol):
@@ -150,19 +155,25 @@ class Files:
     contents: Mapping[str, bytes | None]
 
     def apply(self, worktree: Path) -> str | None:
+        root = worktree.resolve()
         for path, content in self.contents.items():
             target = worktree / path
-            if content is None:
-                target.unlink(missing_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            try:
+                if target.is_symlink() or not target.parent.resolve().is_relative_to(root):
+                    return f"{path}: a link is in the way"
+                if content is None:
+                    target.unlink(missing_ok=True)
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            except (OSError, RuntimeError) as error:  # a folder is there, or a file in its place
+                return f"{path}: {getattr(error, 'strerror', None) or error}"
         return None
 
 
 def _given(source: str, proposals: object) -> list[Item]:
-    if not isinstance(proposals, Sequence):
-        raise AgentError("replay: `proposals` should be a list of (description, files)")
+    if not isinstance(proposals, list | tuple) or not all(map(_is_change, proposals)):
+        raise AgentError("replay: `proposals` should be a list of (description, {path: bytes})")
     items: list[Item] = []
     for number, (description, contents) in enumerate(proposals, start=1):
         for path in contents:
@@ -171,10 +182,30 @@ def _given(source: str, proposals: object) -> list[Item]:
     return items
 
 
+def _is_change(given: object) -> bool:
+    match given:
+        case (str(), Mapping() as contents):
+            return all(
+                isinstance(path, str) and isinstance(content, bytes | None)
+                for path, content in contents.items()
+            )
+    return False
+
+
 def _check_inside(path: str) -> None:
     parts = PurePosixPath(path).parts
-    if not parts or ".." in parts or PurePosixPath(path).is_absolute():
+    outside = ".." in parts or PurePosixPath(path).is_absolute()
+    if not parts or outside or "\0" in path or not _has_bytes(path):
         raise AgentError(f"replay: {path!r} lies outside the worktree")
+
+
+def _has_bytes(path: str) -> bool:
+    """Whether the system can name it: a half of a pair it cannot."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folder(folder: Path) -> list[Item]:
@@ -201,5 +232,5 @@ def _snapshot(folder: Path) -> Files:
         if path != folder / DESCRIPTION
     }
     note = folder / DESCRIPTION
-    text = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    text = note.read_text(encoding="utf-8", errors="replace").strip() if note.is_file() else ""
     return Files(folder.name, text.splitlines()[0] if text else folder.name, contents)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
+from autoresearch import stored
 from autoresearch.errors import RunnerError
 from autoresearch.records import Outcome, RunSpec
 from autoresearch.task import RunnerSettings
@@ -80,9 +81,8 @@ class _Warden:
             answer = process.stdout.readline()
         except (OSError, ValueError):  # it died, or `close` came first
             answer = ""
-        if not answer.endswith("\n"):
-            return self._lost(process)
-        return Outcome(**json.loads(answer))
+        outcome = stored.parse(answer, Outcome) if answer.endswith("\n") else None
+        return outcome or self._lost(process)
 
     def _lost(self, process: subprocess.Popen[str]) -> Outcome:
         """The warden died. The next run gets a new one."""
