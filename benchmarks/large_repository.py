@@ -24,6 +24,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+import psutil
+
 from autoresearch.workspace import Manifest, Workspace
 
 ROUNDS = 5
@@ -91,6 +93,11 @@ def processor() -> str:
     return platform.processor()
 
 
+def file_system(path: Path) -> str:
+    mounts = [m for m in psutil.disk_partitions(all=True) if path.is_relative_to(m.mountpoint)]
+    return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else "?"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=100_000)
@@ -100,9 +107,12 @@ def main() -> None:
         root = Path(folder) / "repository"
         make_repository(root, options.files)
         found = measure(root, Path(folder) / "trees")
+        disk = file_system(root)
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {processor()}"
     load = f"load average {os.getloadavg()[0]:.1f}"
-    print(f"{options.files:,} files; {machine}, Python {platform.python_version()}, {load}\n")
+    print(
+        f"{options.files:,} files; {machine}, Python {platform.python_version()}, {disk}, {load}\n"
+    )
     print("| | seconds | CPU seconds | rounds |\n|---|--:|--:|--:|")
     for step, times in found.items():
         wall, cpu = (median(values) for values in zip(*times, strict=True))
