@@ -6,7 +6,8 @@
 Every run gets all files of its commit in a folder of its own. The repository is made here, in a
 temporary folder: small files, 100 to a folder, in three levels of folders, in one pack. Each figure
 is the median of its rounds. The first tree of a slot is written file by file; from then on, what
-the run before has not touched stays.
+the run before has not touched stays. Work beside it on the machine adds to the seconds, which is
+why the load is said, and hardly to the CPU seconds. TMPDIR=/dev/shm leaves the disk out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from autoresearch.workspace import Manifest, Workspace
 
@@ -90,6 +93,11 @@ def processor() -> str:
     return platform.processor()
 
 
+def file_system(path: Path) -> str:
+    mounts = [m for m in psutil.disk_partitions(all=True) if path.is_relative_to(m.mountpoint)]
+    return max(mounts, key=lambda mount: len(mount.mountpoint)).fstype if mounts else "?"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--files", type=int, default=100_000)
@@ -99,9 +107,11 @@ def main() -> None:
         root = Path(folder) / "repository"
         make_repository(root, options.files)
         found = measure(root, Path(folder) / "trees")
+        disk = file_system(root)
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {processor()}"
+    load = f"load average {os.getloadavg()[0]:.1f}"
     print(
-        f"{options.files:,} files; {platform.system()} {platform.machine()}, "
-        f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}\n"
+        f"{options.files:,} files; {machine}, Python {platform.python_version()}, {disk}, {load}\n"
     )
     print("| | seconds | CPU seconds | rounds |\n|---|--:|--:|--:|")
     for step, times in found.items():

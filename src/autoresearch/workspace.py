@@ -192,12 +192,12 @@ class Workspace:
 
     def _walk(self, tree: pygit2.Tree, prefix: str, found: Manifest) -> None:
         for item in tree:
-            path = f"{prefix}{item.name}"
-            if item.filemode == FileMode.TREE:
+            path, mode = f"{prefix}{item.name}", item.filemode  # which costs a call each time
+            if mode == FileMode.TREE:
                 assert isinstance(item, pygit2.Tree)
                 self._walk(item, path + "/", found)
-            elif item.filemode != FileMode.COMMIT:
-                found[path] = Entry(item.id, item.filemode)
+            elif mode != FileMode.COMMIT:
+                found[path] = Entry(item.id, mode)
 
     def _tree(self, commit: str) -> pygit2.Tree:
         found = self._repo[commit]
