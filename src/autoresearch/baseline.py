@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from autoresearch.confine import Purpose
 from autoresearch.errors import BaselineError
 from autoresearch.measure import UNSETTLED, tail
 from autoresearch.records import Proposal, Role, Run, Status, Verdict
@@ -164,12 +165,13 @@ def set_up(session: Session) -> None:
     if command is None or done.exists():
         return
     session.say(f"setup: {command}")
-    folder = session.home.folder / "setup"
+    folder = session.home.setup
     log = session.home.folder / "setup.log"
     laboratory = session.laboratory
     laboratory.fresh_tree(session.row.base_commit, folder)
-    spec = laboratory.spec(command, folder, log, done.with_suffix(".json"), 0, limited=False)
-    outcome = session.runner.run(spec)
+    result = done.with_suffix(".json")
+    spec = laboratory.spec(command, folder, log, result, 0, limited=False, purpose=Purpose.SETUP)
+    outcome = laboratory.execute(spec)
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
         remove_tree(folder)

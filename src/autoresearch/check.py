@@ -89,6 +89,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
     finally:
         runner.close()
         ledger.close()
+        remove_tree(home.temporary)
     remove_tree(home.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in made if run.metric is not None)
     wall_s = statistics.fmean(run.wall_s or 0.0 for run in made)

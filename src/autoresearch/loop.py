@@ -286,6 +286,7 @@ class Loop:
                 self.ledger.forget_run(run)
         remove_tree(session.home.trees)
         remove_tree(session.home.turns)
+        remove_tree(session.home.temporary)
         for experiment in self.ledger.all_experiments(row):
             self.workspace.keep_reachable(row.tag, experiment.number, experiment.commit)
             if experiment.number == 0 and experiment.status is Status.KEEP:

@@ -20,7 +20,7 @@ from autoresearch.records import Agent
 from autoresearch.report.table import check_ours
 from autoresearch.session import Session
 from autoresearch.task import Task
-from autoresearch.workspace import Workspace
+from autoresearch.workspace import Workspace, remove_tree
 
 HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its size and time
 
@@ -51,6 +51,7 @@ def opened(
                 yield Session(task, home, workspace, ledger, runner, agent, row, say)
             finally:
                 runner.close()
+                remove_tree(home.temporary)
         finally:
             ledger.close()
     finally:

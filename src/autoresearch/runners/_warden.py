@@ -43,6 +43,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PIDFD = hasattr(os, "pidfd_open")
 SAMPLE_S = 0.25 if PIDFD else 0.05  # between two looks at a run
 SEARCH_EVERY = 100  # times what it takes: finding descendants means reading all of /proc
+LOAD = Path("/proc/loadavg")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -141,6 +142,7 @@ def _start(spec: dict[str, Any], log: BinaryIO) -> subprocess.Popen[bytes]:
         def prepare() -> None:  # in the child, between fork and exec
             if LINUX:
                 LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            _limit_files(spec.get("file_bytes"))
             if ruleset is not None:
                 ruleset.apply()
 
@@ -153,10 +155,19 @@ def _start(spec: dict[str, Any], log: BinaryIO) -> subprocess.Popen[bytes]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=prepare if LINUX else None,
+                preexec_fn=prepare,
             )
         except subprocess.SubprocessError as error:  # of `prepare`: the child has ended
             raise NotConfined("the kernel refused it (Landlock)") from error
+
+
+def _limit_files(limit: int | None) -> None:
+    """Every file's size, for the child and all it starts. Root could raise it again, but not when
+    it is confined (CAP_SYS_RESOURCE)."""
+    if limit is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
 def _ruleset(spec: dict[str, Any]) -> AbstractContextManager[Ruleset | None]:
@@ -179,6 +190,7 @@ class Watch:
         self.peak_bytes = 0
         self.seen: dict[int, psutil.Process] = {}
         self._search_at = began
+        self._tasks = _tasks()  # at the latest search
 
     def until_end(self, requests: Requests) -> str | None:
         """Wait for the run to end: None when it did by itself, else why it has to be stopped."""
@@ -204,6 +216,8 @@ class Watch:
         limit = self.spec["memory_bytes"]
         if limit is not None and memory > limit:
             return "memory"
+        if len(self.seen) > (self.spec.get("processes") or sys.maxsize):
+            return "too many processes"
         return self.log_too_large() or self.over_limit(wall_s, cpu_s)
 
     def log_too_large(self) -> str | None:
@@ -219,9 +233,10 @@ class Watch:
     def _sample(self) -> tuple[int, float]:
         """(resident bytes, CPU seconds) of the tree: the living and those already reaped."""
         memory, cpu_s = 0, _children_cpu_s() - self.used
-        if (now := time.monotonic()) >= self._search_at:
+        if (now := time.monotonic()) >= self._search_at or self._crowded():
             self.seen |= {process.pid: process for process in _descendants()}
             self._search_at = now + SEARCH_EVERY * (time.monotonic() - now)
+            self._tasks = _tasks()
         for process in list(self.seen.values()):
             try:
                 with process.oneshot():
@@ -232,6 +247,20 @@ class Watch:
                 continue
             cpu_s += times.user + times.system + times.children_user + times.children_system
         return memory, cpu_s
+
+    def _crowded(self) -> bool:
+        """So many more threads are on this machine than at the latest search that they could be
+        ours, and too many processes: not to be left until the next one is due."""
+        limit = self.spec.get("processes")
+        return limit is not None and _tasks() - self._tasks > limit - len(self.seen)
+
+
+def _tasks() -> int:
+    """How many threads there are on this machine; 0 where nobody says."""
+    try:
+        return int(LOAD.read_text().split()[3].partition("/")[2])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 @contextmanager
