@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.confine import Purpose
+from autoresearch.confine import Purpose, denied, unconfined
 from autoresearch.errors import BaselineError
 from autoresearch.measure import UNSETTLED, tail
 from autoresearch.records import Proposal, Role, Run, Status, Verdict
@@ -24,6 +24,8 @@ def establish(session: Session) -> None:
     """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
     allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
     ledger, row, task = session.ledger, session.row, session.task
+    if why := unconfined(task):
+        session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
     if not ledger.has_experiments(row):
         ledger.begin(
             row,
@@ -96,7 +98,7 @@ def check_guards(session: Session) -> None:
             log = session.home.runs / "0000" / f"guard-{name}.log"
             raise BaselineError(
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
-                f"The end of its log {log}:\n{_end_of(log)}"
+                f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
             )
 
 
@@ -117,6 +119,7 @@ def _failure(session: Session, run: Run) -> str:
         hint = f"\nThe command is `{session.task.run.command}`."
     elif run.reason == "timeout":
         hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
+    hint += denied(session.task, tail(log))
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
         f"The end of its log {log}:\n{_end_of(log)}{hint}"
@@ -177,7 +180,10 @@ def set_up(session: Session) -> None:
         remove_tree(folder)
         if outcome.stopped in UNSETTLED and session.stopping is not None:
             raise Stopped
-        raise BaselineError(f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}")
+        raise BaselineError(
+            f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}"
+            f"{denied(session.task, tail(log))}"
+        )
     done.touch()
 
 

@@ -36,6 +36,20 @@ ACCELERATORS = ("nvidia*", "dri", "kfd", "dxg", "accel*", "vfio", "infiniband") 
 SITES = ("lib/python3*/*-packages", "python3*/*-packages", "*/lib/python3*/*-packages")
 """Folders of Python packages, from an installation's folder, its `lib`, or a folder of several."""
 
+USUAL = (
+    ("TRITON_CACHE_DIR", "~/.triton"),
+    ("NUMBA_CACHE_DIR", "~/.cache/numba"),
+    ("UV_CACHE_DIR", "~/.cache/uv"),
+)
+"""Tools that stop where they cannot write the folder they keep in the home folder. Theirs is in the
+run's temporary one, unless a declared cache holds it or the variable is passed on."""
+
+DENIED = re.compile(
+    r"Permission denied|Operation not permitted|PermissionError|EACCES|EPERM|"
+    r"[Nn]etwork is unreachable|[Nn]ame resolution|[Nn]ame or service not known|"
+    r"[Cc]ould not resolve|[Rr]ead-only file system"
+)
+
 MAPPING = re.compile(r"^MAPPING\b[^=]*= (\{.*\})$", re.MULTILINE)  # in what setuptools writes
 PACKAGED = ("bin", "include", "share", "etc")  # where packages put files beside `SITES`
 
@@ -51,6 +65,20 @@ def unconfined(task: Task) -> str | None:
     if not task.runner.confine:
         return "[runner] confine = false"
     return "this system has no Landlock" if sandbox.abi() == 0 else None
+
+
+def denied(task: Task, log: str) -> str:
+    """What to tell whose unchanged program failed with this log, when its confinement may be why;
+    empty when it is not."""
+    if unconfined(task) is not None or not DENIED.search(log):
+        return ""
+    network = "" if task.runner.network else "; [runner] network = true lets it use the network"
+    return (
+        "\nSomething was denied, perhaps as runs are confined. What a run may read outside its "
+        "tree belongs in [run] inputs (a link in the task's folder will do), what it may write in "
+        f"[run] caches{network}; [runner] confine = false confines nothing. "
+        "`autoresearch check` says what holds."
+    )
 
 
 def checkout(workspace: Workspace) -> Path:
@@ -86,7 +114,20 @@ class Cells:
         network = self._task.runner.network or purpose is Purpose.SETUP
         return Confinement(_texts(read), _texts(write), network)
 
-    def python_path(self, tree: Path) -> str | None:
+    def environment(self, tree: Path, temporary: Path) -> dict[str, str]:
+        """What a command in `tree` gets beside what all get."""
+        env = {"TMPDIR": str(temporary)}
+        if python_path := self._python_path(tree):
+            env["PYTHONPATH"] = python_path
+        caches = [cache.resolve() for cache in self._caches]
+        if unconfined(self._task) is None:
+            for name, usual in USUAL:
+                place = Path(usual).expanduser().resolve()
+                if name not in self._env and not any(map(place.is_relative_to, caches)):
+                    env[name] = str(temporary / name.partition("_")[0].lower())
+        return env
+
+    def _python_path(self, tree: Path) -> str | None:
         """PYTHONPATH of a command in `tree`, None for none: the tree's copies of packages that are
         installed from the checkout in editable mode, and what the user set and passes on."""
         places = [place for place in self._editable if place.is_relative_to(self._checkout)]

@@ -229,12 +229,9 @@ class Laboratory:
         """How to execute `command` in `tree`: the environment, the limits, the files."""
         settings, runner = self.task.run, self.task.runner
         temporary = self.home.temporary / tree.name
-        env = dict(self._env)
-        env["TMPDIR"] = str(temporary)
+        env = self._env | self._cells.environment(tree, temporary)
         env["AUTORESEARCH_SEED"] = str(seed)
         env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
-        if python_path := self._cells.python_path(tree):
-            env["PYTHONPATH"] = python_path
         return RunSpec(
             argv=shell_words(command),
             tree=tree / self.workspace.prefix,
