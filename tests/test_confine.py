@@ -499,6 +499,21 @@ def test_a_virtual_environment_of_the_checkout(
     assert "WROTE" not in logs(found, 0)
 
 
+@needs_landlock
+def test_the_settings_that_tools_look_for_upwards_can_be_read(tmp_path: Path) -> None:
+    """`uv run` fails at a `pyproject.toml` above its project that it sees but cannot read."""
+    program = (
+        "import os\nfolder = os.getcwd()\nfound = 0\n"
+        "while (folder := os.path.dirname(folder)) != '/':\n"
+        "    if os.path.exists(folder + '/pyproject.toml'):\n"
+        "        found += len(open(folder + '/pyproject.toml').read())\n"
+        "print('score:', found)\n"
+    )
+    (tmp_path / "pyproject.toml").write_text("12")
+    root = make_task(tmp_path / "task", program, files={"pyproject.toml": "345"})
+    assert [run.metric for run in run_session(root, ScriptedAgent()).runs] == [5.0] * 3
+
+
 FINDER = """\
 from __future__ import annotations
 import sys
@@ -644,3 +659,13 @@ def test_what_is_allowed_is_looked_up_once_and_travels_as_json(root: Path) -> No
     assert time.perf_counter() - began < 0.1
     assert first == again and first is not None
     assert sandbox.Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first
+
+
+def test_what_the_docs_claim_names_a_test_that_is_there() -> None:
+    tests = Path(__file__).parent
+    text = (tests.parent / "docs" / "not-covered.md").read_text()
+    defined = "".join(file.read_text() for file in tests.glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) >= 9
+    for name in named:
+        assert f"def {name}(" in defined, name

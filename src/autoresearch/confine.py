@@ -26,7 +26,7 @@ from autoresearch.errors import TaskError
 from autoresearch.home import Home
 from autoresearch.reach import Walls, files_named
 from autoresearch.sandbox import Confinement
-from autoresearch.task import Task, private_paths
+from autoresearch.task import Task, exists, private_paths
 from autoresearch.workspace import Workspace
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")
@@ -35,6 +35,13 @@ ACCELERATORS = ("nvidia*", "dri", "kfd", "dxg", "accel*", "vfio", "infiniband") 
 
 SITES = ("lib/python3*/*-packages", "python3*/*-packages", "*/lib/python3*/*-packages")
 """Folders of Python packages, from an installation's folder, its `lib`, or a folder of several."""
+
+SETTINGS = (
+    *("pyproject.toml", "uv.toml", "setup.cfg", "tox.ini", "pytest.ini", ".python-version"),
+    *(".tool-versions", "Cargo.toml", "package.json"),
+)
+"""Files that tools look for from a tree upwards, through the checkout in which it lies, and fail at
+when they see but cannot read them. They hold settings, no secrets and no code of a run's."""
 
 USUAL = (
     ("TRITON_CACHE_DIR", "~/.triton"),
@@ -144,6 +151,9 @@ class Cells:
         for name in task.run.inputs:
             read += _with_targets(walls, task.root / name)
         read += [path for place in self._editable for path in walls.opened(place)]
+        for folder in (task.root, *task.root.parents):
+            found = (folder / name for name in SETTINGS if exists(folder / name))
+            read += [path for file in found for path in _seen(walls, file)]
         return [*read, self._home.setup] if task.run.setup else read
 
     @cached_property
