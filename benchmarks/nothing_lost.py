@@ -270,7 +270,8 @@ def prepare(root: Path) -> None:
     (root / "witnessed.py").write_text(PROGRAM)
     settings = root / "autoresearch.toml"
     text = settings.read_text().replace("-BES train.py", "-BES witnessed.py")
-    settings.write_text(text.replace("env = [", f'env = ["{WITNESS}", "{MARK}", '))
+    text = text.replace("env = [", f'env = ["{WITNESS}", "{MARK}", ')
+    settings.write_text(text.replace("[run]\n", f'[run]\ncaches = ["{root.parent / "seen"}"]\n'))
     who = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for arguments in (["add", "--all"], [*who, "commit", "--quiet", "--message=witnessed"]):
         subprocess.run(["git", *arguments], cwd=root, check=True)
@@ -287,7 +288,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="autoresearch-kills-") as folder:
         root = Path(folder) / "instant"
         prepare(root)
-        night = Night(root, Path(folder) / "witness", random.Random(seed), options.experiments)
+        night = Night(
+            root, Path(folder) / "seen" / "witness", random.Random(seed), options.experiments
+        )
         killed = 0
         while killed < options.kills and not night.problems:
             if night.kill(killed, options.kills):

@@ -76,14 +76,22 @@ def git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+def side(root: Path) -> Path:
+    """A folder beside a task made by `make_task`, which its runs may write."""
+    return root.parent / "side"
+
+
 def make_task(
     root: Path,
     program: str = PROGRAM,
     toml: str = TASK,
     files: Mapping[str, str] | None = None,
 ) -> Path:
-    """A repository of one commit: prog.py, autoresearch.toml and what else is given."""
+    """A repository of one commit: prog.py, autoresearch.toml and what else is given. Its runs may
+    write into `side(root)`, where tests look at what they did."""
     root.mkdir(parents=True, exist_ok=True)
+    if "caches" not in toml:
+        toml = toml.replace("[run]\n", f'[run]\ncaches = ["{side(root)}"]\n', 1)
     for name, text in {"prog.py": program, "autoresearch.toml": toml, **(files or {})}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
@@ -252,7 +260,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """The seeds of all executions of prog.py so far, in their order."""
-    file = tmp_path / "counted"
+    file = tmp_path / "side" / "counted"
     monkeypatch.setenv("COUNTED", str(file))
     return lambda: file.read_text().split() if file.exists() else []
 

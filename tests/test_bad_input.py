@@ -24,6 +24,7 @@ from conftest import (
     git,
     make_task,
     night,
+    side,
     wait_until,
 )
 
@@ -273,7 +274,7 @@ def test_a_baseline_that_fails(
 def test_the_metric_is_absent_from_one_run_of_the_baseline(
     tmp_path: Path, autoresearch: Run
 ) -> None:
-    once = tmp_path / "once"
+    once = tmp_path / "side" / "once"
     program = PROGRAM.replace(
         'print("score:", score)',
         f"seen = len(open({str(once)!r}, 'a+').read() or open({str(once)!r}).read())\n"
@@ -289,7 +290,7 @@ def test_the_metric_is_absent_from_one_run_of_a_change(
     root: Path, autoresearch: Run, changes: Callable[..., str], tmp_path: Path
 ) -> None:
     """Whichever of its runs it is, the change is a crash."""
-    once = tmp_path / "once"
+    once = tmp_path / "side" / "once"
     silent = PROGRAM.replace("10.0", "5.0").replace(
         'print("score:", score)',
         f"open({str(once)!r}, 'a').write('x')\n"
@@ -424,7 +425,7 @@ def test_a_disk_that_fills_up_during_the_night(
         pytest.skip("needs the right to mount a tmpfs")
     try:
         root = make_task(place / "task")
-        filler = place / "filler"
+        filler = side(root) / "filler"
         hog = PROGRAM.replace("10.0", "20.0") + f"open({str(filler)!r}, 'wb').write(bytes(10**8))\n"
         agent = changes({"prog.py": hog}, better())
         said = autoresearch("run", root, "--tag", "t", "--agent", agent)

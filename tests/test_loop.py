@@ -127,7 +127,7 @@ def test_not_better(root: Path) -> None:
 
 def test_not_confirmed(tmp_path: Path) -> None:
     """Lucky in the screen, then no better than the incumbent in fresh runs."""
-    marker = tmp_path / "screened"
+    marker = tmp_path / "side" / "screened"
     lucky = (
         f"import os\nluck = not os.path.exists({str(marker)!r})\n"
         f"open({str(marker)!r}, 'w').close()\n"
@@ -188,7 +188,7 @@ def test_a_guard_command(tmp_path: Path) -> None:
     root = make_task(
         tmp_path / "task", toml=toml, files={"guard.py": guard, "prog_text.py": helper}
     )
-    count = tmp_path / "count"
+    count = tmp_path / "side" / "count"
     os.environ["COUNTED"] = str(count)
     try:
         agent = ScriptedAgent(change(VALUE=1.0), change(VALUE=20.0), change(VALUE=2.0))
@@ -469,7 +469,7 @@ def test_a_change_that_the_new_incumbent_contains(tmp_path: Path) -> None:
 
 def test_slots_work_at_the_same_time(root: Path, tmp_path: Path) -> None:
     """Two experiments that wait for each other."""
-    a, b = tmp_path / "a", tmp_path / "b"
+    a, b = tmp_path / "side" / "a", tmp_path / "side" / "b"
     meet = PROGRAM.replace("for gate in", "open(MINE, 'w').close()\nfor gate in")
     one = f"MINE = {str(a)!r}\n" + meet.replace('WAIT_A = ""', f"WAIT_A = {str(b)!r}")
     two = f"MINE = {str(b)!r}\n" + meet.replace('WAIT_A = ""', f"WAIT_A = {str(a)!r}")
@@ -660,7 +660,7 @@ def test_a_failed_baseline_is_made_anew(tmp_path: Path) -> None:
     )
     program = slow.replace("noise =", "if os.environ.get('COUNTED'): time.sleep(9)\nnoise =")
     root = make_task(tmp_path / "task", program, toml)
-    os.environ["COUNTED"] = str(tmp_path / "counted")
+    os.environ["COUNTED"] = str(tmp_path / "side" / "counted")
     try:
         with pytest.raises(BaselineError, match="timeout"):
             run_session(root, ScriptedAgent())
@@ -674,29 +674,32 @@ def test_a_failed_baseline_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_guard_or_a_run_that_is_lost_is_made_again(tmp_path: Path) -> None:
-    """It kills its own warden, once: nobody has judged it."""
+    """It kills its own warden, once (which it could not if it were confined): nobody has judged
+    it."""
+    side = str(tmp_path / "side")
     kill = (
         "import os\n"
-        f"if not os.path.exists({str(tmp_path)!r} + NAME):\n"
-        f"    open({str(tmp_path)!r} + NAME, 'w').close()\n    os.kill(os.getppid(), 9)\n"
+        f"if not os.path.exists({side!r} + NAME):\n"
+        f"    open({side!r} + NAME, 'w').close()\n    os.kill(os.getppid(), 9)\n"
     )
     toml = TASK + '[guards.commands]\nsane = "python -S -E guard.py"\n'
     guard = "NAME = '/guard' + str('VALUE = 5.0' in open('prog.py').read())\n" + kill
     root = make_task(tmp_path / "task", toml=toml, files={"guard.py": guard})
     lost = "NAME = '/run'\n" + kill + PROGRAM.replace("10.0", "5.0")
-    found = run_session(root, ScriptedAgent(rewrite(lost)))
+    found = run_session(root, ScriptedAgent(rewrite(lost)), runner__confine=False)
     assert found.verdicts == [("keep", None)]
     assert sum("made again" in line for line in found.lines) == 3
 
 
 def test_a_run_that_never_comes_back_is_a_crash(root: Path) -> None:
     killer = "import os\nos.kill(os.getppid(), 9)\n"
-    found = run_session(root, ScriptedAgent(rewrite(killer), change(VALUE=5.0)))
+    agent = ScriptedAgent(rewrite(killer), change(VALUE=5.0))
+    found = run_session(root, agent, runner__confine=False)
     assert found.verdicts == [("crash", "lost 5 times running"), ("keep", None)]
 
 
 def test_the_setup_command_runs_once(tmp_path: Path) -> None:
-    file = tmp_path / "setups"
+    file = tmp_path / "side" / "setups"
     toml = TASK.replace("[metric]", f'setup = "echo x >> {file}"\n[metric]')
     root = make_task(tmp_path / "task", toml=toml)
     run_session(root, ScriptedAgent(change(VALUE=20.0)))

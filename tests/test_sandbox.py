@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import alive, wait_until
 
-from autoresearch import sandbox
+from autoresearch import sandbox, seccomp
 from autoresearch.sandbox import Confinement, Ruleset, describe, without
 
 ABI = sandbox.abi()
@@ -41,7 +44,10 @@ def attempt(inside: Path) -> Try:
     def attempt(line: str, **confinement: object) -> str:
         given: dict[str, object] = {"read": SYSTEM, "write": (str(inside),)} | confinement
         program = (
-            "import errno, os, signal, socket, subprocess, sys\n"
+            "import ctypes, errno, os, signal, socket, subprocess, sys\n"
+            "libc = ctypes.CDLL(None, use_errno=True)\n"
+            "def call(*numbers):\n"
+            "    if libc.syscall(*numbers) < 0: raise OSError(ctypes.get_errno(), '')\n"
             f"try:\n    {line}\n    print('ok')\n"
             "except OSError as error:\n    print(errno.errorcode[error.errno])\n"
         )
@@ -152,15 +158,81 @@ def test_other_processes_keep_their_secrets(attempt: Try, inside: Path) -> None:
     assert attempt("open('/proc/self/environ')") == "ok"
 
 
+needs_seccomp = pytest.mark.skipif(not seccomp.available(), reason="needs seccomp")
+
+
 @pytest.mark.skipif(ABI < sandbox.NET_ABI, reason="needs Landlock's ABI 4")
-def test_tcp_is_denied_when_asked(attempt: Try) -> None:
-    assert sandbox.denies_network()
+@pytest.mark.parametrize("filtered", [True, False])
+def test_tcp_is_denied_when_asked(
+    attempt: Try, monkeypatch: pytest.MonkeyPatch, filtered: bool
+) -> None:
+    """By Landlock alone where there is no seccomp."""
+    if not filtered:
+        monkeypatch.setattr(seccomp, "available", lambda: False)
+    assert "TCP" in (sandbox.denied_network() or "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect = f"socket.create_connection({server.getsockname()!r})"
         assert attempt(connect) == "ok"
         assert attempt(connect, network=True) == "ok"
         assert attempt(connect, network=False) == "EACCES"
     assert attempt("socket.create_server(('127.0.0.1', 0))", network=False) == "EACCES"
+
+
+@needs_seccomp
+@pytest.mark.parametrize(
+    "line",
+    [
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
+        "socket.socket(socket.AF_INET6, socket.SOCK_STREAM)",
+        "socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)",
+        "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
+        "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)",
+        "socket.socket(socket.AF_VSOCK)",
+        "call(425, 8, ctypes.create_string_buffer(120))",  # io_uring_setup, which makes sockets
+        "call(0x40000000 | 41, 2, 1, 0)",  # by x86_64's other interface
+    ],
+)
+def test_without_network_there_is_no_socket_that_leads_out(attempt: Try, line: str) -> None:
+    assert attempt(line, network=False) == "EACCES"
+
+
+@needs_seccomp
+def test_without_network_processes_still_talk_to_each_other(attempt: Try) -> None:
+    for line in (
+        "a, b = socket.socketpair(); a.send(b'x'); assert b.recv(1) == b'x'",
+        "s = socket.socket(socket.AF_UNIX); s.bind('s'); s.listen(); "
+        "socket.socket(socket.AF_UNIX).connect('s')",
+    ):
+        assert attempt(line, network=False) == "ok", line
+
+
+@needs_seccomp
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a compiler")
+def test_a_program_of_32_bits_finds_no_way_around(attempt: Try, inside: Path) -> None:
+    """Its calls have other numbers: without network it can make none."""
+    (inside / "x.c").write_text(
+        "int main(void) { int r; char a[64] = {2, 0, 0, 0, 1};\n"
+        '__asm__ volatile("int $0x80" : "=a"(r) : "a"(359), "b"(2), "c"(2), "d"(0)); '
+        "return r < 0 ? -r : 0; }\n"
+    )
+    built = subprocess.run(["gcc", "x.c", "-o", "x"], cwd=inside, capture_output=True, check=False)
+    if built.returncode != 0 or subprocess.run(["./x"], cwd=inside, check=False).returncode != 0:
+        pytest.skip("this kernel runs no calls of 32 bits")
+    line = "print(subprocess.run(['./x']).returncode)"
+    assert attempt(line).split() == ["0", "ok"]
+    assert attempt(line, network=False).split() == [str(errno.EACCES), "ok"]
+
+
+@needs_seccomp
+@pytest.mark.parametrize("network", [None, False])
+def test_the_limits_of_others_stay_as_they_are(attempt: Try, network: bool | None) -> None:
+    set_it = "import resource; resource.prlimit({}, resource.RLIMIT_CPU, (50, 50))"
+    before = resource.getrlimit(resource.RLIMIT_CPU)
+    assert attempt(set_it.format("os.getppid()"), network=network) == "EACCES"
+    assert resource.getrlimit(resource.RLIMIT_CPU) == before
+    assert attempt(set_it.format(0), network=network) == "ok"
+    asked = "import resource; resource.prlimit(os.getppid(), resource.RLIMIT_CPU)"
+    assert attempt(asked, network=network) == "ok"
 
 
 @pytest.mark.skipif(ABI < 6, reason="needs Landlock's ABI 6")
@@ -182,6 +254,10 @@ def test_root_is_no_exception(attempt: Try) -> None:
     mount = "assert subprocess.run(['mount', '-t', 'tmpfs', 'x', '.']).returncode"
     assert attempt(mount) == "ok"
     read = "print(next(line for line in open('/proc/self/status') if line[:6] == 'CapEff'))"
+    raise_it = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))"
+    limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (9, 9))"
+    both = f"import resource; {limit}\n    try: {raise_it}\n    except ValueError: pass"
+    assert attempt(both + "\n    else: raise OSError(errno.EBADF, '')") == "ok"
     left = int(attempt(read).split()[1], 16)
     assert left and not any(left >> capability & 1 for capability in sandbox.ROOT_ONLY)
 
@@ -192,6 +268,7 @@ def test_each_version_of_the_interface(
 ) -> None:
     """An older kernel enforces what its version knows, and `describe` says what is missing."""
     monkeypatch.setattr(sandbox, "abi", lambda: version)
+    monkeypatch.setattr(seccomp, "available", lambda: False)
     assert attempt("open('../outside/secret')") == "EACCES"
     assert attempt("open('new', 'w').write('x')") == "ok"
     moved = attempt("os.makedirs('a'); os.rename('new', 'a/new')")
@@ -215,6 +292,7 @@ def test_without_landlock_nothing_is_confined_in_silence(monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="has no Landlock"):
         Ruleset(Confinement())
     assert describe().holds == ()
+    assert sandbox.denied_network() is None
     assert "no Landlock" in describe().lacks[0]
 
 

@@ -95,6 +95,9 @@ memory = "8GB"
 network = true
 keep_outputs = "1GiB"
 log_limit = "1MB"
+file_limit = "2GB"
+processes = 64
+confine = false
 """
 
 
@@ -136,6 +139,8 @@ def test_small_task_gets_the_defaults(root: Path) -> None:
     assert (task.agent.name, task.agent.portfolio) == ("tuner", (("tuner", 1.0),))
     assert (task.runner.name, task.runner.slots, task.runner.network) == ("local", 1, False)
     assert (task.runner.keep_outputs_bytes, task.runner.log_bytes) == (2 * 10**9, 16 * 10**6)
+    assert (task.runner.file_bytes, task.runner.processes) == (50 * 10**9, 1024)
+    assert task.runner.confine and not task.runner.network
 
 
 def test_every_key_is_read(root: Path) -> None:

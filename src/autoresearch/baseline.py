@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from autoresearch.confine import Purpose, denied, unconfined
 from autoresearch.errors import BaselineError
 from autoresearch.measure import UNSETTLED, tail
 from autoresearch.records import Proposal, Role, Run, Status, Verdict
@@ -23,6 +24,8 @@ def establish(session: Session) -> None:
     """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
     allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
     ledger, row, task = session.ledger, session.row, session.task
+    if why := unconfined(task):
+        session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
     if not ledger.has_experiments(row):
         ledger.begin(
             row,
@@ -95,7 +98,7 @@ def check_guards(session: Session) -> None:
             log = session.home.runs / "0000" / f"guard-{name}.log"
             raise BaselineError(
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
-                f"The end of its log {log}:\n{_end_of(log)}"
+                f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
             )
 
 
@@ -116,6 +119,7 @@ def _failure(session: Session, run: Run) -> str:
         hint = f"\nThe command is `{session.task.run.command}`."
     elif run.reason == "timeout":
         hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
+    hint += denied(session.task, tail(log))
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
         f"The end of its log {log}:\n{_end_of(log)}{hint}"
@@ -164,18 +168,22 @@ def set_up(session: Session) -> None:
     if command is None or done.exists():
         return
     session.say(f"setup: {command}")
-    folder = session.home.folder / "setup"
+    folder = session.home.setup
     log = session.home.folder / "setup.log"
     laboratory = session.laboratory
     laboratory.fresh_tree(session.row.base_commit, folder)
-    spec = laboratory.spec(command, folder, log, done.with_suffix(".json"), 0, limited=False)
-    outcome = session.runner.run(spec)
+    result = done.with_suffix(".json")
+    spec = laboratory.spec(command, folder, log, result, 0, limited=False, purpose=Purpose.SETUP)
+    outcome = laboratory.execute(spec)
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
         remove_tree(folder)
         if outcome.stopped in UNSETTLED and session.stopping is not None:
             raise Stopped
-        raise BaselineError(f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}")
+        raise BaselineError(
+            f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}"
+            f"{denied(session.task, tail(log))}"
+        )
     done.touch()
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 import shutil
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoresearch import baseline, judge, layouts, runners, sandbox
+from autoresearch import baseline, confine, judge, layouts, runners, sandbox, seccomp
 from autoresearch.home import OURS, Home
 from autoresearch.ledger import Ledger
 from autoresearch.limits import seconds_until
@@ -79,6 +79,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
     finally:
         runner.close()
         ledger.close()
+        remove_tree(home.temporary)
     remove_tree(home.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in made if run.metric is not None)
     wall_s = statistics.fmean(run.wall_s or 0.0 for run in made)
@@ -105,33 +106,62 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         experiments=experiments,
         duration_s=duration_s,
         ends_at=ends,
-        enforced=(*ENFORCED, *confined(task.agent.confine)),
-        not_enforced=not_enforced(task.agent.confine),
+        enforced=enforced(task),
+        not_enforced=not_enforced(task),
         seed_patch=next((patch for patch in patches if patch), None),
     )
 
 
 ENFORCED = (
     "time and budget limits, measured over the whole tree of processes",
-    "memory limit (if set) and log size",
     "the whole tree of processes dies with its run",
     "runs and agents work in trees of their own, never in your checkout",
 )
-NOT_ENFORCED = ("no sandbox for runs yet: they read and write what you can, and use the network",)
+READ = "its tree, the system and what is installed, [run] inputs"
+WRITTEN = "its tree, a temporary folder of its own, [run] caches, /dev/shm and GPUs"
 
 
-def confined(confine: bool = True) -> tuple[str, ...]:
-    """What holds on this machine for an agent's program, beside `ENFORCED`."""
-    if not confine:
-        return ()
-    return tuple(f"an agent's program: {words}" for words in sandbox.describe().holds)
+def enforced(task: Task) -> tuple[str, ...]:
+    """What holds on this machine, a clause each."""
+    said = [*ENFORCED, _limits(task)]
+    if confine.unconfined(task) is None:
+        said += [f"a run reads {READ}; it writes {WRITTEN}"]
+        said += [f"a run: {words}" for words in sandbox.describe().holds[1:]]
+        if not task.runner.network and (network := sandbox.denied_network()):
+            said.append(f"a run: {network}")
+    if task.agent.confine:
+        said += [f"an agent's program: {words}" for words in sandbox.describe().holds]
+    return tuple(said)
 
 
-def not_enforced(confine: bool = True) -> tuple[str, ...]:
+def not_enforced(task: Task) -> tuple[str, ...]:
     """What does not hold on this machine."""
-    lacks = sandbox.describe().lacks if confine else ("reads and writes what you can",)
-    network = "an agent's program: it uses the network"
-    return (*NOT_ENFORCED, *(f"an agent's program: {words}" for words in lacks), network)
+    said = list(_free_runs(task))
+    lacks = sandbox.describe().lacks if task.agent.confine else ("reads and writes what you can",)
+    said += [f"an agent's program: {words}" for words in lacks]
+    return (*said, "an agent's program: it uses the network")
+
+
+def _free_runs(task: Task) -> Iterator[str]:
+    if why := confine.unconfined(task):
+        yield f"runs read and write what you can, and use the network: {why}"
+        return
+    yield from (f"a run: {words}" for words in sandbox.describe().lacks)
+    if task.runner.network:
+        yield "a run: it uses the network, as [runner] network says"
+    elif sandbox.denied_network() is None:
+        yield "a run: it uses the network, which this kernel does not deny it"
+    elif not seccomp.available():
+        yield "a run: it uses the network by other means than TCP"
+
+
+def _limits(task: Task) -> str:
+    runner = task.runner
+    memory = f"{runner.memory_bytes / 1e9:g} GB of memory, " if runner.memory_bytes else ""
+    return (
+        f"a run has at most {memory}{runner.processes} processes, files of "
+        f"{runner.file_bytes / 1e9:g} GB, a log of {runner.log_bytes / 1e6:g} MB"
+    )
 
 
 def _night(task: Task, per_experiment: float) -> tuple[int | None, float | None]:

@@ -116,7 +116,7 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
     experiments = ledger.finished(row)
     found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
     picture = plot.plot(experiments, row.metric, found.noise_sd)
-    words = page.page(found, experiments, sandbox="; ".join(not_enforced(task.agent.confine)))
+    words = page.page(found, experiments, sandbox="; ".join(not_enforced(task)))
     said = []
     for path, data in ((home.report, words.encode()), (home.picture, picture)):
         try:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from autoresearch import sandbox
+from autoresearch.confine import checkout
 from autoresearch.errors import AgentError, Refused
 from autoresearch.records import Experiment, Failure, Grants, Proposal, Turn
 from autoresearch.roster import Member, printable
@@ -130,10 +131,7 @@ class Desk:
 
     def _grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""
-        task, workspace = self._session.task, self._session.workspace
-        top = (workspace.root, *workspace.root.parents)[len(workspace.prefix.parts)]
-        if Path.home().resolve().is_relative_to(top):  # a repository of all of it: dotfiles
-            top = workspace.root
+        task, top = self._session.task, checkout(self._session.workspace)
         given = task.agent
         return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 

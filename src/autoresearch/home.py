@@ -6,16 +6,22 @@
   <tag>/session.log             what a detached session prints
   <tag>/runs/<experiment>/<run> a run's log, outcome and artefacts
   <tag>/trees/                  pristine trees of the runs under way
+  <tag>/setup/                  the tree in which the task's `setup` worked, which stays
   <tag>/turns/                  worktrees of the agent's turns under way
   <tag>/work/                   the folder of an agent that calls the harness itself
   <tag>/try.json                what became of its latest try
+
+Beside it, only in the system's folder for temporary files, one for the runs under way: the names of
+sockets, which programs put there, may have no more than 107 characters.
 """
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +64,16 @@ class Home:
     @property
     def trees(self) -> Path:
         return self.folder / "trees"
+
+    @property
+    def setup(self) -> Path:
+        return self.folder / "setup"
+
+    @property
+    def temporary(self) -> Path:
+        """Temporary folders of the runs under way."""
+        name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
+        return Path(tempfile.gettempdir(), f"autoresearch-{name}")
 
     @property
     def turns(self) -> Path:

@@ -302,6 +302,7 @@ class Loop:
         session.laboratory.remove_recorded(self.ledger.open_runs(row))
         remove_tree(session.home.trees)
         remove_tree(session.home.turns)
+        remove_tree(session.home.temporary)
         experiments = self.ledger.all_experiments(row)
         for experiment in experiments:
             self.workspace.keep_reachable(row.tag, experiment.number, experiment.commit)

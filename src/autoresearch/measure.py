@@ -12,6 +12,7 @@ import math
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from pathlib import Path
 import psutil
 
 from autoresearch import stored
+from autoresearch.confine import Cells, Purpose
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
@@ -136,6 +138,8 @@ class Laboratory:
         self.runner = runner
         self.ledger = ledger
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
+        self._env = self._environment()
+        self._cells = Cells(task, home, workspace, self._env)
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
@@ -205,7 +209,7 @@ class Laboratory:
         folder.mkdir(parents=True)
         manifest = self.fresh_tree(run.commit, tree)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
-        return self.runner.run(self.spec(command, tree, log, outcome, run.seed)), manifest
+        return self.execute(self.spec(command, tree, log, outcome, run.seed)), manifest
 
     @_disk_errors()
     def fresh_tree(self, commit: str, tree: Path) -> Manifest:
@@ -230,24 +234,22 @@ class Laboratory:
             target.symlink_to(source.resolve())
 
     def spec(
-        self, command: str, tree: Path, log: Path, outcome: Path, seed: int, *, limited: bool = True
+        self,
+        command: str,
+        tree: Path,
+        log: Path,
+        outcome: Path,
+        seed: int,
+        *,
+        limited: bool = True,
+        purpose: Purpose = Purpose.RUN,
     ) -> RunSpec:
         """How to execute `command` in `tree`: the environment, the limits, the files."""
-        settings = self.task.run
-        names = (*STANDARD_ENV, *settings.env)
-        env = {name: os.environ[name] for name in names if name in os.environ}
-        env[SESSION] = str(self.home.folder)
-        # A `git` called in the tree must not walk up to the user's repository.
-        env["GIT_CEILING_DIRECTORIES"] = str(self.home.folder)
+        settings, runner = self.task.run, self.task.runner
+        temporary = self.home.temporary / tree.name
+        env = self._env | self._cells.environment(tree, temporary)
         env["AUTORESEARCH_SEED"] = str(seed)
         env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
-        env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
-        if (environment := self.task.root / ".venv").is_dir():
-            # `uv run` would build one in every tree.
-            env |= {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_NO_SYNC": "1"}
-        if settings.budget_s is not None:
-            env["AUTORESEARCH_BUDGET"] = f"{settings.budget_s:g}"
-            env["AUTORESEARCH_BUDGET_CLOCK"] = settings.budget_clock
         return RunSpec(
             argv=shell_words(command),
             tree=tree / self.workspace.prefix,
@@ -257,9 +259,40 @@ class Laboratory:
             timeout_s=settings.timeout_s,
             limit_s=self.limit_s if limited else None,
             limit_clock=settings.budget_clock,
-            memory_bytes=self.task.runner.memory_bytes,
-            log_bytes=self.task.runner.log_bytes,
+            memory_bytes=runner.memory_bytes,
+            log_bytes=runner.log_bytes,
+            file_bytes=runner.file_bytes,
+            processes=runner.processes,
+            confinement=self._cells.confinement(purpose, tree, temporary),
         )
+
+    def _environment(self) -> dict[str, str]:
+        """What every command of the session gets."""
+        settings = self.task.run
+        names = (*STANDARD_ENV, *settings.env)
+        env = {name: os.environ[name] for name in names if name in os.environ}
+        env[SESSION] = str(self.home.folder)
+        # A `git` called in the tree must not walk up to the user's repository.
+        env["GIT_CEILING_DIRECTORIES"] = str(self.home.folder)
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
+        if (environment := self.task.root / ".venv").is_dir():
+            # `uv run` would build one in every tree.
+            env |= {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_NO_SYNC": "1"}
+        if settings.budget_s is not None:
+            env["AUTORESEARCH_BUDGET"] = f"{settings.budget_s:g}"
+            env["AUTORESEARCH_BUDGET_CLOCK"] = settings.budget_clock
+        return env
+
+    def execute(self, spec: RunSpec) -> Outcome:
+        """Execute what `spec` says, with a temporary folder of its own that is there as long."""
+        temporary = Path(spec.env["TMPDIR"])
+        make_private(temporary.parent)
+        remove_tree(temporary)
+        temporary.mkdir(mode=0o700)
+        try:
+            return self.runner.run(spec)
+        finally:
+            remove_tree(temporary)
 
     def give_up(self, run: Run, reason: str) -> Run:
         """Record a run that never came back as a crash."""
@@ -277,7 +310,7 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
         self.fresh_tree(commit, tree)
         log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
-        result = self.runner.run(self.spec(command, tree, log, outcome, 0, limited=False))
+        result = self.execute(self.spec(command, tree, log, outcome, 0, limited=False))
         remove_tree(tree)
         outcome.unlink(missing_ok=True)
         if result.stopped in UNSETTLED:
@@ -305,8 +338,10 @@ class Laboratory:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         command, log = self.task.score.command, folder / "score.log"
-        spec = self.spec(command, scoring, log, outcome, run.seed, limited=False)
-        result = self.runner.run(spec)
+        spec = self.spec(
+            command, scoring, log, outcome, run.seed, limited=False, purpose=Purpose.SCORE
+        )
+        result = self.execute(spec)
         remove_tree(scoring)
         if result.stopped in UNSETTLED:
             raise Interrupted(result.detail or result.stopped)
@@ -361,6 +396,17 @@ class Laboratory:
                 f"only {free / 1e6:.0f} MB are free on the disk of {self.task.root}: no run was "
                 f"started. Make room (at least {MIN_FREE_BYTES / 1e6:.0f} MB) and resume"
             )
+
+
+def make_private(folder: Path) -> None:
+    """A folder that is nobody else's, in one that everybody may write."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise StorageError(
+            f"{folder} is somebody else's: remove it, or set TMPDIR to another folder"
+        )
 
 
 class Outputs:

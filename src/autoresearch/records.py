@@ -259,6 +259,8 @@ class RunSpec:
     limit_clock: str = "cpu"  # or "wall"
     memory_bytes: int | None = None  # resident, over the whole tree of processes
     log_bytes: int | None = None
+    file_bytes: int | None = None  # no file it writes grows beyond
+    processes: int | None = None  # at a time, over the whole tree
     confinement: Confinement | None = None  # asked for and not to be had: the run does not start
 
 

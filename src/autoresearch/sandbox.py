@@ -1,4 +1,4 @@
-"""What a child process may touch: Linux's Landlock, by its own system calls.
+"""What a child process may touch: Linux's Landlock, by its own system calls, and seccomp.
 
 A `Confinement` says it as paths. `Ruleset` makes the kernel's object of it in the parent, before
 the fork; `Ruleset.apply` is the little that is left to do in the child, before exec. From then on
@@ -7,7 +7,8 @@ it back. It needs no privileges and no other program.
 
 The rights a kernel knows grew with the versions of its interface (the ABI). An older kernel
 enforces less; `describe` says in words what holds here. Where there is no Landlock at all, a
-`Ruleset` cannot be made: who asked for one gets an error, never an unconfined child.
+`Ruleset` cannot be made: who asked for one gets an error, never an unconfined child. What Landlock
+does not know, the network beside TCP above all, a filter of system calls covers (`seccomp.py`).
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -23,6 +24,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from autoresearch import seccomp
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # system calls, on every architecture
 CREATE_RULESET_VERSION = 1
@@ -45,9 +48,9 @@ SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2  # since ABI 6
 NET_ABI, SCOPE_ABI = 4, 6
 
 # What makes root more than a user who owns every file: CAP_DAC_READ_SEARCH, SYS_MODULE, SYS_RAWIO,
-# SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_TIME, MKNOD, SYSLOG, PERFMON, BPF. Each would lead around
-# Landlock, as by reading the kernel's memory (/proc/kcore).
-ROOT_ONLY = (2, 16, 17, 19, 21, 22, 25, 27, 34, 38, 39)
+# SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_RESOURCE, SYS_TIME, MKNOD, SYSLOG, PERFMON, BPF. Each would
+# lead around Landlock, as by reading the kernel's memory (/proc/kcore), or around a limit.
+ROOT_ONLY = (2, 16, 17, 19, 21, 22, 24, 25, 27, 34, 38, 39)
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -62,7 +65,7 @@ class Confinement:
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
-    network: bool | None = None  # False: no TCP, and no abstract sockets of others
+    network: bool | None = None  # False: no sockets but AF_UNIX, and no abstract ones of others
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -114,6 +117,9 @@ class Ruleset:
         version = abi()
         if version == 0:
             raise OSError(errno.ENOSYS, "this kernel has no Landlock, or has it switched off")
+        self._filter: seccomp.Filter | None = None
+        if seccomp.available():
+            self._filter = seccomp.Filter(network=confinement.network is not False)
         self._rights = (1 << FILE_RIGHTS[min(version, max(FILE_RIGHTS))]) - 1
         attr = _RulesetAttr(handled_access_fs=self._rights)
         if version >= SCOPE_ABI:
@@ -139,6 +145,8 @@ class Ruleset:
         for capability in ROOT_ONLY:  # refused to who is not root, and has none
             LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         _called(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
+        if self._filter is not None:
+            self._filter.apply()
 
     def close(self) -> None:
         os.close(self._fd)
@@ -186,14 +194,18 @@ def without(folder: Path, private: tuple[Path, ...]) -> list[Path]:
     return [path for one in inside if not one.is_symlink() for path in without(one, private)]
 
 
-def denies_network() -> bool:
-    """Whether `network=False` is enforced here; even then it covers TCP alone, not UDP."""
-    return abi() >= NET_ABI
+def denied_network() -> str | None:
+    """What `network=False` keeps a process from here; None: nothing."""
+    if abi() == 0:
+        return None
+    if seccomp.available():
+        return "no network of any kind (TCP, UDP, raw, netlink), not even this machine's own"
+    return "no TCP" if abi() >= NET_ABI else None
 
 
 def describe() -> Description:
     """What a confinement of a process means on this machine, in words. Of the network, see
-    `denies_network`."""
+    `denied_network`."""
     version = abi()
     if version == 0:
         return Description((), ("this system has no Landlock: nothing confines it",))

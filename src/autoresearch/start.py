@@ -22,7 +22,7 @@ from autoresearch.report.table import check_ours
 from autoresearch.roster import Roster
 from autoresearch.session import Session
 from autoresearch.task import Task
-from autoresearch.workspace import Workspace
+from autoresearch.workspace import Workspace, remove_tree
 
 HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its size and time
 
@@ -60,6 +60,7 @@ def opened(
                     runner.close()
             finally:
                 roster.close(say)
+                remove_tree(home.temporary)
         finally:
             ledger.close()
             workspace.drop_spares()

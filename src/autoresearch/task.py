@@ -157,8 +157,11 @@ class RunnerSettings:
     slots: int = key(values.COUNT, 1)
     memory_bytes: int | None = key(values.SIZE, None, "memory")
     network: bool = key(values.FLAG, False)
+    confine: bool = key(values.FLAG, True)
     keep_outputs_bytes: int = key(values.SIZE, 2_000_000_000, "keep_outputs")
     log_bytes: int = key(values.SIZE, 16_000_000, "log_limit")
+    file_bytes: int = key(values.SIZE, 50_000_000_000, "file_limit")  # of every single file
+    processes: int = key(values.COUNT, 1024)  # of one run, at a time
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [runner.NAME]
 
 
@@ -493,6 +496,11 @@ def _leaks(task: Task) -> Iterator[tuple[str, str, str]]:
         place = Path(cache).expanduser()
         if any(place == own or place in own.parents for own in (task.root, Path.home())):
             yield "run", "caches", f"{show(cache)} holds the task or the home folder"
+        elif problem := _misgranted(task, cache, "write", exists_already=False):
+            yield "run", "caches", f"{show(cache)} {problem}"
+    for name in task.run.inputs:
+        if problem := _misgranted(task, str(task.root / name), "read", exists_already=False):
+            yield "run", "inputs", f"{show(name)} {problem}"
     if task.score:
         for path in task.score.hidden:
             shown = (*task.run.inputs, *task.score.reads)
@@ -518,9 +526,9 @@ def _grants(task: Task) -> Iterator[tuple[str, str, str]]:
                     yield table, key, f"{show(name)} {problem}"
 
 
-def _misgranted(task: Task, name: str, key: str) -> str | None:
+def _misgranted(task: Task, name: str, key: str, exists_already: bool = True) -> str | None:
     place = _real(Path(name).expanduser())
-    if not exists(place):
+    if exists_already and not exists(place):
         return "does not exist; make it first"
     if key == "write" and Path.home().resolve().is_relative_to(place):
         return "holds the home folder; name what is needed in it"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -392,6 +393,27 @@ class RunnerSuite:
         else:
             assert outcome.exit_code == 1
             assert "PermissionError" in spec.log.read_text()
+
+    def test_without_network_there_is_none_or_it_does_not_start(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            connect = f"import socket\nsocket.create_connection({server.getsockname()!r})"
+            spec = self.spec(tmp_path, connect)
+            confined = replace(spec, confinement=Confinement(("/",), (str(spec.tree),), False))
+            with self.runner() as runner:
+                outcome = runner.run(confined)
+        assert outcome.exit_code == 1 or outcome.stopped == "not confined"
+
+    def test_a_file_that_is_too_large(self, tmp_path: Path) -> None:
+        spec = self.spec(tmp_path, "open('x', 'wb').write(bytes(3_000_000))")
+        with self.runner() as runner:
+            assert runner.run(replace(spec, file_bytes=1_000_000)).exit_code != 0
+        assert (spec.tree / "x").stat().st_size <= 1_000_000
+
+    def test_too_many_processes(self, tmp_path: Path) -> None:
+        program = "import os, time\nfor _ in range(30):\n    os.fork() or time.sleep(600)\n"
+        spec = replace(self.spec(tmp_path, f"{program}time.sleep(600)"), processes=10)
+        with self.runner() as runner:
+            assert runner.run(spec).stopped == "too many processes"
 
     def test_a_signal(self, tmp_path: Path) -> None:
         with self.runner() as runner:

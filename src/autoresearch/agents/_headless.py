@@ -25,8 +25,9 @@ from autoresearch.agents._events import (
     retry_after_s,
 )
 from autoresearch.agents._process import Output, Program, environment
-from autoresearch.agents._reach import Needs, files_named, reach
+from autoresearch.agents._reach import Needs, reach
 from autoresearch.errors import AgentError
+from autoresearch.reach import files_named
 from autoresearch.records import Agent, Failure, Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.workspace import files_below

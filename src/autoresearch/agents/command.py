@@ -18,8 +18,9 @@ from collections.abc import Mapping, Sequence
 
 from autoresearch.agents._events import Ended, at, dollars, events, total
 from autoresearch.agents._headless import Ask, Headless, Spec, settings
-from autoresearch.agents._reach import Needs, files_named
+from autoresearch.agents._reach import Needs
 from autoresearch.errors import AgentError
+from autoresearch.reach import files_named
 from autoresearch.task import shell_words
 
 MARK = re.compile(r"\{(briefing|briefing_file)\}")

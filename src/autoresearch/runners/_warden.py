@@ -29,7 +29,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,6 +43,8 @@ PR_SET_CHILD_SUBREAPER = 36
 PIDFD = hasattr(os, "pidfd_open")
 SAMPLE_S = 0.25 if PIDFD else 0.05  # between two looks at a run
 SEARCH_EVERY = 100  # times what it takes: finding descendants means reading all of /proc
+LOAD = Path("/proc/loadavg")
+THREADS = 8  # for each process that is allowed, where the kernel counts a user's threads
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -141,6 +143,8 @@ def _start(spec: dict[str, Any], log: BinaryIO) -> subprocess.Popen[bytes]:
         def prepare() -> None:  # in the child, between fork and exec
             if LINUX:
                 LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            _limit_files(spec.get("file_bytes"))
+            _limit_threads(spec.get("processes"))
             if ruleset is not None:
                 ruleset.apply()
 
@@ -153,10 +157,29 @@ def _start(spec: dict[str, Any], log: BinaryIO) -> subprocess.Popen[bytes]:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=prepare if LINUX else None,
+                preexec_fn=prepare,
             )
         except subprocess.SubprocessError as error:  # of `prepare`: the child has ended
             raise NotConfined("the kernel refused it (Landlock)") from error
+
+
+def _limit_files(limit: int | None) -> None:
+    """Every file's size, for the child and all it starts. Root could raise it again, but not when
+    it is confined (CAP_SYS_RESOURCE)."""
+    if limit is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+
+def _limit_threads(limit: int | None) -> None:
+    """A stop for forks too fast to be seen, counted by the kernel over all that the user runs. It
+    does not hold for root: see `Watch._overrun`."""
+    if limit is not None and os.geteuid() != 0 and (running := _tasks()):
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        most = running + THREADS * limit
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
 
 
 def _ruleset(spec: dict[str, Any]) -> AbstractContextManager[Ruleset | None]:
@@ -179,6 +202,7 @@ class Watch:
         self.peak_bytes = 0
         self.seen: dict[int, psutil.Process] = {}
         self._search_at = began
+        self._tasks, self._counted = _tasks(), 0  # threads on the machine, processes of the run
 
     def until_end(self, requests: Requests) -> str | None:
         """Wait for the run to end: None when it did by itself, else why it has to be stopped."""
@@ -199,6 +223,8 @@ class Watch:
         wall_s = time.monotonic() - self.began
         if wall_s >= self.spec["timeout_s"]:
             return "timeout"
+        if self._overrun():
+            return "too many processes"
         memory, cpu_s = self._sample()
         self.peak_bytes = max(self.peak_bytes, memory)
         limit = self.spec["memory_bytes"]
@@ -232,6 +258,24 @@ class Watch:
                 continue
             cpu_s += times.user + times.system + times.children_user + times.children_system
         return memory, cpu_s
+
+    def _overrun(self) -> bool:
+        """Whether there are too many processes. They are counted when so many more threads are on
+        this machine than at the latest count that they could be ours, and at every search."""
+        limit = self.spec.get("processes")
+        if limit is None:
+            return False
+        if LINUX and _tasks() - self._tasks > limit - self._counted:
+            self._tasks, self._counted = _tasks(), len(_below(os.getpid()))
+        return bool(max(self._counted, len(self.seen)) > limit)
+
+
+def _tasks() -> int:
+    """How many threads there are on this machine; 0 where nobody says."""
+    try:
+        return int(LOAD.read_text().split()[3].partition("/")[2])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 @contextmanager
@@ -275,11 +319,90 @@ def _kill_all(pid: int, family: dict[int, psutil.Process]) -> tuple[int, resourc
     for process in family.values():
         if process.pid != pid:
             _kill(process)
-    while _reap() and (left := _descendants()):
+    if _reap():
+        with _first_in_line():
+            while _kill_descendants() and _reap():
+                time.sleep(0.001)
+    return status, usage
+
+
+def _kill_descendants() -> int:
+    """Kill what is left of the run; how many there were. Zombies are counted, too."""
+    if not LINUX:
+        left = _descendants()
         for process in left:
             _kill(process)
-        time.sleep(0.001)
-    return status, usage
+        return len(left)
+    below = _below(os.getpid())
+    for pid, began in below.items():
+        _kill_one(pid, began)
+    return len(below)
+
+
+def _below(ancestor: int) -> dict[int, bytes]:
+    """Its descendants, and when each began (which tells it from a later one of the same number).
+    Bare of all comfort: a bomb forks while we look."""
+    children: dict[int, list[int]] = {}
+    began: dict[int, bytes] = {}
+    for name in os.listdir("/proc"):  # noqa: PTH208 - of names alone
+        if name.isdigit() and (found := _parent_and_start(int(name))):
+            parent, began[int(name)] = found
+            children.setdefault(parent, []).append(int(name))
+    below, todo = {}, [ancestor]
+    while todo:
+        for pid in children.pop(todo.pop(), ()):
+            below[pid] = began[pid]
+            todo.append(pid)
+    return below
+
+
+def _parent_and_start(pid: int) -> tuple[int, bytes] | None:
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        stat = os.read(fd, 4096)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return int(fields[1]), fields[19]
+
+
+def _kill_one(pid: int, began: bytes) -> None:
+    try:
+        if not PIDFD:
+            os.kill(pid, signal.SIGKILL)
+            return
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        found = _parent_and_start(pid)
+        if found is not None and found[1] == began:
+            signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except OSError:
+        pass  # it ended by itself
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _first_in_line() -> Iterator[None]:
+    """Ahead of every ordinary process, where we may: thousands of them that fork on would leave us
+    no time to catch up with them."""
+    if LINUX:
+        with suppress(OSError):
+            first = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, first, os.sched_param(1))
+    try:
+        yield
+    finally:
+        if LINUX:
+            with suppress(OSError):
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _was_killed(status: int) -> bool:
