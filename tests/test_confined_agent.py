@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ import pytest
 from conftest import TASK, Night, make_task, run_session
 
 from autoresearch import agents, sandbox
-from autoresearch.agents import _reach
+from autoresearch import reach as reaching
 from autoresearch.agents._events import Ended
 from autoresearch.agents._headless import Headless, Settings, Spec
 from autoresearch.agents._process import Program
-from autoresearch.agents._reach import Needs, files_named, reach
-from autoresearch.check import confined, not_enforced
+from autoresearch.agents._reach import Needs, reach
+from autoresearch.check import enforced, not_enforced
 from autoresearch.errors import AgentError, TaskError
+from autoresearch.reach import files_named
 from autoresearch.records import Grants, Proposal, Turn
+from autoresearch.runners.local import LocalRunner
 from autoresearch.task import load
 
 ABI = sandbox.abi()
@@ -217,23 +220,28 @@ def test_unconfined_is_said(probe: Probe) -> None:
 
 
 def test_without_landlock_the_turn_goes_on_with_a_warning(
-    probe: Probe, monkeypatch: pytest.MonkeyPatch
+    probe: Probe, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "abi", lambda: 0)
     probed = probe.run(timid=True)
     assert probed.found["read hidden"] == "ok"
     assert probed.night.experiments[1].description == "tried everything"
-    said = [one for one in probed.night.lines if "no Landlock" in one]
+    said = [one for one in probed.night.lines if "agent's program" in one and "no Landlock" in one]
     assert len(said) == 1 and "can read and write what you can" in said[0]
-    assert confined() == ()
-    assert any("no Landlock" in line for line in not_enforced())
+    task = load(root)
+    assert not any("an agent's program" in line for line in enforced(task))
+    assert any("no Landlock" in line for line in not_enforced(task))
 
 
-def test_check_says_what_holds_here() -> None:
-    assert any("files outside its folders" in line for line in confined()) == (ABI > 0)
-    assert not any("files outside" in line for line in confined(False))
-    assert any("reads and writes what you can" in line for line in not_enforced(False))
-    assert any("network" in line for line in not_enforced())
+def test_check_says_what_holds_here(root: Path) -> None:
+    program = "an agent's program: "
+    task = load(root)
+    free = replace(task, agent=replace(task.agent, confine=False))
+    files = f"{program}files outside its folders"
+    assert any(line.startswith(files) for line in enforced(task)) == (ABI > 0)
+    assert not any(line.startswith(files) for line in enforced(free))
+    assert f"{program}reads and writes what you can" in not_enforced(free)
+    assert f"{program}it uses the network" in not_enforced(task)
 
 
 # ---- one turn ----------------------------------------------------------------------------------
@@ -259,12 +267,18 @@ def test_a_path_in_the_briefing_grants_nothing(tree: Path) -> None:
     """The briefing quotes what programs print, and so may name any file."""
     secret = tree.parent / "home" / "secret"
     command = "cat $(echo {briefing} | head -1) > train.py; echo done"
-    answer = agents.load("command", command).propose(turn_in(tree, f"{secret}\n"))
+    answer = taken(agents.load("command", command), turn_in(tree, f"{secret}\n"))
     assert isinstance(answer, Proposal)
     assert (tree / "train.py").read_text() == ""
     named = agents.load("command", f"cat {secret} > train.py; echo done")
-    assert named.propose(turn_in(tree)) == Proposal("done")
+    assert taken(named, turn_in(tree)) == Proposal("done")
     assert (tree / "train.py").read_text() == "the secret\n"
+
+
+def taken(agent: Any, turn: Turn) -> object:
+    """One turn of an agent, and what watched it ended."""
+    with closing(agent):
+        return agent.propose(turn)
 
 
 def says(tree: Path, needs: Needs, script: str, grants: Grants | None = None) -> object:
@@ -272,7 +286,7 @@ def says(tree: Path, needs: Needs, script: str, grants: Grants | None = None) ->
         return Ended(text="\n".join(lines))
 
     spec = Spec("fake", "sh", "", lambda _: ("sh", "-c", script), read_events, needs=needs)
-    return Headless(spec, Settings()).propose(turn_in(tree, grants=grants))
+    return taken(Headless(spec, Settings()), turn_in(tree, grants=grants))
 
 
 @needs_landlock
@@ -300,7 +314,7 @@ def test_a_program_cannot_make_us_read_through_its_report(tree: Path, tmp_path: 
     confinement = reach(("sh",), tree, {"PATH": os.environ["PATH"]}, Needs(), Grants())
     assert confinement is not None
     for trick in (f"ln -s {secret} $TMPDIR/report", "mkfifo $TMPDIR/report"):
-        with Program(tmp_path / "turn") as program:
+        with closing(LocalRunner(1)) as runner, Program(tmp_path / "turn", runner) as program:
             env = {"PATH": os.environ["PATH"]}
             argv = ("sh", "-c", trick)
             output = program.run(argv, tree, env, report="report", confinement=confinement)
@@ -313,8 +327,8 @@ def test_a_turn_that_cannot_be_confined_is_a_failed_turn(
 ) -> None:
     if ABI == 0:
         pytest.skip("this kernel has no Landlock")
-    monkeypatch.setattr(_reach, "SYSTEM", (*_reach.SYSTEM, "/proc/self/ns/net"))
-    monkeypatch.setattr(_reach.Walls, "outside", lambda _, folder: [folder])
+    monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, "/proc/self/ns/net"))
+    monkeypatch.setattr(reaching.Walls, "outside", lambda _, folder: [folder])
     answer = says(tree, Needs(), "echo x >> train.py; echo done")
     assert getattr(answer, "reason", None) == "not confined"
     assert "/proc/self/ns/net" in getattr(answer, "message", "")
@@ -458,7 +472,7 @@ def test_a_task_in_a_system_folder_is_not_seen_with_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.make("opt/tool/x", "opt/work/project/.autoresearch/ledger.sqlite", "opt/work/other/x")
-    monkeypatch.setattr(_reach, "SYSTEM", (str(place.folder / "opt"),))
+    monkeypatch.setattr(reaching, "SYSTEM", (str(place.folder / "opt"),))
     project = place.folder / "opt/work/project"
     grants = Grants(checkout=project, private=(project / ".autoresearch",))
     confinement = reach(("sh",), place.folder / "wt", {"PATH": "/bin"}, Needs(), grants)
@@ -510,5 +524,5 @@ def test_what_all_agents_and_one_agent_are_granted_adds_up(tree: Path) -> None:
         {"read": [str(tree.parent / "b")]},
     )
     turn = turn_in(tree, grants=Grants(read=(str(tree.parent / "a"),)))
-    assert agent.propose(turn) == Proposal("done")
+    assert taken(agent, turn) == Proposal("done")
     assert (tree / "train.py").read_text() == "ab"

@@ -50,6 +50,9 @@ def turns_of(root: Path, script: str) -> Night:
             self.left -= 1
             return command.propose(turn) if self.left >= 0 else None  # type: ignore[return-value]
 
+        def close(self) -> None:
+            command.close()  # type: ignore[attr-defined]
+
     return run_session(root, Once())
 
 
