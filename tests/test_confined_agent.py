@@ -507,7 +507,7 @@ def test_a_grant_too_wide_is_refused(
     toml = SCORED.format(read="", write="").partition("[agent]")[0]
     files = {"score.py": SCORE, "holdout/answer": "42"}
     make_task(root, toml=f"{toml}[{table}]\n{given.format(root=root)}\n", files=files)
-    line = len(toml.splitlines()) + 2
+    line = len((root / "autoresearch.toml").read_text().splitlines())
     with pytest.raises(TaskError, match=rf"autoresearch.toml:{line}: \[{table}\].*{problem}"):
         load(root)
 
