@@ -126,6 +126,14 @@ def leftovers(home: Home, seed: int | None = None) -> list[psutil.Process]:
     return found
 
 
+def whole_lines(path: Path, size: int = READ_BYTES) -> str:
+    """The end of a file without a line whose beginning is cut off: the rest of it could look like
+    a metric."""
+    text = tail(path, size + 1)
+    cut = path.exists() and path.stat().st_size > size
+    return text.partition("\n")[2] if cut else text
+
+
 class Laboratory:
     """Makes the runs of one session. Usable from several threads."""
 
@@ -351,11 +359,11 @@ class Laboratory:
         self, outcome: Outcome, log: Path, run_log: Path
     ) -> tuple[float | None, str | None, dict[str, float]]:
         """(metric, reason, numbers) of a run that ended. A metric with a reason broke a guard."""
-        reading = read_log(tail(log))
+        reading = read_log(whole_lines(log))
         numbers = dict(reading.numbers)
         metric = numbers.pop(self.task.metric.name, None)
         if log != run_log:
-            printed = read_log(tail(run_log)).numbers
+            printed = read_log(whole_lines(run_log)).numbers
             printed.pop(self.task.metric.name, None)
             numbers = printed | numbers
         if outcome.stopped is not None:

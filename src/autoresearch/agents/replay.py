@@ -40,7 +40,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Re
         raise AgentError(f"replay: unknown option {unknown[0]!r}; accepted: proposals")
     if "proposals" in options:
         return Replay(_given(argument or "proposals", options["proposals"]))
-    if argument is None or argument.startswith("session:"):
+    if not argument or argument.startswith("session:"):
         raise AgentError("replay: expected replay:FOLDER or replay:session:TAG")
     try:
         return Replay(_folder(Path(argument).expanduser()))
