@@ -67,6 +67,7 @@ tests = "pytest -q"
 level = "strict"
 deterministic = true
 baseline_runs = 4
+simplify = 0.01
 [limits]
 experiments = 100
 hours = 8

@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
         description="Research while you sleep: an agent has ideas and edits files; the harness "
         "runs, measures, decides and records.",
         epilog="Start with: autoresearch new tiny_gpt DIR, or in your own repository: "
-        "autoresearch init, check, run.",
+        "autoresearch init, check, run. An agent in a terminal calls: start, try.",
     )
     top.add_argument("--version", action="version", version=f"autoresearch {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
