@@ -57,12 +57,14 @@ print("score: 10." + os.environ["AUTORESEARCH_SEED"])
 
 
 class Prey:
-    """A task with everything that a run might be after, and the home folder of its user."""
+    """A task with everything that a run might be after, the home folder of its user, and what is
+    installed on this machine, as far as a broken wall may damage it."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
         (self.home / ".ssh").mkdir(parents=True)
         (self.home / ".ssh" / "id_ed25519").write_text(SECRET)
+        self.installed = installation(folder)
         self.root = make_task(
             folder / "task",
             toml=TASK.replace('env = ["COUNTED"]', 'env = ["COUNTED"]\ninputs = ["data"]')
@@ -90,7 +92,16 @@ class Prey:
 def prey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prey:
     made = Prey(tmp_path)
     monkeypatch.setenv("HOME", str(made.home))
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{made.installed / 'bin'}")
     return made
+
+
+def installation(folder: Path) -> Path:
+    """Something that is installed, to be found on the PATH by its `bin`."""
+    for name in ("bin", "lib"):
+        (folder / "installed" / name).mkdir(parents=True)
+    (folder / "installed" / "lib" / "module.py").write_text("x = 1")
+    return folder / "installed"
 
 
 def logs(found: Night, number: int) -> str:
@@ -121,9 +132,10 @@ def logs(found: Night, number: int) -> str:
         "open('data/x', 'a')",
         "open('{home}/.bashrc', 'a')",
         "open('/tmp/autoresearch-was-here', 'w')",
-        "open(os.__file__, 'a')",  # what is installed
-        "open(os.path.dirname(os.__file__) + '/sitecustomize.py', 'w')",
-        "os.makedirs(os.path.dirname(os.__file__) + '/__pycache__/x')",
+        "assert open('{installed}/lib/module.py').read(); open('{installed}/lib/module.py', 'a')",
+        "open('{installed}/lib/sitecustomize.py', 'w')",
+        "os.makedirs('{installed}/lib/__pycache__')",
+        "open('{installed}/bin/python', 'w')",
         "open('../../../ledger.sqlite', 'rb')",
         "os.rename('prog.py', '{root}/prog.py')",
         "os.link('prog.py', '{root}/linked')",
@@ -132,13 +144,15 @@ def logs(found: Night, number: int) -> str:
 def test_files_that_are_none_of_its_business(prey: Prey, line: str) -> None:
     before = git(prey.root, "status", "--porcelain", "--ignored")
     state = prey.root / ".autoresearch"
-    filled = line.format(root=prey.root, state=state, home=prey.home)
+    filled = line.format(root=prey.root, state=state, home=prey.home, installed=prey.installed)
     assert set(prey.try_to(filled)) <= {"EACCES", "EXDEV", "ENOENT"}
     after = git(prey.root, "status", "--porcelain", "--ignored")
     assert after.replace("!! .autoresearch/\n!! ", "!! ").replace("!! results.tsv", "").split() == (
         before.split()
     )
     assert (prey.root / "data" / "x").read_text() == "1"
+    found = {path.name: path.read_text() for path in prey.installed.rglob("*") if path.is_file()}
+    assert found == {"module.py": "x = 1"}
     assert not Path("/tmp/autoresearch-was-here").exists()
 
 
@@ -403,10 +417,12 @@ def test_what_is_left_for_the_scorer_does_not_reach_it(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home" / ".ssh").mkdir(parents=True)
     (tmp_path / "home" / ".ssh" / "id_ed25519").write_text(SECRET)
+    installed = installation(tmp_path)
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{installed / 'bin'}")
+    monkeypatch.setenv("PYTHONPATH", str(installed / "lib"))
     planter = (
-        "import os, sys, tempfile\nopen('out', 'w').write('5')\n"
-        "import json, re\nplaces = {'.', tempfile.gettempdir(), os.path.dirname(os.__file__)}\n"
-        "for folder in (*places, *sys.path):\n"
+        "import os, tempfile\nopen('out', 'w').write('5')\n"
+        f"for folder in ('.', tempfile.gettempdir(), {str(installed / 'lib')!r}):\n"
         "    for name in ('json.py', 're.py', 'sitecustomize.py', '__pycache__/x.pyc'):\n"
         "        try: open(os.path.join(folder, name), 'w').write('cheated = 1')\n"
         "        except OSError as error: print(folder, name, error.errno)\n"
@@ -418,9 +434,11 @@ def test_what_is_left_for_the_scorer_does_not_reach_it(
         "notes": SECRET,
         ".gitignore": "holdout\nnotes\n",
     }
-    make_task(root, planter, TASK + SCORED, files=files)
+    toml = TASK.replace('"COUNTED"', '"COUNTED", "PYTHONPATH"') + SCORED
+    make_task(root, planter, toml, files=files)
     found = run_session(root, ScriptedAgent())
     assert [(run.metric, run.reason) for run in found.runs] == [(2.0, None)] * 3
+    assert {path.name for path in installed.rglob("*.py*")} == {"module.py"}
     said = (found.home.runs / found.runs[0].name / "score.log").read_text()
     assert said.splitlines()[:4] == [
         "refused",

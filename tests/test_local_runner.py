@@ -416,3 +416,24 @@ def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -
     )
     assert done.stdout.split("\n") == ["None", "not confined", ""]
     assert not (spec.tree / "begun").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="has to become another user")
+def test_the_kernel_stops_the_forks_of_who_is_not_root() -> None:
+    """However fast they are: see `_limit_threads`."""
+    script = (
+        "import os, signal, time\nfrom autoresearch.runners import _warden\n"
+        "os.setuid(65534)\nallowed = _warden._tasks() + 8 * 3\n_warden._limit_threads(3)\n"
+        "children = []\n"
+        "try:\n"
+        "    while len(children) < allowed + 500:\n"
+        "        if (pid := os.fork()) == 0:\n            signal.pause()\n"
+        "        children.append(pid)\n"
+        "    print('no end')\n"
+        "except BlockingIOError:\n    print('stopped')\n"
+        "for pid in children: os.kill(pid, 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "stopped\n"

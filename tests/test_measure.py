@@ -27,7 +27,7 @@ from autoresearch.ledger import Ledger
 from autoresearch.measure import Interrupted, Laboratory, Outputs, read_log, tail
 from autoresearch.records import Outcome, Proposal, Role, Run, RunSpec
 from autoresearch.runners.local import LocalRunner
-from autoresearch.workspace import Workspace
+from autoresearch.workspace import Workspace, remove_tree
 
 ORIGINAL = """\
 step 00953 (99.9%) | loss: 2.797900 | lrm: 0.00
@@ -161,6 +161,7 @@ def bench(root: Path, **settings: object) -> Iterator[Bench]:
     finally:
         runner.close()
         ledger.close()
+        remove_tree(home.temporary)
 
 
 def test_a_run_is_recorded(tmp_path: Path) -> None:

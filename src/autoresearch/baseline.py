@@ -24,6 +24,7 @@ def establish(session: Session) -> None:
     """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
     allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
     ledger, row, task = session.ledger, session.row, session.task
+    session.laboratory.prepare()
     if why := unconfined(task):
         session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
     if not ledger.has_experiments(row):

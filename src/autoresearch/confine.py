@@ -109,6 +109,11 @@ class Cells:
         self._checkout = checkout(workspace)
         self._walls = Walls(self._checkout, private_paths(task))
 
+    def prepare(self) -> None:
+        """Look up what all runs share, and make the caches, before there is a run to wait for it.
+        Raises `TaskError`."""
+        _ = self._caches, self._editable, self._read
+
     def confinement(self, purpose: Purpose, tree: Path, temporary: Path) -> Confinement | None:
         """Of a command that works in `tree`; None when nothing confines it."""
         if unconfined(self._task) is not None:

@@ -149,6 +149,10 @@ class Laboratory:
         self._env = self._environment()
         self._cells = Cells(task, home, workspace, self._env)
 
+    def prepare(self) -> None:
+        """What takes its time and can be refused, before the first run."""
+        self._cells.prepare()
+
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
         for process in leftovers(self.home, seed):
