@@ -37,7 +37,12 @@ def commands() -> str:
         words = [f"[{a.metavar}]" if a.nargs == "?" else str(a.metavar) for a in given]
         options = " [OPTIONS]" if len(actions) > len(given) else ""
         shown += [f"## `autoresearch {' '.join([name, *words])}{options}`", ""]
-        shown += [f"{str(one.description).capitalize()}.", "", "| | |", "|---|---|"]
+        shown += [
+            f"{str(one.description)[0].upper()}{str(one.description)[1:]}.",
+            "",
+            "| | |",
+            "|---|---|",
+        ]
         shown += [f"| {spelled(action)} | {action.help} |" for action in actions]
         shown.append("")
     return "\n".join(shown)

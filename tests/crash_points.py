@@ -241,7 +241,7 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
     ended.unlink(missing_ok=True)
     child = os.fork()
     if child == 0:
-        os.environ["COUNTED"] = str(root.parent / "counted")
+        os.environ["COUNTED"] = str(root.parent / "side" / "counted")
         points = Points(request["number"], request["what"])
         code = 1
         try:

@@ -104,7 +104,9 @@ def test_a_briefing_too_long_for_a_command_line_is_cut_there_and_whole_in_the_fi
 
 def test_of_many_editable_files_a_few_are_named(tree: Path) -> None:
     turn = Turn(tree, tuple(f"file{n}.py" for n in range(5000)), None, "")  # type: ignore[arg-type]
-    agents.load("command", "cp /dev/stdin train.py", {}).propose(turn)
+    agent = agents.load("command", "cp /dev/stdin train.py", {})
+    with closing(agent):  # type: ignore[type-var]
+        agent.propose(turn)
     told = (tree / "train.py").read_text()
     assert "file0.py or file1.py" in told and "or another editable file there" in told
     assert len(told) < 2000

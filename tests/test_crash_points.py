@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import git, make_task, night, task_of, wait_until
+from conftest import git, make_task, night, side, task_of, wait_until
 from crash_points import PROGRAM, RULES, SLOTS, STEPS, TAG, TASK, VERDICTS
 
 from autoresearch import judge
@@ -222,7 +222,7 @@ def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = 
     for seed, metric in (settled or {}).items():
         assert seed in by_seed, f"the run on seed {seed} had ended, and is lost"
         assert metric is None or by_seed[seed].metric == metric
-    counted = Counter((root.parent / "counted").read_text().split("\n"))
+    counted = Counter((side(root) / "counted").read_text().split("\n"))
     for run in found.runs:
         times = [counted[f"{run.seed} {what}"] for what in ("start", "end")]
         assert times == [1, 1], f"run {run.name} was made {times} times"

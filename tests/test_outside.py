@@ -17,7 +17,8 @@ import pytest
 from conftest import Night, alive, commit_all, edit, git, make_task, night, wait_until
 
 from autoresearch import agent_files
-from autoresearch.home import Home, owner
+from autoresearch.home import Home, module, owner
+from autoresearch.ledger import Ledger
 
 
 def call(
@@ -193,7 +194,7 @@ def test_limits_of_the_start_hold_and_the_result_is_measured_again(root: Path) -
     work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
     edit(work, VALUE=8.0)
     told = answer(work, "try", "-m", "lower")
-    assert told["limit"] == "1 experiments done"
+    assert told["limit"] == "1 experiment done"
     assert len([run for run in seen(root).runs if run.role == "verify"]) == 6
     edit(work, VALUE=7.0)
     assert answer(work, "try", "-m", "more") == {
@@ -201,7 +202,7 @@ def test_limits_of_the_start_hold_and_the_result_is_measured_again(root: Path) -
         "description": "more",
         "incumbent": 1,
         "score": told["score"],
-        "limit": "1 experiments done",
+        "limit": "1 experiment done",
     }
     assert "VALUE = 7.0" in (work / "prog.py").read_text(), "the edit is left alone"
     assert len(seen(root).experiments) == 2
@@ -332,6 +333,143 @@ def test_the_result_is_measured_again_when_asked_to(root: Path, work: Path) -> N
     assert answer(root, "report", "--verify", "5")["verification"]["new_runs"] == 5
     assert len([run for run in seen(root).runs if run.role == "verify"]) == 5
     assert call(root, "report", "--verify", "1").returncode == 2
+
+
+# ---- what a review found ------------------------------------------------------------------------
+
+
+def test_what_was_discarded_meanwhile_is_not_in_the_next_try(
+    root: Path, work: Path, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    edit(work, SPREAD=9.0, VALUE=12.0, WAIT_A=str(gate))
+    answer(work, "try", "--detach", "-m", "worse")
+    edit(work, BONUS=1.0)
+    gate.touch()
+    assert answer(work, "wait")["status"] == "discard"
+    assert answer(work, "try", "-m", "a bonus")["status"] == "keep"
+    diff = git(root, "diff", "HEAD", seen(root).branch(), "--", "prog.py")
+    changed = [line for line in diff.splitlines() if line.startswith("+") and "prog" not in line]
+    assert changed == ["+BONUS = 1.0"]
+
+
+def test_an_edit_beside_what_was_kept_meanwhile_is_not_lost(work: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    program = (work / "prog.py").read_text().replace("VALUE = 10.0\n\nBONUS", "VALUE = 8.0\nBONUS")
+    (work / "prog.py").write_text(program.replace('WAIT_A = ""', f"WAIT_A = {str(gate)!r}"))
+    answer(work, "try", "--detach", "-m", "lower")
+    edit(work, BONUS=1.0)
+    gate.touch()
+    assert answer(work, "wait")["status"] == "keep"
+    assert answer(work, "try", "-m", "the line beside it")["status"] == "keep"
+
+
+def test_from_the_work_folder_the_session_goes_on(root: Path, work: Path) -> None:
+    begun = answer(work, "start")
+    assert begun["tag"] == "t" and begun["worktree"] == str(work)
+    assert not (work / ".autoresearch").exists()
+    assert len(seen(root).experiments) == 1
+
+
+def test_start_again_keeps_the_limits_that_are_not_named(root: Path) -> None:
+    answer(root, "start", "--tag", "t", "--hours", "8", "--experiments", "3")
+    answer(root, "start", "--tag", "t")
+    assert seen(root).row.limits == {"hours": 8.0, "experiments": 3}
+    answer(root, "start", "--experiments", "4")
+    assert seen(root).row.limits == {"hours": 8.0, "experiments": 4}
+
+
+def test_until_is_the_same_morning_for_every_try(root: Path) -> None:
+    work = Path(answer(root, "start", "--tag", "t", "--until", "07:00")["worktree"])
+    ledger = Ledger(home(root).ledger)
+    row = ledger.session("t")
+    ledger.update_session(row, limits={**row.limits, "deadline": time.time() - 60})
+    ledger.close()
+    edit(work, VALUE=8.0)
+    assert answer(work, "try", "-m", "too late")["limit"] == "it is 07:00"
+    answer(root, "start", "--tag", "t")
+    assert seen(root).row.limits["deadline"] < time.time()
+    answer(root, "start", "--tag", "t", "--until", "07:00")
+    assert seen(root).row.limits["deadline"] > time.time()
+    assert answer(work, "try", "-m", "in time")["status"] == "keep"
+
+
+def test_a_file_in_the_folder_is_no_module_of_ours(root: Path, work: Path) -> None:
+    for folder in (root, work):
+        for name in ("json.py", "statistics.py", "signal.py"):
+            (folder / name).write_text("raise SystemExit('SHADOWED')\n")
+    git(root, "status")
+    done = call(root, "run", "--tag", "u", "--agent", "tuner", "--experiments", "1", "--plain")
+    assert "SHADOWED" not in done.stdout + done.stderr and done.returncode == 0, done.stderr
+    edit(work, VALUE=8.0)
+    done = subprocess.run(
+        [*module("autoresearch"), "try", "--detach", "-m", "lower", "--json"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(done.stdout)["reason"] == "frozen file", done.stderr
+
+
+def test_a_link_in_the_place_of_the_folder_is_not_followed(root: Path, work: Path) -> None:
+    precious = root.parent / "precious"
+    precious.mkdir()
+    (precious / "notes.txt").write_text("mine")
+    work.rename(root.parent / "elsewhere")
+    work.symlink_to(precious)
+    edit(root.parent / "elsewhere", VALUE=8.0)
+    for words in (("try", "-m", "x"), ("start", "--tag", "t")):
+        done = call(root, *words)
+        assert done.returncode == 2 and "is a link" in done.stderr
+    assert [path.name for path in precious.iterdir()] == ["notes.txt"]
+
+
+def test_after_a_run_the_folder_holds_the_incumbent(root: Path, work: Path) -> None:
+    agent = "replay:" + str(root.parent / "patches")
+    (root.parent / "patches").mkdir()
+    changed = (root / "prog.py").read_text().replace("VALUE = 10.0", "VALUE = 8.0")
+    (root.parent / "patches" / "1").mkdir()
+    (root.parent / "patches" / "1" / "prog.py").write_text(changed)
+    done = call(root, "run", "--tag", "t", "--agent", agent, "--experiments", "1", "--plain")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert seen(root).verdicts == [("keep", None)]
+    answer(root, "start", "--tag", "t", "--experiments", "9")
+    assert (work / "prog.py").read_text() == changed
+
+
+def test_two_detached_at_once_are_told_of_their_own(root: Path, work: Path, tmp_path: Path) -> None:
+    edit(work, VALUE=8.0, WAIT_A=str(tmp_path / "gate"))
+    words = [*module("autoresearch"), "try", "--detach", "--json", "-m"]
+    both = [
+        subprocess.Popen([*words, name], cwd=work, stdout=subprocess.PIPE, stderr=-1, text=True)
+        for name in ("one", "two")
+    ]
+    said = [process.communicate(timeout=60)[0] for process in both]
+    (tmp_path / "gate").touch()
+    told = [json.loads(text) for text in said]
+    assert sorted(one.get("status", "refused") for one in told) == ["refused", "running"]
+    [running] = [one for one in told if one.get("status") == "running"]
+    assert running["description"] == ("one", "two")[told.index(running)]
+    answer(work, "wait")
+
+
+def test_words_that_are_no_utf_8(root: Path, work: Path) -> None:
+    odd = os.fsdecode(b"half \xff")
+    assert call(work, "note", odd).stdout == "noted\n"
+    assert "half \\udcff" in answer(work, "brief")["briefing"]
+    edit(work, VALUE=8.0)
+    for name in (odd, "", "a\tb", "x" * 65):
+        assert call(work, "try", "-m", "x", "--as", name).returncode == 2
+    assert answer(work, "try", "-m", odd, "--as", "codex:gpt-5")["status"] == "keep"
+
+
+def test_measuring_again_keeps_why_it_stopped(root: Path) -> None:
+    work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
+    edit(work, VALUE=8.0)
+    answer(work, "try", "-m", "lower")
+    answer(root, "report", "--verify", "7")
+    assert seen(root).row.stopped == "1 experiment done"
 
 
 # ---- MCP ---------------------------------------------------------------------------------------

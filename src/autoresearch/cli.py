@@ -26,6 +26,7 @@ from autoresearch.cli_shared import (
     existing,
     plain,
     read_summary,
+    root_of,
     say_json,
     say_line,
     session_settings,
@@ -34,7 +35,7 @@ from autoresearch.cli_shared import (
     write_report,
 )
 from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
-from autoresearch.home import Home, owner, running
+from autoresearch.home import Home, module, owner, running
 from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
@@ -116,6 +117,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--fallback", metavar="A", help="who takes over when no agent can go on")
     session_settings(one)
+    one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
     one.add_argument("--usd", type=float, metavar="X", help="dollars the agents may spend")
     one.add_argument("--tokens", type=int, metavar="N", help="that the agents may use")
     one.add_argument("--detach", action="store_true", help="go on without this terminal")
@@ -186,7 +188,7 @@ def new(options: argparse.Namespace) -> int:
 
 
 def init(options: argparse.Namespace) -> int:
-    root = Path(options.task)
+    root = root_of(options)
     for_agents, left = agent_files.write(root) if options.agent_files else ([], [])
     if options.agent_files and (root / TASK_FILE).exists():
         written, patches = for_agents, list[str]()
@@ -228,7 +230,7 @@ def _scaffolded(root: Path, options: argparse.Namespace) -> list[str]:
 
 
 def check_task(options: argparse.Namespace) -> int:
-    task = override(load(Path(options.task)), **{"runner.slots": options.slots})
+    task = override(load(root_of(options)), **{"runner.slots": options.slots})
     say = (lambda line: None) if options.json else print
     found = check(task, options.runs, say)
     print(json.dumps(found.to_json()) if options.json else checked_text(found))
@@ -282,6 +284,7 @@ def run(options: argparse.Namespace) -> int:
             "agent.fallback": options.fallback,
             "limits.usd": options.usd,
             "limits.tokens": options.tokens,
+            "runner.slots": options.slots,
         },
     )
     tag = options.tag or today()
@@ -350,7 +353,7 @@ def detach(task: Task, tag: str) -> int:
     with home.log.open("ab") as file:
         started = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "autoresearch", *arguments],
+            module("autoresearch", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -31,24 +31,29 @@ def session_settings(one: argparse.ArgumentParser) -> None:
     one.add_argument("--until", metavar="HH:MM", help="time of day")
     one.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
     one.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
-    one.add_argument("--slots", type=int, metavar="S", help="runs at a time")
     one.add_argument("--level", choices=("fast", "default", "strict"), help="how sure a keep is")
 
 
-def asked(options: argparse.Namespace) -> Task:
-    """The task, with the settings of `session_settings` over its file."""
+def asked(options: argparse.Namespace, task: Task | None = None) -> Task:
+    """The task, with the settings of `session_settings` over its file or over `task`."""
     return override(
-        load(Path(options.task)),
+        task or load(root_of(options)),
         **{
             "limits.experiments": options.experiments,
             "limits.hours": options.hours,
             "limits.until": options.until,
             "limits.patience": options.patience,
             "limits.target": options.target,
-            "runner.slots": options.slots,
             "judge.level": options.level,
         },
     )
+
+
+def root_of(options: argparse.Namespace) -> Path:
+    """The task's folder that a command is about; in the working folder of a session, that
+    session's."""
+    here = enclosing(Path(options.task).absolute())
+    return here.root if here else Path(options.task)
 
 
 def today() -> str:
@@ -60,7 +65,7 @@ def existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
     """The ledger and the session a command is about: `--tag`, the one in whose working folder we
     stand, or the latest."""
     here = enclosing(Path(options.task).absolute())
-    task = load(here.root if here else Path(options.task))
+    task = load(root_of(options))
     ledger = Ledger(ledger_path(task.root), readonly=True)
     sessions = ledger.sessions()
     tag = options.tag or (here.tag if here else sessions[-1].tag if sessions else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -19,16 +20,18 @@ from autoresearch.cli_shared import (
     INTERRUPTED,
     asked,
     existing,
+    root_of,
     session_settings,
     signals,
     today,
     write_report,
 )
 from autoresearch.errors import BusyError, TaskError
-from autoresearch.home import Home, owner
-from autoresearch.ledger import Ledger
+from autoresearch.home import Home, enclosing, ledger_path, module, owner
+from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.outside import Terminal, Tried, latest
 from autoresearch.records import Proposal
+from autoresearch.roster import printable
 from autoresearch.session import Session, Stopped, spent
 from autoresearch.start import opened
 from autoresearch.task import Task, load
@@ -56,7 +59,7 @@ def add_commands(add: Callable[..., argparse.ArgumentParser]) -> None:
     _which(one)
 
     one = add("note", note, "keep a note for the agent's later self", task=False)
-    one.add_argument("text", metavar="TEXT")
+    one.add_argument("text", metavar="TEXT", help="one line, or a few")
     one.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
     _who(one)
 
@@ -70,12 +73,23 @@ def _which(one: argparse.ArgumentParser) -> None:
 
 def _who(one: argparse.ArgumentParser) -> None:
     _which(one)
-    one.add_argument("--as", dest="name", default="terminal", metavar="NAME", help="who you are")
+    one.add_argument(
+        "--as", dest="name", default="terminal", type=_name, metavar="NAME", help="who you are"
+    )
+
+
+def _name(text: str) -> str:
+    """A word that the ledger, a commit's trailer and a table can take."""
+    if not re.fullmatch(r"[\w.:/-]{1,64}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!a}: accepted are letters, digits and _ . : / -")
+    return text
 
 
 def start(options: argparse.Namespace) -> int:
-    task, tag = asked(options), options.tag or today()
-    with _session(task, tag, "terminal") as session:
+    task = load(root_of(options))
+    tag, begun = _tag_of(options, task)
+    task = asked(options, outside.agreed(task, tag) if begun else task)
+    with _session(task, tag, "terminal", keep_deadline=options.until is None) as session:
         try:
             outside.begin(session)
         except Stopped:
@@ -88,6 +102,26 @@ def start(options: argparse.Namespace) -> int:
     else:
         print(told)
     return 0
+
+
+def _tag_of(options: argparse.Namespace, task: Task) -> tuple[str, bool]:
+    """The session to start, and whether it is there already: `--tag`, the one in whose working
+    folder we stand, the latest that has not ended, or a new one named after today."""
+    here = enclosing(Path(options.task).absolute())
+    known = _sessions(task)
+    going_on = [row.tag for row in known if row.stopped is None]
+    tag = options.tag or (here.tag if here else going_on[-1] if going_on else today())
+    return tag, any(row.tag == tag for row in known)
+
+
+def _sessions(task: Task) -> list[SessionRow]:
+    if not ledger_path(task.root).exists():
+        return []
+    ledger = Ledger(ledger_path(task.root), readonly=True)
+    try:
+        return ledger.sessions()
+    finally:
+        ledger.close()
 
 
 def try_change(options: argparse.Namespace) -> int:
@@ -115,12 +149,12 @@ def wait(options: argparse.Namespace) -> int:
     finisher: _Spawned | None = None
     while deadline is None or time.monotonic() < deadline:
         told = latest(home)
+        if told is not None and told.status not in ("running", "interrupted"):
+            break
         if owner(home) is not None or (finisher and finisher.process.poll() is None):
             time.sleep(POLL_S)
         elif told is None:
             raise TaskError(f"session {home.tag!r}: nothing was tried yet")
-        elif told.status not in ("running", "interrupted"):
-            break
         elif finisher is None:  # it was cut off: somebody has to finish it
             finisher = _spawn(home, ["try", "--resume"])
         else:
@@ -145,7 +179,9 @@ def note(options: argparse.Namespace) -> int:
     _, home = _place(options)
     ledger = Ledger(home.ledger)
     try:
-        ledger.add_note(ledger.session(home.tag), options.name, options.text, time.time())
+        ledger.add_note(
+            ledger.session(home.tag), options.name, printable(options.text), time.time()
+        )
     finally:
         ledger.close()
     print(json.dumps({"noted": options.text}) if options.json else "noted")
@@ -164,7 +200,7 @@ def verify(task: Task, tag: str, runs: int) -> None:
 
 
 def mcp(options: argparse.Namespace) -> int:
-    mcp_server.server(load(Path(options.task)).root, options.tag).run("stdio")
+    mcp_server.server(load(root_of(options)).root, options.tag).run("stdio")
     return 0
 
 
@@ -178,9 +214,10 @@ def _place(options: argparse.Namespace) -> tuple[Task, Home]:
 
 
 @contextmanager
-def _session(task: Task, tag: str, name: str) -> Iterator[Session]:
+def _session(task: Task, tag: str, name: str, keep_deadline: bool = True) -> Iterator[Session]:
     """The session, with events on stderr: stdout is the verdict's."""
-    with opened(task, tag, _say, Terminal(name)) as session, awake(), signals(session):
+    who = Terminal(name)
+    with opened(task, tag, _say, who, keep_deadline) as session, awake(), signals(session):
         yield session
 
 
@@ -193,12 +230,11 @@ def _detached(options: argparse.Namespace, home: Home) -> int:
     """Start the same try in a process of its own, and see that it has taken the files."""
     if owner(home) is not None:
         raise BusyError(f"session {home.tag!r} is at work: autoresearch wait --tag {home.tag}")
-    home.latest_try.unlink(missing_ok=True)
     words = ["--resume"] if options.resume else [f"--message={options.message}"]
     spawned = _spawn(home, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
-    while spawned.process.poll() is None and latest(home) is None:
+    while spawned.process.poll() is None and not spawned.has_said():
         time.sleep(POLL_S)
-    return spawned.failed() if latest(home) is None else _tell_latest(home, options)
+    return _tell_latest(home, options) if spawned.has_said() else spawned.failed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +244,11 @@ class _Spawned:
     process: subprocess.Popen[bytes]
     home: Home
     said: int  # where its words begin
+
+    def has_said(self) -> bool:
+        """What became of the latest try is what this process said of its own."""
+        told = latest(self.home)
+        return told is not None and told.pid == self.process.pid
 
     def failed(self) -> int:
         """Pass on what it said, and its exit code."""
@@ -221,7 +262,7 @@ def _spawn(home: Home, words: Sequence[str]) -> _Spawned:
     with home.log.open("ab") as file:
         said = file.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "autoresearch", *words, f"--tag={home.tag}", str(home.root)],
+            module("autoresearch", *words, f"--tag={home.tag}", str(home.root)),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

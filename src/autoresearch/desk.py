@@ -47,16 +47,18 @@ class Desk:
                     return experiment
             return None
 
-    def take(self, folder: Path, base: Experiment, proposal: Proposal) -> Experiment:
-        """The experiment that somebody made by editing `folder`, a copy of `base`'s files.
+    def take(self, folder: Path, base: str, proposal: Proposal) -> Experiment:
+        """The experiment that somebody made by editing `folder`, a copy of the files of commit
+        `base`, which need not be the incumbent's.
 
         Raises `Refused` for everything the harness will not run.
         """
         session = self._session
-        manifest = session.workspace.manifest(base.commit)
-        self.hide(manifest, folder)
+        incumbent = session.ledger.incumbent(session.row)
+        manifest = session.workspace.manifest(base)
+        hide(session, manifest, folder)
         changes = self._collect(folder, manifest)
-        return self._open(session.roster.members[0], base, changes, proposal)
+        return self._open(session.roster.members[0], incumbent, changes, proposal, base)
 
     def _ask(self, member: Member) -> Experiment | None:
         """One agent's turn, and what follows for the agent."""
@@ -83,7 +85,7 @@ class Desk:
         worktree = session.home.turns / "worktree"
         remove_tree(worktree)
         manifest = session.workspace.materialize(incumbent.commit, worktree)
-        self.hide(manifest, worktree)
+        hide(session, manifest, worktree)
         try:
             answer = member.propose(self._invitation(member, manifest))
             if not isinstance(answer, Proposal):
@@ -102,15 +104,6 @@ class Desk:
             return self._session.workspace.collect(folder, manifest)
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
             raise Refused("unreadable", printable(str(error))) from error
-
-    def hide(self, manifest: Manifest, worktree: Path) -> None:
-        """Take the hidden files out of the worktree."""
-        session = self._session
-        for name in session.task.score.hidden if session.task.score else ():
-            hidden = str(session.workspace.prefix / name.rstrip("/"))
-            remove_tree(worktree / hidden)
-            for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
-                del manifest[path]
 
     def _invitation(self, member: Member, manifest: Manifest) -> Turn:
         session = self._session
@@ -147,7 +140,12 @@ class Desk:
             session.warn(f"{free}this system has no Landlock")
 
     def _open(
-        self, member: Member, incumbent: Experiment, changes: Files, proposal: Proposal
+        self,
+        member: Member,
+        incumbent: Experiment,
+        changes: Files,
+        proposal: Proposal,
+        base: str | None = None,
     ) -> Experiment:
         """The harness commits, by plumbing, and enters the experiment in the ledger."""
         session = self._session
@@ -157,7 +155,13 @@ class Desk:
             message += f"{subject}\n\n{proposal.hypothesis}".strip() + "\n\n"
         message += f"Autoresearch-Session: {session.row.tag}\n"
         message += f"Autoresearch-Agent: {member.name}\n"
-        commit = session.workspace.commit(incumbent.commit, changes, message)
+        commit = session.workspace.commit(base or incumbent.commit, changes, message)
+        if base is not None and base != incumbent.commit:
+            moved = session.workspace.rebase(base, commit, incumbent.commit)
+            if moved is None:
+                why = f"it does not fit onto experiment {incumbent.number}, kept meanwhile"
+                raise Refused("conflict", why)
+            commit = moved
         tree = session.workspace.tree_id(commit)
         if known := session.ledger.with_tree(session.row, tree):
             raise Refused("duplicate", f"the same files as experiment {known.number}")
@@ -213,3 +217,12 @@ class Desk:
         until = session.roster.wakes_at()
         while time.monotonic() < until and session.stopping is None and session.limit() is None:
             time.sleep(POLL_S)
+
+
+def hide(session: Session, manifest: Manifest, folder: Path) -> None:
+    """Take the hidden files out of a copy of a commit's files, and out of its manifest."""
+    for name in session.task.score.hidden if session.task.score else ():
+        hidden = str(session.workspace.prefix / name.rstrip("/"))
+        remove_tree(folder / hidden)
+        for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
+            del manifest[path]

@@ -21,6 +21,7 @@ import fcntl
 import hashlib
 import os
 import re
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -98,6 +99,12 @@ class Home:
     @property
     def report(self) -> Path:
         return self.root / "report.md"
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """How to start a module of ours as a process: whatever lies in the folder it is started in is
+    none of its imports."""
+    return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def enclosing(path: Path) -> Home | None:

@@ -33,7 +33,7 @@ def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0
     """The limit that is reached, in words; None to go on. `reserve_s` is what the session still
     needs after its last experiment: `hours` is reached that much earlier."""
     if limits.experiments is not None and spent.experiments >= limits.experiments:
-        return f"{limits.experiments} experiments done"
+        return f"{counted(limits.experiments, 'experiment')} done"
     if limits.hours is not None and spent.elapsed_s + reserve_s >= limits.hours * 3600:
         return f"{limits.hours:g} hours worked"
     if limits.patience is not None and spent.since_keep >= limits.patience:

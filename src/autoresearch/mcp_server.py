@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.errors import TaskError
+from autoresearch.home import module
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -40,20 +40,34 @@ def server(task: Path, tag: str | None) -> MCPServer[Any]:
 
     made: MCPServer[Any] = MCPServer("autoresearch", instructions=INSTRUCTIONS)
 
-    async def call(name: str, *flags: str, text: Sequence[str] = ()) -> dict[str, Any]:
-        which = [f"--tag={tag}"] if tag else []
-        command = [name, *flags, *which, "--json", "--", *text, str(task)]
-        answer = await asyncio.to_thread(_run, command)
-        if "error" in answer:
+    begun: list[_Command] = []  # a `start` that was not done when its tool had to answer
+
+    async def finished(command: _Command, timeout_s: float | None = None) -> dict[str, Any] | None:
+        answer = await asyncio.to_thread(command.answer, timeout_s)
+        if answer is not None and "error" in answer:
             raise ToolError(answer["message"])
         return answer
+
+    def command(name: str, *flags: str, text: Sequence[str] = ()) -> _Command:
+        which = [f"--tag={tag}"] if tag else []
+        return _Command([name, *flags, *which, "--json", "--", *text, str(task)])
+
+    async def call(name: str, *flags: str, text: Sequence[str] = ()) -> dict[str, Any]:
+        return await finished(command(name, *flags, text=text)) or {}
 
     @made.tool()
     async def start(experiments: int | None = None, hours: float | None = None) -> dict[str, Any]:
         """Begin a session, or go on with it: the folder to work in and the briefing. The first
-        time it measures the unchanged program, which takes several runs."""
+        time it measures the unchanged program, which takes several runs: while `status` is
+        "running", call it again."""
         limits = {"--experiments": experiments, "--hours": hours}
-        return await call("start", *(f"{k}={v}" for k, v in limits.items() if v is not None))
+        flags = [f"{k}={v}" for k, v in limits.items() if v is not None]
+        under_way = begun.pop() if begun else command("start", *flags)
+        answer = await finished(under_way, WAIT_S)
+        if answer is None:
+            begun.append(under_way)
+            return {"status": "running", "detail": "the unchanged program is being measured"}
+        return answer
 
     @made.tool(name="try")
     async def try_change(message: str, notes: str = "") -> dict[str, Any]:
@@ -83,19 +97,30 @@ def server(task: Path, tag: str | None) -> MCPServer[Any]:
     return made
 
 
-def _run(words: list[str]) -> dict[str, Any]:
-    """A command's JSON. What it says beside it goes to our stderr, which clients log."""
-    done = subprocess.run(
-        [sys.executable, "-m", "autoresearch", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        return {"error": "AutoresearchError", "message": f"exit code {done.returncode}"}
-    return answer
+class _Command:
+    """One command under way. What it says beside its answer goes to our stderr, which clients
+    log."""
+
+    def __init__(self, words: list[str]) -> None:
+        try:
+            self._process = subprocess.Popen(
+                module("autoresearch", *words),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        except ValueError as error:  # a NUL in a text
+            raise TaskError(f"not to be passed on: {error}") from error
+
+    def answer(self, timeout_s: float | None = None) -> dict[str, Any] | None:
+        """Its JSON; None when it is not done in time."""
+        try:
+            said, _ = self._process.communicate(timeout=timeout_s)
+            answer = json.loads(said)
+        except subprocess.TimeoutExpired:
+            return None
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            return {"error": "", "message": f"exit code {self._process.returncode}"}
+        return answer

@@ -10,9 +10,9 @@ latest try, for who did not wait for it.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,11 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import baseline, stored
-from autoresearch.desk import Desk
+from autoresearch.desk import Desk, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
-from autoresearch.limits import seconds_until
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
 from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
@@ -79,10 +78,11 @@ class Tried:
     output: tuple[str, ...] = ()  # the end of what a crashed run printed
     limit: str | None = None  # that is reached now: there is nothing more to try
     edited: bool = False  # the folder was edited meanwhile, and was left as it is
+    pid: int | None = None  # of the process that said so
 
     def save(self, home: Home) -> None:
         draft = home.latest_try.with_suffix(".tmp")
-        draft.write_text(json.dumps(asdict(self)))
+        draft.write_text(json.dumps(asdict(replace(self, pid=os.getpid()))))
         draft.replace(home.latest_try)
 
 
@@ -111,15 +111,11 @@ def agreed(task: Task, tag: str) -> Task:
 
 def begin(session: Session) -> None:
     """Measure the unchanged program, unless that is done, and make the folder."""
-    if (until := session.task.limits.until) is not None:
-        left_s = seconds_until(until, datetime.datetime.now())
-        session.end_in(left_s)
-        session.learn(limits={**session.row.limits, "deadline": time.time() + left_s})
+    session.warn("the agent called the harness from a terminal: nothing confined it")
     loop = Loop(session)
     loop.begin()
     _finish_unfinished(loop)
-    if not session.home.work.exists():
-        _bring(session)
+    _refresh(session)
 
 
 def try_change(
@@ -141,12 +137,12 @@ def try_change(
         if limit := session.limit():
             return _last(session, Tried("limit", proposal.description, limit=limit))
         session.laboratory.check_disk()
+        _refresh(session)
         experiment = _taken(session, proposal)
         if isinstance(experiment, Tried):
             return _told(session, experiment)
         told = Tried("running", experiment.description, experiment.number)
         told.save(session.home)
-        _note_base(session, experiment.base, taken=_digest(session))
         if taken:
             taken(told)
         loop.live(experiment)
@@ -172,8 +168,10 @@ def go_on(session: Session) -> Tried | None:
 def verify(session: Session, runs: int) -> None:
     """Measure the result again now: so many fresh runs of the baseline and of the best. Raises
     `Stopped` when interrupted."""
+    stopped = session.row.stopped
     Loop(session).begin()
     baseline.verify(session, runs)
+    session.learn(stopped=stopped)
     if session.stopping:
         raise Stopped
 
@@ -187,19 +185,24 @@ def _finish_unfinished(loop: Loop) -> int | None:
 
 
 def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
-    folder = session.home.work
-    if not folder.is_dir():
+    state = _state(session)
+    if state.base is None or not session.home.work.is_dir():
         raise TaskError(
-            f"{folder} is gone: `autoresearch start --tag {session.row.tag}` makes it again"
+            f"{session.home.work} is gone, or nobody knows what it was made from: save your edit, "
+            f"remove it, and `autoresearch start --tag {session.row.tag}` makes it again"
         )
-    base = _base(session)
+    state = replace(state, taken=_digest(session))
+    state.save(session.home)  # before the commit point: a kill after it is recognised by this
     try:
-        return Desk(session).take(folder, base, proposal)
+        experiment = Desk(session).take(session.home.work, str(state.base), proposal)
     except Refused as refused:
+        replace(state, taken=None).save(session.home)
         message = printable(str(refused))
         failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
         session.ledger.add_turn(session.row, session.roster.members[0].name, failure, time.time())
         return Tried("refused", proposal.description, reason=refused.reason, detail=message)
+    replace(state, commit=experiment.commit).save(session.home)
+    return experiment
 
 
 def _verdict(session: Session, number: int) -> Tried:
@@ -208,9 +211,11 @@ def _verdict(session: Session, number: int) -> Tried:
     output: tuple[str, ...] = ()
     if done.status is Status.CRASH and (runs := session.ledger.runs(session.row, number)):
         output = _end_of(session, runs[-1].name)
-    taken = _state(session).taken  # None: the folder was brought to the incumbent since
-    edited = taken is not None and taken != _digest(session)
-    if taken is not None and not edited:
+    state = _state(session)  # nothing taken: the folder was brought to the incumbent since
+    edited = state.taken is not None and state.taken != _digest(session)
+    if edited:  # what comes next is a change of the files that were taken, not of what they changed
+        _State(state.commit or done.commit).save(session.home)
+    elif state.taken is not None:
         _bring(session)
     told = Tried(
         status=str(done.status),
@@ -253,40 +258,48 @@ def _end_of(session: Session, run: str) -> tuple[str, ...]:
 # ---- the folder --------------------------------------------------------------------------------
 
 
+def _refresh(session: Session) -> None:
+    """Make the folder if it is missing, and bring it to the incumbent if nobody has edited it."""
+    state = _state(session)
+    best = session.ledger.incumbent(session.row)
+    if not session.home.work.exists() or (
+        state.base != best.commit and state.brought == _digest(session)
+    ):
+        _bring(session)
+
+
 def _bring(session: Session) -> None:
     """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
+    folder = _folder(session)
     best = session.ledger.incumbent(session.row)
     manifest = session.workspace.manifest(best.commit)
-    Desk(session).hide(manifest, session.home.work)
-    session.workspace.restore(manifest, session.home.work)
-    session.workspace.make_repository(session.home.work)
-    _note_base(session, best.number)
+    hide(session, manifest, folder)
+    session.workspace.restore(manifest, folder)
+    session.workspace.make_repository(folder)
+    _State(best.commit, brought=_digest(session)).save(session.home)
 
 
-def _base(session: Session) -> Experiment:
-    """The experiment whose files the agent was given."""
-    number = _state(session).base
-    if number is None:
-        raise TaskError(
-            f"nobody knows which experiment {session.home.work} was made from: save your edit, "
-            f"remove the folder, and `autoresearch start --tag {session.row.tag}` makes it again"
-        )
-    return session.ledger.experiment(session.row, number)
+def _folder(session: Session) -> Path:
+    """The working folder. Raises `TaskError` where it is a link: it would lead us elsewhere."""
+    folder = session.home.work
+    if folder.is_symlink():
+        raise TaskError(f"{folder} is a link now: put the folder back, or remove the link")
+    return folder
 
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Kept beside the folder."""
+    """Kept beside the folder. Digests are of the editable files in it."""
 
-    base: int | None = None  # the experiment it was made from; None: nobody knows
-    taken: str | None = None  # a digest of what was last taken out of it
+    base: str | None = None  # the commit it was made from; None: nobody knows
+    brought: str | None = None  # as it was made
+    taken: str | None = None  # as it was when the try under way was taken out of it
+    commit: str | None = None  # of that try, as it was taken
 
-
-def _note_base(session: Session, base: int, taken: str | None = None) -> None:
-    file = _state_file(session.home)
-    draft = file.with_suffix(".tmp")
-    draft.write_text(json.dumps(asdict(_State(base, taken))))
-    draft.replace(file)
+    def save(self, home: Home) -> None:
+        draft = _state_file(home).with_suffix(".tmp")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(_state_file(home))
 
 
 def _state(session: Session) -> _State:
@@ -300,7 +313,7 @@ def _state_file(home: Home) -> Path:
 def _digest(session: Session) -> str:
     """Of the editable files in the folder."""
     digest = hashlib.sha256()
-    for path, found in sorted(files_below(session.home.work)):
+    for path, found in sorted(files_below(_folder(session))):
         if session.workspace.is_editable(path) and found.is_file(follow_symlinks=False):
             data = Path(found.path).read_bytes()
             digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
@@ -329,7 +342,7 @@ def text(told: Tried, row: SessionRow) -> str:
     if told.edited and told.score is not None:
         lines.append(
             f"the incumbent is experiment {told.incumbent}, {name} {told.score:.6g}; the folder "
-            "was edited meanwhile and left as it is: your next try is moved onto the incumbent"
+            "was edited meanwhile and left as it is: your next try is what was edited since"
         )
     elif told.score is not None and told.status not in ("refused", "interrupted"):
         lines.append(
@@ -347,5 +360,5 @@ def to_json(told: Tried) -> dict[str, Any]:
     return {
         key: value
         for key, value in asdict(told).items()
-        if value is not None and value is not False and value not in ("", ())
+        if key != "pid" and value is not None and value is not False and value not in ("", ())
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -56,8 +55,6 @@ class Session:
         self.stopping: str | None = None  # why no further run is to begin
         self._ticked = time.monotonic()
         self._deadline: float | None = None
-        if task.limits.until is not None:
-            self.end_in(limits.seconds_until(task.limits.until, datetime.datetime.now()))
         if "deadline" in row.limits:
             self.end_in(row.limits["deadline"] - time.time())
 

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 
 from autoresearch import agents, runners
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import OURS, Home, Lock, check_alone
 from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.limits import seconds_until
 from autoresearch.records import Agent
 from autoresearch.report.table import check_ours
 from autoresearch.roster import Roster
@@ -29,10 +31,15 @@ HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its siz
 
 @contextmanager
 def opened(
-    task: Task, tag: str, say: Callable[[str], None], caller: Agent | None = None
+    task: Task,
+    tag: str,
+    say: Callable[[str], None],
+    caller: Agent | None = None,
+    keep_deadline: bool = False,
 ) -> Iterator[Session]:
     """The session `tag` on `task`, new or resumed, owned by this process until the end. `caller`
-    is somebody else than the task names: who calls the harness from a terminal."""
+    is somebody else than the task names: who calls the harness from a terminal. With
+    `keep_deadline` the limit `until` means the same morning as when it was set."""
     workspace = Workspace(task.root, task.editable, task.may_edit)
     home = Home(task.root, tag)
     workspace.check_tag_name(tag)
@@ -46,7 +53,9 @@ def opened(
         check_alone(home)
         ledger = Ledger(home.ledger)
         try:
-            row = _row(task, tag, workspace, ledger, home, caller)
+            if caller is None and ledger.find_session(tag) is None:  # refused before there is one
+                _roster(task, 0, ledger, workspace, {}).close(lambda line: None)
+            row = _row(task, tag, workspace, ledger, home, keep_deadline)
             if caller is not None:
                 roster = Roster([(caller.name, caller, 1.0)])
             else:
@@ -69,14 +78,16 @@ def opened(
 
 
 def _row(
-    task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home, caller: Agent | None
+    task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home, keep_deadline: bool
 ) -> SessionRow:
     """The session's row: made now, or checked to be of the same task."""
     found = ledger.find_session(tag)
     given = {key: v for key, v in asdict(task.limits).items() if v is not None}
     limits = {key: str(v) if key == "until" else v for key, v in given.items()}
-    if found is not None and caller is not None and "deadline" in found.limits:
-        limits["deadline"] = found.limits["deadline"]
+    if task.limits.until is not None:
+        limits["deadline"] = time.time() + seconds_until(task.limits.until, datetime.now())
+        if found is not None and keep_deadline and found.limits.get("until") == limits["until"]:
+            limits["deadline"] = found.limits.get("deadline", limits["deadline"])
     fresh = fingerprint(task)
     if found is not None:
         begun = ledger.has_baseline(found)
@@ -89,8 +100,6 @@ def _row(
     workspace.check_branch(tag)
     workspace.check_editable()
     check_ours(home.results, ledger)
-    if caller is None:  # refused, if one is, before there is a session
-        _roster(task, 0, ledger, workspace, {}).close(lambda line: None)
     return ledger.create_session(
         tag,
         base_commit=workspace.head(),

@@ -8,7 +8,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -16,6 +15,7 @@ from typing import TypeVar
 
 from autoresearch import stored
 from autoresearch.errors import RunnerError
+from autoresearch.home import module
 from autoresearch.records import Outcome, RunSpec
 from autoresearch.task import RunnerSettings
 
@@ -99,7 +99,7 @@ class _Warden:
                 cores = ",".join(map(str, self._cores))
                 try:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", "autoresearch.runners._warden", cores],
+                        module("autoresearch.runners._warden", cores),
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         text=True,
