@@ -26,7 +26,7 @@ from autoresearch.cli_shared import (
     today,
     write_report,
 )
-from autoresearch.errors import BusyError, TaskError
+from autoresearch.errors import AutoresearchError, BusyError, TaskError
 from autoresearch.home import Home, enclosing, ledger_path, module, owner
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.outside import Terminal, Tried, latest
@@ -158,7 +158,7 @@ def wait(options: argparse.Namespace) -> int:
         elif finisher is None:  # it was cut off: somebody has to finish it
             finisher = _spawn(home, ["try", "--resume"])
         else:
-            return finisher.failed()
+            raise finisher.failure()
     return _tell_latest(home, options)
 
 
@@ -234,7 +234,9 @@ def _detached(options: argparse.Namespace, home: Home) -> int:
     spawned = _spawn(home, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
     while spawned.process.poll() is None and not spawned.has_said():
         time.sleep(POLL_S)
-    return _tell_latest(home, options) if spawned.has_said() else spawned.failed()
+    if not spawned.has_said():
+        raise spawned.failure()
+    return _tell_latest(home, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +252,14 @@ class _Spawned:
         told = latest(self.home)
         return told is not None and told.pid == self.process.pid
 
-    def failed(self) -> int:
-        """Pass on what it said, and its exit code."""
+    def failure(self) -> AutoresearchError:
+        """What it died of, in its own words and with its exit code."""
         with self.home.log.open("rb") as file:
             file.seek(self.said)
-            sys.stderr.write(file.read().decode(errors="replace"))
-        return self.process.wait()
+            words = file.read().decode(errors="replace").strip()
+        error = AutoresearchError(words.removeprefix("autoresearch: ") or "it ended without a word")
+        error.exit_code = self.process.wait() or AutoresearchError.exit_code
+        return error
 
 
 def _spawn(home: Home, words: Sequence[str]) -> _Spawned:

@@ -14,7 +14,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -191,10 +192,11 @@ def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
             f"{session.home.work} is gone, or nobody knows what it was made from: save your edit, "
             f"remove it, and `autoresearch start --tag {session.row.tag}` makes it again"
         )
-    state = replace(state, taken=_digest(session))
+    base = _nearest(session, state)
+    state = _State(base, taken=_digest(session))
     state.save(session.home)  # before the commit point: a kill after it is recognised by this
     try:
-        experiment = Desk(session).take(session.home.work, str(state.base), proposal)
+        experiment = Desk(session).take(session.home.work, base, proposal)
     except Refused as refused:
         replace(state, taken=None).save(session.home)
         message = printable(str(refused))
@@ -205,6 +207,24 @@ def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
     return experiment
 
 
+def _nearest(session: Session, state: _State) -> str:
+    """The commit that the folder is an edit of. After a try during which it was edited, that is
+    what was taken, or what that was made from if somebody began there again."""
+    known = [commit for commit in (state.commit, state.base) if commit is not None]
+    return min(known, key=lambda commit: _distance(session, commit))
+
+
+def _distance(session: Session, commit: str) -> int:
+    """Lines of editable files that the folder has and a commit has not, or the other way round."""
+    theirs = session.workspace.editable_files(commit)
+    ours = dict(_editable_files(session))
+    lines = 0
+    for path in theirs.keys() | ours.keys():
+        one, other = (Counter(side.get(path, b"").splitlines()) for side in (theirs, ours))
+        lines += (one - other).total() + (other - one).total()
+    return lines
+
+
 def _verdict(session: Session, number: int) -> Tried:
     """The folder is brought to the incumbent, unless it was edited since the try was taken."""
     done = session.ledger.experiment(session.row, number)
@@ -213,8 +233,8 @@ def _verdict(session: Session, number: int) -> Tried:
         output = _end_of(session, runs[-1].name)
     state = _state(session)  # nothing taken: the folder was brought to the incumbent since
     edited = state.taken is not None and state.taken != _digest(session)
-    if edited:  # what comes next is a change of the files that were taken, not of what they changed
-        _State(state.commit or done.commit).save(session.home)
+    if edited:  # what comes next may be a change of what was taken, or of what that was made from
+        replace(state, taken=None, commit=state.commit or done.commit).save(session.home)
     elif state.taken is not None:
         _bring(session)
     told = Tried(
@@ -260,6 +280,7 @@ def _end_of(session: Session, run: str) -> tuple[str, ...]:
 
 def _refresh(session: Session) -> None:
     """Make the folder if it is missing, and bring it to the incumbent if nobody has edited it."""
+    _folder(session)
     state = _state(session)
     best = session.ledger.incumbent(session.row)
     if not session.home.work.exists() or (
@@ -313,11 +334,16 @@ def _state_file(home: Home) -> Path:
 def _digest(session: Session) -> str:
     """Of the editable files in the folder."""
     digest = hashlib.sha256()
-    for path, found in sorted(files_below(_folder(session))):
-        if session.workspace.is_editable(path) and found.is_file(follow_symlinks=False):
-            data = Path(found.path).read_bytes()
-            digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+    for path, data in sorted(_editable_files(session)):
+        digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
     return digest.hexdigest()
+
+
+def _editable_files(session: Session) -> Iterator[tuple[str, bytes]]:
+    """Those in the folder, as far as they are regular files."""
+    for path, found in files_below(_folder(session)):
+        if session.workspace.is_editable(path) and found.is_file(follow_symlinks=False):
+            yield path, Path(found.path).read_bytes()
 
 
 # ---- words -------------------------------------------------------------------------------------
