@@ -7,12 +7,10 @@ import time
 from pathlib import Path
 
 from autoresearch import sandbox
-from autoresearch.confine import checkout
 from autoresearch.errors import AgentError, Refused
-from autoresearch.records import Experiment, Failure, Grants, Proposal, Turn
+from autoresearch.records import Experiment, Failure, Proposal, Turn
 from autoresearch.roster import Member, printable
 from autoresearch.session import Session
-from autoresearch.task import private_paths
 from autoresearch.workspace import Files, Manifest, remove_tree
 
 SUBJECT_LENGTH = 72
@@ -125,15 +123,9 @@ class Desk:
             history=session.history,
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
-            grants=self._grants(),
+            grants=session.grants(),
             usd_left=session.usd_left(),
         )
-
-    def _grants(self) -> Grants:
-        """What the task lets an agent's process use, and what it must never see."""
-        task, top = self._session.task, checkout(self._session.workspace)
-        given = task.agent
-        return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 
     def _warn_of_freedom(self) -> None:
         """Say it when nothing confines the agents' programs."""
