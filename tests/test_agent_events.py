@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -104,10 +105,41 @@ def test_dollars_are_read_where_they_are_told() -> None:
         ("connect ECONNREFUSED 127.0.0.1:1", Cause.SERVICE_DOWN),
         ("overloaded_error", Cause.SERVICE_DOWN),
         ("I could not decide", None),
+        ("HTTP/1.1 403 Forbidden", Cause.KEY_REFUSED),
+        ("API key not valid. Please pass a valid API key.", Cause.KEY_REFUSED),
+        ("401 status code (no body)", Cause.KEY_REFUSED),
+        ('{"error":{"code":503,"status":"UNAVAILABLE"}}', Cause.SERVICE_DOWN),
+        ("The 'gpt-9' model is not supported with this account", Cause.UNKNOWN_MODEL),
+        ('model "qwen3:8b" not found, try pulling it first', Cause.UNKNOWN_MODEL),
+        ("expected 401 columns", None),
+        ("loaded 429 rows", None),
+        ("line 401: values must be in log index order, not in the log", None),
+        ("no models of that size were not found", None),
+        ("the model output was not found in out.txt", None),
+        ("epoch 500 of 502, batch 503", None),
     ],
 )
 def test_what_a_complaint_means(message: str, cause: Cause | None) -> None:
     assert cause_of(message) is cause
+
+
+WORDS_OF_A_MODEL = "I looked at line 401: HTTP 401 Unauthorized, rate limited, run /login"
+
+
+@pytest.mark.parametrize("name", ["claude", "qwen"])
+def test_a_models_text_names_no_cause(name: str) -> None:
+    event = {"type": "result", "is_error": True, "subtype": "success", "result": WORDS_OF_A_MODEL}
+    text = json.dumps([event] if name == "qwen" else event)
+    assert read(name, [text]).cause is Cause.FAILED
+    event["result"] = "API Error: 401 Unauthorized"
+    text = json.dumps([event] if name == "qwen" else event)
+    assert read(name, [text]).cause is Cause.KEY_REFUSED
+
+
+def test_the_last_message_of_a_trajectory_may_be_a_models() -> None:
+    messages = [{"role": "assistant", "content": WORDS_OF_A_MODEL}]
+    found = {"info": {"exit_status": "LimitsExceeded"}, "messages": messages}
+    assert read("mini", [json.dumps(found)]).cause is Cause.FAILED
 
 
 @pytest.mark.parametrize(

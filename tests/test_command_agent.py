@@ -18,7 +18,7 @@ from conftest import alive, wait_until
 from autoresearch import agents
 from autoresearch.agents import _process
 from autoresearch.agents._headless import Headless
-from autoresearch.errors import AgentError
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
 
 EDIT = "echo LR = 0.2 > train.py"
@@ -104,7 +104,9 @@ def test_a_briefing_too_long_for_a_command_line_is_cut_there_and_whole_in_the_fi
 
 def test_of_many_editable_files_a_few_are_named(tree: Path) -> None:
     turn = Turn(tree, tuple(f"file{n}.py" for n in range(5000)), None, "")  # type: ignore[arg-type]
-    agents.load("command", "cp /dev/stdin train.py", {}).propose(turn)
+    agent = agents.load("command", "cp /dev/stdin train.py", {})
+    with closing(agent):  # type: ignore[type-var]
+        agent.propose(turn)
     told = (tree / "train.py").read_text()
     assert "file0.py or file1.py" in told and "or another editable file there" in told
     assert len(told) < 2000
@@ -129,11 +131,22 @@ def test_secrets_are_taken_out_of_what_it_says(tree: Path, monkeypatch: pytest.M
     assert answer.message == "exit code 1: key <SOME_TOKEN>"
 
 
-def test_what_the_service_said_is_understood(tree: Path) -> None:
-    answer = ask(tree, "echo 429 Too Many Requests, try again in 1m30s >&2; exit 1")
-    assert (answer.reason, answer.retry_after_s) == ("rate limited", 90.0)
-    with pytest.raises(AgentError, match=r"command: key refused: .*401"):
-        ask(tree, "echo 401 Unauthorized >&2; exit 1")
+@pytest.mark.parametrize(
+    "said",
+    ["expected 401 columns", "loaded 429 rows", "HTTP 401 Unauthorized", "503 Service Unavailable"],
+)
+def test_its_free_text_is_no_word_of_a_service(tree: Path, said: str) -> None:
+    answer = ask(tree, f"echo {said} >&2; exit 1")
+    assert answer == Failure("agent failed", f"exit code 1: {said}")
+
+
+def test_a_json_line_says_what_failed(tree: Path) -> None:
+    line = '{"cause": "%s", "message": "try again in 1m30s", "tokens": 7, "usd": 0.5}'
+    answer = ask(tree, f"echo '{line % 'rate limited'}'; exit 1")
+    assert answer == Failure("rate limited", "try again in 1m30s", 90.0, 7, 0.5)
+    assert ask(tree, f"echo '{line % 'no idea'}'").reason == "agent failed"
+    with pytest.raises(ServiceRefusal, match="command: key refused: try again"):
+        ask(tree, f"echo '{line % 'key refused'}'")
 
 
 LEAVE_BEHIND = "setsid sleep 600 & echo $! > pid"

@@ -21,7 +21,7 @@ import pytest
 from conftest import Night, Step, change, make_task, night, task_of
 
 from autoresearch import agents, desk, probe, roster
-from autoresearch.errors import AgentError, TaskError
+from autoresearch.errors import AgentError, ServiceRefusal, TaskError
 from autoresearch.ledger import Ledger, Share
 from autoresearch.loop import Loop
 from autoresearch.records import Failure, Proposal, Turn
@@ -574,6 +574,31 @@ def test_claude_is_told_what_is_left(tmp_path: Path) -> None:
     assert "--max-budget-usd 2.34 " in words(2.349) + " "
     assert "--max-budget-usd 0.01 " in words(0.0) + " "
     assert "--max-budget-usd" not in words(None)
+
+
+# ---- a service that refuses --------------------------------------------------------------------
+
+
+def no_key(turn: Turn) -> Proposal:
+    raise ServiceRefusal("key refused: 401")
+
+
+def test_who_is_refused_once_is_asked_again(quick: Path, clock: Clock) -> None:
+    agent = Fake("a", no_key, worse(), no_key, worse())
+    found = spend(quick, [agent], limits__experiments=2)
+    assert by(found) == {"a": 2} and not any("has left" in one for one in found.row.warnings)
+    assert [reason for _, reason, *_ in turns(quick)] == ["refused"] * 2
+    assert clock.slept >= 120.0
+
+
+def test_who_is_refused_twice_running_leaves(quick: Path, clock: Clock) -> None:
+    pair = [Fake("a", no_key), Fake("b", worse())]
+    found = spend(quick, pair, limits__experiments=100, limits__patience=8)
+    assert len(pair[0].turns) == 1  # the minute has not passed
+    alone = Fake("a", no_key)
+    with pytest.raises(ServiceRefusal, match="key refused: 401"):
+        spend(quick, [alone], limits__experiments=100)
+    assert len(alone.turns) == 2 and len(found.experiments) == 9
 
 
 # ---- the first small turn ----------------------------------------------------------------------

@@ -7,13 +7,14 @@ import time
 from pathlib import Path
 
 from autoresearch import sandbox
-from autoresearch.errors import AgentError, Refused
+from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.records import Experiment, Failure, Proposal, Turn
 from autoresearch.roster import Member, printable
 from autoresearch.session import Session
 from autoresearch.workspace import Files, Manifest, remove_tree
 
 SUBJECT_LENGTH = 72
+REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
 POLL_S = 0.2  # while all agents wait
 MESSAGE_LENGTH = 200  # of a failure, shown while it happens; the ledger has all of it
 
@@ -61,9 +62,17 @@ class Desk:
         roster = self._session.roster
         try:
             answer = self._turn(member)
+        except ServiceRefusal as refusal:
+            if member.refused:
+                self._session.dismiss(member, refusal)
+            else:
+                member.refused = True
+                self._note(member, Failure("refused", printable(str(refusal)), REFUSED_S))
+            return None
         except AgentError as refusal:
             self._session.dismiss(member, refusal)
             return None
+        member.refused = False
         if isinstance(answer, Experiment):
             roster.began(member)
             self._end_stretch(member)

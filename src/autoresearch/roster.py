@@ -76,6 +76,7 @@ class Member:
     failures: int = 0  # in a row
     ready_at: float = 0.0
     longest_s: float = 0.0  # of the pauses in this row of failures
+    refused: bool = False  # its service refused its last turn
     passed: bool = False  # its last turn came to nothing: the others first
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:

@@ -26,7 +26,7 @@ from autoresearch.agents._events import (
 )
 from autoresearch.agents._process import Output, Program, environment
 from autoresearch.agents._reach import Needs, reach
-from autoresearch.errors import AgentError
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.reach import files_named
 from autoresearch.records import Agent, Failure, Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
@@ -74,6 +74,7 @@ class Spec:
     skip: str | None = None  # how lines begin that say nothing new, and are many
     temporary: tuple[str, ...] = ()  # variables beside TMPDIR that name a folder for such files
     needs: Needs = field(default_factory=Needs)  # the files it uses beside the system's
+    free: bool = False  # what its stderr says means nothing: it is any program's
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +210,11 @@ class Headless:
         return (*self._spec.argv(ask), *self._settings.args)
 
     def _failure(self, output: Output, ended: Ended, edited: bool) -> Failure | None:
-        cause, message = _blame(output, ended, edited)
+        cause, message = _blame(output, ended, edited, self._spec.free)
         if cause is None:
             return None
         if cause in FATAL:
-            raise AgentError(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
+            raise ServiceRefusal(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
         wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
         if ended.resets_at is not None:
             wait_s = ended.resets_at - time.time()
@@ -250,23 +251,24 @@ def _argument(turn: Turn, file: Path) -> str:
     return whole.encode(errors="replace")[: max(0, room)].decode(errors="ignore") + task
 
 
-def _blame(output: Output, ended: Ended, edited: bool) -> tuple[str | None, str]:
-    """(why the turn failed, or None; in which words)."""
+def _blame(output: Output, ended: Ended, edited: bool, free: bool) -> tuple[str | None, str]:
+    """(why the turn failed, or None; in which words). `free`: no cause is read from stderr."""
     cause, message = ended.cause, ended.message[:MESSAGE_LENGTH]
     said = complaint(output.stderr)
+    named = None if free else cause_of(said)
     if output.stopped == "timeout":
-        hint = cause if cause in SERVICE else cause_of(said)
+        hint = cause if cause in SERVICE else named
         return hint or "timeout", f"did not end in time. {said or message}".strip()
     if output.stopped is not None:
         return output.stopped, f"was stopped: {output.stopped} {output.detail}".rstrip()
-    if cause in (Cause.FAILED, Cause.UNKNOWN_EVENTS) and (better := cause_of(said)):
-        return better, said
+    if cause in (Cause.FAILED, Cause.UNKNOWN_EVENTS) and named:
+        return named, said
     if cause is Cause.UNKNOWN_EVENTS and not output.lines:
         return Cause.FAILED, f"it said nothing; exit code {output.exit_code}: {said}"
     if cause is not None:
         return cause, message
     if output.exit_code != 0 and not edited:
-        return cause_of(said) or Cause.FAILED, f"exit code {output.exit_code}: {said}"
+        return named or Cause.FAILED, f"exit code {output.exit_code}: {said}"
     return (None, "") if edited else ("no change", ended.text[:MESSAGE_LENGTH] or "said nothing")
 
 

@@ -2,7 +2,8 @@
 
 It runs in the worktree and finds the briefing on stdin, or where the command says `{briefing}` (the
 text, as one word) or `{briefing_file}`. It edits the files. Its last line is the description, or is
-a JSON object with `description` and, if it likes, `hypothesis`, `notes`, `tokens` and `usd`.
+a JSON object with `description` and, if it likes, `hypothesis`, `notes`, `tokens` and `usd`; or
+with `cause`, one of `CAUSES`, and `message`. No other words of it mean that a service failed.
 
     [agent.command]
     env = ["MY_TOKEN"]    # variables it gets beside the standard set
@@ -15,9 +16,10 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from autoresearch.agents._events import Ended, at, dollars, events, total
-from autoresearch.agents._headless import Ask, Headless, Spec, settings
+from autoresearch.agents._events import Cause, Ended, dollars, events, total
+from autoresearch.agents._headless import SERVICE, Ask, Headless, Spec, settings
 from autoresearch.agents._reach import Needs
 from autoresearch.errors import AgentError
 from autoresearch.reach import files_named
@@ -25,6 +27,7 @@ from autoresearch.task import shell_words
 
 MARK = re.compile(r"\{(briefing|briefing_file)\}")
 QUOTED_MARK = re.compile(rf'"{MARK.pattern}"|{MARK.pattern}')
+CAUSES = {str(one): one for one in SERVICE}  # "rate limited", "service down", "key refused", ...
 PARAMETERS = {"briefing": '"$1"', "briefing_file": '"$2"'}
 
 
@@ -43,7 +46,8 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Co
         return _words(argument or "", ask.prompt, str(ask.prompt_file))
 
     needs = Needs(named=files_named(argument or ""))
-    return Command(Spec("command", program, "", argv, read_events, needs=needs), chosen)
+    spec = Spec("command", program, "", argv, read_events, needs=needs, free=True)
+    return Command(spec, chosen)
 
 
 def _words(command: str, briefing: str, briefing_file: str) -> Sequence[str]:
@@ -60,14 +64,19 @@ def read_events(lines: Sequence[str]) -> Ended:
     """The last line, as it is or as JSON."""
     if not lines:
         return Ended()
-    last = events(lines[-1:])
-    if not last or not isinstance(at(last[0], "description"), str):
+    said = next(iter(events(lines[-1:])), {})
+    spent: dict[str, Any] = {
+        "tokens": total(said.get("tokens")),
+        "usd": dollars(said.get("usd")),
+    }
+    if isinstance(cause := said.get("cause"), str):
+        message = str(said.get("message") or cause)
+        return Ended(cause=CAUSES.get(cause, Cause.FAILED), message=message, **spent)
+    if not isinstance(said.get("description"), str):
         return Ended(text=lines[-1])
-    said = last[0]
     return Ended(
         text=said["description"],
-        tokens=total(said.get("tokens")),
-        usd=dollars(said.get("usd")),
+        **spent,
         hypothesis=str(said.get("hypothesis") or ""),
         notes=str(said.get("notes") or ""),
     )

@@ -24,7 +24,7 @@ from autoresearch.agents._about import About
 from autoresearch.agents._chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
 from autoresearch.agents._events import MESSAGE_LENGTH, Cause
 from autoresearch.agents._headless import FATAL, one_line
-from autoresearch.errors import AgentError
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
 
 SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not
@@ -230,7 +230,7 @@ class Llm:
                 if said.cause is Cause.KEY_REFUSED
                 else "check the model's name and [agent.llm] base_url"
             )
-            raise AgentError(
+            raise ServiceRefusal(
                 f"{self.name} at {self._service.place}: {said.cause}: {said.message}; {hint}"
             )
         wait_s = said.retry_after_s
