@@ -162,5 +162,6 @@ def test_how_long_to_wait(message: str, seconds: float | None) -> None:
 def test_a_description_is_one_line_without_markup() -> None:
     assert one_line("\n**Set   X to 0.5**\nbecause") == "Set X to 0.5"
     assert one_line("## Done\n") == "Done"
+    assert one_line("> **use** x; key <MY_PROVIDER_KEY>") == "use** x; key <MY_PROVIDER_KEY>"
     assert len(one_line("x" * 1000)) == 200
     assert one_line(" \n") == ""

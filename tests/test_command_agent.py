@@ -126,9 +126,60 @@ def test_only_the_standard_set_and_what_was_named_is_passed_on(
 def test_secrets_are_taken_out_of_what_it_says(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "very-secret-1")
     options: dict[str, object] = {"env": ["SOME_TOKEN"]}
-    assert ask(tree, f"{EDIT}; echo $SOME_TOKEN", options) == Proposal("<SOME_TOKEN")
+    assert ask(tree, f"{EDIT}; echo $SOME_TOKEN", options) == Proposal("<SOME_TOKEN>")
     answer = ask(tree, "echo key $SOME_TOKEN >&2; exit 1", options)
     assert answer.message == "exit code 1: key <SOME_TOKEN>"
+
+
+PASSED_ON = {
+    "MY_PROVIDER": "sk-0123456789",  # no name of a secret: it was passed on
+    "HTTPS_PROXY": "http://me:proxy-password@127.0.0.1:1",
+    "NAMED_DIR": "/tmp/no/such/dir",
+    "NAMED_URL": "http://127.0.0.1:8000/v1",
+    "NAMED_LIST": "0,1,2,3,4,5,6,7",
+    "SHORT_KEY": "1234567",
+}
+
+
+@pytest.fixture
+def passed_on(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    for name, value in PASSED_ON.items():
+        monkeypatch.setenv(name, value)
+    return {"env": list(PASSED_ON)}
+
+
+def test_what_was_passed_on_is_taken_out_of_what_it_says(
+    tree: Path, passed_on: dict[str, object]
+) -> None:
+    said = " ".join(f"${name}" for name in PASSED_ON)
+    answer = ask(tree, f'{EDIT}; echo "{said}"', passed_on)
+    plain = [PASSED_ON[name] for name in ("NAMED_DIR", "NAMED_URL", "NAMED_LIST", "SHORT_KEY")]
+    assert answer.description == " ".join(["<MY_PROVIDER>", "<HTTPS_PROXY>", *plain])
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [
+        ("echo KEY = $MY_PROVIDER > train.py", "MY_PROVIDER"),
+        ("echo proxy-password >> train.py", "HTTPS_PROXY"),
+        ("echo $MY_PROVIDER > new.py", "MY_PROVIDER"),
+        ("echo 1 > $MY_PROVIDER", "MY_PROVIDER"),
+    ],
+)
+def test_an_edit_that_holds_a_secret_is_refused(
+    tree: Path, passed_on: dict[str, object], edit: str, name: str
+) -> None:
+    answer = ask(tree, f"{edit}; echo done", passed_on)
+    message = f"the edit holds the value of {name}, which was passed on to the agent"
+    assert answer == Failure("secret", message, 0.0)
+
+
+def test_what_is_no_secret_or_was_there_may_be_in_an_edit(
+    tree: Path, passed_on: dict[str, object]
+) -> None:
+    (tree / "train.py").write_text(f"KEY = '{PASSED_ON['MY_PROVIDER']}'\n")
+    words = "echo $NAMED_DIR $NAMED_URL $NAMED_LIST $SHORT_KEY $HOME >> train.py; echo done"
+    assert ask(tree, words, passed_on) == Proposal("done")
 
 
 @pytest.mark.parametrize(
