@@ -82,6 +82,20 @@ def test_the_core_waits_for_a_service_by_the_same_words() -> None:
     assert SERVICE_REASONS == (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)
 
 
+@pytest.mark.parametrize("name", ["claude", "opencode", "pi"])
+def test_a_turn_that_was_cut_off_says_what_it_used(name: str) -> None:
+    whole = lines_of(RECORDINGS / name / "ok.out")
+    tokens = read(name, whole).tokens
+    cut = read(name, whole[:-1])
+    assert tokens is not None and cut.tokens is not None and 1020 <= cut.tokens <= tokens
+
+
+def test_a_message_of_claude_in_several_events_counts_once() -> None:
+    usage = {"input_tokens": 500_000, "cache_read_input_tokens": 20_000, "output_tokens": 1}
+    event = {"type": "assistant", "message": {"id": "m", "usage": usage}}
+    assert read("claude", [json.dumps(event)] * 3).tokens == 520_001
+
+
 def test_claudes_limit_says_when_it_ends() -> None:
     assert read("claude", lines_of(RECORDINGS / "claude" / "limited.out")).resets_at == 1764000000.0
 

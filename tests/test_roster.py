@@ -557,6 +557,29 @@ def test_dollars_and_tokens_may_be_used_to_the_last(quick: Path) -> None:
     )
 
 
+def test_a_turn_that_was_killed_counts_as_the_largest(quick: Path, clock: Clock) -> None:
+    killed = fails("timeout", "did not end in time")
+    agent = Fake("a", worse(100, 0.25), killed, fails("agent failed"), worse(100, 0.25))
+    found = spend(quick, [agent], limits__usd=1.0, limits__tokens=10_000)
+    assert len(found.experiments) == 4  # 0.25, the one that was killed, 0.25, 0.25
+    costs = [(tokens, usd) for *_, tokens, usd in turns(quick)]
+    assert costs == [(100, 0.25), (None, None)]
+    unlimited = Fake("a", killed, done)
+    spend(quick, [unlimited])
+    assert turns(quick)[-1][3:] == (None, None)
+
+
+def test_who_never_says_what_it_uses_is_told_of(quick: Path) -> None:
+    silent, honest, tuner = Fake("a", worse()), Fake("b", worse(100)), Fake("c", worse())
+    silent.reads = honest.reads = True
+    given = {"limits__usd": 9.0, "limits__tokens": 90_000, "limits__experiments": 6}
+    found = spend(quick, [silent, honest, tuner], **given)
+    said = [one.partition(" does not say what it uses: ") for one in found.row.warnings]
+    told = [(who, what.partition(" does not hold")[0]) for who, _, what in said if what]
+    wanted = [("agent a", "tokens"), ("agent a", "usd"), ("agent b", "usd")]
+    assert told == [(who, f"[limits] {what}") for who, what in wanted]
+
+
 def test_no_limit_no_budget(quick: Path) -> None:
     agent = Fake("a", worse(usd=2.0), done)
     spend(quick, [agent])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from autoresearch import sandbox
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
-from autoresearch.records import Experiment, Failure, Proposal, Turn
+from autoresearch.records import KILLED_REASONS, Experiment, Failure, Proposal, Turn
 from autoresearch.roster import Member, printable
 from autoresearch.session import Session
 from autoresearch.workspace import Files, Manifest, remove_tree
@@ -27,6 +28,7 @@ class Desk:
         self._session = session
         self._lock = threading.Lock()
         self._unfinished = session.ledger.in_flight(session.row)
+        self._worked: set[str] = set()  # names of agents
         self._warn_of_freedom()
         self.closed = False  # no agent has anything more to propose
 
@@ -93,6 +95,7 @@ class Desk:
         self.hide(manifest, worktree)
         try:
             answer = member.propose(self._invitation(member, manifest))
+            self._warn_of_costs(member, answer)
             if not isinstance(answer, Proposal):
                 return answer
             try:
@@ -147,6 +150,32 @@ class Desk:
         elif sandbox.abi() == 0:
             session.warn(f"{free}this system has no Landlock")
 
+    def _warn_of_costs(self, member: Member, answer: Proposal | Failure | None) -> None:
+        """Say it when the first turn that worked tells nothing of a cost that is limited."""
+        told = isinstance(answer, Proposal) or (answer is not None and answer.reason == "no change")
+        if not told or not member.agent.reads or member.name in self._worked:
+            return
+        self._worked.add(member.name)
+        for what in ("tokens", "usd"):
+            if getattr(self._session.task.limits, what) and getattr(answer, what) is None:
+                self._session.warn(
+                    f"agent {member.name} does not say what it uses: [limits] {what} does not hold "
+                    "for it"
+                )
+
+    def _charged(self, failure: Failure) -> Failure:
+        """A turn that was cut off before it said what it used counts as the largest so far."""
+        session = self._session
+        if failure.reason not in KILLED_REASONS:
+            return failure
+        tokens, usd = session.ledger.largest_turn(session.row)
+        wanted = session.task.limits
+        if wanted.tokens and tokens and failure.tokens is None:
+            failure = replace(failure, tokens=tokens)
+        if wanted.usd and usd and failure.usd is None:
+            failure = replace(failure, usd=usd)
+        return failure
+
     def _open(
         self, member: Member, incumbent: Experiment, changes: Files, proposal: Proposal
     ) -> Experiment:
@@ -192,7 +221,7 @@ class Desk:
         """Record a turn that came to nothing. People hear of each edit that was refused, but of a
         service that is down only when the wait grows, and when it works again."""
         session = self._session
-        session.ledger.add_turn(session.row, member.name, failure, time.time())
+        session.ledger.add_turn(session.row, member.name, self._charged(failure), time.time())
         pause = session.roster.failed(member, failure, time.monotonic())
         if pause.seconds == 0:
             self._end_stretch(member)

@@ -211,14 +211,18 @@ def items(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def usage_tokens(usage: object) -> int | None:
+    """What Anthropic's `usage` counts, cached ones included."""
+    read = [at(usage, f"{kind}input_tokens") for kind in ("", "cache_creation_", "cache_read_")]
+    return total(*read, at(usage, "output_tokens"))
+
+
 def result(event: Mapping[str, Any]) -> Ended:
     """The object `{"type": "result"}` with which Claude Code, and Qwen Code after it, end."""
-    usage = event.get("usage")
-    read = [at(usage, f"{kind}input_tokens") for kind in ("", "cache_creation_", "cache_read_")]
     said, complaint = event.get("result"), at(event, "error", "message")
     text = str(said or complaint or "")
     spent: dict[str, Any] = {
-        "tokens": total(*read, at(usage, "output_tokens")),
+        "tokens": usage_tokens(event.get("usage")),
         "usd": dollars(event.get("total_cost_usd")),
     }
     if not event.get("is_error") and event.get("subtype") == "success":
