@@ -68,8 +68,40 @@ def test_an_exit_code_counts_only_without_an_edit(tree: Path) -> None:
     assert ask(tree, f"{EDIT}; echo done; exit 3") == Proposal("done")
 
 
-def test_a_program_that_is_not_there(tree: Path) -> None:
-    answer = ask(tree, "no-such-program")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("no-such-program a b", "the program 'no-such-program' is not installed"),
+        ("no-such-program | cat", "the program 'no-such-program' is not installed"),
+        ("A=1 no-such-program", "the program 'no-such-program' is not installed"),
+        ("/no/such/program a", "there is no program /no/such/program"),
+        ("/no/such/program | cat", "there is no program /no/such/program"),
+    ],
+)
+def test_a_program_that_is_not_there_is_refused_at_the_start(command: str, said: str) -> None:
+    with pytest.raises(AgentError, match=f"command: {said}"):
+        agents.load("command", command)
+
+
+def test_a_program_without_the_right_to_run_is_refused_at_the_start(tree: Path) -> None:
+    with pytest.raises(AgentError, match="the program .*train.py is not executable"):
+        agents.load("command", f"{tree / 'train.py'} --fast")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("sh a.sh", "./mine.sh", "./mine.sh | cat", "if true; then true; fi", "cd . && true"),
+        *("f() { true; }; f", "$HOME/x", "(true)", 'A="b c" no-such-program', "{briefing_file}"),
+        *("/bin/sh -c true", "true && exec true", "! true", "python3 -c 'print(1)'"),
+    ],
+)
+def test_what_can_be_there_is_not_refused(command: str) -> None:
+    agents.load("command", command)
+
+
+def test_a_program_that_is_not_there_later(tree: Path) -> None:
+    answer = ask(tree, "true; exec no-such-program")
     assert answer.reason == "agent failed" and "no-such-program" in answer.message
 
 

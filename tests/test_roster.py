@@ -172,7 +172,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     [
         ("tuner", "tuner"),
         ("claude:3", "claude:3"),  # a single agent is taken as it stands
-        ('command:"a b"', 'command:"a b"'),
+        ('command:"a b"', "command:a b"),
+        ('command:"a b" c', 'command:"a b" c'),
+        ('command:"a" "b"', 'command:"a" "b"'),
         ("claude:3,tuner:1", {"claude": 3.0, "tuner": 1.0}),
         ("claude, tuner", {"claude": 1.0, "tuner": 1.0}),
         ("codex:gpt-5:2,tuner", {"codex:gpt-5": 2.0, "tuner": 1.0}),
