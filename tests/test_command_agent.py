@@ -84,7 +84,7 @@ def test_a_program_that_is_not_there_is_refused_at_the_start(command: str, said:
 
 
 def test_a_program_without_the_right_to_run_is_refused_at_the_start(tree: Path) -> None:
-    with pytest.raises(AgentError, match="the program .*train.py is not executable"):
+    with pytest.raises(AgentError, match=r"the program .*train.py is not executable"):
         agents.load("command", f"{tree / 'train.py'} --fast")
 
 
@@ -227,6 +227,7 @@ def test_a_json_line_says_what_failed(tree: Path) -> None:
     line = '{"cause": "%s", "message": "try again in 1m30s", "tokens": 7, "usd": 0.5}'
     answer = ask(tree, f"echo '{line % 'rate limited'}'; exit 1")
     assert answer == Failure("rate limited", "try again in 1m30s", 90.0, 7, 0.5)
+    assert ask(tree, f"echo '{line % 'service down'}'; exit 1").retry_after_s == 90.0
     assert ask(tree, f"echo '{line % 'no idea'}'").reason == "agent failed"
     with pytest.raises(ServiceRefusal, match="command: key refused: try again"):
         ask(tree, f"echo '{line % 'key refused'}'")

@@ -22,7 +22,7 @@ from model_server import MODEL, TOKENS_IN, TOKENS_OUT, ModelServer
 
 from autoresearch import agents
 from autoresearch.agents import llm
-from autoresearch.agents._chat import Said, asked_wait_s, read_reply
+from autoresearch.agents._chat import Said, _refusal, asked_wait_s, read_reply
 from autoresearch.agents.llm import Llm, Provider, create, prompt
 from autoresearch.errors import AgentError
 from autoresearch.records import Agent, Failure, Proposal, Turn
@@ -390,6 +390,9 @@ def test_any_reply_is_read(body: object, text: str) -> None:
 def test_how_long_to_wait() -> None:
     date = email.utils.formatdate(time.time() + 100, usegmt=True)
     assert asked_wait_s({"retry-after": "12"}, "") == 12
+    for status in (429, 503):
+        assert _refusal(status, "later", {"retry-after": "12"}).retry_after_s == 12
+    assert _refusal(401, "no", {"retry-after": "12"}).retry_after_s is None
     assert 90 < (asked_wait_s({"retry-after": date}, "") or 0) <= 100
     assert asked_wait_s({}, "try again in 1m5s") == 65
     assert asked_wait_s({"retry-after": "nan"}, "") is None

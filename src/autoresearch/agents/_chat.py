@@ -151,7 +151,8 @@ async def _call(service: Service, prompt: str, timeout_s: float | None) -> Said:
 
 def _refusal(status: int, message: str, headers: Mapping[str, str]) -> Said:
     cause = cause_of(message, status) or Cause.FAILED
-    wait_s = asked_wait_s(headers, message) if cause is Cause.RATE_LIMITED else None
+    waits = cause in (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)  # a 503 can have a Retry-After too
+    wait_s = asked_wait_s(headers, message) if waits else None
     return Said(cause=cause, message=message, retry_after_s=wait_s)
 
 

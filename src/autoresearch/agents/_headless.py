@@ -31,7 +31,7 @@ from autoresearch.agents._reach import Needs, reach
 from autoresearch.agents._secrets import leaked, secrets_in
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.reach import files_named
-from autoresearch.records import Agent, Failure, Grants, Proposal, Turn
+from autoresearch.records import SERVICE_REASONS, Agent, Failure, Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.workspace import EDIT_LIMIT_BYTES, files_below
 
@@ -228,7 +228,7 @@ class Headless:
             return None
         if cause in FATAL:
             raise ServiceRefusal(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
-        wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
+        wait_s = retry_after_s(message) if cause in SERVICE_REASONS else None
         if ended.resets_at is not None:
             wait_s = ended.resets_at - time.time()
         if wait_s is not None:  # at least a second: 0 means that waiting mends nothing
