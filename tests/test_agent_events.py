@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,20 @@ def test_the_core_waits_for_a_service_by_the_same_words() -> None:
     assert SERVICE_REASONS == (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)
 
 
+@pytest.mark.parametrize("name", ["claude", "opencode", "pi"])
+def test_a_turn_that_was_cut_off_says_what_it_used(name: str) -> None:
+    whole = lines_of(RECORDINGS / name / "ok.out")
+    tokens = read(name, whole).tokens
+    cut = read(name, whole[:-1])
+    assert tokens is not None and cut.tokens is not None and 1020 <= cut.tokens <= tokens
+
+
+def test_a_message_of_claude_in_several_events_counts_once() -> None:
+    usage = {"input_tokens": 500_000, "cache_read_input_tokens": 20_000, "output_tokens": 1}
+    event = {"type": "assistant", "message": {"id": "m", "usage": usage}}
+    assert read("claude", [json.dumps(event)] * 3).tokens == 520_001
+
+
 def test_claudes_limit_says_when_it_ends() -> None:
     assert read("claude", lines_of(RECORDINGS / "claude" / "limited.out")).resets_at == 1764000000.0
 
@@ -104,10 +119,41 @@ def test_dollars_are_read_where_they_are_told() -> None:
         ("connect ECONNREFUSED 127.0.0.1:1", Cause.SERVICE_DOWN),
         ("overloaded_error", Cause.SERVICE_DOWN),
         ("I could not decide", None),
+        ("HTTP/1.1 403 Forbidden", Cause.KEY_REFUSED),
+        ("API key not valid. Please pass a valid API key.", Cause.KEY_REFUSED),
+        ("401 status code (no body)", Cause.KEY_REFUSED),
+        ('{"error":{"code":503,"status":"UNAVAILABLE"}}', Cause.SERVICE_DOWN),
+        ("The 'gpt-9' model is not supported with this account", Cause.UNKNOWN_MODEL),
+        ('model "qwen3:8b" not found, try pulling it first', Cause.UNKNOWN_MODEL),
+        ("expected 401 columns", None),
+        ("loaded 429 rows", None),
+        ("line 401: values must be in log index order, not in the log", None),
+        ("no models of that size were not found", None),
+        ("the model output was not found in out.txt", None),
+        ("epoch 500 of 502, batch 503", None),
     ],
 )
 def test_what_a_complaint_means(message: str, cause: Cause | None) -> None:
     assert cause_of(message) is cause
+
+
+WORDS_OF_A_MODEL = "I looked at line 401: HTTP 401 Unauthorized, rate limited, run /login"
+
+
+@pytest.mark.parametrize("name", ["claude", "qwen"])
+def test_a_models_text_names_no_cause(name: str) -> None:
+    event = {"type": "result", "is_error": True, "subtype": "success", "result": WORDS_OF_A_MODEL}
+    text = json.dumps([event] if name == "qwen" else event)
+    assert read(name, [text]).cause is Cause.FAILED
+    event["result"] = "API Error: 401 Unauthorized"
+    text = json.dumps([event] if name == "qwen" else event)
+    assert read(name, [text]).cause is Cause.KEY_REFUSED
+
+
+def test_the_last_message_of_a_trajectory_may_be_a_models() -> None:
+    messages = [{"role": "assistant", "content": WORDS_OF_A_MODEL}]
+    found = {"info": {"exit_status": "LimitsExceeded"}, "messages": messages}
+    assert read("mini", [json.dumps(found)]).cause is Cause.FAILED
 
 
 @pytest.mark.parametrize(
@@ -130,5 +176,6 @@ def test_how_long_to_wait(message: str, seconds: float | None) -> None:
 def test_a_description_is_one_line_without_markup() -> None:
     assert one_line("\n**Set   X to 0.5**\nbecause") == "Set X to 0.5"
     assert one_line("## Done\n") == "Done"
+    assert one_line("> **use** x; key <MY_PROVIDER_KEY>") == "use** x; key <MY_PROVIDER_KEY>"
     assert len(one_line("x" * 1000)) == 200
     assert one_line(" \n") == ""

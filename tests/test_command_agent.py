@@ -18,7 +18,7 @@ from conftest import alive, wait_until
 from autoresearch import agents
 from autoresearch.agents import _process
 from autoresearch.agents._headless import Headless
-from autoresearch.errors import AgentError
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
 
 EDIT = "echo LR = 0.2 > train.py"
@@ -68,8 +68,40 @@ def test_an_exit_code_counts_only_without_an_edit(tree: Path) -> None:
     assert ask(tree, f"{EDIT}; echo done; exit 3") == Proposal("done")
 
 
-def test_a_program_that_is_not_there(tree: Path) -> None:
-    answer = ask(tree, "no-such-program")
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("no-such-program a b", "the program 'no-such-program' is not installed"),
+        ("no-such-program | cat", "the program 'no-such-program' is not installed"),
+        ("A=1 no-such-program", "the program 'no-such-program' is not installed"),
+        ("/no/such/program a", "there is no program /no/such/program"),
+        ("/no/such/program | cat", "there is no program /no/such/program"),
+    ],
+)
+def test_a_program_that_is_not_there_is_refused_at_the_start(command: str, said: str) -> None:
+    with pytest.raises(AgentError, match=f"command: {said}"):
+        agents.load("command", command)
+
+
+def test_a_program_without_the_right_to_run_is_refused_at_the_start(tree: Path) -> None:
+    with pytest.raises(AgentError, match=r"the program .*train.py is not executable"):
+        agents.load("command", f"{tree / 'train.py'} --fast")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("sh a.sh", "./mine.sh", "./mine.sh | cat", "if true; then true; fi", "cd . && true"),
+        *("f() { true; }; f", "$HOME/x", "(true)", 'A="b c" no-such-program', "{briefing_file}"),
+        *("/bin/sh -c true", "true && exec true", "! true", "python3 -c 'print(1)'"),
+    ],
+)
+def test_what_can_be_there_is_not_refused(command: str) -> None:
+    agents.load("command", command)
+
+
+def test_a_program_that_is_not_there_later(tree: Path) -> None:
+    answer = ask(tree, "true; exec no-such-program")
     assert answer.reason == "agent failed" and "no-such-program" in answer.message
 
 
@@ -126,16 +158,79 @@ def test_only_the_standard_set_and_what_was_named_is_passed_on(
 def test_secrets_are_taken_out_of_what_it_says(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_TOKEN", "very-secret-1")
     options: dict[str, object] = {"env": ["SOME_TOKEN"]}
-    assert ask(tree, f"{EDIT}; echo $SOME_TOKEN", options) == Proposal("<SOME_TOKEN")
+    assert ask(tree, f"{EDIT}; echo $SOME_TOKEN", options) == Proposal("<SOME_TOKEN>")
     answer = ask(tree, "echo key $SOME_TOKEN >&2; exit 1", options)
     assert answer.message == "exit code 1: key <SOME_TOKEN>"
 
 
-def test_what_the_service_said_is_understood(tree: Path) -> None:
-    answer = ask(tree, "echo 429 Too Many Requests, try again in 1m30s >&2; exit 1")
-    assert (answer.reason, answer.retry_after_s) == ("rate limited", 90.0)
-    with pytest.raises(AgentError, match=r"command: key refused: .*401"):
-        ask(tree, "echo 401 Unauthorized >&2; exit 1")
+PASSED_ON = {
+    "MY_PROVIDER": "sk-0123456789",  # no name of a secret: it was passed on
+    "HTTPS_PROXY": "http://me:proxy-password@127.0.0.1:1",
+    "NAMED_DIR": "/tmp/no/such/dir",
+    "NAMED_URL": "http://127.0.0.1:8000/v1",
+    "NAMED_LIST": "0,1,2,3,4,5,6,7",
+    "SHORT_KEY": "1234567",
+}
+
+
+@pytest.fixture
+def passed_on(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    for name, value in PASSED_ON.items():
+        monkeypatch.setenv(name, value)
+    return {"env": list(PASSED_ON)}
+
+
+def test_what_was_passed_on_is_taken_out_of_what_it_says(
+    tree: Path, passed_on: dict[str, object]
+) -> None:
+    said = " ".join(f"${name}" for name in PASSED_ON)
+    answer = ask(tree, f'{EDIT}; echo "{said}"', passed_on)
+    plain = [PASSED_ON[name] for name in ("NAMED_DIR", "NAMED_URL", "NAMED_LIST", "SHORT_KEY")]
+    assert answer.description == " ".join(["<MY_PROVIDER>", "<HTTPS_PROXY>", *plain])
+
+
+@pytest.mark.parametrize(
+    ("edit", "name"),
+    [
+        ("echo KEY = $MY_PROVIDER > train.py", "MY_PROVIDER"),
+        ("echo proxy-password >> train.py", "HTTPS_PROXY"),
+        ("echo $MY_PROVIDER > new.py", "MY_PROVIDER"),
+        ("echo 1 > $MY_PROVIDER", "MY_PROVIDER"),
+    ],
+)
+def test_an_edit_that_holds_a_secret_is_refused(
+    tree: Path, passed_on: dict[str, object], edit: str, name: str
+) -> None:
+    answer = ask(tree, f"{edit}; echo done", passed_on)
+    message = f"the edit holds the value of {name}, which was passed on to the agent"
+    assert answer == Failure("secret", message, 0.0)
+
+
+def test_what_is_no_secret_or_was_there_may_be_in_an_edit(
+    tree: Path, passed_on: dict[str, object]
+) -> None:
+    (tree / "train.py").write_text(f"KEY = '{PASSED_ON['MY_PROVIDER']}'\n")
+    words = "echo $NAMED_DIR $NAMED_URL $NAMED_LIST $SHORT_KEY $HOME >> train.py; echo done"
+    assert ask(tree, words, passed_on) == Proposal("done")
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["expected 401 columns", "loaded 429 rows", "HTTP 401 Unauthorized", "503 Service Unavailable"],
+)
+def test_its_free_text_is_no_word_of_a_service(tree: Path, said: str) -> None:
+    answer = ask(tree, f"echo {said} >&2; exit 1")
+    assert answer == Failure("agent failed", f"exit code 1: {said}")
+
+
+def test_a_json_line_says_what_failed(tree: Path) -> None:
+    line = '{"cause": "%s", "message": "try again in 1m30s", "tokens": 7, "usd": 0.5}'
+    answer = ask(tree, f"echo '{line % 'rate limited'}'; exit 1")
+    assert answer == Failure("rate limited", "try again in 1m30s", 90.0, 7, 0.5)
+    assert ask(tree, f"echo '{line % 'service down'}'; exit 1").retry_after_s == 90.0
+    assert ask(tree, f"echo '{line % 'no idea'}'").reason == "agent failed"
+    with pytest.raises(ServiceRefusal, match="command: key refused: try again"):
+        ask(tree, f"echo '{line % 'key refused'}'")
 
 
 LEAVE_BEHIND = "setsid sleep 600 & echo $! > pid"

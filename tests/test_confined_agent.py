@@ -244,6 +244,45 @@ def test_check_says_what_holds_here(root: Path) -> None:
     assert f"{program}it uses the network" in not_enforced(task)
 
 
+SMALL = """\
+exec >{granted}/seen
+echo level $PROBE_LEVEL
+for file in {granted}/models/weights {home}/.secret {hidden} {ledger}
+do head -c 1 $file >/dev/null && echo saw $file; done
+"""
+
+
+def seen_at_first(probe: Probe, **settings: Any) -> list[str]:
+    """What an agent sees in its first small turn, where it edits nothing: that ends the session."""
+    places = {
+        "granted": probe.granted,
+        "home": probe.home,
+        "hidden": probe.checkout / "holdout" / "answer",
+        "ledger": probe.checkout / ".autoresearch" / "ledger.sqlite",
+    }
+    script = probe.tools / "small.sh"
+    script.write_text(SMALL.format(**places))
+    agent = agents.load("command", f"sh {script}")
+    agent.probes = True  # type: ignore[attr-defined]
+    with pytest.raises(AgentError, match="failed its first small turn"):
+        run_session(probe.checkout, agent, **settings)
+    lines = (probe.granted / "seen").read_text().splitlines()
+    paths = {f"saw {path}": name for name, path in places.items()}
+    paths |= {f"saw {probe.granted}/models/weights": "granted", f"saw {probe.home}/.secret": "home"}
+    return [paths.get(line, line) for line in lines]
+
+
+@needs_landlock
+def test_the_first_small_turn_has_the_same_grants_and_walls(
+    probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert seen_at_first(probe) == ["level 7", "granted"]
+    monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, str(tmp_path / "work")))
+    assert seen_at_first(probe) == ["level 7", "granted"]  # a task below a system folder
+    free = seen_at_first(probe, agent__confine=False)
+    assert free == ["level 7", "granted", "home", "hidden", "ledger"]
+
+
 # ---- one turn ----------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from model_server import MODEL, TOKENS_IN, TOKENS_OUT, ModelServer
 
 from autoresearch import agents
 from autoresearch.agents import llm
-from autoresearch.agents._chat import asked_wait_s, read_reply
+from autoresearch.agents._chat import Said, _refusal, asked_wait_s, read_reply
 from autoresearch.agents.llm import Llm, Provider, create, prompt
 from autoresearch.errors import AgentError
 from autoresearch.records import Agent, Failure, Proposal, Turn
@@ -185,8 +185,25 @@ def test_the_key_is_in_no_message(
     monkeypatch.setenv("MY_LLM", f"{KEY}\n")  # as a file has it
     answer = ask(server, "echo", tree, key_env="MY_LLM")
     assert server.keys == [f"Bearer {KEY}"]
-    assert answer == Failure("service down", "bad Bearer <key> [31m")
+    assert answer == Failure("service down", "bad Bearer <MY_LLM> [31m")
     assert KEY not in repr(made(server, "ok", key_env="MY_LLM")._service)
+
+
+def test_an_edit_that_holds_the_key_is_refused(
+    server: ModelServer, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_LLM", KEY)
+    agent = made(server, "ok", key_env="MY_LLM")
+    edit = f"train.py\n<<<<<<< SEARCH\n{{}}\n=======\n# {KEY}\n>>>>>>> REPLACE\n"
+    first = (tree / "train.py").read_text().splitlines()[0]
+    monkeypatch.setattr(agent._caller, "call", lambda *_: Said(text=edit.format(first)))
+    answer = agent.propose(turn_in(tree))
+    assert answer == Failure("secret", "the edit holds the value of MY_LLM", 0.0)
+    assert KEY not in (tree / "train.py").read_text()
+    said = Said(text=f"DESCRIPTION: uses {KEY}\n\n{edit.format(first).replace(KEY, 'x')}")
+    monkeypatch.setattr(agent._caller, "call", lambda *_: said)
+    answer = agent.propose(turn_in(tree))
+    assert isinstance(answer, Proposal) and answer.description == "uses <MY_LLM>"
 
 
 def test_a_password_in_the_address_is_not_shown(server: ModelServer, tree: Path) -> None:
@@ -373,6 +390,9 @@ def test_any_reply_is_read(body: object, text: str) -> None:
 def test_how_long_to_wait() -> None:
     date = email.utils.formatdate(time.time() + 100, usegmt=True)
     assert asked_wait_s({"retry-after": "12"}, "") == 12
+    for status in (429, 503):
+        assert _refusal(status, "later", {"retry-after": "12"}).retry_after_s == 12
+    assert _refusal(401, "no", {"retry-after": "12"}).retry_after_s is None
     assert 90 < (asked_wait_s({"retry-after": date}, "") or 0) <= 100
     assert asked_wait_s({}, "try again in 1m5s") == 65
     assert asked_wait_s({"retry-after": "nan"}, "") is None

@@ -21,7 +21,7 @@ import pytest
 from conftest import Night, Step, change, make_task, night, task_of
 
 from autoresearch import agents, desk, probe, roster
-from autoresearch.errors import AgentError, TaskError
+from autoresearch.errors import AgentError, ServiceRefusal, TaskError
 from autoresearch.ledger import Ledger, Share
 from autoresearch.loop import Loop
 from autoresearch.records import Failure, Proposal, Turn
@@ -172,7 +172,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     [
         ("tuner", "tuner"),
         ("claude:3", "claude:3"),  # a single agent is taken as it stands
-        ('command:"a b"', 'command:"a b"'),
+        ('command:"a b"', "command:a b"),
+        ('command:"a b" c', 'command:"a b" c'),
+        ('command:"a" "b"', 'command:"a" "b"'),
         ("claude:3,tuner:1", {"claude": 3.0, "tuner": 1.0}),
         ("claude, tuner", {"claude": 1.0, "tuner": 1.0}),
         ("codex:gpt-5:2,tuner", {"codex:gpt-5": 2.0, "tuner": 1.0}),
@@ -557,6 +559,29 @@ def test_dollars_and_tokens_may_be_used_to_the_last(quick: Path) -> None:
     )
 
 
+def test_a_turn_that_was_killed_counts_as_the_largest(quick: Path, clock: Clock) -> None:
+    killed = fails("timeout", "did not end in time")
+    agent = Fake("a", worse(100, 0.25), killed, fails("agent failed"), worse(100, 0.25))
+    found = spend(quick, [agent], limits__usd=1.0, limits__tokens=10_000)
+    assert len(found.experiments) == 4  # 0.25, the one that was killed, 0.25, 0.25
+    costs = [(tokens, usd) for *_, tokens, usd in turns(quick)]
+    assert costs == [(100, 0.25), (None, None)]
+    unlimited = Fake("a", killed, done)
+    spend(quick, [unlimited])
+    assert turns(quick)[-1][3:] == (None, None)
+
+
+def test_who_never_says_what_it_uses_is_told_of(quick: Path) -> None:
+    silent, honest, tuner = Fake("a", worse()), Fake("b", worse(100)), Fake("c", worse())
+    silent.reads = honest.reads = True
+    given = {"limits__usd": 9.0, "limits__tokens": 90_000, "limits__experiments": 6}
+    found = spend(quick, [silent, honest, tuner], **given)
+    said = [one.partition(" does not say what it uses: ") for one in found.row.warnings]
+    told = [(who, what.partition(" does not hold")[0]) for who, _, what in said if what]
+    wanted = [("agent a", "tokens"), ("agent a", "usd"), ("agent b", "usd")]
+    assert told == [(who, f"[limits] {what}") for who, what in wanted]
+
+
 def test_no_limit_no_budget(quick: Path) -> None:
     agent = Fake("a", worse(usd=2.0), done)
     spend(quick, [agent])
@@ -574,6 +599,31 @@ def test_claude_is_told_what_is_left(tmp_path: Path) -> None:
     assert "--max-budget-usd 2.34 " in words(2.349) + " "
     assert "--max-budget-usd 0.01 " in words(0.0) + " "
     assert "--max-budget-usd" not in words(None)
+
+
+# ---- a service that refuses --------------------------------------------------------------------
+
+
+def no_key(turn: Turn) -> Proposal:
+    raise ServiceRefusal("key refused: 401")
+
+
+def test_who_is_refused_once_is_asked_again(quick: Path, clock: Clock) -> None:
+    agent = Fake("a", no_key, worse(), no_key, worse())
+    found = spend(quick, [agent], limits__experiments=2)
+    assert by(found) == {"a": 2} and not any("has left" in one for one in found.row.warnings)
+    assert [reason for _, reason, *_ in turns(quick)] == ["refused"] * 2
+    assert clock.slept >= 120.0
+
+
+def test_who_is_refused_twice_running_leaves(quick: Path, clock: Clock) -> None:
+    pair = [Fake("a", no_key), Fake("b", worse())]
+    found = spend(quick, pair, limits__experiments=100, limits__patience=8)
+    assert len(pair[0].turns) == 1  # the minute has not passed
+    alone = Fake("a", no_key)
+    with pytest.raises(ServiceRefusal, match="key refused: 401"):
+        spend(quick, [alone], limits__experiments=100)
+    assert len(alone.turns) == 2 and len(found.experiments) == 9
 
 
 # ---- the first small turn ----------------------------------------------------------------------

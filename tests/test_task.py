@@ -787,3 +787,12 @@ def test_no_seed_patch(tmp_path: Path, program: str) -> None:
     (tmp_path / "train.py").write_text(program)
     assert layouts.seed_patch(tmp_path / "train.py") is None
     assert layouts.seed_patch(tmp_path / "gone.py") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["'command:\"sh a.sh\"'", "['command:\"sh a.sh\"']", "{ 'command:\"sh a.sh\"' = 1 }"],
+)
+def test_quotes_around_an_agents_argument_are_no_part_of_it(root: Path, name: str) -> None:
+    task = load(write(root, f"{SMALL}[agent]\nname = {name}\n"))
+    assert task.agent.portfolio == (("command:sh a.sh", 1.0),)

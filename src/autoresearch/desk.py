@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from autoresearch import sandbox
-from autoresearch.confine import checkout
-from autoresearch.errors import AgentError, Refused
-from autoresearch.records import Experiment, Failure, Grants, Proposal, Turn
+from autoresearch.errors import AgentError, Refused, ServiceRefusal
+from autoresearch.records import KILLED_REASONS, Experiment, Failure, Proposal, Turn
 from autoresearch.roster import Member, printable
 from autoresearch.session import Session
-from autoresearch.task import private_paths
 from autoresearch.workspace import Files, Manifest, remove_tree
 
 SUBJECT_LENGTH = 72
+REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
 POLL_S = 0.2  # while all agents wait
 MESSAGE_LENGTH = 200  # of a failure, shown while it happens; the ledger has all of it
 
@@ -28,6 +28,7 @@ class Desk:
         self._session = session
         self._lock = threading.Lock()
         self._unfinished = session.ledger.in_flight(session.row)
+        self._worked: set[str] = set()  # names of agents
         self._warn_of_freedom()
         self.closed = False  # no agent has anything more to propose
 
@@ -65,9 +66,17 @@ class Desk:
         roster = self._session.roster
         try:
             answer = self._turn(member)
+        except ServiceRefusal as refusal:
+            if member.refused:
+                self._session.dismiss(member, refusal)
+            else:
+                member.refused = True
+                self._note(member, Failure("refused", printable(str(refusal)), REFUSED_S))
+            return None
         except AgentError as refusal:
             self._session.dismiss(member, refusal)
             return None
+        member.refused = False
         if isinstance(answer, Experiment):
             roster.began(member)
             self._end_stretch(member)
@@ -88,6 +97,7 @@ class Desk:
         hide(session, manifest, worktree)
         try:
             answer = member.propose(self._invitation(member, manifest))
+            self._warn_of_costs(member, answer)
             if not isinstance(answer, Proposal):
                 return answer
             try:
@@ -118,15 +128,9 @@ class Desk:
             history=session.history,
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
-            grants=self._grants(),
+            grants=session.grants(),
             usd_left=session.usd_left(),
         )
-
-    def _grants(self) -> Grants:
-        """What the task lets an agent's process use, and what it must never see."""
-        task, top = self._session.task, checkout(self._session.workspace)
-        given = task.agent
-        return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 
     def _warn_of_freedom(self) -> None:
         """Say it when nothing confines the agents' programs."""
@@ -138,6 +142,32 @@ class Desk:
             session.warn(f"{free}[agent] confine = false")
         elif sandbox.abi() == 0:
             session.warn(f"{free}this system has no Landlock")
+
+    def _warn_of_costs(self, member: Member, answer: Proposal | Failure | None) -> None:
+        """Say it when the first turn that worked tells nothing of a cost that is limited."""
+        told = isinstance(answer, Proposal) or (answer is not None and answer.reason == "no change")
+        if not told or not member.agent.reads or member.name in self._worked:
+            return
+        self._worked.add(member.name)
+        for what in ("tokens", "usd"):
+            if getattr(self._session.task.limits, what) and getattr(answer, what) is None:
+                self._session.warn(
+                    f"agent {member.name} does not say what it uses: [limits] {what} does not hold "
+                    "for it"
+                )
+
+    def _charged(self, failure: Failure) -> Failure:
+        """A turn that was cut off before it said what it used counts as the largest so far."""
+        session = self._session
+        if failure.reason not in KILLED_REASONS:
+            return failure
+        tokens, usd = session.ledger.largest_turn(session.row)
+        wanted = session.task.limits
+        if wanted.tokens and tokens and failure.tokens is None:
+            failure = replace(failure, tokens=tokens)
+        if wanted.usd and usd and failure.usd is None:
+            failure = replace(failure, usd=usd)
+        return failure
 
     def _open(
         self,
@@ -195,7 +225,7 @@ class Desk:
         """Record a turn that came to nothing. People hear of each edit that was refused, but of a
         service that is down only when the wait grows, and when it works again."""
         session = self._session
-        session.ledger.add_turn(session.row, member.name, failure, time.time())
+        session.ledger.add_turn(session.row, member.name, self._charged(failure), time.time())
         pause = session.roster.failed(member, failure, time.monotonic())
         if pause.seconds == 0:
             self._end_stretch(member)

@@ -10,6 +10,7 @@ where, what is accepted.
     ├── BusyError                       3   another process owns the session
     ├── BaselineError                   4   the unchanged program does not work
     ├── AgentError                      5   the agent cannot go on (a failed turn is not an error)
+    │   └── ServiceRefusal              5   its service refused the key or the model
     ├── RunnerError                     6   the machinery that executes runs broke
     └── StorageError                    7   disk full or read-only: nothing more can be recorded
     Refused                             -   a proposal not to be run; costs a turn, no run
@@ -57,6 +58,10 @@ class BaselineError(AutoresearchError):
 
 class AgentError(AutoresearchError):
     exit_code = 5
+
+
+class ServiceRefusal(AgentError):
+    """Believed at its second turn running: the first may be a service's bad minute."""
 
 
 class RunnerError(AutoresearchError):

@@ -85,6 +85,7 @@ def _turn(session: Session, member: Member) -> Proposal | Failure:
                 history=session.history,
                 briefing=BRIEFING,
                 timeout_s=min(session.task.agent.timeout_s, LONGEST_S),
+                grants=session.grants(),
                 usd_left=session.usd_left(),
             )
         )

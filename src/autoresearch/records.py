@@ -207,6 +207,9 @@ SERVICE_REASONS = ("rate limited", "service down")
 """Reasons of a `Failure` that are the service's: the agent burned nothing, so such a turn is waited
 out and never counts towards the limit on experiments."""
 
+KILLED_REASONS = ("timeout", "interrupted", "log too large", "lost")
+"""Reasons of a `Failure` whose turn was cut off: it may have cost more than it could say."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -15,29 +15,29 @@ from typing import Any, TypeVar
 
 from autoresearch.errors import AgentError, AutoresearchError, TaskError
 from autoresearch.records import SERVICE_REASONS, Agent, Failure, Proposal, Turn
+from autoresearch.values import unquoted
 
 MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
 WORDS = ("description", "hypothesis", "notes")  # of a proposal
 WEIGHT = re.compile(r"(.+):(\d+(?:\.\d+)?)")
-QUOTED = re.compile(r"""([\w-]+:)(["'])(.*)\2""")
 
 
 def portfolio(text: str) -> str | dict[str, float]:
     """The agents of a command line: `claude:3,tuner` is two of them, with weights 3 and 1.
 
-    Without a comma it is one agent as it stands. Quotes around an argument keep its commas and
-    colons: `command:"a, b"`. Raises `TaskError`.
+    Without a comma it is one agent. Quotes around an argument keep its commas and colons, and are
+    no part of it: `command:"a, b"`. Raises `TaskError`.
     """
     if "," not in text:
-        return text
+        return unquoted(text)
     members = _members(text)
     if len(members) == 1:
-        return _unquoted(members[0])
+        return unquoted(members[0])
     weights: dict[str, float] = {}
     for member in members:
         match = WEIGHT.fullmatch(member)
-        name, weight = _unquoted(match[1] if match else member), float(match[2] if match else 1)
+        name, weight = unquoted(match[1] if match else member), float(match[2] if match else 1)
         if not name or weight <= 0:
             wrong = "a weight of 0" if name else "a name is missing"
             raise TaskError(f"agents {text!r}: {wrong}; accepted: NAME or NAME:WEIGHT, ...")
@@ -60,11 +60,6 @@ def _members(text: str) -> list[str]:
     return [piece.strip() for piece in pieces]
 
 
-def _unquoted(member: str) -> str:
-    match = QUOTED.fullmatch(member)
-    return match[1] + match[3] if match and match[2] not in match[3] else member
-
-
 @dataclass(slots=True)
 class Member:
     """An agent at work, under the name that the ledger knows it by."""
@@ -76,6 +71,7 @@ class Member:
     failures: int = 0  # in a row
     ready_at: float = 0.0
     longest_s: float = 0.0  # of the pauses in this row of failures
+    refused: bool = False  # its service refused its last turn
     passed: bool = False  # its last turn came to nothing: the others first
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:

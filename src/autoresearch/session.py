@@ -9,14 +9,15 @@ from dataclasses import replace
 
 from autoresearch import limits
 from autoresearch.briefing import Briefer
+from autoresearch.confine import checkout
 from autoresearch.errors import AgentError
 from autoresearch.history import SessionHistory, reference
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
-from autoresearch.records import Role, Run, Runner
+from autoresearch.records import Grants, Role, Run, Runner
 from autoresearch.roster import Member, Roster
-from autoresearch.task import Limits, Task
+from autoresearch.task import Limits, Task, private_paths
 from autoresearch.workspace import Workspace
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
@@ -176,6 +177,12 @@ class Session:
             self._ticked = now
 
     # ---- agents ----------------------------------------------------------------------------
+
+    def grants(self) -> Grants:
+        """What the task lets an agent's process use, and what it must never see."""
+        task, top = self.task, checkout(self.workspace)
+        given = task.agent
+        return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 
     def dismiss(self, member: Member, refusal: AgentError) -> None:
         """An agent that cannot go on leaves; the others go on, or the fallback does. Raises the

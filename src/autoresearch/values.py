@@ -154,7 +154,18 @@ def one_of(*words: str) -> Kind:
 
 
 _plugin = _named(r"[A-Za-z][\w-]*")  # a file in `agents/` or `runners/`, without its suffix
-_agent = _named(r"[A-Za-z][\w-]*(:.+)?")  # and an argument for it
+_spec = _named(r"[A-Za-z][\w-]*(:.+)?")  # and an argument for it
+
+
+def unquoted(spec: str) -> str:
+    """`command:"sh a.sh"` as a shell would hand it on: quotes around the whole of an argument are
+    no part of it."""
+    match = re.fullmatch(r"""([\w-]+:)(["'])(.*)\2""", spec, re.DOTALL)
+    return match[1] + match[3] if match and match[3] and match[2] not in match[3] else spec
+
+
+def _agent(value: object) -> str:
+    return unquoted(_spec(value))
 
 
 def _portfolio(value: object) -> str | tuple[tuple[str, float], ...]:

@@ -23,7 +23,8 @@ from types import ModuleType
 
 from autoresearch import agents
 from autoresearch.agents._headless import Spec
-from autoresearch.agents._process import SECRET_NAME, Output, Program, environment
+from autoresearch.agents._process import Output, Program, environment
+from autoresearch.agents._secrets import SECRET_NAME
 from autoresearch.runners.local import LocalRunner
 
 VERSION_TIMEOUT_S = 10.0  # the slowest of them take two, on a machine that is not busy

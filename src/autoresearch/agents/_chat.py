@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from autoresearch.agents._events import MESSAGE_LENGTH, Cause, at, cause_of, retry_after_s
-from autoresearch.agents._process import mask
+from autoresearch.agents._secrets import Secret, mask, secrets_in
 from autoresearch.errors import AgentError
 
 LIBRARY = "openai"
@@ -37,6 +37,14 @@ class Service:
     base_url: str
     key: str | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)  # such as temperature
+    key_env: str = "key"  # the variable that holds it
+
+    @property
+    def secrets(self) -> list[Secret]:
+        """Not to be seen in the record: the key, and a password in the address."""
+        return secrets_in(
+            {self.key_env: self.key or "", "base_url": self.base_url}, (self.key_env,)
+        )
 
     @property
     def place(self) -> str:
@@ -84,9 +92,8 @@ class Caller:
         slowly the answer trickles in."""
         self._interrupted = False
         said = asyncio.run(self._bounded(service, prompt, timeout_s))
-        secrets = {"key": service.key or ""}
-        message = " ".join(plain(mask(said.message, secrets)).split())
-        return replace(said, text=mask(said.text, secrets), message=message[:MESSAGE_LENGTH])
+        message = " ".join(plain(mask(said.message, service.secrets)).split())
+        return replace(said, message=message[:MESSAGE_LENGTH])
 
     def interrupt(self) -> None:
         """End the call under way, from another thread or a signal handler."""
@@ -144,7 +151,8 @@ async def _call(service: Service, prompt: str, timeout_s: float | None) -> Said:
 
 def _refusal(status: int, message: str, headers: Mapping[str, str]) -> Said:
     cause = cause_of(message, status) or Cause.FAILED
-    wait_s = asked_wait_s(headers, message) if cause is Cause.RATE_LIMITED else None
+    waits = cause in (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)  # a 503 can have a Retry-After too
+    wait_s = asked_wait_s(headers, message) if waits else None
     return Said(cause=cause, message=message, retry_after_s=wait_s)
 
 

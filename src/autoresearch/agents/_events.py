@@ -36,36 +36,51 @@ class Ended:
     notes: str = ""
 
 
+STATUS = r"(?:\bHTTP(?:/[\d.]+)?|status(?:[ _]?code)?|\b(?:API )?error(?: code)?|\bcode)\W{0,4}"
+"""What comes right before an HTTP status. A number by itself is a line, a size, a loss."""
+
+NAMED = r"(?:[`'\"(][^`'\"()\n]{1,80}[`'\")]|[\w.-]*[\d/:.-][\w/:.-]*)"  # a model: no plain word
+LACKS = r"(?:does(?: not|n't) exist|(?:is |was )?not (?:found|supported|available))"
+
 # In this order: "429 ... insufficient_quota, check your API key" is no refused key.
 CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
     (cause, re.compile(pattern, re.IGNORECASE))
     for cause, pattern in (
         (
             Cause.RATE_LIMITED,
-            r"\b429\b|rate.?limit|too many requests|quota|resource.?exhausted|usage limit"
-            r"|hit your .{0,20}limit|credit balance|payment required|\b402\b",
+            rf"(?:\A|{STATUS})4(?:29|02)\b|\b429 too many requests|rate.?limit|too many requests"
+            r"|insufficient.quota|exceed\w* .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
+            r"|resource.?exhausted|usage limit|hit your .{0,20}limit"
+            r"|credit balance is|payment required",
         ),
         (
             Cause.UNKNOWN_MODEL,
-            r"model.?not.?found|(?:unknown|invalid|no such) model|llm provider not provided"
-            r"|models?\b.{0,80}(?:not exist|not found|not supported|may not exist|not available)",
+            r"model_not_found|model.?not.?found.?error|llm provider not provided"
+            r"|(?:unknown|invalid|no such) model(?: name\b| id\b|\W{0,2}[:`'\"(])"
+            rf"|\bmodels?[ /]{NAMED},? {LACKS}|{NAMED} model {LACKS}"
+            r"|issue with the selected model",
         ),
         (
             Cause.KEY_REFUSED,
-            r"\b40[13]\b|unauthori[sz]ed|unauthenticated|authentication.?(?:error|fail|required)"
-            r"|(?:invalid|incorrect|missing|no).{0,20}(?:api.?key|credentials|auth method)"
-            r"|api.?key.{0,20}(?:not|invalid|missing|expired|required|must)|not logged in"
-            r"|(?:please|must|need to) .{0,20}log ?in|/login|set an auth method",
+            rf"{STATUS}40[13]\b|\b40[13] (?:unauthori[sz]ed|forbidden|status code)"
+            r"|(?-i:\bUNAUTHENTICATED\b)|authentication[ _]?(?:error|failed|required)"
+            r"|\b(?:invalid|incorrect|missing|no)[ _-](?:\w+ )?(?:api.?key|credentials|auth method)"
+            r"|api.?key (?:is |was |has )?(?:not (?:valid|found|set|provided)|invalid|missing"
+            r"|expired|required|must be)|\bnot logged in\b|\brun /login|please log ?in\b"
+            r"|you (?:must|need to) (?:first )?(?:be logged in|log ?in)\b|set an auth method",
         ),
         (
             Cause.SERVICE_DOWN,
-            r"\b5(?:00|02|03|04|29)\b|overloaded|(?:server|connection|network|api).?error"
+            rf"(?:\A|{STATUS})5(?:00|02|03|04|29)\b|overloaded"
+            r"|(?:server|connection|network|api).?error|server had an error"
             r"|service unavailable|bad gateway|connection (?:refused|reset|closed)|ECONN\w+"
-            r"|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|fetch failed|timed? ?out|stream disconnected"
-            r"|high demand",
+            r"|ENOTFOUND|ETIMEDOUT|EAI_AGAIN|fetch failed|stream disconnected|high demand"
+            r"|(?:request|connection|gateway|connect|read) timed? ?out",
         ),
     )
 )
+"""What a program's own errors say. Words of a model are not searched for it."""
+
 BY_STATUS = {
     401: Cause.KEY_REFUSED,
     402: Cause.RATE_LIMITED,
@@ -73,6 +88,15 @@ BY_STATUS = {
     404: Cause.UNKNOWN_MODEL,
     429: Cause.RATE_LIMITED,
 }
+FINAL = re.compile(
+    r"\W{0,2}(?:API Error|Invalid API key|Not logged in|Please run /login|Failed to authenticate"
+    r"|OAuth |Credit balance|Your credit balance|(?:Claude \w+ |5-hour )?(?:usage )?limit reached"
+    r"|You've (?:hit|reached) your|There's an issue with the selected model|Connection error"
+    r"|Request timed out)",
+    re.IGNORECASE,
+)
+"""How a final text begins that is no model's: Claude Code and Qwen Code put both in one field."""
+
 DECODER = json.JSONDecoder()
 MESSAGE_LENGTH = 600
 NOISE = re.compile(r"\s*(?:at\s|File \"|[\"']?\w+[\"']?:\s*\d+,?\s*$)")  # of traces and dumps
@@ -101,9 +125,10 @@ def complaint(text: str) -> str:
     return telling[-1][:MESSAGE_LENGTH] if telling else "\n".join(lines)[-MESSAGE_LENGTH:]
 
 
-def failed(message: str, status: object = None) -> dict[str, Any]:
-    """The fields of an `Ended` that failed."""
-    cause = cause_of(message, status) or Cause.FAILED
+def failed(message: str, status: object = None, own: bool = True) -> dict[str, Any]:
+    """The fields of an `Ended` that failed. `own`: the message is the program's or its service's,
+    not a model's."""
+    cause = (cause_of(message, status) if own else None) or Cause.FAILED
     return {"cause": cause, "message": message or "no reason was given"}
 
 
@@ -178,7 +203,7 @@ def total(*tokens: object) -> int | None:
 def dollars(*amounts: object) -> float | None:
     """The sum of those that are amounts; None when none is."""
     found = _sum(amounts)
-    return None if found is None else float(found)
+    return None if found is None else amount(float(found))  # rounded, it can be too much
 
 
 def items(value: object) -> list[Any]:
@@ -186,17 +211,23 @@ def items(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def usage_tokens(usage: object) -> int | None:
+    """What Anthropic's `usage` counts, cached ones included."""
+    read = [at(usage, f"{kind}input_tokens") for kind in ("", "cache_creation_", "cache_read_")]
+    return total(*read, at(usage, "output_tokens"))
+
+
 def result(event: Mapping[str, Any]) -> Ended:
     """The object `{"type": "result"}` with which Claude Code, and Qwen Code after it, end."""
-    usage = event.get("usage")
-    read = [at(usage, f"{kind}input_tokens") for kind in ("", "cache_creation_", "cache_read_")]
-    text = str(event.get("result") or at(event, "error", "message") or "")
+    said, complaint = event.get("result"), at(event, "error", "message")
+    text = str(said or complaint or "")
     spent: dict[str, Any] = {
-        "tokens": total(*read, at(usage, "output_tokens")),
+        "tokens": usage_tokens(event.get("usage")),
         "usd": dollars(event.get("total_cost_usd")),
     }
     if not event.get("is_error") and event.get("subtype") == "success":
         return Ended(text=text, **spent)
-    resets = re.search(r"limit reached\|(\d{10})\b", text)
+    resets = re.search(r"limit reached\|(\d{10})\b", text) if FINAL.match(text) else None
     spent["resets_at"] = float(resets[1]) if resets else None
-    return Ended(**spent, **failed(text or str(event.get("subtype"))))
+    own = not said or FINAL.match(text) is not None
+    return Ended(**spent, **failed(text or str(event.get("subtype")), own=own))

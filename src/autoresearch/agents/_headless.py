@@ -10,9 +10,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from autoresearch.agents._events import (
@@ -26,17 +28,19 @@ from autoresearch.agents._events import (
 )
 from autoresearch.agents._process import Output, Program, environment
 from autoresearch.agents._reach import Needs, reach
-from autoresearch.errors import AgentError
+from autoresearch.agents._secrets import leaked, secrets_in
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.reach import files_named
-from autoresearch.records import Agent, Failure, Grants, Proposal, Turn
+from autoresearch.records import SERVICE_REASONS, Agent, Failure, Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
-from autoresearch.workspace import files_below
+from autoresearch.workspace import EDIT_LIMIT_BYTES, files_below
 
 DESCRIPTION_LENGTH = 200
 NAMED_FILES = 20  # editable ones, in the prompt
 ARGUMENT_BYTES = 120_000  # Linux takes a word of 131,072 bytes, its end included
 FATAL = (Cause.KEY_REFUSED, Cause.UNKNOWN_MODEL)  # going on is pointless
 SERVICE = (Cause.RATE_LIMITED, Cause.SERVICE_DOWN, *FATAL)
+MARKUP = re.compile(r"^[#*\->`\s]+|[#*\-`\s]+$")  # at the end `>` closes a mask: <SOME_TOKEN>
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 TASK = """
 ## Your turn
@@ -74,6 +78,7 @@ class Spec:
     skip: str | None = None  # how lines begin that say nothing new, and are many
     temporary: tuple[str, ...] = ()  # variables beside TMPDIR that name a folder for such files
     needs: Needs = field(default_factory=Needs)  # the files it uses beside the system's
+    free: bool = False  # what its stderr says means nothing: it is any program's
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,10 @@ class Headless:
         spec = self._spec
         grants = self._granted(turn.grants)
         before = _state(turn.worktree)
-        env = environment((*spec.keys, *grants.env)) | dict(spec.env)
+        names = (*spec.keys, *grants.env)
+        env = environment(names) | dict(spec.env)
+        secrets = secrets_in(env, names)
+        old = _contents(turn.worktree, before) if secrets else []
         if self._runner is None:
             self._runner = LocalRunner(1)
         folder = turn.worktree.with_name(f"{turn.worktree.name}-turn")
@@ -159,9 +167,15 @@ class Headless:
                 report=spec.report,
                 skip=spec.skip,
                 confinement=reach(argv, turn.worktree, env, self._needs(), grants),
+                secrets=secrets,
             )
         ended = spec.read_events(output.lines)
-        edited = _state(turn.worktree) != before
+        after = _state(turn.worktree)
+        edited = after != before
+        changed = [path for path in after if after[path] != before.get(path)] if secrets else []
+        if name := leaked(secrets, old, _contents(turn.worktree, changed)):
+            message = f"the edit holds the value of {name}, which was passed on to the agent"
+            return Failure("secret", message, 0.0, ended.tokens, ended.usd)
         return self._failure(output, ended, edited) or Proposal(
             description=one_line(ended.text),
             hypothesis=ended.hypothesis,
@@ -209,12 +223,12 @@ class Headless:
         return (*self._spec.argv(ask), *self._settings.args)
 
     def _failure(self, output: Output, ended: Ended, edited: bool) -> Failure | None:
-        cause, message = _blame(output, ended, edited)
+        cause, message = _blame(output, ended, edited, self._spec.free)
         if cause is None:
             return None
         if cause in FATAL:
-            raise AgentError(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
-        wait_s = retry_after_s(message) if cause is Cause.RATE_LIMITED else None
+            raise ServiceRefusal(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
+        wait_s = retry_after_s(message) if cause in SERVICE_REASONS else None
         if ended.resets_at is not None:
             wait_s = ended.resets_at - time.time()
         if wait_s is not None:  # at least a second: 0 means that waiting mends nothing
@@ -226,7 +240,7 @@ class Headless:
 
 def one_line(text: str) -> str:
     """The first line of a final text, without its markup."""
-    lines = (" ".join(line.strip("#*->` \t").split()) for line in text.splitlines())
+    lines = (" ".join(MARKUP.sub("", line).split()) for line in text.splitlines())
     return next((line for line in lines if line), "")[:DESCRIPTION_LENGTH]
 
 
@@ -250,24 +264,39 @@ def _argument(turn: Turn, file: Path) -> str:
     return whole.encode(errors="replace")[: max(0, room)].decode(errors="ignore") + task
 
 
-def _blame(output: Output, ended: Ended, edited: bool) -> tuple[str | None, str]:
-    """(why the turn failed, or None; in which words)."""
+def _blame(output: Output, ended: Ended, edited: bool, free: bool) -> tuple[str | None, str]:
+    """(why the turn failed, or None; in which words). `free`: no cause is read from stderr."""
     cause, message = ended.cause, ended.message[:MESSAGE_LENGTH]
     said = complaint(output.stderr)
+    named = None if free else cause_of(said)
     if output.stopped == "timeout":
-        hint = cause if cause in SERVICE else cause_of(said)
+        hint = cause if cause in SERVICE else named
         return hint or "timeout", f"did not end in time. {said or message}".strip()
     if output.stopped is not None:
         return output.stopped, f"was stopped: {output.stopped} {output.detail}".rstrip()
-    if cause in (Cause.FAILED, Cause.UNKNOWN_EVENTS) and (better := cause_of(said)):
-        return better, said
+    if cause in (Cause.FAILED, Cause.UNKNOWN_EVENTS) and named:
+        return named, said
     if cause is Cause.UNKNOWN_EVENTS and not output.lines:
         return Cause.FAILED, f"it said nothing; exit code {output.exit_code}: {said}"
     if cause is not None:
         return cause, message
     if output.exit_code != 0 and not edited:
-        return cause_of(said) or Cause.FAILED, f"exit code {output.exit_code}: {said}"
+        return named or Cause.FAILED, f"exit code {output.exit_code}: {said}"
     return (None, "") if edited else ("no change", ended.text[:MESSAGE_LENGTH] or "said nothing")
+
+
+def _contents(worktree: Path, paths: Iterable[str]) -> list[bytes]:
+    """The paths and contents of these files, as far as they are regular ones that an edit may be,
+    and no part of a repository."""
+    found = []
+    for path in paths:
+        file = worktree / path
+        found.append(os.fsencode(path))
+        stat = file.lstat()
+        if S_ISREG(stat.st_mode) and stat.st_size <= EDIT_LIMIT_BYTES:
+            with suppress(OSError):  # one that cannot be read is refused later
+                found.append(file.read_bytes())
+    return found
 
 
 def _state(worktree: Path) -> dict[str, tuple[int, int, int]]:

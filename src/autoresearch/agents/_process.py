@@ -11,7 +11,6 @@ link in its place would make us write or read through it.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from autoresearch.agents._secrets import Secret, mask
 from autoresearch.measure import STANDARD_ENV, tail
 from autoresearch.records import RunSpec
 from autoresearch.runners.local import LocalRunner
@@ -39,8 +39,6 @@ LINE_BYTES = 4_000_000  # a longer line counts as several
 STDERR_BYTES = 65_536  # of its end are read
 FILE_BLOCKS = 2**21  # of 512 bytes: no file it writes, stderr among them, grows beyond 1 GiB
 LONGEST_S = 86_400.0  # of a turn without a deadline of its own
-SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-SECRET_BYTES = 8  # a shorter value is no secret, and taking it out would garble the text
 SHELL = f'ulimit -f {FILE_BLOCKS}; exec "$@" <"$0/stdin" 2>"$0/stderr"'
 
 
@@ -61,14 +59,6 @@ def environment(names: Iterable[str]) -> dict[str, str]:
     return {name: os.environ[name] for name in allowed if name in os.environ} | PLAIN_ENV
 
 
-def mask(text: str, env: Mapping[str, str]) -> str:
-    """`text` without the values of the secrets in `env`."""
-    for name, value in env.items():
-        if SECRET_NAME.search(name) and len(value) >= SECRET_BYTES:
-            text = text.replace(value, f"<{name}>")
-    return text
-
-
 class Program:
     """Runs one program at a time in `folder`, which is made for each turn and removed after it."""
 
@@ -87,11 +77,12 @@ class Program:
         report: str | None = None,
         skip: str | None = None,
         confinement: Confinement | None = None,
+        secrets: Sequence[Secret] = (),
     ) -> Output:
         """Until the whole tree of processes is dead. Raises nothing for what the program did.
 
         `report` names a file in `temporary` that counts instead of stdout; lines that begin with
-        `skip` do not count.
+        `skip` do not count. `secrets` are taken out of what it says.
         """
         (self.folder / "stdin").write_text(stdin, encoding="utf-8")
         (self.folder / "stderr").touch()
@@ -114,8 +105,8 @@ class Program:
         written = self.temporary / report if report else self.folder / "stdout"
         lines = _lines(written, skip)
         return Output(
-            lines=tuple(mask(line.decode(errors="replace").rstrip(), env) for line in lines),
-            stderr=mask(tail(self.folder / "stderr", STDERR_BYTES), env).strip(),
+            lines=tuple(mask(line.decode(errors="replace").rstrip(), secrets) for line in lines),
+            stderr=mask(tail(self.folder / "stderr", STDERR_BYTES), secrets).strip(),
             exit_code=outcome.exit_code,
             stopped=outcome.stopped,
             detail=outcome.detail,

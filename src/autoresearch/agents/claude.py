@@ -6,9 +6,19 @@ It may read and edit files; it gets no shell. Written after its documentation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from autoresearch.agents._events import Ended, events, result, unknown
+from autoresearch.agents._events import (
+    Ended,
+    at,
+    events,
+    result,
+    total,
+    unknown,
+    usage_tokens,
+)
 from autoresearch.agents._headless import Ask, Spec, creator
 from autoresearch.agents._reach import Needs
 
@@ -26,9 +36,21 @@ def argv(ask: Ask) -> Sequence[str]:
 
 
 def read_events(lines: Sequence[str]) -> Ended:
-    """`{"type": "result"}` ends the stream, whatever came before."""
-    ends = [event for event in events(lines) if event.get("type") == "result"]
-    return result(ends[-1]) if ends else unknown(lines[-1:])
+    """`{"type": "result"}` ends the stream, whatever came before; of one that was cut off, what its
+    messages say they used."""
+    found = events(lines)
+    ends = [event for event in found if event.get("type") == "result"]
+    return result(ends[-1]) if ends else replace(unknown(lines[-1:]), tokens=_used(found))
+
+
+def _used(found: Iterable[Mapping[str, Any]]) -> int | None:
+    """A message comes in several events, each with its usage so far: the last one counts."""
+    usages = {
+        str(at(event, "message", "id")): at(event, "message", "usage")
+        for event in found
+        if event.get("type") == "assistant"
+    }
+    return total(*(usage_tokens(usage) for usage in usages.values()))
 
 
 create = creator(

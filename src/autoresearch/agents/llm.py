@@ -24,7 +24,8 @@ from autoresearch.agents._about import About
 from autoresearch.agents._chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
 from autoresearch.agents._events import MESSAGE_LENGTH, Cause
 from autoresearch.agents._headless import FATAL, one_line
-from autoresearch.errors import AgentError
+from autoresearch.agents._secrets import leaked, mask
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
 
 SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not
@@ -158,7 +159,7 @@ def _service(found: Mapping[str, Any]) -> Service:
     limit = "max_completion_tokens" if own else "max_tokens"
     names = {"temperature": "temperature", "max_tokens": limit}
     parameters = {to: found[name] for name, to in names.items() if name in found}
-    return Service(model, base_url, _key(key_env, required), parameters)
+    return Service(model, base_url, _key(key_env, required), parameters, key_env or "key")
 
 
 def _key(name: str | None, required: bool) -> str | None:
@@ -204,12 +205,16 @@ class Llm:
             return self._fruitless("bad edit", str(why), said)
         if not edited:
             return self._fruitless("no change", f"its blocks change nothing: {said.text}", said)
+        secrets = self._service.secrets
+        if name := leaked(secrets, files.values(), edited.values()):
+            return self._fruitless("secret", f"the edit holds the value of {name}", said)
         for path, data in edited.items():
             (turn.worktree / path).write_bytes(data)
         return Proposal(
-            description=one_line(plain(answer.description)) or f"edit of {', '.join(edited)}",
-            hypothesis=plain(answer.hypothesis)[:NOTE_LENGTH],
-            notes=plain(answer.notes)[:NOTE_LENGTH],
+            description=one_line(plain(mask(answer.description, secrets)))
+            or f"edit of {', '.join(edited)}",
+            hypothesis=plain(mask(answer.hypothesis, secrets))[:NOTE_LENGTH],
+            notes=plain(mask(answer.notes, secrets))[:NOTE_LENGTH],
             tokens=said.tokens,
             usd=self._usd(said),
         )
@@ -220,7 +225,7 @@ class Llm:
 
     def _fruitless(self, reason: str, message: str, said: Said) -> Failure:
         """An answer that is no edit; waiting would not mend it."""
-        message = plain(message)[:MESSAGE_LENGTH]
+        message = plain(mask(message, self._service.secrets))[:MESSAGE_LENGTH]
         return Failure(reason, message, 0.0, said.tokens, self._usd(said))
 
     def _failure(self, said: Said) -> Failure:
@@ -230,7 +235,7 @@ class Llm:
                 if said.cause is Cause.KEY_REFUSED
                 else "check the model's name and [agent.llm] base_url"
             )
-            raise AgentError(
+            raise ServiceRefusal(
                 f"{self.name} at {self._service.place}: {said.cause}: {said.message}; {hint}"
             )
         wait_s = said.retry_after_s

@@ -29,8 +29,9 @@ def read_events(lines: Sequence[str]) -> Ended:
     tokens = total(*(at(usage, "total_tokens") for usage in usages))
     usd = dollars(at(info, "model_stats", "instance_cost")) or None  # 0.0 where it does not know
     if status != "Submitted":
-        complaint = f"{status}: {at(messages[-1], 'content') or ''}"
-        return Ended(tokens=tokens, usd=usd, **failed(complaint))
+        error = at(messages[-1], "extra", "exception_str")  # None: the content may be a model's
+        complaint = f"{status}: {error or at(messages[-1], 'content') or ''}"
+        return Ended(tokens=tokens, usd=usd, **failed(complaint, own=error is not None))
     return Ended(text=str(at(info, "submission") or ""), tokens=tokens, usd=usd)
 
 
