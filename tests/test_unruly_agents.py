@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Night, alive, git, run_session
+from conftest import Night, alive, git, run_session, side
 
 from autoresearch import agents
 from autoresearch.records import Proposal, Turn
@@ -40,7 +40,8 @@ HARMLESS = {
 
 def turns_of(root: Path, script: str) -> Night:
     """One turn that runs `script`, then nothing more."""
-    options = {"write": [str(root.parent)]}
+    side(root).mkdir(exist_ok=True)
+    options = {"write": [str(side(root))]}
     command = agents.load("command", f"sh -c {shlex.quote(script + '; echo did it')}", options)
 
     class Once:
@@ -80,8 +81,8 @@ def test_what_does_no_harm_is_measured(root: Path, name: str) -> None:
     assert "mine" not in git(root, "log", "--all", "--format=%s")
 
 
-def test_processes_left_behind_are_gone_before_the_run(root: Path, tmp_path: Path) -> None:
-    pid = tmp_path / "pid"
+def test_processes_left_behind_are_gone_before_the_run(root: Path) -> None:
+    pid = side(root) / "pid"
     code = "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); "
     code += f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(600)"
     script = f"{GOOD}; {sys.executable} -c {shlex.quote(code)} & "
