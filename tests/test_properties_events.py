@@ -34,7 +34,7 @@ KEYS = (
     *("errorMessage", "totalTokens", "item", "stats", "models", "response", "info", "extra"),
     *("exit_status", "messages", "model_stats", "instance_cost", "total_tokens", "submission"),
     *("input_tokens", "output_tokens", "total_cost_usd", "cache_read_input_tokens"),
-    *("description", "hypothesis", "notes", "usd"),
+    *("description", "hypothesis", "notes", "usd", "cause"),
 )
 WORDS = (
     *("result", "success", "error_during_execution", "item.completed", "agent_message", "error"),

@@ -40,6 +40,7 @@ HARMLESS = {
 
 def turns_of(root: Path, script: str) -> Night:
     """One turn that runs `script`, then nothing more."""
+    side(root).mkdir(exist_ok=True)
     options = {"write": [str(side(root))]}
     command = agents.load("command", f"sh -c {shlex.quote(script + '; echo did it')}", options)
 

@@ -180,7 +180,7 @@ def read_reply(text: str) -> Said:
     except (ValueError, RecursionError):
         return _malformed("no JSON", text)
     if (error := at(body, "error")) is not None:  # OpenRouter sends it with status 200
-        message = str(at(error, "message") or error)
+        message = str(at(error, "message") or error or "no reason was given")
         code = at(error, "code")
         return _refusal(code if isinstance(code, int) else 200, message, {})
     choice = _first(at(body, "choices"))
