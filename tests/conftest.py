@@ -6,6 +6,7 @@ Everything but the agent is real: git, processes, SQLite, the local runner.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,6 +64,10 @@ timeout = "90s"
 name = "score"
 goal = "minimize"
 """
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background of a script, where it is ignored: our children would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Step = Callable[[Turn], Proposal | Failure | None]
 

@@ -97,8 +97,7 @@ def signals(session: Session) -> Iterator[None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if session.stopping is not None:
-            session.runner.interrupt()
-            session.roster.interrupt()
+            session.interrupt()
             return
         session.stop("interrupted")
         session.say("finishing the runs under way; Ctrl-C again stops them at once")

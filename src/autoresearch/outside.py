@@ -146,7 +146,7 @@ def try_change(
         told.save(session.home)
         if taken:
             taken(told)
-        loop.live(experiment)
+        _live(loop, experiment)
     except Stopped:
         return _told(session, Tried("interrupted", proposal.description))
     return _verdict(session, experiment.number)
@@ -181,8 +181,16 @@ def _finish_unfinished(loop: Loop) -> int | None:
     number = None
     for one in loop.ledger.in_flight(loop.session.row):
         number = one.number
-        loop.live(one)
+        _live(loop, one)
     return number
+
+
+def _live(loop: Loop, experiment: Experiment) -> None:
+    """To its verdict. Raises `Stopped` when it was interrupted before that."""
+    session = loop.session
+    session.in_slots([lambda: loop.live(experiment)])
+    if session.ledger.experiment(session.row, experiment.number).status is None:
+        raise Stopped
 
 
 def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:

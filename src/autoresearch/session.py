@@ -54,6 +54,7 @@ class Session:
         self.history = SessionHistory(ledger, row, workspace)
         self.briefer = Briefer(task, ledger, row, workspace, home)
         self.stopping: str | None = None  # why no further run is to begin
+        self._at_once = False  # what is under way is to end too
         self._ticked = time.monotonic()
         self._deadline: float | None = None
         if "deadline" in row.limits:
@@ -116,13 +117,20 @@ class Session:
             try:
                 # In short waits, so that the main thread keeps answering signals.
                 while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
-                    pass
+                    if self._at_once:  # again and again: a run may be about to begin
+                        self.interrupt()
             except BaseException:  # such as KeyboardInterrupt, where nobody handles the signal
                 self.stop("interrupted")
                 self.runner.interrupt()
                 raise
         for future in futures:
             future.result()
+
+    def interrupt(self) -> None:
+        """End the runs and the turn under way too. Called from signal handlers."""
+        self._at_once = True
+        self.runner.interrupt()
+        self.roster.interrupt()
 
     def stop(self, reason: str) -> None:
         """Begin no further run. Called from signal handlers and from any thread."""
