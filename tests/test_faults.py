@@ -70,7 +70,7 @@ MISBEHAVING = {
     ),
     "a flood of output": ("while True: print('x' * 1000)\n", "log too large"),
 }
-LIMITED = TASK.replace('"90s"', '"4s"') + '[runner]\nmemory = "1GB"\nlog_limit = "1MB"\n'
+LIMITED = TASK.replace('"90s"', '"8s"') + '[runner]\nmemory = "1GB"\nlog_limit = "1MB"\n'
 
 
 def test_programs_that_misbehave(tmp_path: Path) -> None:

@@ -761,10 +761,10 @@ def command_line(root: Path, says: str, *words: str) -> subprocess.CompletedProc
     """`autoresearch run` with a program called codex that says what a refused one would."""
     programs = root.parent / "bin"
     programs.mkdir(exist_ok=True)
-    (programs / "codex").write_text(CODEX.format())
+    script = CODEX.format().replace("/sh\n", f"/sh\nSAYS={shlex.quote(says)}\n", 1)
+    (programs / "codex").write_text(script)
     (programs / "codex").chmod(0o755)
-    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "SAYS": says}
-    (root / "autoresearch.toml").write_text(f'{TASK}[agent.codex]\nenv = ["SAYS"]\n')
+    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
     cli = [sys.executable, "-m", "autoresearch", "run", str(root), "--tag", "t", "--plain"]
     return subprocess.run([*cli, *words], env=env, capture_output=True, text=True, check=False)
 

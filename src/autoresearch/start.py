@@ -9,7 +9,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -69,7 +69,8 @@ def opened(
                     runner.close()
             finally:
                 roster.close(say)
-                remove_tree(home.temporary)
+                with suppress(OSError):  # a disk that is lost must not hide why
+                    remove_tree(home.temporary)
         finally:
             ledger.close()
             workspace.drop_spares()
