@@ -395,8 +395,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def remount(place: Path, how: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{how}", str(place)], check=True)
+def remount(disk: Path, how: str) -> None:
+    """Files that were deleted while open keep a file system busy for a moment."""
+    command = ["mount", "-o", f"remount,{how}", str(disk)]
+    wait_until(lambda: subprocess.run(command, check=False, capture_output=True).returncode == 0)
 
 
 def test_a_file_system_that_becomes_read_only(disk: Path) -> None:
