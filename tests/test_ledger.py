@@ -377,7 +377,7 @@ def test_version_1_is_upgraded_in_place(path: Path) -> None:
     assert ledger.incumbent(row).description == "baseline"
     ledger.add_note(row, "agent", "warmup is not it", now=4.0)
     ledger.close()
-    assert version_of(path) == VERSION == 2
+    assert version_of(path) == VERSION == 3
     again = Ledger(path)
     assert again.notes(row) == [Note(4.0, "agent", "warmup is not it")]
     assert begin(again, row) == 1
@@ -395,7 +395,7 @@ def test_version_1_can_be_read_and_stays_as_it_is(path: Path) -> None:
     Ledger(path).close()  # somebody upgrades it meanwhile
     assert ledger.notes(row) == []
     ledger.close()
-    assert version_of(path) == 2
+    assert version_of(path) == 3
 
 
 def test_an_upgrade_that_is_cut_off_leaves_version_1(path: Path) -> None:

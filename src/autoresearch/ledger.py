@@ -38,7 +38,7 @@ from autoresearch.records import (
 )
 
 APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
-VERSION = 2
+VERSION = 3
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
 
@@ -145,8 +145,28 @@ CREATE TABLE note (
 CREATE INDEX note_session ON note(session);
 """
 
+# What the scorer cost, what the sealed holdout said, and the stretches of a session within which
+# runs can be compared: `segment` counts them, and their rows say why each began.
+SEGMENTS = """
+ALTER TABLE run ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run ADD COLUMN score_cpu_s REAL;
+ALTER TABLE run ADD COLUMN score_wall_s REAL;
+ALTER TABLE run ADD COLUMN holdout REAL;
+ALTER TABLE experiment ADD COLUMN flag TEXT;
+ALTER TABLE session ADD COLUMN score_allowance_s REAL;
+CREATE TABLE segment (
+    session INTEGER NOT NULL REFERENCES session(id),
+    number INTEGER NOT NULL,
+    at REAL NOT NULL,
+    after_order INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+"""
+
 MARK_LENGTH = 20  # characters of a note that may be no more than a mark
-UPGRADES = {0: SCHEMA, 1: NOTES}  # from that version to the next
+UPGRADES = {0: SCHEMA, 1: NOTES, 2: SEGMENTS}  # from that version to the next
 
 
 class Tried(NamedTuple):
@@ -189,6 +209,7 @@ class SessionRow:
     elapsed_s: float
     deterministic: bool | None
     allowance_s: float | None
+    score_allowance_s: float | None
     stopped: str | None
     warnings: tuple[str, ...]
 
@@ -473,7 +494,7 @@ class Ledger:
             )
             self._db.execute(
                 "UPDATE experiment SET status = ?, reason = ?, metric = ?, detail = ?,"
-                " finish_order = ?, ended_at = ?, peak_memory_bytes = ?"
+                " finish_order = ?, ended_at = ?, peak_memory_bytes = ?, flag = ?"
                 " WHERE session = ? AND number = ? AND status IS NULL",
                 (
                     verdict.status,
@@ -483,6 +504,7 @@ class Ledger:
                     order,
                     now,
                     peak_memory_bytes,
+                    verdict.flag,
                     session.id,
                     number,
                 ),
@@ -699,11 +721,15 @@ class Ledger:
         wall_s: float,
         cpu_s: float | None,
         peak_memory_bytes: int | None,
+        score_cpu_s: float | None = None,
+        score_wall_s: float | None = None,
+        holdout: float | None = None,
     ) -> Run:
         with self.transaction():
             self._db.execute(
                 "UPDATE run SET finished = 1, metric = ?, reason = ?, numbers = ?, slot = ?,"
-                " exit_code = ?, wall_s = ?, cpu_s = ?, peak_memory_bytes = ? WHERE id = ?",
+                " exit_code = ?, wall_s = ?, cpu_s = ?, peak_memory_bytes = ?, score_cpu_s = ?,"
+                " score_wall_s = ?, holdout = ? WHERE id = ?",
                 (
                     metric,
                     reason,
@@ -713,6 +739,9 @@ class Ledger:
                     wall_s,
                     cpu_s,
                     peak_memory_bytes,
+                    score_cpu_s,
+                    score_wall_s,
+                    holdout,
                     run.id,
                 ),
             )
@@ -942,6 +971,7 @@ def _session(row: sqlite3.Row) -> SessionRow:
         elapsed_s=row["elapsed_s"],
         deterministic=None if deterministic is None else bool(deterministic),
         allowance_s=row["allowance_s"],
+        score_allowance_s=_since_3(row, "score_allowance_s"),
         stopped=row["stopped"],
         warnings=tuple(json.loads(row["warnings"])),
     )
@@ -969,6 +999,7 @@ def _experiment(row: sqlite3.Row) -> Experiment:
         notes=row["notes"],
         tokens=row["tokens"],
         usd=row["usd"],
+        flag=_since_3(row, "flag"),
     )
 
 
@@ -991,4 +1022,13 @@ def _run(row: sqlite3.Row) -> Run:
         wall_s=row["wall_s"],
         cpu_s=row["cpu_s"],
         peak_memory_bytes=row["peak_memory_bytes"],
+        segment=_since_3(row, "segment") or 0,
+        score_cpu_s=_since_3(row, "score_cpu_s"),
+        score_wall_s=_since_3(row, "score_wall_s"),
+        holdout=_since_3(row, "holdout"),
     )
+
+
+def _since_3(row: sqlite3.Row, name: str) -> Any:
+    """A column that came with version 3; None in an older ledger that is only read."""
+    return row[name] if name in row.keys() else None  # noqa: SIM118 - `in row` looks at the values

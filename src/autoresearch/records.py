@@ -96,6 +96,10 @@ class Run:
     wall_s: float | None = None
     cpu_s: float | None = None  # of the whole tree of processes
     peak_memory_bytes: int | None = None
+    segment: int = 0  # the stretch of its session within which it can be compared
+    score_cpu_s: float | None = None  # of the scorer and all it started; None without [score]
+    score_wall_s: float | None = None
+    holdout: float | None = None  # the metric on the sealed holdout, where that was scored
 
     @property
     def name(self) -> str:
@@ -109,6 +113,7 @@ class Verdict:
     reason: str | None  # None only for a keep
     metric: float | None
     detail: str = ""  # one sentence for people: by how much, on which runs
+    flag: str | None = None  # why a keep is to be looked at before it is believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,7 @@ class Experiment:
     notes: str = ""
     tokens: int | None = None
     usd: float | None = None
+    flag: str | None = None  # of a keep: why it is to be looked at before it is believed
 
 
 # --------------------------------------------------------------------------------------------
