@@ -575,7 +575,7 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
     (root / "src" / "own" / "__init__.py").write_text("NUMBER = 77.0\n")  # not committed
     git(root, "update-index", "--assume-unchanged", "src/own/__init__.py")
     cells = Cells(task_of(root), Home(root, "t"), workspace_of(root), {"PATH": os.environ["PATH"]})
-    env = cells.environment(tmp_path / "tree", tmp_path / "tmp")
+    env = cells.environment(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
     assert env["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "tree" / "src")]
     allowed = cells.confinement(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
     assert allowed is not None

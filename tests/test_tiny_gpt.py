@@ -1,6 +1,7 @@
-"""The task tiny_gpt on a small generated text: its data, its clock, its metric, its training."""
+"""The task tiny_gpt on a small generated text: its data, its clock, its training, its score."""
 
 import importlib
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="tiny_gpt trains with torch: pip install torch")
@@ -19,7 +21,6 @@ pytest.importorskip("tokenizers", reason="tiny_gpt needs tokenizers: pip install
 
 TASK = Path(__file__).parents[1] / "src" / "autoresearch" / "tasks" / "tiny_gpt"
 KEYS = [
-    "val_bpb",
     "training_seconds",
     "total_seconds",
     "peak_vram_mb",
@@ -58,8 +59,8 @@ def run(folder, *command, **env):
 
 def copy_task(folder):
     folder.mkdir()
-    for name in ("prepare.py", "train.py"):
-        shutil.copy(TASK / name, folder)
+    for file in TASK.glob("*.py"):
+        shutil.copy(file, folder)
     return folder
 
 
@@ -74,18 +75,50 @@ def task(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def trained(task, tmp_path_factory):
+    """The task with a model that was trained for a second."""
+    folder = shutil.copytree(task, tmp_path_factory.mktemp("trained") / "task")
+    done = run(folder, "train.py", BUDGET="1", BUDGET_CLOCK="cpu", SEED="7")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def in_one_process(folder, part):
+    """bits per byte of its model.pt, without any of score.py: a second pair of eyes."""
+    program = """
+import sys, math, torch, numpy as np
+from prepare import load_token_bytes, load_tokens
+from train import load_model
+model, context = load_model("model.pt", "cpu")
+tokens = torch.from_numpy(load_tokens(sys.argv[1]))
+nats, at = 0.0, 0
+with torch.inference_mode():
+    while at < len(tokens) - 1:
+        start = min(at, len(tokens) - 1 - context)
+        log_p = model(tokens[None, start : start + context])[0].double().log_softmax(-1)
+        for i in range(at - start, context):
+            nats -= log_p[i, tokens[start + i + 1]].item()
+        at = start + context
+print(nats / math.log(2) / int(load_token_bytes()[tokens[1:].numpy()].sum()))
+"""
+    done = run(folder, "-c", program, part)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+@pytest.fixture(scope="module")
 def code(task):
     """The copy's modules, imported. Two threads would add differently from one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(task))
-        for name in ("prepare", "train"):
+        for name in ("prepare", "train", "score"):
             patch.delitem(sys.modules, name, raising=False)
         yield SimpleNamespace(
-            prepare=importlib.import_module("prepare"), train=importlib.import_module("train")
+            **{name: importlib.import_module(name) for name in ("prepare", "train", "score")}
         )
-        for name in ("prepare", "train"):
+        for name in ("prepare", "train", "score"):
             sys.modules.pop(name, None)
     torch.set_num_threads(threads)
 
@@ -131,14 +164,38 @@ def test_a_run_prints_the_summary_and_keeps_to_its_budget_of_cpu_seconds(task):
     pairs = dict(re.fullmatch(r"(\w+): +([\d.]+)", line).groups() for line in block.splitlines())
     assert list(pairs) == KEYS
     assert all(re.match(r"\w+:\s+\S", line[:19]) for line in block.splitlines())
-    assert re.fullmatch(r"\d+\.\d{6}", pairs["val_bpb"])
-    assert 0 < float(pairs["val_bpb"]) < 8
     assert float(pairs["training_seconds"]) == pytest.approx(2.0, rel=0.15)
     assert float(pairs["total_seconds"]) > float(pairs["training_seconds"])
     lines = progress.splitlines()
     assert 1 <= len(lines) <= 20
     for line in lines:
         assert re.fullmatch(r"step \d{5} \| loss \d+\.\d{4} \| \d+\.\d% \| \d+\.\dk tok/s", line)
+
+
+@pytest.mark.parametrize("part", ["val", "holdout"])
+def test_a_model_is_scored(trained, part):
+    done = run(trained, "score.py", *([part] if part == "holdout" else []))
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"---\nval_bpb: +(\d+\.\d{6})\nchecked_windows: +(\d+)\n$", done.stdout)
+    assert said, done.stdout
+    assert 0 < float(said[1]) < 8 and int(said[2]) > 0
+    assert float(said[1]) == pytest.approx(in_one_process(trained, part), abs=1e-5)
+    assert not list(trained.glob("model-*"))
+
+
+def test_scoring_without_a_model_says_what_to_do(task):
+    done = run(task, "score.py")
+    assert done.returncode == 1
+    assert done.stderr == "error: there is no model.pt: run `python train.py` first\n"
+
+
+def test_a_model_that_cannot_be_loaded_is_told_with_its_traceback(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "task")
+    (folder / "model.pt").write_bytes(b"not a model")
+    done = run(folder, "score.py")
+    assert done.returncode == 1
+    assert "error: the model could not be loaded (exit code 1)" in done.stderr
+    assert re.search(r"^\| .*\w+Error: ", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_a_diverging_run_stops_with_a_message(task, tmp_path):
@@ -180,8 +237,7 @@ def test_targets_are_the_inputs_one_token_on(code):
 
 
 def test_an_epoch_shows_no_token_twice(code):
-    train = code.prepare.load_tokens("train")
-    train[:] = torch.arange(len(train))
+    train = np.arange(len(code.prepare.load_tokens("train")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(code.prepare, "load_tokens", lambda part: train)
         loader = code.prepare.make_loader(4, 100, 0, "cpu")
@@ -192,27 +248,72 @@ def test_an_epoch_shows_no_token_twice(code):
 # ------------------------------------------------------------------------------------------ metric
 
 
+class InProcess:
+    """A model behind score.py's questions without a process of its own."""
+
+    def __init__(self, context, logits):
+        self._context, self._logits, self.asked = context, logits, []
+
+    def context(self):
+        return self._context
+
+    def ask(self, idx):
+        assert idx.shape[1] == self._context
+        self.asked.append(idx)
+
+    def answer(self, rows, length):
+        return self._logits(self.asked[-1])
+
+
+def of(model):
+    def logits(idx):
+        with torch.no_grad():
+            return model(torch.from_numpy(idx.astype(np.int64))).numpy()
+
+    return logits
+
+
+def score(code, context, *logits):
+    """val_bpb of one model, or of two that the two processes hold."""
+    models = [InProcess(context, one) for one in (logits * 2)[:2]]
+    return code.score.bits_per_byte(tuple(models), code.prepare.load_tokens("val"))
+
+
 @pytest.mark.parametrize("context", [1, 50, 128, 1024])
 def test_bits_per_byte_of_a_uniform_model_by_hand(code, task, context):
     meta = json.loads((task / "data" / "meta.json").read_text())
-    vocab_size, val = meta["vocab_size"], meta["files"]["val.bin"]
+    vocab_size, val = meta["vocab_size"], meta["parts"]["val"]
     first = code.prepare.load_token_bytes()[code.prepare.load_tokens("val")[0]]
     by_hand = math.log2(vocab_size) * (val["tokens"] - 1) / (val["bytes"] - first)
 
     def uniform(idx):
-        assert idx.size(1) <= context
-        return torch.zeros(*idx.shape, vocab_size)
+        return np.zeros((*idx.shape, vocab_size), dtype=np.float32)
 
-    assert code.prepare.evaluate_bpb(uniform, context, "cpu") == pytest.approx(by_hand, rel=1e-5)
+    assert score(code, context, uniform)[0] == pytest.approx(by_hand, rel=1e-5)
 
 
-def test_val_is_a_contiguous_part_that_train_does_not_contain(code, tmp_path):
+@pytest.mark.parametrize("context", [1, 7, 128, 1000])
+def test_every_token_is_predicted_once(code, context):
+    tokens = code.prepare.load_tokens("val")
+    starts = code.score.window_starts(len(tokens) - 1, context)
+    predicted = []
+    for window, start in enumerate(starts):
+        assert start + context < len(tokens)
+        new = window * context - start
+        predicted += range(start + new + 1, start + context + 1)
+    assert predicted == list(range(1, len(tokens)))
+
+
+def test_the_held_out_parts_are_contiguous_and_train_has_neither(code, tmp_path):
     text = write_corpus(tmp_path / "text.txt").read_text(encoding="utf-8")
-    train, val = code.prepare.split(text)
-    at = text.index(val)
-    assert train == text[:at] + text[at + len(val) :]
-    assert val not in train
-    assert 0.04 < len(val) / len(text) < 0.07
+    parts = code.prepare.split(text)
+    rest = text
+    for name in ("val", "holdout"):
+        part = parts[name]
+        assert text.count(part) == 1 and part not in parts["train"]
+        assert 0.04 < len(part) / len(text) < 0.07
+        rest = rest.replace(part, "")
+    assert parts["train"] == rest
 
 
 def test_the_model_is_causal(model):
@@ -225,13 +326,85 @@ def test_the_model_is_causal(model):
     assert not torch.allclose(one[:, 40:], two[:, 40:], atol=1e-2)
 
 
-def test_a_model_that_sees_the_future_is_refused(code, model, monkeypatch):
-    attention = code.train.F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        code.train.F, "scaled_dot_product_attention", lambda q, k, v, is_causal: attention(q, k, v)
-    )
+def test_no_window_comes_to_a_process_twice_and_checks_look_like_text(code):
+    tokens = code.prepare.load_tokens("val")
+    lists = code.score.questions(tokens, 64, np.random.default_rng(0))
+    pairs = set(itertools.pairwise(tokens))
+    for one in lists:
+        windows = [question.window for question in one]
+        assert len(set(windows)) == len(windows)
+        assert sum(question.cut is not None for question in one) >= 16
+    checks = [question for one in lists for question in one if question.cut is not None]
+    natural = [(q.idx[q.cut - 1], q.idx[q.cut]) in pairs for q in checks]
+    assert sum(natural) > 0.7 * len(checks)  # the made-up text repeats little
+    for question in checks:
+        start = question.window * 64
+        assert (question.idx[: question.cut] == tokens[start : start + question.cut]).all()
+        assert question.idx[question.cut] != tokens[start + question.cut]
+
+
+def peeking(idx, vocab_size, share=1.0):
+    """Knows the next token wherever it stands in the window, for a share of the windows."""
+    logits = np.zeros((*idx.shape, vocab_size), dtype=np.float32)
+    rows = [row for row in range(len(idx)) if idx[row].sum() % 100 < 100 * share]
+    for row in rows:
+        logits[row, np.arange(idx.shape[1] - 1), idx[row, 1:]] = 5
+    return logits
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_model_that_sees_the_future_is_refused(code, task, share):
+    vocab_size = code.prepare.load_meta()["vocab_size"]
     with pytest.raises(SystemExit, match="sees the future"):
-        code.prepare.evaluate_bpb(model, 128, "cpu")
+        score(code, 64, lambda idx: peeking(idx, vocab_size, share))
+
+
+def test_a_model_that_remembers_the_windows_it_was_asked_is_refused(code):
+    """Each process may see a window once, so there is nothing to remember; one that answers by
+    what came before gives itself away, as the processes see other windows."""
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+
+    def remembering():
+        seen = np.zeros(vocab_size, dtype=np.float32)
+
+        def logits(idx):
+            np.add.at(seen, idx.ravel(), 1)
+            return np.broadcast_to(np.log1p(seen), (*idx.shape, vocab_size)).astype(np.float32)
+
+        return logits
+
+    with pytest.raises(SystemExit, match="remembers what it was asked"):
+        score(code, 64, remembering(), remembering())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(math.nan, "not finite"), (math.inf, "not finite"), (-math.inf, "no probability at all")],
+)
+def test_answers_that_are_no_distribution_are_refused(code, value, message):
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+
+    def broken(idx):
+        logits = np.zeros((*idx.shape, vocab_size), dtype=np.float32)
+        logits[..., 1:] = value  # of all tokens but the first
+        return logits
+
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(SystemExit, match=message),
+    ):
+        score(code, 64, broken)
+
+
+def test_a_quote_of_the_text_in_the_program_is_refused(code, task):
+    text = (task / "val" / "text.txt").read_bytes()
+    source = (task / "train.py").read_bytes()
+    code.score.refuse_text_in_the_source(source, text)
+    for at in (0, 1000, 1013):
+        with pytest.raises(SystemExit, match="holds a part of the text"):
+            code.score.refuse_text_in_the_source(source + text[at : at + 60], text)
+    with pytest.raises(SystemExit, match="accepted: up to 100,000"):
+        code.score.refuse_text_in_the_source(source + b"#" * 100_000, text)
 
 
 # ---------------------------------------------------------------------------------- data and errors
@@ -275,16 +448,26 @@ def test_a_failed_download_says_what_to_do(code, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["missing", "altered", "stale"])
 def test_training_without_valid_data_says_to_prepare(code, task, tmp_path, monkeypatch, damage):
-    data = shutil.copytree(task / "data", tmp_path / "data")
-    monkeypatch.setattr(code.prepare, "DATA_DIR", data)
+    root = shutil.copytree(task, tmp_path / "task")
+    monkeypatch.setattr(code.prepare, "ROOT", root)
+    code.prepare.load_meta("data", "val", "holdout")
     if damage == "missing":
-        (data / "train.bin").unlink()
+        (root / "data/train.bin").unlink()
     elif damage == "altered":
-        (data / "val.bin").write_bytes(bytes(100))
+        (root / "data/tokenizer.json").write_bytes(bytes(100))
     else:
         monkeypatch.setattr(code.prepare, "VOCAB_SIZE", 999)
     with pytest.raises(SystemExit, match=r"run `python prepare.py` first"):
         code.prepare.load_meta()
+
+
+@pytest.mark.parametrize("part", ["val", "holdout"])
+def test_held_out_text_that_was_altered_is_not_scored_on(trained, tmp_path, part):
+    folder = shutil.copytree(trained, tmp_path / "task")
+    (folder / part / "tokens.bin").write_bytes(bytes(100_000))
+    done = run(folder, "score.py", *([part] if part == "holdout" else []))
+    assert done.returncode == 1
+    assert f"{part}/tokens.bin is not the file that prepare.py wrote" in done.stderr
 
 
 @pytest.mark.parametrize("budget", ["soon", "0", "-1", "nan", "inf"])

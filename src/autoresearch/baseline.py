@@ -64,6 +64,7 @@ def establish(session: Session) -> None:
     allowance_s = task.run.allowance_s or session.row.allowance_s
     if task.run.budget_s is not None and allowance_s is not None:
         session.laboratory.limit_s = task.run.budget_s + allowance_s
+    session.laboratory.score_limit_s = session.row.score_allowance_s
 
 
 def make_runs(session: Session, attempt: int) -> list[Run]:
@@ -75,7 +76,7 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         run = session.make(0, attempt, Role.BASELINE, index, commit)
         if run.metric is None or run.reason is not None:
             raise BaselineError(_failure(session, run))
-        shown = f"{session.row.metric.name} {run.metric:.6g}, {run.wall_s:.1f} s"
+        shown = f"{session.row.metric.name} {run.metric:.6g}, {run.took_s:.1f} s"
         session.say(f"baseline {index + 1} of {wanted}: {shown}")
 
     def made() -> list[Run]:
@@ -160,6 +161,10 @@ def _learn_allowance(session: Session, runs: list[Run]) -> None:
             "evaluation"
         )
     session.learn(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
+    scoring = [run.score_cpu_s if clock == "cpu" else run.score_wall_s for run in runs]
+    if known := [seconds for seconds in scoring if seconds is not None]:
+        # What a change executes while it is scored is time too: training could go on there.
+        session.learn(score_allowance_s=ALLOWANCE_FACTOR * max(known) + ALLOWANCE_S)
 
 
 def set_up(session: Session) -> None:
@@ -174,7 +179,7 @@ def set_up(session: Session) -> None:
     laboratory = session.laboratory
     laboratory.fresh_tree(session.row.base_commit, folder)
     result = done.with_suffix(".json")
-    spec = laboratory.spec(command, folder, log, result, 0, limited=False, purpose=Purpose.SETUP)
+    spec = laboratory.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
     outcome = laboratory.execute(spec)
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"

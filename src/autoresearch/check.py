@@ -32,8 +32,8 @@ class Checked:
     values: tuple[float, ...]
     mean: float
     sd: float
-    wall_s: float  # of one run, on average
-    cpu_s: float | None
+    wall_s: float  # of one run and its score, on average
+    cpu_s: float | None  # the same
     peak_memory_bytes: int | None
     python: str | None  # what `python` is for a run
     deterministic: bool
@@ -82,7 +82,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         remove_tree(home.temporary)
     remove_tree(home.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in made if run.metric is not None)
-    wall_s = statistics.fmean(run.wall_s or 0.0 for run in made)
+    wall_s = statistics.fmean(run.took_s for run in made)
     same = len(set(values)) == 1
     per_experiment = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
     experiments, duration_s = _night(task, per_experiment)
@@ -98,7 +98,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         mean=statistics.fmean(values),
         sd=judge.pooled_noise([values])[0],
         wall_s=wall_s,
-        cpu_s=statistics.fmean(run.cpu_s or 0.0 for run in made),
+        cpu_s=statistics.fmean((run.cpu_s or 0.0) + (run.score_cpu_s or 0.0) for run in made),
         peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in made) or None,
         python=shutil.which("python"),
         deterministic=same,

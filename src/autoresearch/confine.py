@@ -2,8 +2,9 @@
 
 A run reads the system, what is installed, and the declared inputs; it writes its own tree, its own
 temporary folder, the declared caches and the devices it computes on. The scorer reads the hidden
-files as well. `setup` may besides write installed packages and use the network, once, before any
-change was proposed. Nobody sees the user's checkout, the record, or other runs.
+files as well, and can put what it does not trust into a sandbox of its own (`aside.py`). `setup`
+may besides write installed packages and use the network, once, before any change was proposed.
+Nobody sees the user's checkout, the record, or other runs.
 
 A package that is installed in editable mode (`pip install -e`) leads Python to the files of the
 checkout. Those are not granted, and would be the wrong ones: the run is to use its own tree's. So
@@ -21,7 +22,7 @@ from enum import Enum
 from functools import cached_property
 from pathlib import Path
 
-from autoresearch import sandbox
+from autoresearch import aside, sandbox
 from autoresearch.errors import TaskError
 from autoresearch.home import Home
 from autoresearch.reach import Walls, files_named
@@ -29,7 +30,8 @@ from autoresearch.sandbox import Confinement
 from autoresearch.task import Task, exists, private_paths
 from autoresearch.workspace import Workspace
 
-DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", str(SHARED_MEMORY))
 ACCELERATORS = ("nvidia*", "dri", "kfd", "dxg", "accel*", "vfio", "infiniband")  # below /dev
 """Looked up for every run: some appear when first used."""
 
@@ -112,23 +114,27 @@ class Cells:
     def prepare(self) -> None:
         """Look up what all runs share, and make the caches, before there is a run to wait for it.
         Raises `TaskError`."""
-        _ = self._caches, self._editable, self._read
+        _ = self._caches, self._editable, self._programs, self._inputs
 
     def confinement(self, purpose: Purpose, tree: Path, temporary: Path) -> Confinement | None:
         """Of a command that works in `tree`; None when nothing confines it."""
         if unconfined(self._task) is not None:
             return None
-        read, write = [*self._read], [tree, temporary, *self._caches, *devices()]
+        read = [*self._programs, *self._inputs]
+        write = [tree, temporary, *self._caches, *devices()]
         if purpose is Purpose.SCORE:
-            read += self._hidden
+            read += [*self._hidden, *aside.files()]
         if purpose is Purpose.SETUP:
             write += self._packages
         network = self._task.runner.network or purpose is Purpose.SETUP
         return Confinement(_texts(read), _texts(write), network)
 
-    def environment(self, tree: Path, temporary: Path) -> dict[str, str]:
+    def environment(self, purpose: Purpose, tree: Path, temporary: Path) -> dict[str, str]:
         """What a command in `tree` gets beside what all get."""
         env = {"TMPDIR": str(temporary)}
+        if purpose is Purpose.SCORE and unconfined(self._task) is None:
+            computes = [device for device in devices() if device != SHARED_MEMORY]
+            env[aside.VARIABLE] = aside.prefix(_texts(self._programs), _texts(computes))
         if python_path := self._python_path(tree):
             env["PYTHONPATH"] = python_path
         caches = [cache.resolve() for cache in self._caches]
@@ -148,13 +154,17 @@ class Cells:
         return os.pathsep.join([*copies, *([given] if given else [])]) or None
 
     @cached_property
-    def _read(self) -> list[Path]:
+    def _inputs(self) -> list[Path]:
+        walls, task = self._walls, self._task
+        return [path for name in task.run.inputs for path in _with_targets(walls, task.root / name)]
+
+    @cached_property
+    def _programs(self) -> list[Path]:
+        """The system, what is installed, and what the commands name."""
         walls, task = self._walls, self._task
         read = [*walls.system(), *self._installed]
         for command in _commands(task):
             read += [path for name in files_named(command) for path in _seen(walls, Path(name))]
-        for name in task.run.inputs:
-            read += _with_targets(walls, task.root / name)
         read += [path for place in self._editable for path in walls.opened(place)]
         for folder in (task.root, *task.root.parents):
             found = (folder / name for name in SETTINGS if exists(folder / name))

@@ -405,7 +405,7 @@ class Ledger:
         return self.session(tag)
 
     def update_session(self, session: SessionRow, **facts: object) -> SessionRow:
-        """Set any of level, limits, deterministic, allowance_s, stopped, warnings, fingerprint."""
+        """Set facts that a session learns: level, limits, deterministic, allowance_s, ..."""
         values = {
             key: json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
             for key, value in facts.items()
@@ -824,10 +824,11 @@ class Ledger:
         return [_run(row) for row in reversed(rows)]
 
     def spent(self, session: SessionRow) -> dict[str, float]:
-        """Wall and CPU seconds of all finished runs, and how many they were."""
+        """Wall and CPU seconds of all finished runs and their scores, and how many they were."""
+        scored = "" if self._version() < 3 else " + coalesce(score_{0}_s, 0)"
+        sums = (f"coalesce(sum({c}_s{scored.format(c)}), 0)" for c in ("wall", "cpu"))
         rows = self._all(
-            "SELECT coalesce(sum(wall_s), 0), coalesce(sum(cpu_s), 0), count(*) FROM run"
-            " WHERE session = ? AND finished = 1",
+            f"SELECT {', '.join(sums)}, count(*) FROM run WHERE session = ? AND finished = 1",
             session.id,
         )
         wall_s, cpu_s, runs = rows[0]

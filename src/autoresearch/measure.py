@@ -146,6 +146,7 @@ class Laboratory:
         self.runner = runner
         self.ledger = ledger
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
+        self.score_limit_s: float | None = None  # the same, for a scorer and all it starts
         self._env = self._environment()
         self._cells = Cells(task, home, workspace, self._env)
 
@@ -180,7 +181,7 @@ class Laboratory:
             self.end_leftovers(run.seed)
             raise Interrupted(outcome.detail or outcome.stopped)
         self._keep_artefacts(manifest, tree, folder / "artefacts")
-        log, ended = folder / "log", outcome
+        log, ended, scored = folder / "log", outcome, None
         if outcome.stopped is None and outcome.exit_code == 0 and self.task.score is not None:
             scored = self._score(run, folder)
             log = folder / "score.log"
@@ -199,6 +200,8 @@ class Laboratory:
             wall_s=outcome.wall_s,
             cpu_s=outcome.cpu_s,
             peak_memory_bytes=outcome.peak_memory_bytes,
+            score_cpu_s=scored.cpu_s if scored else None,
+            score_wall_s=scored.wall_s if scored else None,
         )
         self.workspace.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
@@ -221,7 +224,8 @@ class Laboratory:
         folder.mkdir(parents=True)
         manifest = self.fresh_tree(run.commit, tree)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
-        return self.execute(self.spec(command, tree, log, outcome, run.seed)), manifest
+        spec = self.spec(command, tree, log, outcome, run.seed, limit_s=self.limit_s)
+        return self.execute(spec), manifest
 
     @_disk_errors()
     def fresh_tree(self, commit: str, tree: Path) -> Manifest:
@@ -253,13 +257,13 @@ class Laboratory:
         outcome: Path,
         seed: int,
         *,
-        limited: bool = True,
+        limit_s: float | None = None,
         purpose: Purpose = Purpose.RUN,
     ) -> RunSpec:
         """How to execute `command` in `tree`: the environment, the limits, the files."""
         settings, runner = self.task.run, self.task.runner
         temporary = self.home.temporary / tree.name
-        env = self._env | self._cells.environment(tree, temporary)
+        env = self._env | self._cells.environment(purpose, tree, temporary)
         env["AUTORESEARCH_SEED"] = str(seed)
         env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
         return RunSpec(
@@ -269,7 +273,7 @@ class Laboratory:
             outcome=outcome,
             env=env,
             timeout_s=settings.timeout_s,
-            limit_s=self.limit_s if limited else None,
+            limit_s=limit_s,
             limit_clock=settings.budget_clock,
             memory_bytes=runner.memory_bytes,
             log_bytes=runner.log_bytes,
@@ -322,7 +326,7 @@ class Laboratory:
         folder.mkdir(parents=True, exist_ok=True)
         self.fresh_tree(commit, tree)
         log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
-        result = self.execute(self.spec(command, tree, log, outcome, 0, limited=False))
+        result = self.execute(self.spec(command, tree, log, outcome, 0))
         remove_tree(tree)
         outcome.unlink(missing_ok=True)
         if result.stopped in UNSETTLED:
@@ -351,7 +355,9 @@ class Laboratory:
             shutil.copyfile(source, target)
         command, log = self.task.score.command, folder / "score.log"
         spec = self.spec(
-            command, scoring, log, outcome, run.seed, limited=False, purpose=Purpose.SCORE
+            *(command, scoring, log, outcome, run.seed),
+            limit_s=self.score_limit_s,
+            purpose=Purpose.SCORE,
         )
         result = self.execute(spec)
         remove_tree(scoring)

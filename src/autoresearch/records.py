@@ -102,6 +102,11 @@ class Run:
     holdout: float | None = None  # the metric on the sealed holdout, where that was scored
 
     @property
+    def took_s(self) -> float:
+        """Wall seconds, with the scorer's."""
+        return (self.wall_s or 0.0) + (self.score_wall_s or 0.0)
+
+    @property
     def name(self) -> str:
         """The run's folder below `runs/`, and what `show` calls it."""
         return f"{self.experiment:04d}/{self.id:05d}"

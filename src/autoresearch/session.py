@@ -169,7 +169,7 @@ class Session:
         if self.row.deterministic or (hours is None and self._deadline is None):
             return 0.0
         runs = self.ledger.runs_of(self.row, self.row.base_commit, last=8)
-        wall_s = max((run.wall_s or 0.0 for run in runs), default=0.0)
+        wall_s = max((run.took_s for run in runs), default=0.0)
         needed = 2 * self.task.judge.baseline_runs * wall_s / self.runner.slots
         return needed if hours is None else min(needed, RESERVE_SHARE * hours * 3600)
 

@@ -435,7 +435,7 @@ def _agents(in_flight: Sequence[Experiment], latest: Sequence[Experiment]) -> st
 
 
 def _typical(runs: Sequence[Run]) -> float | None:
-    walls = [run.wall_s for run in runs if run.wall_s is not None]
+    walls = [run.took_s for run in runs if run.wall_s is not None]
     return median(walls) if walls else None
 
 

@@ -1,12 +1,11 @@
 """
-Everything about tiny_gpt that stays as it is: the text, the tokenizer, the batches, the clock and
-the metric. train.py imports from here and is the file to edit; this one is frozen.
+What stays as it is while a model trains: the text, the tokenizer, the batches and the clock.
+train.py imports from here and is the file to edit; this one is frozen. The metric is score.py's.
 
     python prepare.py                  # once: fetch the King James text (10 MB), write data/
     python prepare.py --corpus PATH    # your own text instead: a .txt file, or a folder of them
 
-The chapters: 1 the corpus, 2 the tokenizer, 3 data/, 4 batches, 5 the budget, 6 the metric,
-7 the summary.
+The chapters: 1 the corpus, 2 the tokenizer, 3 data/, 4 batches, 5 the budget, 6 the summary.
 """
 
 from __future__ import annotations
@@ -39,16 +38,17 @@ if TYPE_CHECKING:
 # The tokenizer decides more than any model of this size: with the same 10 s, bytes alone reach
 # 2.36 bits per byte, a vocabulary of 512 1.89, of 1,024 1.76 and of 2,048 1.67.
 VOCAB_SIZE = 2048
-# Held out: a twentieth of the text from here on (208 kB of the King James, scored in about 1.5 CPU
-# s). This part, Jeremiah and Ezekiel, is like the rest; the end, the epistles and Revelation, is
-# not, and costs the baseline 0.25 bits per byte more.
-VAL_START = 0.65
-VAL_FRACTION = 0.05
+# Held out: two twentieths of the text (208 kB each of the King James), from these places on. "val"
+# is what the search is scored on: Jeremiah and Ezekiel, which are like the rest; the end, the
+# epistles and Revelation, is not, and costs the baseline 0.25 bits per byte more. "holdout" stays
+# sealed until something is kept: First and Second Samuel.
+HELD_OUT = {"holdout": 0.25, "val": 0.65}
+HELD_OUT_FRACTION = 0.05
 MIN_CORPUS_BYTES = 100_000  # under this, the held-out part is too small to compare anything on
 TIME_BUDGET = 10.0  # seconds, where AUTORESEARCH_BUDGET does not say otherwise
 
-DATA_DIR = Path(__file__).absolute().parent / "data"
-FORMAT = 1  # of data/; raise it when the meaning of its files changes
+ROOT = Path(__file__).absolute().parent
+FORMAT = 2  # of the files written here; raise it when their meaning changes
 
 
 def fail(message: str) -> NoReturn:
@@ -117,8 +117,9 @@ def read_corpus(path: Path) -> str:
     return text
 
 
-def split(text: str) -> tuple[str, str]:
-    """(train, val): one contiguous twentieth, cut where lines start, is held out.
+def split(text: str) -> dict[str, str]:
+    """The parts "train", "val" and "holdout": contiguous twentieths, cut where lines start, are
+    held out.
 
     Contiguous, because of sentences drawn at random most would stand beside their neighbours in
     the training text.
@@ -126,11 +127,15 @@ def split(text: str) -> tuple[str, str]:
     size = len(text.encode())
     if size < MIN_CORPUS_BYTES:
         fail(f"the corpus is too small: {size:,} bytes, at least {MIN_CORPUS_BYTES:,} are needed")
-    start, end = (
-        text.find("\n", at, at + len(text) // 100) + 1 or at
-        for at in (int(len(text) * VAL_START), int(len(text) * (VAL_START + VAL_FRACTION)))
-    )
-    return text[:start] + text[end:], text[start:end]
+    parts, left, end = {}, [], 0
+    for name, place in HELD_OUT.items():
+        start, stop = (
+            text.find("\n", at, at + len(text) // 100) + 1 or at
+            for at in (int(len(text) * place), int(len(text) * (place + HELD_OUT_FRACTION)))
+        )
+        left.append(text[end:start])
+        parts[name], end = text[start:stop], stop
+    return parts | {"train": "".join([*left, text[end:]])}
 
 
 # -------------------------------------------------------------------------------------------------
@@ -159,16 +164,18 @@ def train_tokenizer(text: str) -> Any:
 
 def load_token_bytes() -> np.ndarray:
     """(vocab_size,) int64: the UTF-8 bytes that each token stands for. None stands for zero."""
-    vocab = json.loads((DATA_DIR / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    tokenizer = json.loads((ROOT / "data/tokenizer.json").read_text(encoding="utf-8"))
+    vocab = tokenizer["model"]["vocab"]
     return np.array([len(name) for name in sorted(vocab, key=vocab.__getitem__)])
 
 
 # -------------------------------------------------------------------------------------------------
-# 3. data/
+# 3. data/, val/ and holdout/
 #
-#     tokenizer.json          the tokenizer
-#     train.bin, val.bin      tokens, uint16
-#     meta.json               sizes and fingerprints; written last, so that it vouches for the rest
+#     data/tokenizer.json     the tokenizer
+#     data/train.bin          the training text as tokens, uint16
+#     data/meta.json          sizes and fingerprints; written last, so that it vouches for the rest
+#     val/, holdout/          text.txt and tokens.bin of what is held out. A run does not see them
 
 
 def sha256(data: bytes) -> str:
@@ -176,65 +183,73 @@ def sha256(data: bytes) -> str:
 
 
 def write_data(text: str, name: str) -> dict[str, Any]:
-    """Write data/ for `text` and return its meta.json."""
-    parts = dict(zip(("train.bin", "val.bin"), split(text), strict=True))
-    tokenizer = train_tokenizer(parts["train.bin"])
-    DATA_DIR.mkdir(exist_ok=True)
-    (DATA_DIR / "meta.json").unlink(missing_ok=True)
-    tokenizer.save(str(DATA_DIR / "tokenizer.json"))
+    """Write the three folders for `text` and return the meta.json."""
+    parts = split(text)
+    tokenizer = train_tokenizer(parts["train"])
+    for folder in ("data", *HELD_OUT):
+        (ROOT / folder).mkdir(exist_ok=True)
+    (ROOT / "data/meta.json").unlink(missing_ok=True)
+    tokenizer.save(str(ROOT / "data/tokenizer.json"))
     token_bytes = load_token_bytes()
-    files = {"tokenizer.json": {"sha256": sha256((DATA_DIR / "tokenizer.json").read_bytes())}}
-    for file, part in parts.items():
-        tokens = np.array(tokenizer.encode(part).ids, dtype=np.uint16)
-        size = len(part.encode())
-        assert token_bytes[tokens].sum() == size, f"the tokens of {file} do not add up to its text"
-        tokens.tofile(DATA_DIR / file)
-        files[file] = {"tokens": len(tokens), "bytes": size, "sha256": sha256(tokens.tobytes())}
+    sizes = {}
+    for part, its_text in parts.items():
+        tokens = np.array(tokenizer.encode(its_text).ids, dtype=np.uint16)
+        size = len(its_text.encode())
+        assert token_bytes[tokens].sum() == size, f"the tokens of {part} do not add up to its text"
+        tokens.tofile(tokens_file(part))
+        sizes[part] = {"tokens": len(tokens), "bytes": size}
+        if part in HELD_OUT:
+            (ROOT / part / "text.txt").write_text(its_text, encoding="utf-8", newline="")
+    files = [ROOT / "data/tokenizer.json", tokens_file("train")]
+    files += [ROOT / part / name for part in HELD_OUT for name in ("tokens.bin", "text.txt")]
     meta = {
         "recipe": recipe(),
         "corpus": {"name": name, "bytes": len(text.encode()), "sha256": sha256(text.encode())},
         "vocab_size": tokenizer.get_vocab_size(),
-        "files": files,
+        "parts": sizes,
+        "sha256": {str(file.relative_to(ROOT)): sha256(file.read_bytes()) for file in files},
     }
-    (DATA_DIR / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    (ROOT / "data/meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
     return meta
 
 
+def tokens_file(part: str) -> Path:
+    return ROOT / ("data/train.bin" if part == "train" else f"{part}/tokens.bin")
+
+
 def recipe() -> dict[str, Any]:
-    """What, apart from the corpus, decides the bytes in data/."""
-    return {"format": FORMAT, "vocab_size": VOCAB_SIZE, "val": [VAL_START, VAL_FRACTION]}
+    """What, apart from the corpus, decides the bytes in the three folders."""
+    return {"format": FORMAT, "vocab_size": VOCAB_SIZE, "held out": [HELD_OUT, HELD_OUT_FRACTION]}
 
 
-def read_meta() -> dict[str, Any] | str:
-    """meta.json where data/ is complete and unaltered (7 ms to check), else what is wrong."""
+def read_meta(*folders: str) -> dict[str, Any] | str:
+    """meta.json where these folders are complete and unaltered (7 ms to check), else what is
+    wrong."""
     try:
-        meta = json.loads((DATA_DIR / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads((ROOT / "data/meta.json").read_text(encoding="utf-8"))
         if meta["recipe"] != recipe():
             return f"data/ was written by another prepare.py ({meta['recipe']}, now {recipe()})"
-        for file, entry in meta["files"].items():
-            if sha256((DATA_DIR / file).read_bytes()) != entry["sha256"]:
-                return f"data/{file} is not the file that prepare.py wrote"
-    except FileNotFoundError as error:
-        return f"data/{Path(error.filename).name} is missing"
-    except (ValueError, KeyError, TypeError):
+        for file, digest in meta["sha256"].items():
+            if file.split("/")[0] in folders and sha256((ROOT / file).read_bytes()) != digest:
+                return f"{file} is not the file that prepare.py wrote"
+    except OSError as error:
+        return f"{Path(error.filename).relative_to(ROOT)} cannot be read ({error.strerror})"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return "data/meta.json is damaged"
     return meta
 
 
-def load_meta() -> dict[str, Any]:
-    """meta.json of valid data; otherwise ends the program and says what to do."""
-    meta = read_meta()
+def load_meta(*folders: str) -> dict[str, Any]:
+    """meta.json, with these folders valid; otherwise ends the program and says what to do."""
+    meta = read_meta(*(folders or ("data",)))
     if isinstance(meta, str):
         fail(f"{meta}: run `python prepare.py` first")
     return meta
 
 
-def load_tokens(part: str) -> torch.Tensor:
-    """(tokens,) int64 on the CPU. Training code asks for "train"; "val" is for the metric."""
-    import torch
-
-    tokens = np.fromfile(DATA_DIR / f"{part}.bin", dtype=np.uint16)
-    return torch.from_numpy(tokens.astype(np.int64))
+def load_tokens(part: str) -> np.ndarray:
+    """(tokens,) int64. Training code can read "train" alone; "val" and "holdout" are score.py's."""
+    return np.fromfile(tokens_file(part), dtype=np.uint16).astype(np.int64)
 
 
 # -------------------------------------------------------------------------------------------------
@@ -251,7 +266,7 @@ def make_loader(
     """
     import torch
 
-    tokens = load_tokens("train")
+    tokens = torch.from_numpy(load_tokens("train"))
     if len(tokens) <= seq_len * (batch_size + 1):
         fail(f"the training text has {len(tokens):,} tokens, too few for {batch_size} x {seq_len}")
     rng = torch.Generator().manual_seed(seed)
@@ -347,67 +362,7 @@ def synchronize(device: str) -> None:
 
 
 # -------------------------------------------------------------------------------------------------
-# 6. The metric
-
-EVAL_BATCH_TOKENS = 2048  # per forward pass: 17 MB of float32 logits at a vocabulary of 2,048
-MAX_CONTEXT = 1024
-
-
-def evaluate_bpb(model: Any, context: int, device: str) -> float:
-    """Bits per byte on all of val.bin; lower is better.
-
-    `model(idx)` takes (rows, length <= context) int64 tokens on `device` and returns the logits of
-    each next token, (rows, length, vocab_size). They are normalised here, in float32, so a model
-    cannot claim probabilities that add up to more than one.
-
-    Every configuration is scored on the same bytes. The text is cut into windows of the model's
-    own `context`, so that none has to run at a length it was not trained for, and each token after
-    the first is predicted exactly once, in whichever window it falls. A longer context therefore
-    sees more and a shorter one less: that trade is the model's to make.
-
-        bpb = sum of -log2 p(token) / sum of the tokens' UTF-8 bytes
-    """
-    import torch
-    import torch.nn.functional as F
-
-    if not 1 <= context <= MAX_CONTEXT:
-        fail(f"evaluate_bpb: context is {context}; accepted: 1 to {MAX_CONTEXT}")
-    val = load_tokens("val")
-    targets = len(val) - 1
-    whole = targets - targets % context
-    inputs = list(val[:whole].view(-1, context).split(max(1, EVAL_BATCH_TOKENS // context)))
-    answers = list(val[1 : whole + 1].view(-1, context).split(len(inputs[0]) if inputs else 1))
-    if whole < targets:
-        inputs.append(val[None, whole:-1])
-        answers.append(val[None, whole + 1 :])
-    nats = 0.0
-    with torch.inference_mode():
-        refuse_a_model_that_sees_the_future(model, inputs[0].to(device))
-        for idx, answer in zip(inputs, answers, strict=True):
-            logits = model(idx.to(device)).float().flatten(0, 1)
-            nats += F.cross_entropy(logits, answer.flatten().to(device), reduction="sum").item()
-    return nats / math.log(2) / int(load_token_bytes()[val[1:].numpy()].sum())
-
-
-def refuse_a_model_that_sees_the_future(model: Any, idx: torch.Tensor) -> None:
-    """End the program if other tokens later in a window change the logits earlier in it.
-
-    A slip in a mask scores wonderfully and means nothing. The cut differs from row to row.
-    """
-    import torch
-
-    rows, length = idx.shape
-    if length == 1:
-        return
-    cuts = 1 + torch.arange(rows, device=idx.device) * 7 % (length - 1)
-    past = torch.arange(length, device=idx.device) < cuts[:, None]
-    difference = (model(idx) - model(torch.where(past, idx, idx.flip(1) // 2)))[past].abs().max()
-    if difference > 1e-3:
-        fail(f"the model sees the future: later tokens move its logits by {difference.item():.3g}")
-
-
-# -------------------------------------------------------------------------------------------------
-# 7. The summary
+# 6. The summary
 
 # Dense bfloat16 FLOP/s by the makers' data sheets.
 PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
@@ -415,7 +370,6 @@ PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12, "L40S": 362e12
 
 def print_summary(
     budget: Budget,
-    val_bpb: float,
     training_seconds: float,
     steps: int,
     tokens: int,
@@ -423,15 +377,14 @@ def print_summary(
     params: int,
     depth: int,
 ) -> None:
-    """The block that the harness reads: the last lines of a run.
+    """The last lines of a run; score.py adds `val_bpb`.
 
     Seconds are the budget's: CPU seconds under the "cpu" clock, where total_seconds is what the
-    whole process has cost, imports and evaluation included. `flops` is what training has computed.
+    whole process has cost, imports included. `flops` is what training has computed.
     """
     total = time.process_time() if budget.clock == "cpu" else time.perf_counter() - IMPORTED_AT
     peak = peak_flops(budget.device)
     print("---")
-    print(f"val_bpb:          {val_bpb:.6f}")
     print(f"training_seconds: {training_seconds:.1f}")
     print(f"total_seconds:    {total:.1f}")
     print(f"peak_vram_mb:     {peak_memory_mb(budget.device):.1f}")
@@ -488,7 +441,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Prepare data/ for tiny_gpt.")
     parser.add_argument("--corpus", type=Path, help="your own text: a .txt file or a folder")
     path = parser.parse_args().corpus
-    old = read_meta()
+    old = read_meta("data", *HELD_OUT)
     if isinstance(old, dict) and path is None:
         print(f"data/ is ready ({old['corpus']['name']}); nothing to do. To start over, delete it.")
         return
@@ -499,10 +452,10 @@ def main() -> None:
     meta = write_data(text, path.name if path else KJV_PACKAGE)
     print(f"corpus     {meta['corpus']['name']}, {meta['corpus']['bytes']:,} bytes")
     print(f"tokenizer  {meta['vocab_size']:,} tokens")
-    for file in ("train.bin", "val.bin"):
-        entry = meta["files"][file]
-        print(f"{file:<10} {entry['tokens']:,} tokens, {entry['bytes']:,} bytes", end=", ")
-        print(f"sha256 {entry['sha256'][:12]}")
+    for part, sizes in meta["parts"].items():
+        digest = meta["sha256"][str(tokens_file(part).relative_to(ROOT))]
+        print(f"{part:<10} {sizes['tokens']:,} tokens, {sizes['bytes']:,} bytes", end=", ")
+        print(f"sha256 {digest[:12]}")
 
 
 if __name__ == "__main__":

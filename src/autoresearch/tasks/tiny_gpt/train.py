@@ -1,10 +1,11 @@
 """
-Train a small GPT for a fixed budget of time and report its bits per byte on held-out text.
+Train a small GPT for a fixed budget of time and leave it in model.pt.
 
-    python train.py
+    python train.py && python score.py
 
 This is the file to edit: the knobs, the model, the optimizer, the schedule, the loop. What must not
-change (the data, the clock, the metric) is imported from prepare.py.
+change is imported from prepare.py (the data, the clock) or is score.py's: its bits per byte on
+held-out text, asked of `load_model` in a process that sees nothing but this file and model.pt.
 """
 
 import math
@@ -15,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from prepare import (
     Budget,
-    evaluate_bpb,
     keep_freed_memory,
     load_meta,
     make_loader,
@@ -36,7 +36,7 @@ SOFTCAP = 15.0  # logits are squashed into (-SOFTCAP, SOFTCAP); in [5, 60]
 INIT_SCALE = 1.0  # of the matrices, relative to uniform with variance 1 / WIDTH; in [0.2, 3]
 
 BATCH_SIZE = 8  # rows a step; in [2, 32]
-SEQ_LEN = 128  # tokens a row, in training and in evaluation; in [32, 256]
+SEQ_LEN = 128  # tokens a row, in training and when it is scored; in [32, 256]
 MATRIX_LR = 0.04  # Muon, the blocks' matrices; in [0.005, 0.3]
 EMBEDDING_LR = 0.6  # AdamW, token and value embeddings, times (WIDTH / 768) ** -0.5; in [0.05, 5]
 UNEMBEDDING_LR = 0.004  # AdamW, the output matrix, times the same; in [0.0005, 0.1]
@@ -254,6 +254,15 @@ def train(model, budget, seed, device):
     return step
 
 
+def load_model(path, device):
+    """What score.py asks for: the trained model and its context. `model(idx)` takes (rows, length
+    <= context) tokens and returns the logits of each next token, (rows, length, vocab_size)."""
+    saved = torch.load(path, map_location=device)
+    model = GPT(saved["vocab_size"])
+    model.load_state_dict(saved["weights"])
+    return model.to(device).eval(), SEQ_LEN
+
+
 def main():
     device = pick_device()
     seed = int(os.environ.get("AUTORESEARCH_SEED", "1337"))
@@ -266,11 +275,11 @@ def main():
     model = GPT(vocab_size).to(device)
     steps = train(model, budget, seed, device)
     training_seconds = budget.elapsed()
+    torch.save({"vocab_size": vocab_size, "weights": model.state_dict()}, "model.pt")
 
     tokens = steps * BATCH_SIZE * SEQ_LEN
     print_summary(
         budget,
-        val_bpb=evaluate_bpb(model, SEQ_LEN, device),
         training_seconds=training_seconds,
         steps=steps,
         tokens=tokens,
