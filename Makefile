@@ -5,16 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow test-faults test-agents check format clean
+.PHONY: demo test test-slow test-gpu test-faults test-agents check format clean
 
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow
+
+# On a machine with an NVIDIA GPU, whose PyTorch sees it.
+test-gpu: $(VENV)/torch $(VENV)/dev
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m gpu
 
 # Whatever can go wrong, injected: kill -9 at every durable action, full disks, other processes.
 test-faults: $(VENV)/torch $(VENV)/dev

@@ -6,7 +6,6 @@ The task's runs leave a program behind, which the scorer starts behind `AUTORESE
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -114,7 +113,8 @@ def test_what_it_may_do(tmp_path: Path) -> None:
 
 
 def asked(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    wall = aside.prefix(("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, sys.prefix), ())
+    read = ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, sys.prefix)
+    wall = aside.prefix(sandbox.Confinement(read, (), False))
     return subprocess.run(
         [*shlex.split(wall), *command], cwd=folder, capture_output=True, text=True, timeout=60
     )
@@ -150,10 +150,8 @@ def test_where_nothing_confines_it_the_scorer_is_not_told_otherwise(tmp_path: Pa
 
 def test_the_whole_command_is_one_word_list() -> None:
     """Paths with spaces and quotes come back as they were."""
-    python, *flags, file, given = shlex.split(aside.prefix(("/a b", "/c'd"), ("/e",)))
-    assert (
-        python == sys.executable and flags == ["-I", "-S"] and Path(file).samefile(aside.__file__)
-    )
-    assert json.loads(given) == {"read": ["/a b", "/c'd"], "write": ["/e"], "network": False}
-    assert all(path.is_file() for path in aside.files())
-    assert os.path.isabs(file)  # noqa: PTH117 - a text, as the scorer gets it
+    wanted = sandbox.Confinement(("/a b", "/c'd"), ("/e",), False, True)
+    python, *flags, file, given = shlex.split(aside.prefix(wanted))
+    assert python == sys.executable and flags == ["-I", "-S"]
+    assert Path(file).samefile(aside.__file__) and Path(file).is_absolute()
+    assert sandbox.Confinement.from_json(json.loads(given)) == wanted

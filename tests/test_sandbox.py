@@ -345,3 +345,31 @@ def test_the_parents_death_still_kills(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=tmp_path, check=False)
     assert done.returncode == -signal.SIGKILL
     wait_until(lambda: not alive(int((tmp_path / "pid").read_text())), 60)
+
+
+# ---- processes in /proc: what CUDA needs ---------------------------------------------------------
+
+COMM = "open('/proc/self/task/%d/comm' % os.getpid(), 'w').write('x')"
+CHILDS = "subprocess.run(['sh', '-c', 'echo x > /proc/$$/comm'], check=True)"
+
+
+@pytest.mark.parametrize("line", [COMM, CHILDS])
+def test_threads_get_names_where_that_is_allowed(attempt: Try, line: str) -> None:
+    """Those of a child's too: a run may start its program by a script."""
+    assert attempt(line, processes=True) == "ok"
+    assert attempt(COMM) == "EACCES"
+
+
+@root_only
+@pytest.mark.parametrize(
+    "line",
+    [
+        "open('/proc/sys/kernel/core_pattern', 'w')",
+        "open('/proc/sys/kernel/hostname', 'w')",
+        "open('/proc/%d/mem' % os.getppid(), 'r+b')",
+    ],
+)
+def test_the_kernels_settings_stay_closed(attempt: Try, line: str) -> None:
+    before = os.statvfs("/proc/sys").f_flag
+    assert attempt(line, processes=True) in ("EROFS", "EACCES", "EPERM")
+    assert os.statvfs("/proc/sys").f_flag == before  # the mounts are the child's alone

@@ -22,29 +22,33 @@ import os
 import shlex
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+
+if __name__ == "__main__" and "autoresearch" not in sys.modules:
+    # Our own package, from this very folder: nothing of what is installed is looked at, nor the
+    # folder above, which may be the user's checkout.
+    sys.modules["autoresearch"] = ModuleType("autoresearch")
+    sys.modules["autoresearch"].__path__ = [str(Path(__file__).resolve().parent)]
+
+from autoresearch.sandbox import Confinement, Ruleset
 
 VARIABLE = "AUTORESEARCH_ASIDE"
-MODULES = ("__init__.py", "aside.py", "sandbox.py", "seccomp.py")  # all that this file needs
+FOLDER = Path(__file__).resolve().parent  # what a scorer has to be able to read for it
 
 
-def prefix(read: tuple[str, ...], write: tuple[str, ...]) -> str:
-    """The value of the variable, for a command that may read and write these beside its own."""
-    given = json.dumps({"read": read, "write": write, "network": False})
-    return shlex.join([sys.executable, "-I", "-S", str(Path(__file__).resolve()), given])
-
-
-def files() -> list[Path]:
-    """What a scorer has to be able to read for it."""
-    return [Path(__file__).resolve().parent / name for name in MODULES]
+def prefix(confinement: Confinement) -> str:
+    """The value of the variable, for commands that may touch this beside what is their own."""
+    given = json.dumps(confinement.to_json())
+    return shlex.join([sys.executable, "-I", "-S", str(FOLDER / "aside.py"), given])
 
 
 def main() -> None:
-    from autoresearch.sandbox import Confinement, Ruleset
-
     given = Confinement.from_json(json.loads(sys.argv[1]))
     own = tempfile.mkdtemp(prefix="aside-")
-    confinement = Confinement((*given.read, str(Path.cwd())), (*given.write, own), False)
+    read, write = (*given.read, str(Path.cwd())), (*given.write, own)
+    confinement = replace(given, read=read, write=write)
     env = {name: value for name, value in os.environ.items() if name != VARIABLE}
     env["TMPDIR"] = own
     try:
@@ -61,5 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # -I -S leave it out
     main()

@@ -123,18 +123,20 @@ class Cells:
         read = [*self._programs, *self._inputs]
         write = [tree, temporary, *self._caches, *devices()]
         if purpose is Purpose.SCORE:
-            read += [*self._hidden, *aside.files()]
+            read += [*self._hidden, aside.FOLDER]
         if purpose is Purpose.SETUP:
             write += self._packages
         network = self._task.runner.network or purpose is Purpose.SETUP
-        return Confinement(_texts(read), _texts(write), network)
+        return Confinement(_texts(read), _texts(write), network, named_threads())
 
     def environment(self, purpose: Purpose, tree: Path, temporary: Path) -> dict[str, str]:
         """What a command in `tree` gets beside what all get."""
         env = {"TMPDIR": str(temporary)}
         if purpose is Purpose.SCORE and unconfined(self._task) is None:
             computes = [device for device in devices() if device != SHARED_MEMORY]
-            env[aside.VARIABLE] = aside.prefix(_texts(self._programs), _texts(computes))
+            env[aside.VARIABLE] = aside.prefix(
+                Confinement(_texts(self._programs), _texts(computes), False, named_threads())
+            )
         if python_path := self._python_path(tree):
             env["PYTHONPATH"] = python_path
         caches = [cache.resolve() for cache in self._caches]
@@ -220,6 +222,12 @@ def devices() -> list[Path]:
     folder = Path("/dev")
     found = (device for glob in ACCELERATORS for device in sorted(folder.glob(glob)))
     return [*map(Path, DEVICES), *found]
+
+
+def named_threads() -> bool:
+    """CUDA gives its threads names, through `/proc/self/task/*/comm`, and does not start (error
+    304) where it may not."""
+    return Path("/dev/nvidiactl").exists()
 
 
 def editable_in(site: Path) -> Iterator[Path]:

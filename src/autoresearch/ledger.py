@@ -565,13 +565,14 @@ class Ledger:
         """The `last` experiments with notes, oldest first, of the `among` begun last. What agents
         note for themselves alone, such as where to go on, is shorter than a sentence."""
         rows = self._all(
-            "SELECT * FROM experiment WHERE session = ?1 AND length(notes) > ?4 AND number >"
-            " (SELECT max(number) FROM experiment WHERE session = ?1) - ?2"
-            " ORDER BY number DESC LIMIT ?3",
+            "SELECT * FROM experiment WHERE session = ? AND length(notes) > ? AND number >"
+            " (SELECT max(number) FROM experiment WHERE session = ?) - ?"
+            " ORDER BY number DESC LIMIT ?",
+            session.id,
+            MARK_LENGTH,
             session.id,
             among,
             last,
-            MARK_LENGTH,
         )
         return [_experiment(row) for row in reversed(rows)]
 
@@ -654,8 +655,9 @@ class Ledger:
         """Experiments finished since the incumbent became it."""
         return self._number(
             "SELECT (SELECT max(finish_order) FROM experiment"
-            " WHERE session = ?1 AND finish_order IS NOT NULL) -"
-            " (SELECT max(finish_order) FROM experiment WHERE session = ?1 AND status = 'keep')",
+            " WHERE session = ? AND finish_order IS NOT NULL) -"
+            " (SELECT max(finish_order) FROM experiment WHERE session = ? AND status = 'keep')",
+            session.id,
             session.id,
         )
 
@@ -838,8 +840,9 @@ class Ledger:
         """(tokens, dollars) of all turns, fruitless ones too; what is unknown counts as nothing."""
         row = self._all(
             "SELECT coalesce(sum(tokens), 0), coalesce(sum(usd), 0) FROM"
-            " (SELECT tokens, usd FROM experiment WHERE session = ?1"
-            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?1)",
+            " (SELECT tokens, usd FROM experiment WHERE session = ?"
+            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?)",
+            session.id,
             session.id,
         )[0]
         return int(row[0]), float(row[1])
@@ -848,8 +851,9 @@ class Ledger:
         """(tokens, dollars) of the most expensive turns so far."""
         row = self._all(
             "SELECT coalesce(max(tokens), 0), coalesce(max(usd), 0) FROM"
-            " (SELECT tokens, usd FROM experiment WHERE session = ?1"
-            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?1)",
+            " (SELECT tokens, usd FROM experiment WHERE session = ?"
+            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?)",
+            session.id,
             session.id,
         )[0]
         return int(row[0]), float(row[1])
@@ -859,9 +863,10 @@ class Ledger:
         rows = self._all(
             "SELECT agent, sum(begun), sum(kept), sum(fruitless), sum(tokens), sum(usd) FROM ("
             " SELECT agent, 1 AS begun, coalesce(status = 'keep', 0) AS kept, 0 AS fruitless,"
-            " tokens, usd FROM experiment WHERE session = ?1 AND number > 0"
-            " UNION ALL SELECT agent, 0, 0, 1, tokens, usd FROM turn WHERE session = ?1"
+            " tokens, usd FROM experiment WHERE session = ? AND number > 0"
+            " UNION ALL SELECT agent, 0, 0, 1, tokens, usd FROM turn WHERE session = ?"
             ") GROUP BY agent ORDER BY agent",
+            session.id,
             session.id,
         )
         return [Share(*row) for row in rows]

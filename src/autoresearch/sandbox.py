@@ -52,6 +52,10 @@ NET_ABI, SCOPE_ABI = 4, 6
 # lead around Landlock, as by reading the kernel's memory (/proc/kcore), or around a limit.
 ROOT_ONLY = (2, 16, 17, 19, 21, 22, 24, 25, 27, 34, 38, 39)
 
+PROC = "/proc"
+CLONE_NEWNS = 0x20000
+MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
+
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -66,13 +70,15 @@ class Confinement:
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: bool | None = None  # False: no sockets but AF_UNIX, and no abstract ones of others
+    processes: bool = False  # True: it may write the files of processes in /proc, its own above all
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Confinement:
-        return cls(tuple(given["read"]), tuple(given["write"]), given["network"])
+        read, write = (tuple(given[name]) for name in ("read", "write"))
+        return cls(read, write, given["network"], given["processes"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ class Ruleset:
         version = abi()
         if version == 0:
             raise OSError(errno.ENOSYS, "this kernel has no Landlock, or has it switched off")
+        self._closing: list[str] = []
         self._filter: seccomp.Filter | None = None
         if seccomp.available():
             self._filter = seccomp.Filter(network=confinement.network is not False)
@@ -134,6 +141,9 @@ class Ruleset:
                 self._allow(path, READ)
             for path in confinement.write:
                 self._allow(path, WRITE)
+            if confinement.processes:
+                self._allow(PROC, READ | WRITE_FILE | TRUNCATE)
+                self._closing = settings()
         except BaseException:
             self.close()
             raise
@@ -142,6 +152,8 @@ class Ruleset:
         """In the child, between fork and exec: from here on, it and all it starts are confined.
         Raises `OSError` when it is not; the child must then not go on."""
         _called(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        if self._closing:
+            _make_read_only(self._closing)
         for capability in ROOT_ONLY:  # refused to who is not root, and has none
             LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         _called(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
@@ -170,6 +182,25 @@ class Ruleset:
             _called(done, path)
         finally:
             os.close(fd)
+
+
+def settings() -> list[str]:
+    """The kernel's, in `/proc`, as far as root may write them, with or without capabilities; none
+    where a container has made them read-only. They lie beside the folders of processes."""
+    if os.geteuid() != 0:
+        return []
+    beside = [one for one in os.scandir(PROC) if not one.name.isdigit() and not one.is_symlink()]
+    writable = [one.path for one in beside if one.is_dir() or one.stat().st_mode & stat.S_IWUSR]
+    return [path for path in writable if not os.statvfs(path).f_flag & os.ST_RDONLY]
+
+
+def _make_read_only(paths: list[str]) -> None:
+    """For this process and all it starts, by mounts of its own. Raises `OSError`."""
+    _called(LIBC.unshare(CLONE_NEWNS))
+    _called(LIBC.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
+    for path in map(os.fsencode, paths):
+        _called(LIBC.mount(path, path, None, MS_BIND, None))
+        _called(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
 
 
 def _called(result: int, path: str | None = None) -> int:
