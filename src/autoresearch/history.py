@@ -3,6 +3,8 @@ and what a change has to beat now."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from autoresearch import judge
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.records import Experiment, Metric
@@ -47,26 +49,44 @@ class SessionHistory:
         return self._workspace.editable_files(commit)
 
 
-def scores(ledger: Ledger, session: SessionRow, commit: str) -> tuple[float, ...]:
-    """The latest unselected runs of a commit: the ones that may say how good it is."""
-    return tuple(ledger.unselected(session, [commit])[commit][-judge.SCORE_RUNS :])
+def scores(
+    ledger: Ledger, session: SessionRow, commit: str, before: int | None = None
+) -> tuple[float, ...]:
+    """The latest unselected runs of a commit: the ones that may say how good it is. Of the latest
+    segment that has any: of this one, but for the moment between its beginning and the first run
+    in it. `before` leaves out the run of that id and what came later."""
+    known = ledger.scores(session, [commit], before)
+    latest = max((segment for _, segment in known), default=0)
+    return tuple(known.get((commit, latest), [])[-judge.SCORE_RUNS :])
 
 
-def noise(ledger: Ledger, session: SessionRow) -> tuple[float, int]:
-    """(sd of one run, degrees of freedom): the spread within each keep's unselected runs. The
-    latest keeps are enough, and keep the cost the same on the longest night."""
+def noise(ledger: Ledger, session: SessionRow, before: int | None = None) -> tuple[float, int]:
+    """(sd of one run, degrees of freedom): the spread within each keep's unselected runs of the
+    latest segment that tells one. The latest keeps are enough, and keep the cost the same on the
+    longest night."""
     keeps = ledger.keeps(session, last=KEEPS)
-    chosen = list(dict.fromkeys(keep.commit for keep in keeps))
-    groups = ledger.unselected(session, chosen)
-    return judge.pooled_noise([groups[commit][-judge.SCORE_RUNS :] for commit in chosen])
+    known = ledger.scores(session, list(dict.fromkeys(keep.commit for keep in keeps)), before)
+    return latest_noise(known)
 
 
-def reference(ledger: Ledger, session: SessionRow, incumbent: Experiment) -> judge.Reference:
-    """What a change has to beat now."""
-    sd, df = noise(ledger, session)
+def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[float, int]:
+    """The same, of runs by (commit, segment)."""
+    for latest in sorted({segment for _, segment in known}, reverse=True):
+        groups = [runs for (_, segment), runs in known.items() if segment == latest]
+        sd, df = judge.pooled_noise([group[-judge.SCORE_RUNS :] for group in groups])
+        if df:
+            return sd, df
+    return 0.0, 0
+
+
+def reference(
+    ledger: Ledger, session: SessionRow, incumbent: Experiment, before: int | None = None
+) -> judge.Reference:
+    """What a change has to beat now; or had to, `before` the run of that id."""
+    sd, df = noise(ledger, session, before)
     return judge.Reference(
         metric=session.metric,
-        scores=scores(ledger, session, incumbent.commit),
+        scores=scores(ledger, session, incumbent.commit, before),
         sd=sd,
         df=df,
     )
