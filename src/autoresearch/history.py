@@ -4,9 +4,10 @@ and what a change has to beat now."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from autoresearch import judge
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger, SessionRow, segment_of
 from autoresearch.records import Experiment, Metric
 from autoresearch.workspace import Workspace
 
@@ -90,3 +91,25 @@ def reference(
         sd=sd,
         df=df,
     )
+
+
+def lost(ledger: Ledger, session: SessionRow, score: float) -> float:
+    """By how much incumbents fell behind the best one before them, in metric units: from the best
+    of each segment to the last of it, which now has `score`."""
+    keeps, metric = ledger.keeps(session), session.metric
+    starts = [one.after_order for one in ledger.segments(session)]
+    known = ledger.scores(session, [keep.commit for keep in keeps])
+    total = 0.0
+    for segment in range(max(1, len(starts))):
+        values = []
+        for keep in keeps:
+            here, runs = segment_of(starts, keep.order or 0), known.get((keep.commit, segment))
+            if here == segment and keep.metric is not None:
+                values.append(keep.metric)
+            elif here < segment and runs:  # measured again at the beginning
+                values.append(fmean(runs[-judge.SCORE_RUNS :]))
+        if segment >= len(starts) - 1:
+            values.append(score)
+        if values:
+            total += max(0.0, metric.gain(metric.best(values), values[-1]))
+    return total

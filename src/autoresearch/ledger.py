@@ -16,6 +16,7 @@ import secrets
 import sqlite3
 import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -838,6 +839,17 @@ class Ledger:
             groups.setdefault((commit, segment), []).append(metric)
         return groups
 
+    def incumbents_runs(self, session: SessionRow) -> list[Run]:
+        """The finished runs of incumbents, of those in confirmations too, oldest first."""
+        roles = (*UNSELECTED, Role.CONTROL)
+        rows = self._all(
+            f"SELECT * FROM run WHERE session = ? AND role IN ({', '.join('?' * len(roles))})"
+            " AND finished = 1 ORDER BY id",
+            session.id,
+            *roles,
+        )
+        return [_run(row) for row in rows]
+
     def latest_runs(self, session: SessionRow, last: int) -> list[Run]:
         """The `last` finished runs of whatever role, oldest first."""
         rows = self._all(
@@ -1008,6 +1020,12 @@ class Ledger:
     def was_published(self, path: Path, sha256: str) -> bool:
         sql = "SELECT 1 FROM published WHERE path = ? AND sha256 = ?"
         return self._one(sql, str(path), sha256) is not None
+
+
+def segment_of(starts: Sequence[int], order: int) -> int:
+    """The segment in which the experiment of that order finished. `starts` are the `after_order` of
+    all segments, in their order."""
+    return max(0, bisect_left(starts, order) - 1)
 
 
 def _order(after: int) -> str:

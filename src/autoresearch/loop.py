@@ -173,11 +173,7 @@ class Loop:
         lines = self.workspace.code_lines
         if lines(experiment.commit) >= lines(incumbent.commit):
             return 0.0
-        metric = self.session.row.metric
-        known = [
-            one.metric for one in self.ledger.keeps(self.session.row) if one.metric is not None
-        ]
-        given = max(0.0, metric.gain(metric.best(known), held.score))
+        given = history.lost(self.ledger, self.session.row, held.score)
         return max(0.0, allowed - given)
 
     def _measured_again(self, experiment: Experiment, verdict: Verdict) -> Verdict:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger, SessionRow, segment_of
 from autoresearch.records import Run
 from autoresearch.surroundings import Surroundings, changes, told
 
@@ -84,7 +84,7 @@ class Segments:
 
     def holds(self, order: int) -> bool:
         """The experiment that finished as the one of that order did so in the segment of now."""
-        return not self._begun or order > self._begun[-1].after_order
+        return segment_of([one.after_order for one in self._begun], order) == self.number
 
     def _begin(self, reason: str, fingerprint: Mapping[str, str]) -> None:
         number = self._begun[-1].number + 1 if self._begun else 0
