@@ -341,11 +341,13 @@ class Loop:
         row = self.session.row
         last = self.ledger.last_order(row)
         due = last - last % judge.TOPUP_EVERY
-        with suppress(NewSegment):  # who lives next sees to it
-            self._renew()
-            if due and not self.ledger.was_topped_up(row, due):
-                self._top_up(self.ledger.finished(row, after=due - 1)[0])
-            self._look_for_drift()
+        segment = None
+        while segment != self.session.segments.number:
+            with suppress(NewSegment):
+                segment = self._renew()
+                if due and not self.ledger.was_topped_up(row, due):
+                    self._top_up(self.ledger.finished(row, after=due - 1)[0])
+                self._look_for_drift()
 
     def _recover(self) -> None:
         """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what

@@ -95,6 +95,10 @@ def _change(name: str, old: str | None, new: str | None) -> str:
         return f"{name} {new} is new" if said else f"{name} is new"
     if new is None:
         return f"{name} {old} is gone" if said else f"{name} is gone"
+    if name.startswith("package "):  # in several folders, of which one was changed
+        was, now = old.split(", "), new.split(", ")
+        old = ", ".join(one for one in was if one not in now) or old
+        new = ", ".join(one for one in now if one not in was) or new
     return f"{name} {old} -> {new}" if said else name
 
 
