@@ -122,7 +122,7 @@ class _Audit:
         self.row = row
         with ledger.snapshot():
             self.experiments = ledger.all_experiments(row)
-            self.starts = [one.after_order for one in ledger.segments(row)]
+            self.starts = ledger.starts(row)
             self.runs = {one.number: ledger.runs(row, one.number) for one in self.experiments}
             self.trees = {
                 one.number: ledger.recorded_tree(row, one.number) for one in self.experiments

@@ -4,6 +4,7 @@ and what a change has to beat now."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from autoresearch import judge
@@ -15,7 +16,7 @@ KEEPS = 20  # the latest so many tell the noise
 
 
 class SessionHistory:
-    """The ledger as an agent may see it (`records.History`)."""
+    """The ledger as an agent may see it (`records.History`): all metrics on one scale."""
 
     def __init__(self, ledger: Ledger, session: SessionRow, workspace: Workspace) -> None:
         self._ledger = ledger
@@ -35,13 +36,15 @@ class SessionHistory:
         return self._ledger.experiment(self._session, 0)
 
     def incumbent(self) -> Experiment:
-        return self._ledger.incumbent(self._session)
+        return Scale(self._ledger, self._session).of(self._ledger.incumbent(self._session))
 
     def incumbent_score(self) -> float | None:
-        return reference(self._ledger, self._session, self.incumbent()).score
+        score = reference(self._ledger, self._session, self.incumbent()).score
+        return Scale(self._ledger, self._session).now(score)
 
     def finished(self, after: int = 0) -> list[Experiment]:
-        return self._ledger.finished(self._session, after)
+        scale = Scale(self._ledger, self._session)
+        return [scale.of(one) for one in self._ledger.finished(self._session, after)]
 
     def in_flight(self) -> list[Experiment]:
         return self._ledger.in_flight(self._session)
@@ -93,23 +96,56 @@ def reference(
     )
 
 
+class Scale:
+    """Metrics of several segments on one scale, that of the first: of each, what the incumbent's
+    own score moved at the beginning of a segment is taken off. For who learns from the past or
+    adds up gains; the judge compares within a segment and has no need of it."""
+
+    def __init__(self, ledger: Ledger, session: SessionRow) -> None:
+        self._starts = ledger.starts(session)
+        self._shifts = [0.0]
+        if len(self._starts) > 1:
+            keeps = ledger.keeps(session)
+            known = ledger.scores(session, [keep.commit for keep in keeps])
+            for segment in range(1, len(self._starts)):
+                earlier = [keep for keep in keeps if (keep.order or 0) <= self._starts[segment]]
+                commit = earlier[-1].commit if earlier else ""
+                self._shifts.append(self._shift(known, commit, segment))
+
+    def _shift(
+        self, known: Mapping[tuple[str, int], Sequence[float]], commit: str, segment: int
+    ) -> float:
+        now = known.get((commit, segment))
+        before = [one for one in range(segment) if (commit, one) in known]
+        if not now or not before:
+            return self._shifts[-1]
+        then = known[commit, before[-1]]
+        moved = fmean(now[: judge.FRESH_RUNS]) - fmean(then[-judge.SCORE_RUNS :])
+        return self._shifts[before[-1]] + moved
+
+    @property
+    def segments(self) -> int:
+        return len(self._shifts)
+
+    def now(self, metric: float) -> float:
+        """A metric of the latest segment."""
+        return metric - self._shifts[-1]
+
+    def then(self, metric: float | None, order: int | None) -> float | None:
+        """That of the experiment of that order; None stays None."""
+        if metric is None:
+            return None
+        return metric - self._shifts[segment_of(self._starts, order or 0)]
+
+    def of(self, experiment: Experiment) -> Experiment:
+        if len(self._shifts) == 1 or experiment.order is None:
+            return experiment
+        return replace(experiment, metric=self.then(experiment.metric, experiment.order))
+
+
 def lost(ledger: Ledger, session: SessionRow, score: float) -> float:
-    """By how much incumbents fell behind the best one before them, in metric units: from the best
-    of each segment to the last of it, which now has `score`."""
-    keeps, metric = ledger.keeps(session), session.metric
-    starts = [one.after_order for one in ledger.segments(session)]
-    known = ledger.scores(session, [keep.commit for keep in keeps])
-    total = 0.0
-    for segment in range(max(1, len(starts))):
-        values = []
-        for keep in keeps:
-            here, runs = segment_of(starts, keep.order or 0), known.get((keep.commit, segment))
-            if here == segment and keep.metric is not None:
-                values.append(keep.metric)
-            elif here < segment and runs:  # measured again at the beginning
-                values.append(fmean(runs[-judge.SCORE_RUNS :]))
-        if segment >= len(starts) - 1:
-            values.append(score)
-        if values:
-            total += max(0.0, metric.gain(metric.best(values), values[-1]))
-    return total
+    """By how much the incumbent of `score` is behind the best one so far, in metric units."""
+    scale, metric = Scale(ledger, session), session.metric
+    scaled = (scale.then(keep.metric, keep.order) for keep in ledger.keeps(session))
+    known = [one for one in scaled if one is not None]
+    return max(0.0, metric.gain(metric.best(known), scale.now(score)))

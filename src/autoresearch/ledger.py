@@ -949,6 +949,13 @@ class Ledger:
             for row in rows
         ]
 
+    def starts(self, session: SessionRow) -> list[int]:
+        """The `after_order` of all segments, in their order: see `segment_of`."""
+        if self._version() < 3:
+            return []
+        sql = "SELECT after_order FROM segment WHERE session = ? ORDER BY number"
+        return [row[0] for row in self._all(sql, session.id)]
+
     def segment(self, session: SessionRow) -> int:
         """The number of the latest one."""
         if self._version() < 3:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from autoresearch.history import latest_noise
+from autoresearch.history import Scale, latest_noise
 from autoresearch.judge import LEVELS, SCORE_RUNS, difference_interval, pooled_noise
 from autoresearch.ledger import Ledger, Segment, SessionRow, Share, segment_of
 from autoresearch.limits import FRUITLESS_TURNS
@@ -226,8 +226,7 @@ def summarise(
     told = kept if all_keeps else latest_kept
     begun = ledger.segments(session)
     starts = [one.after_order for one in begun]
-    ends = [one for pair in _spans(kept, starts) for one in pair]
-    known = ledger.scores(session, list({one.commit for one in (*told, *ends)}))
+    known = ledger.scores(session, [one.commit for one in told])
     keeps = _keeps(told, known, starts, session.metric)
     baseline, incumbent = (keeps[0], keeps[-1]) if keeps else (None, None)
     sd, df = _noise(latest_kept, known)
@@ -238,7 +237,7 @@ def summarise(
     started = ledger.started(session)
     confirmations = ledger.confirmations(session)
     false_keep = 0.0 if session.deterministic else LEVELS[session.level].false_keep
-    gain = _gain(session.metric, kept, starts, known)
+    gain = _gain(session.metric, incumbent, baseline, Scale(ledger, session))
     spent = ledger.spent(session)
     fruitless = ledger.fruitless_turns(session)
     tokens, usd = ledger.costs(session)
@@ -283,7 +282,7 @@ def summarise(
         gain_sd=in_sd(gain, noise_sd),
         noise_sd=noise_sd,
         noise_df=df,
-        segments=tuple(_stretches(begun, kept, known)),
+        segments=tuple(_stretches(ledger, session, begun, kept)),
         machine=machine(ledger.incumbents_runs(session), session.metric) if all_keeps else None,
         confirmations=confirmations,
         false_keep=false_keep,
@@ -393,33 +392,19 @@ def _score_in(kept: Kept, segment: int) -> float | None:
     return kept.scores.get(segment)
 
 
-def _spans(
-    kept: Sequence[Experiment], starts: Sequence[int]
-) -> list[tuple[Experiment, Experiment]]:
-    """The first and the last incumbent of each segment, as far as there were any."""
-    spans = []
-    for segment in range(max(1, len(starts))):
-        mine = [one for one in kept if segment_of(starts, one.order or 0) == segment]
-        earlier = [one for one in kept if segment_of(starts, one.order or 0) < segment]
-        if both := [*earlier[-1:], *mine]:
-            spans.append((both[0], both[-1]))
-    return spans
-
-
 def _stretches(
-    begun: Sequence[Segment],
-    kept: Sequence[Experiment],
-    known: Mapping[tuple[str, int], Sequence[float]],
+    ledger: Ledger, session: SessionRow, begun: Sequence[Segment], kept: Sequence[Experiment]
 ) -> Iterator[Stretch]:
     for one in begun:
         earlier = [keep for keep in kept if (keep.order or 0) <= one.after_order]
-        runs = known.get((earlier[-1].commit, one.number), ()) if earlier else ()
+        best = earlier[-1] if earlier else None
+        runs = ledger.scores(session, [best.commit]).get((best.commit, one.number)) if best else ()
         yield Stretch(
             number=one.number,
             at=one.at,
             after_order=one.after_order,
             reason=one.reason,
-            incumbent=earlier[-1].number if earlier else None,
+            incumbent=best.number if best else None,
             score=fmean(runs[-SCORE_RUNS:]) if runs else None,
         )
 
@@ -437,22 +422,13 @@ def _noise(
 
 
 def _gain(
-    metric: Metric,
-    kept: Sequence[Experiment],
-    starts: Sequence[int],
-    known: Mapping[tuple[str, int], Sequence[float]],
+    metric: Metric, incumbent: Kept | None, baseline: Kept | None, scale: Scale
 ) -> float | None:
-    """Of the incumbent over the baseline: within each segment that of its last incumbent over its
-    first, added up. None as long as nothing was kept."""
-    if len(kept) < 2:
+    """Of the incumbent over the baseline: that of each segment, added up. None as long as nothing
+    was kept."""
+    if incumbent is None or baseline is None or incumbent is baseline or incumbent.score is None:
         return None
-    total = 0.0
-    for first, last in _spans(kept, starts):
-        segment = segment_of(starts, last.order or 0)
-        new, old = (known.get((one.commit, segment)) for one in (last, first))
-        if new and old:
-            total += metric.gain(fmean(new[-SCORE_RUNS:]), fmean(old[-SCORE_RUNS:]))
-    return total
+    return _difference(metric, scale.now(incumbent.score), baseline.kept_at)
 
 
 def _difference(metric: Metric, new: float | None, old: float | None) -> float | None:
