@@ -6,7 +6,9 @@
 **Null sessions**: nothing helps, score = 1 sd of noise. Of every keep one knows that it is false,
 and of every score how much too good it looks. The noise is Gaussian, heavy-tailed (Student's t with
 3 degrees of freedom, the same sd), or Gaussian on a machine that drifts by 2 sd over the session:
-a ramp towards worse scores (which flatters the incumbent) or a random walk.
+a ramp towards worse scores (which flatters the incumbent) or a random walk; or that is 3 sd worse
+at once, in the middle of it. Where the incumbent's top-ups say that the machine drifted, a new
+segment begins, as in a session: `seg.` is how often.
 
 **Mixed sessions**: the world of the accept-rule table in peers.md. 4 % of the changes are real,
 0.5-4 sd; 45 % do nothing; the others harm, by 0-4 sd (with which the original's rule has the 25
@@ -15,7 +17,8 @@ false keeps of that table). They end after a number of runs, so that rules compa
 `greedy` is the original's rule, in the same simulation: one run, kept if it is the best so far.
 
 Exits with 1 if `default` or `strict` keeps more than it announces (by two standard errors) or if
-the score of an incumbent at the end of a null session is 0.15 sd or more from the truth.
+the score of an incumbent at the end of a null session is 0.15 sd or more from the truth, or if on a
+machine that stands still more than 0.3 segments a session begin for nothing.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from autoresearch.judge import (
     TOPUP_EVERY,
     Level,
     Reference,
+    drifted,
     pooled_noise,
     screen,
     separate,
@@ -51,7 +55,10 @@ METRIC = Metric("loss")
 BASELINE_RUNS = JudgeSettings().baseline_runs
 DRIFT_SD = 2.0  # over a session
 MAX_BIAS_SD = 0.15
-NOISES = ("gauss", "heavy", "ramp", "walk")
+MAX_FALSE_SEGMENTS = 0.3
+STILL = ("gauss", "heavy")
+STEP_SD = 3.0  # worse, at once, in the middle of a session
+NOISES = ("gauss", "heavy", "ramp", "walk", "step")
 
 
 class Machine:
@@ -62,6 +69,7 @@ class Machine:
         self.experiments = experiments
         self.rng = rng
         self.drift = 0.0
+        self.ticks = 0
         self.runs = 0
 
     def run(self, mean: float) -> float:
@@ -77,6 +85,9 @@ class Machine:
             self.drift += DRIFT_SD / self.experiments
         elif self.noise == "walk":
             self.drift += self.rng.gauss(0, DRIFT_SD / math.sqrt(self.experiments))
+        elif self.noise == "step":
+            self.ticks += 1
+            self.drift = STEP_SD if self.ticks > self.experiments // 2 else 0.0
 
 
 class Scorebook:
@@ -94,6 +105,11 @@ class Scorebook:
 
     def keep(self, fresh: Sequence[float]) -> None:
         self._kept.append(list(fresh))
+        self.reference = self._refer()
+
+    def begin_segment(self, fresh: Sequence[float]) -> None:
+        """Of what was measured before, nothing counts any more."""
+        self._kept = [list(fresh)]
         self.reference = self._refer()
 
     def top_up(self, score: float) -> None:
@@ -119,6 +135,7 @@ class Tally:
     false_keeps: int
     gain: float
     bias: float
+    segments: int = 0  # begun because of a drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +165,13 @@ def judged(plan: Plan, level: Level, seed: int, count_controls: bool = False) ->
     machine = Machine(plan.noise, plan.experiments, rng)
     mean = 0.0
     book = Scorebook([machine.run(mean) for _ in range(BASELINE_RUNS)])
-    experiments = confirmations = keeps = false_keeps = 0
+    experiments = confirmations = keeps = false_keeps = segments = 0
 
     while not plan.over(experiments, machine.runs):
         experiments += 1
         machine.tick()
         if experiments % TOPUP_EVERY == 0:
-            book.top_up(machine.run(mean))
+            segments += watched(machine, book, mean)
 
         change = plan.change(rng)
 
@@ -181,7 +198,26 @@ def judged(plan: Plan, level: Level, seed: int, count_controls: bool = False) ->
             book.keep([machine.run(mean) for _ in range(FRESH_RUNS)])
 
     bias = book.reference.score - (mean + machine.drift)
-    return Tally(experiments, machine.runs, confirmations, keeps, false_keeps, -mean, bias)
+    return Tally(
+        experiments, machine.runs, confirmations, keeps, false_keeps, -mean, bias, segments
+    )
+
+
+def watched(machine: Machine, book: Scorebook, mean: float) -> bool:
+    """A scheduled run of the incumbent; and whether it says that the machine drifted, upon which a
+    new segment begins with fresh runs of the incumbent."""
+    before, first = book.reference, machine.run(mean)
+    book.top_up(first)
+
+    def again(_: int) -> float:
+        second = machine.run(mean)
+        book.top_up(second)
+        return second
+
+    alarm = drifted(before, first, again)
+    if alarm:
+        book.begin_segment([machine.run(mean) for _ in range(FRESH_RUNS)])
+    return alarm
 
 
 def greedy(plan: Plan, seed: int) -> Tally:
@@ -236,6 +272,7 @@ class Row:
     runs_per_experiment: float
     gain: Estimate
     bias: Estimate
+    segments: Estimate
 
     @property
     def broken(self) -> str:
@@ -247,6 +284,9 @@ class Row:
             faults.append("false keeps")
         if abs(self.bias.mean) >= MAX_BIAS_SD:
             faults.append("bias")
+        limit = MAX_FALSE_SEGMENTS + 2 * self.segments.error
+        if self.noise in STILL and self.segments.mean > limit:
+            faults.append("segments")
         return ", ".join(faults)
 
 
@@ -272,15 +312,16 @@ def measure(plan: Plan, rule: str, sessions: int, seed: int, count_controls: boo
         runs_per_experiment=fmean(t.runs / t.experiments for t in tallies),
         gain=Estimate.of([t.gain for t in tallies]),
         bias=Estimate.of([t.bias for t in tallies]),
+        segments=Estimate.of([t.segments for t in tallies]),
     )
 
 
-COLUMNS = "{:6} {:6} {:8} {:>6} {:>9} {:>13} {:>9} {:>13} {:>14}  {}"
+COLUMNS = "{:6} {:6} {:8} {:>6} {:>9} {:>13} {:>9} {:>13} {:>14} {:>5}  {}"
 
 
 def heading() -> str:
     names = ("", "noise", "rule", "conf.", "announced", "false keeps", "runs/exp.", "gain (sd)")
-    return COLUMNS.format(*names, "bias (sd)", "")
+    return COLUMNS.format(*names, "bias (sd)", "seg.", "").rstrip()
 
 
 def line(row: Row) -> str:
@@ -294,6 +335,7 @@ def line(row: Row) -> str:
         f"{row.runs_per_experiment:.2f}",
         str(row.gain) if row.changes == "mixed" else "-",
         f"{row.bias.mean:+.2f} ± {row.bias.error:.2f}",
+        f"{row.segments.mean:.2f}" if row.announced is not None else "-",
         f"BROKEN: {row.broken}" if row.broken else "",
     ).rstrip()
 

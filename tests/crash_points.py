@@ -44,7 +44,12 @@ from autoresearch.workspace import Workspace
 
 TAG = "t"
 SLOTS = 2
-RULES = {"TOPUP_EVERY": 2, "FRESH_RUNS": 2, "LEVELS": {"default": judge.Level("default", 2)}}
+RULES = {
+    "TOPUP_EVERY": 2,
+    "FRESH_RUNS": 2,
+    "DRIFT_LEVEL": 1e-9,  # two runs say little of the noise
+    "LEVELS": {"default": judge.Level("default", 2)},
+}
 """Set in `judge`, so that a session of four experiments has everything in it."""
 
 PROGRAM = """\
@@ -72,6 +77,7 @@ editable = ["prog.sh"]
 [run]
 command = "sh prog.sh"
 env = ["COUNTED"]
+inputs = ["data"]
 timeout = "60s"
 [metric]
 name = "score"
@@ -81,6 +87,7 @@ baseline_runs = 2
 """
 STEPS = ("BONUS_A=1000000", "BONUS_B=1000000", "VALUE=20000000 ARTEFACT=1", "EXIT=3")
 """Two that are better, so that the one is moved onto the other; one that is worse; a crash."""
+CHANGING = 2  # while the agent thinks about this one, somebody changes the data
 VERDICTS = [("keep", None), ("keep", None), ("discard", "worse"), ("crash", "exit code 3")]
 
 
@@ -90,10 +97,17 @@ class Stepping:
     name = "stepping"
     reads = False
 
+    def __init__(self, data: Path) -> None:
+        self.data = data
+
     def propose(self, turn: Turn) -> Proposal | None:
         begun = len(turn.history.finished()) + len(turn.history.in_flight())
         if begun >= len(STEPS):
             return None
+        if begun == CHANGING and self.data.read_text() != "new":  # asked again after a kill
+            with open(f"{self.data}.new", "w") as data:  # noqa: PTH123 - it is not to be watched
+                data.write("new")
+            self.data.with_suffix(".new").rename(self.data)  # at once: one change
         file = turn.worktree / "prog.sh"
         lines = file.read_text().splitlines()
         for word in STEPS[begun].split():
@@ -229,7 +243,7 @@ def rules() -> ExitStack:
 def session(root: Path) -> str:
     """The session, new or resumed, to its end."""
     task = override(load(root), **{"runner.slots": SLOTS})
-    stepping = patch.object(agents, "load", lambda *_, **__: Stepping())
+    stepping = patch.object(agents, "load", lambda *_, **__: Stepping(root / "data"))
     said: list[str] = []
     with rules(), stepping, opened(task, TAG, said.append) as opened_session:
         return Loop(opened_session).run()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
+from autoresearch import judge
 from autoresearch.confine import Purpose, denied, unconfined
 from autoresearch.errors import BaselineError
 from autoresearch.measure import UNSETTLED, tail
-from autoresearch.records import Proposal, Role, Run, Status, Verdict
+from autoresearch.records import Experiment, Proposal, Role, Run, Status, Verdict, index_in
+from autoresearch.segments import NewSegment
 from autoresearch.session import Session, Stopped
 from autoresearch.workspace import remove_tree
 
@@ -37,43 +40,56 @@ def establish(session: Session) -> None:
             proposal=Proposal("baseline"),
             now=time.time(),
         )
-    baseline = ledger.experiment(row, 0)
-    if baseline.status is None:
+    if ledger.experiment(row, 0).status is None:
         session.workspace.keep_reachable(row.tag, 0, row.base_commit)
         set_up(session)
-        latest = [run for run in ledger.runs(row, 0) if run.attempt == baseline.attempt]
-        failed = any(run.finished and run.reason for run in latest)
-        if failed or baseline.commit != row.base_commit:
-            # It failed in an earlier start and may have been mended since, or it is another
-            # commit now: all runs anew.
-            baseline = ledger.move_base(
-                row,
-                0,
-                base=0,
-                commit=row.base_commit,
-                tree=session.workspace.tree_id(row.base_commit),
-            )
-        runs = make_runs(session, baseline.attempt)
-        check_guards(session)
-        values = [run.metric for run in runs if run.metric is not None]
-        _learn_noise(session, values)
-        _learn_allowance(session, runs)
-        peak = max(run.peak_memory_bytes or 0 for run in runs)
-        verdict = Verdict(Status.KEEP, None, fmean(values), f"{len(values)} runs")
-        ledger.finish(row, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
+    while ledger.experiment(row, 0).status is None:
+        with suppress(NewSegment):  # then all runs anew
+            _measure(session, session.segments.look())
     allowance_s = task.run.allowance_s or session.row.allowance_s
     if task.run.budget_s is not None and allowance_s is not None:
         session.laboratory.limit_s = task.run.budget_s + allowance_s
     session.laboratory.score_limit_s = session.row.score_allowance_s
 
 
+def _measure(session: Session, segment: int) -> None:
+    """Raises `NewSegment` when that segment ends meanwhile."""
+    ledger, row = session.ledger, session.row
+    baseline = ledger.experiment(row, 0)
+    latest = [run for run in ledger.runs(row, 0) if run.attempt == baseline.attempt]
+    failed = any(run.finished and run.reason for run in latest)
+    earlier = any(run.segment != segment for run in latest)
+    if failed or earlier or baseline.commit != row.base_commit:
+        # It failed in an earlier start and may have been mended since, or it is another commit
+        # or another segment now: all runs anew.
+        baseline = ledger.move_base(
+            row,
+            0,
+            base=0,
+            commit=row.base_commit,
+            tree=session.workspace.tree_id(row.base_commit),
+        )
+    runs = make_runs(session, baseline.attempt)
+    check_guards(session)
+    if session.segments.look() != segment:
+        raise NewSegment
+    values = [run.metric for run in runs if run.metric is not None]
+    _learn_noise(session, values)
+    _learn_allowance(session, runs)
+    peak = max(run.peak_memory_bytes or 0 for run in runs)
+    verdict = Verdict(Status.KEEP, None, fmean(values), f"{len(values)} runs")
+    ledger.finish(row, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
+
+
 def make_runs(session: Session, attempt: int) -> list[Run]:
-    """The baseline's runs: one first, so that what is broken shows at once."""
+    """The baseline's runs: one first, so that what is broken shows at once. Raises `NewSegment`
+    when something changed meanwhile."""
+    segment = session.segments.look()
     wanted = 2 if session.task.judge.deterministic else session.task.judge.baseline_runs
 
     def make(index: int) -> None:
         commit = session.row.base_commit
-        run = session.make(0, attempt, Role.BASELINE, index, commit)
+        run = session.make(0, attempt, Role.BASELINE, index, commit, segment)
         if run.metric is None or run.reason is not None:
             raise BaselineError(_failure(session, run))
         shown = f"{session.row.metric.name} {run.metric:.6g}, {run.took_s:.1f} s"
@@ -90,7 +106,38 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         session.in_slots([partial(make, i) for i in range(SAME_RUNS, wanted)])
     if session.stopping is not None:
         raise Stopped
+    if session.segments.number != segment:
+        raise NewSegment
     return made()
+
+
+def renew(session: Session, segment: int) -> None:
+    """At the beginning of a segment the incumbent is measured again, unless it was kept in it.
+    Raises `BaselineError` when it does not run any more, `NewSegment` when the next one begins."""
+    ledger, row = session.ledger, session.row
+    best = ledger.incumbent(row)
+    if session.segments.holds(best.order or 0):
+        return
+    wanted = 1 if row.deterministic else judge.FRESH_RUNS
+    known = ledger.runs_of(row, best.commit, (Role.SEGMENT,))
+    made = [run for run in known if run.segment == segment]
+    good = sum(run.metric is not None for run in made)
+    tries = wanted - good + 1  # once more if it crashes: it may have been bad luck
+    while good < wanted:
+        if tries == 0:
+            raise incumbent_gone(session, best, made[-1])
+        tries -= 1
+        index = index_in(segment, len(made))
+        run = session.make(best.number, best.attempt, Role.SEGMENT, index, best.commit, segment)
+        good += run.metric is not None
+        made.append(run)
+
+
+def incumbent_gone(session: Session, best: Experiment, run: Run) -> BaselineError:
+    return BaselineError(
+        f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
+        f"Its log is {session.home.runs / run.name / 'log'}"
+    )
 
 
 def check_guards(session: Session) -> None:
@@ -201,13 +248,25 @@ def verify(session: Session, runs: int | None = None) -> None:
         return
     count = runs or session.task.judge.baseline_runs
     session.say(f"measuring the result again: {count} fresh runs of the baseline and of the best")
-    jobs = [
-        partial(session.make, best.number, best.attempt, role, index, commit)
-        for index in range(count)
-        for role, commit in (
-            (Role.VERIFY, best.commit),
-            (Role.VERIFY_BASELINE, session.row.base_commit),
-        )
-    ]
-    random.Random(session.row.secret).shuffle(jobs)
-    session.in_slots(jobs)
+    while True:
+        segment = session.segments.look()
+        jobs = [
+            partial(
+                session.make,
+                best.number,
+                best.attempt,
+                role,
+                index_in(segment, index),
+                commit,
+                segment,
+            )
+            for index in range(count)
+            for role, commit in (
+                (Role.VERIFY, best.commit),
+                (Role.VERIFY_BASELINE, session.row.base_commit),
+            )
+        ]
+        random.Random(session.row.secret).shuffle(jobs)
+        session.in_slots(jobs)
+        if session.stopping is not None or session.segments.number == segment:
+            return

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import baseline, confine, judge, layouts, runners, sandbox, seccomp
+from autoresearch.errors import BaselineError
 from autoresearch.home import OURS, Home
 from autoresearch.ledger import Ledger
 from autoresearch.limits import seconds_until
 from autoresearch.roster import Roster
+from autoresearch.segments import NewSegment
 from autoresearch.session import Session
 from autoresearch.start import fingerprint
 from autoresearch.task import Task, override
@@ -76,6 +78,9 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         baseline.set_up(session)
         made = baseline.make_runs(session, 0)
         baseline.check_guards(session)
+    except NewSegment:
+        changed = session.row.warnings[-1]
+        raise BaselineError(f"{changed}. Check again when all is at rest") from None
     finally:
         runner.close()
         ledger.close()

@@ -119,7 +119,8 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
     row = ledger.session(home.tag)
     experiments = ledger.finished(row)
     found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
-    picture = plot.plot(experiments, row.metric, found.noise_sd)
+    segments = [(one.after_order, one.score) for one in found.segments[1:]]
+    picture = plot.plot(experiments, row.metric, found.noise_sd, segments)
     words = page.page(found, experiments, sandbox="; ".join(not_enforced(task)))
     said = []
     for path, data in ((home.report, words.encode()), (home.picture, picture)):

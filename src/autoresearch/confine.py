@@ -182,13 +182,14 @@ class Cells:
         return list(dict.fromkeys([*self._walls.installations(self._env), *beside, *own]))
 
     @cached_property
-    def _sites(self) -> list[Path]:
+    def sites(self) -> list[Path]:
+        """Folders of Python packages that a run sees."""
         return [site for one in self._installed for glob in SITES for site in one.glob(glob)]
 
     @cached_property
     def _editable(self) -> list[Path]:
         """Folders that hold packages installed in editable mode."""
-        found = (place for site in self._sites for place in editable_in(site))
+        found = (place for site in self.sites for place in editable_in(site))
         return list(dict.fromkeys(place.resolve() for place in found if place.is_dir()))
 
     @cached_property
@@ -213,7 +214,7 @@ class Cells:
     @cached_property
     def _packages(self) -> list[Path]:
         """What installing a package writes."""
-        found = [site.parent.parent for site in self._sites]  # lib
+        found = [site.parent.parent for site in self.sites]  # lib
         return [*found, *(lib.parent / name for lib in found for name in PACKAGED)]
 
 

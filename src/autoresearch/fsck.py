@@ -23,11 +23,11 @@ import psutil
 from autoresearch import judge
 from autoresearch.errors import NotOursError
 from autoresearch.home import Home, Lock, owner
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger, SessionRow, segment_of
 from autoresearch.measure import OUTCOMES, leftovers
 from autoresearch.records import Experiment, Role, Run, Status
 from autoresearch.report.publish import drafts, read_ours, replace_file
-from autoresearch.report.table import check_ours, table
+from autoresearch.report.table import DECIDING, check_ours, table
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace, remove_tree
 
@@ -122,6 +122,7 @@ class _Audit:
         self.row = row
         with ledger.snapshot():
             self.experiments = ledger.all_experiments(row)
+            self.starts = ledger.starts(row)
             self.runs = {one.number: ledger.runs(row, one.number) for one in self.experiments}
             self.trees = {
                 one.number: ledger.recorded_tree(row, one.number) for one in self.experiments
@@ -195,6 +196,11 @@ class _Audit:
             run.metric is None and run.reason == one.reason for run in mine
         ):
             yield self._of(one, "verdict", f"no run of it crashed with {one.reason!r}")
+        here = segment_of(self.starts, one.order or 0)
+        if one.reason not in UNMEASURED and (
+            astray := {r.segment for r in mine if r.role in DECIDING} - {here}
+        ):
+            yield self._of(one, "verdict", f"of segment {here}, by runs of {sorted(astray)}")
         if one.status is Status.KEEP and one.number:
             for lack in self._lacks(one, mine):
                 yield self._of(one, "verdict", f"kept, but {lack}")

@@ -30,6 +30,7 @@ PASS_LEVEL = 0.2 / 3  # one-sided level of the t test that ends the screen early
 SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselected runs
 FRESH_RUNS = 4  # a new incumbent is measured again so often
 TOPUP_EVERY = 10  # experiments after which the incumbent is measured once more
+DRIFT_LEVEL = 0.02  # two-sided, of two runs each: 0.1 to 0.2 false alarms in 1,000 experiments
 
 Draw = Callable[[int], float]
 """Make the i-th run of a series and return its metric; may raise to abandon the judgement."""
@@ -145,6 +146,26 @@ def reproduces(reference: Reference, draw: Draw) -> Outcome:
         return Outcome(False, (first,))
     second = draw(1)
     return Outcome(first == second, (first, second))
+
+
+def drifted(reference: Reference, first: float, again: Draw) -> bool:
+    """Whether the incumbent's new run `first` says that the machine is another than before: it is
+    out of line with `reference`, the incumbent's runs before it, and so is one more run, in the
+    same direction. One alone is not believed: where the noise has heavy tails, the t test would be
+    wrong too often."""
+    side = _out_of_line(reference, first)
+    return side != 0 and _out_of_line(reference, again(0)) == side
+
+
+def _out_of_line(reference: Reference, value: float) -> int:
+    """1 or -1 when t = difference / (sd * sqrt(1 + 1/n)) is beyond the two-sided DRIFT_LEVEL on
+    that side; 0 when not, or when the noise is not known."""
+    if reference.df < 1 or reference.sd == 0:
+        return 0
+    t = reference.gain_in_sd([value]) / math.sqrt(1 + 1 / len(reference.scores))
+    if abs(t) < t_quantile(1 - DRIFT_LEVEL / 2, reference.df):
+        return 0
+    return 1 if t > 0 else -1
 
 
 def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

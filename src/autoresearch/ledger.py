@@ -14,7 +14,9 @@ import json
 import os
 import secrets
 import sqlite3
+import sys
 import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -212,6 +214,17 @@ class SessionRow:
     score_allowance_s: float | None
     stopped: str | None
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of a session within which runs can be compared."""
+
+    number: int
+    at: float  # Unix time
+    after_order: int  # experiments that finished up to this one were decided before; -1: none
+    reason: str  # why it began: what changed
+    fingerprint: Mapping[str, str]  # of all that a run depends on beside its commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -673,9 +686,10 @@ class Ledger:
         index: int,
         commit: str,
         now: float,
+        segment: int = 0,
     ) -> Run:
         """The run of that name: the one already there, finished or not, or a new one on a seed
-        that nobody has used."""
+        that nobody has used, in that segment."""
         with self.transaction():
             row = self._one(
                 "SELECT * FROM run WHERE session = ? AND experiment = ? AND attempt = ?"
@@ -690,7 +704,7 @@ class Ledger:
                 return _run(row)
             cursor = self._db.execute(
                 "INSERT INTO run (session, experiment, attempt, role, idx, commit_id, seed,"
-                " started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                " started_at, segment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     session.id,
                     experiment,
@@ -700,6 +714,7 @@ class Ledger:
                     commit,
                     self._fresh_seed(session),
                     now,
+                    segment,
                 ),
             )
             return _run(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
@@ -801,18 +816,41 @@ class Ledger:
         return [_run(row) for row in reversed(rows)]
 
     def unselected(self, session: SessionRow, commits: Sequence[str]) -> dict[str, list[float]]:
-        """The metrics of these commits' unselected runs, oldest first; crashed ones left out."""
-        groups: dict[str, list[float]] = {commit: [] for commit in commits}
-        these, roles = (", ".join("?" * len(some)) for some in (groups, UNSELECTED))
-        for commit, metric in self._all(
-            f"SELECT commit_id, metric FROM run WHERE session = ? AND commit_id IN ({these})"
-            f" AND role IN ({roles}) AND finished = 1 AND metric IS NOT NULL ORDER BY id",
+        """The metrics of these commits' unselected runs in the latest segment, oldest first;
+        crashed ones left out."""
+        latest, known = self.segment(session), self.scores(session, commits)
+        return {commit: known.get((commit, latest), []) for commit in commits}
+
+    def scores(
+        self, session: SessionRow, commits: Sequence[str], before: int | None = None
+    ) -> dict[tuple[str, int], list[float]]:
+        """The same by (commit, segment), of all segments; only of the runs made before the one of
+        id `before`, if said."""
+        groups: dict[tuple[str, int], list[float]] = {}
+        column = "segment" if self._version() >= 3 else "0"
+        these, roles = (", ".join("?" * len(some)) for some in (commits, UNSELECTED))
+        for commit, segment, metric in self._all(
+            f"SELECT commit_id, {column}, metric FROM run WHERE session = ? AND commit_id IN"
+            f" ({these}) AND role IN ({roles}) AND finished = 1 AND metric IS NOT NULL"
+            " AND id < ? ORDER BY id",
             session.id,
-            *groups,
+            *commits,
             *UNSELECTED,
+            sys.maxsize if before is None else before,
         ):
-            groups[commit].append(metric)
+            groups.setdefault((commit, segment), []).append(metric)
         return groups
+
+    def incumbents_runs(self, session: SessionRow) -> list[Run]:
+        """The finished runs of incumbents, of those in confirmations too, oldest first."""
+        roles = (*UNSELECTED, Role.CONTROL)
+        rows = self._all(
+            f"SELECT * FROM run WHERE session = ? AND role IN ({', '.join('?' * len(roles))})"
+            " AND finished = 1 ORDER BY id",
+            session.id,
+            *roles,
+        )
+        return [_run(row) for row in rows]
 
     def latest_runs(self, session: SessionRow, last: int) -> list[Run]:
         """The `last` finished runs of whatever role, oldest first."""
@@ -880,6 +918,56 @@ class Ledger:
             Role.CANDIDATE,
         )
 
+    # ---- segments --------------------------------------------------------------------------
+
+    def begin_segment(
+        self,
+        session: SessionRow,
+        number: int,
+        *,
+        reason: str,
+        fingerprint: Mapping[str, str],
+        now: float,
+    ) -> Segment:
+        """What finishes from now on is of this segment."""
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO segment (session, number, at, after_order, reason, fingerprint)"
+                " SELECT ?1, ?2, ?3, coalesce(max(finish_order), -1), ?4, ?5 FROM experiment"
+                " WHERE session = ?1 AND finish_order IS NOT NULL",
+                (session.id, number, now, reason, json.dumps(dict(fingerprint))),
+            )
+        return self.segments(session)[-1]
+
+    def segments(self, session: SessionRow) -> list[Segment]:
+        """In their order; none in an older ledger that is only read, or before the first run."""
+        if self._version() < 3:
+            return []
+        rows = self._all("SELECT * FROM segment WHERE session = ? ORDER BY number", session.id)
+        return [
+            Segment(
+                row["number"],
+                row["at"],
+                row["after_order"],
+                row["reason"],
+                json.loads(row["fingerprint"]),
+            )
+            for row in rows
+        ]
+
+    def starts(self, session: SessionRow) -> list[int]:
+        """The `after_order` of all segments, in their order: see `segment_of`."""
+        if self._version() < 3:
+            return []
+        sql = "SELECT after_order FROM segment WHERE session = ? ORDER BY number"
+        return [row[0] for row in self._all(sql, session.id)]
+
+    def segment(self, session: SessionRow) -> int:
+        """The number of the latest one."""
+        if self._version() < 3:
+            return 0
+        return self._number("SELECT max(number) FROM segment WHERE session = ?", session.id)
+
     # ---- turns that came to nothing, notes, and files written outside ----------------------
 
     def add_turn(self, session: SessionRow, agent: str, failure: Failure, now: float) -> None:
@@ -945,6 +1033,12 @@ class Ledger:
     def was_published(self, path: Path, sha256: str) -> bool:
         sql = "SELECT 1 FROM published WHERE path = ? AND sha256 = ?"
         return self._one(sql, str(path), sha256) is not None
+
+
+def segment_of(starts: Sequence[int], order: int) -> int:
+    """The segment in which the experiment of that order finished. `starts` are the `after_order` of
+    all segments, in their order."""
+    return max(0, bisect_left(starts, order) - 1)
 
 
 def _order(after: int) -> str:

@@ -14,15 +14,17 @@ import random
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from statistics import fmean
 
 from autoresearch import baseline, history, judge, probe
 from autoresearch.desk import Desk
-from autoresearch.errors import AutoresearchError, BaselineError, StorageError
+from autoresearch.errors import AutoresearchError, StorageError
 from autoresearch.measure import Interrupted, Outputs
 from autoresearch.records import Experiment, Role, Run, Status, Verdict
 from autoresearch.report.publish import remove_drafts
 from autoresearch.report.table import ResultsFile
+from autoresearch.segments import NewSegment
 from autoresearch.session import Session, Stopped
 from autoresearch.workspace import remove_tree
 
@@ -44,6 +46,7 @@ class Loop:
         self.outputs = Outputs(session.home, session.task.runner.keep_outputs_bytes, self._is_keep)
         self._record = threading.Lock()  # one verdict at a time
         self._succession = threading.Lock()  # one new incumbent at a time
+        self._renewed = 0  # the segment in which the incumbent has been measured
 
     # ---- a night ---------------------------------------------------------------------------
 
@@ -81,7 +84,7 @@ class Loop:
         unchanged = self.ledger.experiment(self.session.row, 0)
         self._publish(unchanged)
         self.results.append(unchanged)
-        self.session.in_slots([self._top_up_owed])
+        self.session.in_slots([self._owed])
         if self.session.stopping is not None:
             raise Stopped
 
@@ -95,21 +98,27 @@ class Loop:
     def live(self, experiment: Experiment) -> None:
         """From a commit to a verdict in the ledger. Nothing is kept against a stale incumbent: when
         that has moved meanwhile, the change is moved onto the new one and begins again."""
-        while True:
-            incumbent = self.ledger.incumbent(self.session.row)
-            try:
-                experiment = self._moved_onto(incumbent, experiment)
-                verdict = self._judged(experiment, incumbent)
-                if verdict.status is not Status.KEEP:
-                    raise Decided(verdict)
-                with self._succession:
-                    if self.ledger.incumbent(self.session.row).number != incumbent.number:
-                        continue
-                    done = self._finish(experiment, self._measured_again(experiment, verdict))
-            except Decided as decided:
-                done = self._finish(experiment, decided.verdict)
-            self._top_up(done)
-            return
+        done = None
+        while done is None:
+            with suppress(NewSegment):  # nor on another's day: then it begins again as well
+                done = self._lived(self.ledger.experiment(self.session.row, experiment.number))
+        self._top_up(done)
+
+    def _lived(self, experiment: Experiment) -> Experiment | None:
+        """To its verdict; None when it is to begin again. Raises `NewSegment`."""
+        segment = self._renew()
+        incumbent = self.ledger.incumbent(self.session.row)
+        try:
+            experiment = self._in_segment(self._moved_onto(incumbent, experiment), segment)
+            verdict = self._judged(experiment, incumbent)
+            if verdict.status is not Status.KEEP:
+                raise Decided(verdict)
+            with self._succession:
+                if self.ledger.incumbent(self.session.row).number != incumbent.number:
+                    return None
+                return self._finish(experiment, self._measured_again(experiment, verdict))
+        except Decided as decided:
+            return self._finish(experiment, decided.verdict)
 
     def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
         """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
@@ -164,11 +173,7 @@ class Loop:
         lines = self.workspace.code_lines
         if lines(experiment.commit) >= lines(incumbent.commit):
             return 0.0
-        metric = self.session.row.metric
-        known = [
-            one.metric for one in self.ledger.keeps(self.session.row) if one.metric is not None
-        ]
-        given = max(0.0, metric.gain(metric.best(known), held.score))
+        given = history.lost(self.ledger, self.session.row, held.score)
         return max(0.0, allowed - given)
 
     def _measured_again(self, experiment: Experiment, verdict: Verdict) -> Verdict:
@@ -183,8 +188,11 @@ class Loop:
     def _draws(self, experiment: Experiment, role: Role, commit: str) -> judge.Draw:
         """How the judge asks for runs: the metric of the index-th, or `Decided` if it has none."""
 
+        segment = experiment.segment or 0
+
         def draw(index: int) -> float:
-            run = self.session.make(experiment.number, experiment.attempt, role, index, commit)
+            name = (experiment.number, experiment.attempt, role, index)
+            run = self.session.make(*name, commit, segment)
             if role is Role.CONTROL:
                 if run.metric is None:
                     detail = f"the incumbent itself crashed: {run.reason}"
@@ -227,15 +235,43 @@ class Loop:
             self.workspace.keep_reachable(row.tag, experiment.number, commit)
         return moved
 
+    def _in_segment(self, experiment: Experiment, segment: int) -> Experiment:
+        """The experiment as it lives in that segment: from the screen, if it has runs of an
+        earlier one."""
+        row = self.session.row
+        runs = self.ledger.runs(row, experiment.number)
+        if any(run.attempt == experiment.attempt and run.segment != segment for run in runs):
+            experiment = self.ledger.move_base(
+                row,
+                experiment.number,
+                base=experiment.base,
+                commit=experiment.commit,
+                tree=self.ledger.recorded_tree(row, experiment.number),
+            )
+        return replace(experiment, segment=segment)
+
+    def _renew(self) -> int:
+        """See that the incumbent has been measured in the segment of now, and say which it is."""
+        segment = self.session.segments.look()
+        if segment != self._renewed:
+            with self._succession:
+                baseline.renew(self.session, segment)
+                self._renewed = segment
+        return segment
+
     # ---- the record ------------------------------------------------------------------------
 
     def _finish(self, experiment: Experiment, verdict: Verdict) -> Experiment:
-        """Record, then move: the ledger's transaction is the commit point, the rest follows it."""
+        """Record, then move: the ledger's transaction is the commit point, the rest follows it.
+        Raises `NewSegment` when the verdict was reached in one that is over."""
         row = self.session.row
+        self.session.segments.look()
         runs = self.ledger.runs(row, experiment.number)
         mine = [_peak_bytes(run) for run in runs if run.commit == experiment.commit]
         with self._record:
             with self.ledger.transaction():
+                if experiment.segment not in (None, self.ledger.segment(row)):
+                    raise NewSegment
                 self.session.tick()
                 done = self.ledger.finish(
                     row,
@@ -267,23 +303,51 @@ class Loop:
         slot that finished the experiment in question, so that no other makes the same run."""
         row, order = self.session.row, done.order or 0
         if order % judge.TOPUP_EVERY == 0 and not row.deterministic:
-            best = self.ledger.incumbent(row)
-            for index in (order, -order):  # once more if it crashes: it may have been bad luck
-                run = self.session.make(best.number, best.attempt, Role.TOPUP, index, best.commit)
-                if run.metric is not None:
-                    return
-            raise BaselineError(
-                f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
-                f"Its log is {self.session.home.runs / run.name / 'log'}"
-            )
+            with suppress(NewSegment):  # in which the incumbent is measured again anyway
+                self._topped_up(order, self._renew())
 
-    def _top_up_owed(self) -> None:
-        """The latest one, when a kill came between a verdict and the top-up that follows it."""
+    def _topped_up(self, order: int, segment: int) -> None:
+        best = self.ledger.incumbent(self.session.row)
+        for index in (order, -order):  # once more if it crashes: it may have been bad luck
+            name = (best.number, best.attempt, Role.TOPUP, index)
+            run = self.session.make(*name, best.commit, segment)
+            if run.metric is not None:
+                return self._look_for_drift()
+        raise baseline.incumbent_gone(self.session, best, run)
+
+    def _look_for_drift(self) -> None:
+        """Is the incumbent's latest top-up in line with its runs before? If not, and one more run
+        says the same, the machine is another, and a new segment begins."""
+        row, segment = self.session.row, self.session.segments.number
+        best = self.ledger.incumbent(row)
+        known = self.ledger.runs_of(row, best.commit, (Role.TOPUP,))
+        runs = [run for run in known if run.index > 0 and run.segment == segment]
+        if row.deterministic or not runs or (metric := (latest := runs[-1]).metric) is None:
+            return
+        before = history.reference(self.ledger, row, best, latest.id)
+
+        def again(_: int) -> float:
+            name = (best.number, best.attempt, Role.TOPUP, -latest.index)
+            run = self.session.make(*name, best.commit, segment)
+            return before.score if run.metric is None else run.metric
+
+        if judge.drifted(before, metric, again):
+            how = f"the incumbent measured {metric:.6g}, {before.score:.6g} before"
+            self.session.segments.drifted(segment, how)
+
+    def _owed(self) -> None:
+        """What a kill, or a change meanwhile, left to be done for the incumbent: its runs in a new
+        segment, the latest top-up, and what follows from that."""
         row = self.session.row
         last = self.ledger.last_order(row)
         due = last - last % judge.TOPUP_EVERY
-        if due and not self.ledger.was_topped_up(row, due):
-            self._top_up(self.ledger.finished(row, after=due - 1)[0])
+        segment = None
+        while segment != self.session.segments.number:
+            with suppress(NewSegment):
+                segment = self._renew()
+                if due and not self.ledger.was_topped_up(row, due):
+                    self._top_up(self.ledger.finished(row, after=due - 1)[0])
+                self._look_for_drift()
 
     def _recover(self) -> None:
         """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what

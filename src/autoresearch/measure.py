@@ -27,6 +27,7 @@ from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
 from autoresearch.records import Outcome, Run, Runner, RunSpec
+from autoresearch.surroundings import Surroundings, around
 from autoresearch.task import Task, shell_words
 from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
 
@@ -43,6 +44,7 @@ READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it we
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
 OUTCOMES = ("outcome.json", "score.json")  # in a run's folder until it is recorded
 UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
+SPOILED = "changed meanwhile"  # what a run depends on, while it ran: it says nothing
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
 
@@ -147,12 +149,18 @@ class Laboratory:
         self.ledger = ledger
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
         self.score_limit_s: float | None = None  # the same, for a scorer and all it starts
+        self.spoiled: Callable[[Run], bool] = lambda run: False  # by what changed meanwhile
         self._env = self._environment()
         self._cells = Cells(task, home, workspace, self._env)
 
     def prepare(self) -> None:
         """What takes its time and can be refused, before the first run."""
         self._cells.prepare()
+
+    def surroundings(self, commit: str) -> Surroundings:
+        """What runs of that commit, and of changes of it, depend on beside it."""
+        tracked = self.workspace.manifest(commit)
+        return around(self.task, self._env, self._cells.sites, tracked)
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
@@ -190,6 +198,8 @@ class Laboratory:
         metric, reason, numbers = self._judge_output(ended, log, folder / "log")
         if ended is not outcome:
             reason = f"score: {reason}"
+        if self.spoiled(run):
+            metric, reason = None, SPOILED
         finished = self.ledger.finish_run(
             run,
             metric=metric,

@@ -24,6 +24,7 @@ from typing import Any
 from autoresearch import baseline, stored
 from autoresearch.desk import Desk, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
+from autoresearch.history import reference
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.loop import Loop
@@ -270,7 +271,8 @@ def _last(session: Session, told: Tried) -> Tried:
 
 def _told(session: Session, told: Tried) -> Tried:
     best = session.ledger.incumbent(session.row)
-    told = replace(told, incumbent=best.number, score=session.history.incumbent_score())
+    score = reference(session.ledger, session.row, best).score
+    told = replace(told, incumbent=best.number, score=score)
     told.save(session.home)
     session.tick()
     return told

@@ -62,11 +62,12 @@ class Role(StrEnum):
     CONTROL = "control"  # the incumbent, in a confirmation: its luck may have saved its place
     REMEASURE = "remeasure"  # a new incumbent, after it was kept
     TOPUP = "topup"  # the incumbent, every few experiments
+    SEGMENT = "segment"  # the incumbent, at the beginning of a new segment
     VERIFY = "verify"  # the best commit, at the end
     VERIFY_BASELINE = "verify baseline"  # the first commit, at the end, interleaved with VERIFY
 
 
-UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP)
+UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP, Role.SEGMENT)
 """Runs made on schedule, which chose nothing: only these make an incumbent's score. With the
 controls of its confirmations the score ends 0.2 sd too good (`benchmarks/truth.py`)."""
 
@@ -81,7 +82,7 @@ class Run:
 
     id: int
     experiment: int
-    attempt: int  # 0, and one more each time the change was moved onto a new incumbent
+    attempt: int  # 0, and one more each time the change began again from the screen
     role: Role
     index: int
     commit: str  # the code that ran
@@ -110,6 +111,14 @@ class Run:
     def name(self) -> str:
         """The run's folder below `runs/`, and what `show` calls it."""
         return f"{self.experiment:04d}/{self.id:05d}"
+
+
+SEGMENT_STRIDE = 1_000_000
+
+
+def index_in(segment: int, index: int) -> int:
+    """The index of the index-th run of its kind in a segment, for roles that come in several."""
+    return segment * SEGMENT_STRIDE + index
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +155,7 @@ class Experiment:
     tokens: int | None = None
     usd: float | None = None
     flag: str | None = None  # of a keep: why it is to be looked at before it is believed
+    segment: int | None = None  # in which its attempt lives; only while it does, not recorded
 
 
 # --------------------------------------------------------------------------------------------

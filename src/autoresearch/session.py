@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 
 from autoresearch import limits
 from autoresearch.briefing import Briefer
@@ -17,6 +18,7 @@ from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
 from autoresearch.records import Grants, Role, Run, Runner
 from autoresearch.roster import Member, Roster
+from autoresearch.segments import NewSegment, Segments
 from autoresearch.task import Limits, Task, private_paths
 from autoresearch.workspace import Workspace
 
@@ -51,6 +53,9 @@ class Session:
         self.row = row
         self.say = say
         self.laboratory = Laboratory(task, home, workspace, runner, ledger)
+        around = partial(self.laboratory.surroundings, row.base_commit)
+        self.segments = Segments(ledger, row, around, self.warn)
+        self.laboratory.spoiled = self.segments.spoiled
         self.history = SessionHistory(ledger, row, workspace)
         self.briefer = Briefer(task, ledger, row, workspace, home)
         self.stopping: str | None = None  # why no further run is to begin
@@ -62,11 +67,15 @@ class Session:
 
     # ---- runs ------------------------------------------------------------------------------
 
-    def make(self, number: int, attempt: int, role: Role, index: int, commit: str) -> Run:
+    def make(
+        self, number: int, attempt: int, role: Role, index: int, commit: str, segment: int
+    ) -> Run:
         """The run of that name: made now, unless it is in the ledger already. Raises `Stopped`
-        when the session is to stop."""
+        when the session is to stop, and `NewSegment` when that segment is over by its end."""
         if self.stopping is not None:
             raise Stopped
+        if self.segments.look() != segment:
+            raise NewSegment
         run = self.ledger.open_run(
             self.row,
             experiment=number,
@@ -75,7 +84,14 @@ class Session:
             index=index,
             commit=commit,
             now=time.time(),
+            segment=segment,
         )
+        run = self._made(run)
+        if not run.segment == segment == self.segments.number:
+            raise NewSegment
+        return run
+
+    def _made(self, run: Run) -> Run:
         for _ in range(LOST_LIMIT):
             try:
                 return self.laboratory.measure(run)
@@ -101,13 +117,13 @@ class Session:
 
     def in_slots(self, jobs: Sequence[Callable[[], object]]) -> None:
         """Do these, as many at a time as there are slots. The first error ends the others at
-        their next run and is raised here; `Stopped` is not an error."""
+        their next run and is raised here; `Stopped` and `NewSegment` are no errors."""
 
         def quietly(job: Callable[[], object]) -> None:
             try:
                 job()
-            except Stopped:
-                pass  # the caller sees `stopping`
+            except (Stopped, NewSegment):
+                pass  # the caller sees `stopping`, or that another segment is now
             except BaseException:
                 self.stop("error")
                 raise
@@ -168,7 +184,9 @@ class Session:
         hours = self.task.limits.hours
         if self.row.deterministic or (hours is None and self._deadline is None):
             return 0.0
-        runs = self.ledger.runs_of(self.row, self.row.base_commit, last=8)
+        best = self.ledger.incumbent(self.row)
+        commits = {self.row.base_commit, best.commit}  # of the one, perhaps none in this segment
+        runs = [run for one in commits for run in self.ledger.runs_of(self.row, one, last=8)]
         wall_s = max((run.took_s for run in runs), default=0.0)
         needed = 2 * self.task.judge.baseline_runs * wall_s / self.runner.slots
         return needed if hours is None else min(needed, RESERVE_SHARE * hours * 3600)

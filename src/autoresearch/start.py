@@ -3,7 +3,6 @@ begins, so that what is refused leaves nothing half-done."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import time
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 
 from autoresearch import agents, runners
 from autoresearch.errors import StorageError, TaskError
@@ -25,8 +23,6 @@ from autoresearch.roster import Roster
 from autoresearch.session import Session
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace, remove_tree
-
-HASHED_BYTES = 256_000_000  # of one input file; a larger one is told by its size and time
 
 
 @contextmanager
@@ -115,7 +111,8 @@ def _row(
 
 
 def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
-    """A session's numbers can be compared only while these stay as they were."""
+    """A session asks one question: these stay as they were. What else its numbers depend on may
+    change, and begins a new segment (`segments.py`)."""
     pairs = {
         "[metric]": (
             f"{row.metric.goal} {row.metric.name}",
@@ -126,7 +123,7 @@ def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
         "[judge] level": (row.level, task.judge.level),
     }
     for name, was in row.fingerprint.items():
-        if name.startswith(("input ", "[")):
+        if name.startswith("["):
             pairs[name] = (was, fresh.get(name, "missing"))
     for what, (then, now) in pairs.items():
         if then != now:
@@ -137,8 +134,7 @@ def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
 
 
 def fingerprint(task: Task) -> dict[str, str]:
-    """What a session's numbers depend on beside the repository: commands, inputs, interpreter,
-    machine."""
+    """How a session was begun: its commands, our interpreter, the machine."""
     found = {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -146,24 +142,7 @@ def fingerprint(task: Task) -> dict[str, str]:
     found["[run] command"] = task.run.command
     found["[score]"] = str(task.score)
     found["[guards]"] = str(task.guards)
-    for name in task.run.inputs:
-        found[f"input {name}"] = _digest(task.root / name)
     return found
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 over the names and contents of a file or of all files of a folder."""
-    digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        stat = file.stat()
-        digest.update(f"{file.relative_to(path)}\0{stat.st_size}\0".encode())
-        if stat.st_size > HASHED_BYTES:
-            digest.update(str(stat.st_mtime_ns).encode())
-            continue
-        with file.open("rb") as opened_file:
-            digest.update(hashlib.file_digest(opened_file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _roster(

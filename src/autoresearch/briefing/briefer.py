@@ -69,14 +69,16 @@ class Briefer:
         """What finished since the last time."""
         after, last = self._memory.order, self._ledger.last_order(row)
         if last > after:
+            scale = history.Scale(self._ledger, row)
+            tried = self._ledger.tried(row, after, last, GAINING)
             self._memory.learn(
                 last,
-                self._ledger.tried(row, after, last, GAINING),
+                [one._replace(metric=scale.then(one.metric, one.order)) for one in tried],
                 self._ledger.descriptions(row, max(0, after), last, DESCRIPTION),
             )
 
     def _scene(self, row: SessionRow, incumbent: Experiment, left: Sequence[str]) -> Scene:
-        ledger = self._ledger
+        ledger, scale = self._ledger, history.Scale(self._ledger, row)
         return Scene(
             task=self._task,
             row=row,
@@ -84,7 +86,8 @@ class Briefer:
             incumbent=incumbent,
             memory=self._memory,
             names=joined([self._names(incumbent.commit), self._names(row.base_commit)]),
-            latest=ledger.finished(row, after=0, last=LATEST + 5),
+            latest=[scale.of(one) for one in ledger.finished(row, after=0, last=LATEST + 5)],
+            scale=scale,
             in_flight=ledger.in_flight(row),
             trainings=list(self._trainings(row, incumbent.commit)),
             crashes=self._crashes(row),

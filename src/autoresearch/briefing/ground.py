@@ -146,9 +146,14 @@ def standing(scene: Scene) -> Section:
     ]
     baseline = memory.keeps[0].metric if memory.keeps else None
     if best.number and scene.score is not None and baseline is not None:
-        gain = scene.row.metric.gain(scene.score, baseline)
+        gain = scene.row.metric.gain(scene.scale.now(scene.score), baseline)
         share = f", {percent(gain / abs(baseline))}" if baseline else ""
         lines.append(f"- Gain over the baseline: {scene.effect(gain)}{share}.")
+    if scene.scale.segments > 1:
+        lines.append(
+            "- What runs depend on changed during the session, and moved every score. Earlier ones "
+            "are given as they would have been at its beginning: go by gains, not by values."
+        )
     kept, crashed = len(memory.keeps[1:]), memory.crashes.total()
     lines.append(
         f"- {counted(memory.finished, 'experiment')} finished: {kept} kept, "

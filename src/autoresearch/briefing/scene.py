@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from autoresearch.briefing.logs import Curve
 from autoresearch.briefing.memory import Memory
 from autoresearch.briefing.source import Names
+from autoresearch.history import Scale
 from autoresearch.judge import Reference
 from autoresearch.ledger import Note, SessionRow
 from autoresearch.records import Experiment
@@ -41,6 +42,7 @@ class Scene:
     memory: Memory
     names: Names
     latest: Sequence[Experiment]  # finished, the oldest first
+    scale: Scale  # on which earlier metrics are given
     in_flight: Sequence[Experiment]
     trainings: Sequence[Training]
     crashes: Sequence[Crash]

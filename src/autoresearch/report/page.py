@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autoresearch.records import Experiment, Status
+from autoresearch.report.machine import sentences
 from autoresearch.report.summary import Finished, Kept, Summary, Verification, held_against
 from autoresearch.report.words import (
     clock,
@@ -37,7 +38,8 @@ def page(
     """The page as Markdown, of a summary with `all_keeps`. `experiments` are the finished ones in
     order, the baseline first;
     `sandbox` is one line on what the sandbox could not do here."""
-    finished = held_against(experiments, summary.keeps, summary.metric, summary.noise_sd)
+    starts = [one.after_order for one in summary.segments]
+    finished = held_against(experiments, summary.keeps, summary.metric, summary.noise_sd, starts)
     sections = [
         [f"# {_plain(summary.task)}, session {_plain(summary.tag)}"],
         [headline(summary)],
@@ -47,6 +49,7 @@ def page(
         _near_misses(summary, finished),
         _crashes(finished),
         _trust(summary),
+        _machine(summary),
         _costs(summary),
         _agents(summary),
         _take(summary),
@@ -70,17 +73,29 @@ def headline(summary: Summary) -> str:
         return _reproduced(summary, summary.baseline, summary.incumbent)
     if summary.verification is not None:
         return _verified(summary, summary.verification)
+    goes_on = f"`autoresearch run --tag {summary.tag}` goes on, and measures both again at its end."
+    if len(summary.segments) > 1:
+        return (
+            f"**Not verified: {name} {summary.numbers.gain(summary.gain or 0.0)} after {tried}, "
+            f"added up over {len(summary.segments)} segments.** Something changed in between, so "
+            f"baseline and best cannot be compared as they were measured. {goes_on}"
+        )
     return (
         f"**Not verified: {name} {_score(summary, summary.incumbent)} after {tried}, where the "
         f"baseline had {_score(summary, summary.baseline)}.** Baseline and best were not run side "
-        f"by side at the end, so a drift of the machine is part of the difference. "
-        f"`autoresearch run --tag {summary.tag}` goes on, and measures both again at its end."
+        f"by side at the end, so a drift of the machine is part of the difference. {goes_on}"
     )
 
 
 def _reproduced(summary: Summary, first: Kept, best: Kept) -> str:
     value, share = summary.numbers.value, percent(summary.gain_share)
     amount = summary.numbers.gain(summary.gain or 0.0) + (f", {share}" if share else "")
+    if len(summary.segments) > 1:
+        return (
+            f"**`{summary.metric.name}` {value(best.score)}: {amount} than the baseline, added up "
+            f"over {len(summary.segments)} segments.** Deterministic: within each the same code "
+            f"gives exactly its number again, so there is no interval."
+        )
     return (
         f"**`{summary.metric.name}` {value(first.score)} → {value(best.score)}: {amount}.** "
         f"Deterministic: the same code gives exactly this number again, so there is no interval."
@@ -146,7 +161,7 @@ def _kept(summary: Summary) -> list[str]:
         effect = "" if one.gain is None else numbers.signed(one.gain)
         in_sd = sds(one.gain / summary.noise_sd) if one.gain and summary.noise_sd else ""
         lines.append(
-            f"| {one.number} | `{short(one.commit)}` | {numbers.value(one.score)} | {effect} "
+            f"| {one.number} | `{short(one.commit)}` | {numbers.value(one.kept_at)} | {effect} "
             f"| {in_sd} | {one.runs} | {_cell(one.description)} |"
         )
     if len(changes) < summary.keep:
@@ -263,6 +278,33 @@ def _drift(summary: Summary) -> str:
         f"{text}: **the machine changed during the session.** The verified gain is not "
         f"touched by it, the effects in the list of keeps may be."
     )
+
+
+def _machine(summary: Summary) -> list[str]:
+    """Whether the machine and all else that runs depend on stayed as they were."""
+    said = [] if summary.machine is None else sentences(summary.machine)
+    later = summary.segments[1:]
+    if not said and not later:
+        return []
+    lines = ["## The machine", *(["", " ".join(said)] if said else [])]
+    if later:
+        lines += [
+            "",
+            f"The session has {len(summary.segments)} segments. Nothing was compared across them: "
+            "in each the best was measured again, and effects are within the one in which a change "
+            "was kept.",
+            "",
+            f"| segment | began | after | because | best, {_cell(summary.metric.name)} in it |",
+            "|--:|:--|--:|:--|--:|",
+        ]
+    for one in later:
+        after = f"{max(0, one.after_order)} experiments"
+        best = "" if one.incumbent is None else f"#{one.incumbent} "
+        lines.append(
+            f"| {one.number} | {clock(one.at)} | {after} | {_cell(one.reason)} "
+            f"| {best}{summary.numbers.value(one.score)} |"
+        )
+    return lines
 
 
 def _costs(summary: Summary) -> list[str]:

@@ -23,12 +23,19 @@ MARGIN = 0.12  # of the height, above and below
 LABEL_WIDTH = 45  # characters, the original's
 LABEL_ANGLE = 30  # degrees
 LABEL_GAP = 19  # pixels between the lines on which two labels are written
+BOUNDARY = "#888888"
 GREY, GREEN, LINE, INK = "#cccccc", "#2ecc71", "#27ae60", "#1a7a3a"
 
 
-def plot(experiments: Sequence[Experiment], metric: Metric, sd: float | None = None) -> bytes:
+def plot(
+    experiments: Sequence[Experiment],
+    metric: Metric,
+    sd: float | None = None,
+    segments: Sequence[tuple[int, float | None]] = (),
+) -> bytes:
     """The picture as PNG. `experiments` are the finished ones in order, the baseline first; `sd`
-    is the noise of one run, where it is known."""
+    is the noise of one run, where it is known. `segments` are those after the first: the order
+    after which one began, and what the incumbent scored in it."""
     # Half a second of import, wanted by few commands.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -42,12 +49,13 @@ def plot(experiments: Sequence[Experiment], metric: Metric, sd: float | None = N
     ]
     _title(axes, experiments, metric)
     if keeps or discards:
-        low, high = frame(_values(keeps), _values(discards), sd)
+        again = [score for _, score in segments if score is not None]
+        low, high = frame([*_values(keeps), *again], _values(discards), sd)
         axes.set_ylim(low, high)
         last = max(_orders(experiments), default=0)
         axes.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
         inside = [one for one in discards if low <= _value(one) <= high]
-        _draw(axes, inside, keeps, last)
+        _draw(axes, inside, keeps, last, segments)
         crashes = sum(one.status is Status.CRASH for one in experiments)
         _corner(axes, metric, len(discards) - len(inside), crashes)
         _label(axes, keeps, metric)
@@ -85,7 +93,11 @@ def _title(axes: Axes, experiments: Sequence[Experiment], metric: Metric) -> Non
 
 
 def _draw(
-    axes: Axes, discards: Sequence[Experiment], keeps: Sequence[Experiment], last: int
+    axes: Axes,
+    discards: Sequence[Experiment],
+    keeps: Sequence[Experiment],
+    last: int,
+    segments: Sequence[tuple[int, float | None]],
 ) -> None:
     # A faint dot among hundreds is a cloud; a faint dot among ten is not there.
     alpha = 0.5 if len(discards) > 200 else 0.9
@@ -102,9 +114,13 @@ def _draw(
         edgecolors="black",
         linewidths=0.5,
     )
+    for after, _ in segments:
+        axes.axvline(after + 0.5, color=BOUNDARY, linewidth=0.8, zorder=1)
+    again = [(after + 0.5, score) for after, score in segments if score is not None]
+    steps = sorted([*zip(_orders(keeps), _values(keeps), strict=True), *again])
     axes.step(
-        [*_orders(keeps), last],
-        [*_values(keeps), *_values(keeps[-1:])][: len(keeps) + 1] or [math.nan],
+        [*(order for order, _ in steps), last],
+        [*(value for _, value in steps), *(value for _, value in steps[-1:])] or [math.nan],
         where="post",
         color=LINE,
         linewidth=2,

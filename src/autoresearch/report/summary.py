@@ -10,16 +10,18 @@ import dataclasses
 import datetime
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from autoresearch.history import Scale, latest_noise
 from autoresearch.judge import LEVELS, SCORE_RUNS, difference_interval, pooled_noise
-from autoresearch.ledger import Ledger, SessionRow, Share
+from autoresearch.ledger import Ledger, Segment, SessionRow, Share, segment_of
 from autoresearch.limits import FRUITLESS_TURNS
 from autoresearch.records import Experiment, Metric, Role, Run, Status
+from autoresearch.report.machine import Machine, machine
 from autoresearch.report.words import Numbers, in_sd
 
 RECENT = 10  # finished experiments shown
@@ -36,10 +38,29 @@ class Kept:
     commit: str
     agent: str
     description: str
-    score: float | None  # mean of its last SCORE_RUNS unselected runs
+    score: float | None  # mean of its last SCORE_RUNS unselected runs, of the latest segment
     runs: int  # behind `score`
     sd: float | None  # of all its unselected runs; None below two
     gain: float | None  # over the one it was built on, in metric units; None for the baseline
+    segment: int = 0  # in which it was kept, and `gain` holds
+    scores: Mapping[int, float] = dataclasses.field(default_factory=dict)  # by segment
+
+    @property
+    def kept_at(self) -> float | None:
+        """Its score in the segment in which it was kept."""
+        return self.scores.get(self.segment, self.score)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A segment: what is of one can be compared."""
+
+    number: int
+    at: float  # Unix time
+    after_order: int
+    reason: str
+    incumbent: int | None  # at its beginning; None before the baseline
+    score: float | None  # that one's, in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +174,9 @@ class Summary:
     noise_sd: float | None  # of one run; None while it is not known
     noise_df: int
 
+    segments: tuple[Stretch, ...]
+    machine: Machine | None  # only with `all_keeps`
+
     confirmations: int
     false_keep: float  # P(keep) of a change that does nothing, per confirmation
     false_keeps_expected: float
@@ -200,10 +224,12 @@ def summarise(
     kept = ledger.keeps(session)
     latest_kept = _latest(kept)
     told = kept if all_keeps else latest_kept
-    groups = ledger.unselected(session, [one.commit for one in told])
-    keeps = _keeps(told, groups, session.metric)
+    begun = ledger.segments(session)
+    starts = [one.after_order for one in begun]
+    known = ledger.scores(session, [one.commit for one in told])
+    keeps = _keeps(told, known, starts, session.metric)
     baseline, incumbent = (keeps[0], keeps[-1]) if keeps else (None, None)
-    sd, df = _noise(latest_kept, groups)
+    sd, df = _noise(latest_kept, known)
     noise_sd = sd if df else None
     in_flight = ledger.in_flight(session)
     latest = ledger.finished(session, last=RECENT)
@@ -211,7 +237,7 @@ def summarise(
     started = ledger.started(session)
     confirmations = ledger.confirmations(session)
     false_keep = 0.0 if session.deterministic else LEVELS[session.level].false_keep
-    gain = _gain(session.metric, incumbent, baseline)
+    gain = _gain(session.metric, incumbent, baseline, Scale(ledger, session))
     spent = ledger.spent(session)
     fruitless = ledger.fruitless_turns(session)
     tokens, usd = ledger.costs(session)
@@ -256,6 +282,8 @@ def summarise(
         gain_sd=in_sd(gain, noise_sd),
         noise_sd=noise_sd,
         noise_df=df,
+        segments=tuple(_stretches(ledger, session, begun, kept)),
+        machine=machine(ledger.incumbents_runs(session), session.metric) if all_keeps else None,
         confirmations=confirmations,
         false_keep=false_keep,
         false_keeps_expected=confirmations * false_keep,
@@ -268,14 +296,14 @@ def summarise(
         usd_per_experiment=_each(usd, started),
         tokens_per_keep=_each(tokens, counts[Status.KEEP]),
         usd_per_keep=_each(usd, counts[Status.KEEP]),
-        agents=_shares(ledger, session, kept, keeps),
+        agents=_shares(ledger, session, kept, keeps, starts),
         typical_run_s=_typical(ledger.latest_runs(session, TYPICAL_OVER)),
         open_experiments=tuple(_open(ledger, session, one, now) for one in in_flight),
         open_runs=tuple(
             OpenRun(run.experiment, run.role, run.index, max(0.0, now - run.started_at))
             for run in ledger.open_runs(session)
         ),
-        recent=tuple(held_against(latest, keeps, session.metric, noise_sd)),
+        recent=tuple(held_against(latest, keeps, session.metric, noise_sd, starts)),
         fruitless_latest=f"{turns[0][2]}: {turns[0][3]}" if turns else None,
         verification=_verification(ledger, session, incumbent),
     )
@@ -289,14 +317,21 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 
 def held_against(
-    experiments: Sequence[Experiment], keeps: Sequence[Kept], metric: Metric, sd: float | None
+    experiments: Sequence[Experiment],
+    keeps: Sequence[Kept],
+    metric: Metric,
+    sd: float | None,
+    starts: Sequence[int] = (),
 ) -> list[Finished]:
     """Finished experiments with their gain over the incumbent each was held against, measured by
-    that incumbent's unselected runs. The baseline, a crash and a missing metric have none."""
-    scores = {one.number: one.score for one in keeps}
+    that incumbent's unselected runs in the same segment (`starts`: see `segment_of`). The baseline,
+    a crash and a missing metric have none."""
+    bases = {one.number: one for one in keeps}
     rows = []
     for one in experiments:
-        base = scores.get(one.base) if one.number else None
+        base = None
+        if one.number and (incumbent := bases.get(one.base)):
+            base = _score_in(incumbent, segment_of(starts, one.order or 0))
         measured = one.status is not Status.CRASH
         gain = _difference(metric, one.metric if measured else None, base)
         rows.append(
@@ -317,26 +352,61 @@ def held_against(
 
 
 def _keeps(
-    experiments: Sequence[Experiment], groups: Mapping[str, Sequence[float]], metric: Metric
+    experiments: Sequence[Experiment],
+    known: Mapping[tuple[str, int], Sequence[float]],
+    starts: Sequence[int],
+    metric: Metric,
 ) -> tuple[Kept, ...]:
+    runs: dict[str, dict[int, Sequence[float]]] = defaultdict(dict)
+    for (commit, segment), values in known.items():
+        runs[commit][segment] = values
     keeps: dict[int, Kept] = {}
     for one in experiments:
-        scores = groups.get(one.commit, ())
-        last = scores[-SCORE_RUNS:]
+        mine, segment = runs[one.commit], segment_of(starts, one.order or 0)
+        last = mine[max(mine)][-SCORE_RUNS:] if mine else ()
         # Between the verdict and the new measurements, the row's own metric is all there is.
         score = fmean(last) if last else one.metric
-        base = keeps.get(one.base)
-        keeps[one.number] = Kept(
+        sd, df = pooled_noise(list(mine.values()))
+        kept = Kept(
             number=one.number,
             commit=one.commit,
             agent=one.agent,
             description=one.description,
             score=score,
             runs=len(last),
-            sd=pooled_noise([scores])[0] if len(scores) > 1 else None,
-            gain=_difference(metric, score, base.score if base else None),
+            sd=sd if df else None,
+            gain=None,
+            segment=segment,
+            scores={where: fmean(values[-SCORE_RUNS:]) for where, values in mine.items()},
         )
+        base = keeps.get(one.base)
+        gain = _difference(metric, kept.kept_at, _score_in(base, segment) if base else None)
+        keeps[one.number] = dataclasses.replace(kept, gain=gain)
     return tuple(keeps.values())
+
+
+def _score_in(kept: Kept, segment: int) -> float | None:
+    """What it scored in that segment; None when it was not measured in it."""
+    if not kept.scores and kept.segment == segment:
+        return kept.score
+    return kept.scores.get(segment)
+
+
+def _stretches(
+    ledger: Ledger, session: SessionRow, begun: Sequence[Segment], kept: Sequence[Experiment]
+) -> Iterator[Stretch]:
+    for one in begun:
+        earlier = [keep for keep in kept if (keep.order or 0) <= one.after_order]
+        best = earlier[-1] if earlier else None
+        runs = ledger.scores(session, [best.commit]).get((best.commit, one.number)) if best else ()
+        yield Stretch(
+            number=one.number,
+            at=one.at,
+            after_order=one.after_order,
+            reason=one.reason,
+            incumbent=best.number if best else None,
+            score=fmean(runs[-SCORE_RUNS:]) if runs else None,
+        )
 
 
 def _latest(keeps: Sequence[Experiment]) -> list[Experiment]:
@@ -344,14 +414,21 @@ def _latest(keeps: Sequence[Experiment]) -> list[Experiment]:
     return [*keeps[:1], *keeps[1:][-NOISE_KEEPS:]]
 
 
-def _noise(keeps: Sequence[Experiment], groups: Mapping[str, Sequence[float]]) -> tuple[float, int]:
-    return pooled_noise([groups[one.commit][-SCORE_RUNS:] for one in keeps])
+def _noise(
+    keeps: Sequence[Experiment], known: Mapping[tuple[str, int], Sequence[float]]
+) -> tuple[float, int]:
+    commits = {one.commit for one in keeps}
+    return latest_noise({key: runs for key, runs in known.items() if key[0] in commits})
 
 
-def _gain(metric: Metric, incumbent: Kept | None, baseline: Kept | None) -> float | None:
-    if incumbent is None or baseline is None or incumbent is baseline:
+def _gain(
+    metric: Metric, incumbent: Kept | None, baseline: Kept | None, scale: Scale
+) -> float | None:
+    """Of the incumbent over the baseline: that of each segment, added up. None as long as nothing
+    was kept."""
+    if incumbent is None or baseline is None or incumbent is baseline or incumbent.score is None:
         return None
-    return _difference(metric, incumbent.score, baseline.score)
+    return _difference(metric, scale.now(incumbent.score), baseline.kept_at)
 
 
 def _difference(metric: Metric, new: float | None, old: float | None) -> float | None:
@@ -359,9 +436,9 @@ def _difference(metric: Metric, new: float | None, old: float | None) -> float |
 
 
 def _share(gain: float | None, baseline: Kept | None) -> float | None:
-    if gain is None or baseline is None or not baseline.score:
+    if gain is None or baseline is None or not baseline.kept_at:
         return None
-    return gain / abs(baseline.score)
+    return gain / abs(baseline.kept_at)
 
 
 def _left(limit: int | None, done: int) -> int | None:
@@ -401,14 +478,18 @@ def _each(total: float, count: int) -> float | None:
 
 
 def _shares(
-    ledger: Ledger, session: SessionRow, kept: Sequence[Experiment], told: Sequence[Kept]
+    ledger: Ledger,
+    session: SessionRow,
+    kept: Sequence[Experiment],
+    told: Sequence[Kept],
+    starts: Sequence[int],
 ) -> tuple[AgentShare, ...]:
     shares = ledger.shares(session)
     if len(shares) < 2 and not any(one.tokens or one.usd for one in shares):
         return ()
     if len(told) < len(kept):
-        groups = ledger.unselected(session, [one.commit for one in kept])
-        told = _keeps(kept, groups, session.metric)
+        known = ledger.scores(session, [one.commit for one in kept])
+        told = _keeps(kept, known, starts, session.metric)
     gains: dict[str, float] = defaultdict(float)
     for one in told:
         gains[one.agent] += one.gain or 0.0
@@ -466,17 +547,20 @@ def _verification(
     if incumbent is None or incumbent.number == 0:
         return None
     new_runs = ledger.runs_of(session, incumbent.commit, (Role.VERIFY,))
+    segment = max((run.segment for run in new_runs), default=0)
+    new_runs = [run for run in new_runs if run.segment == segment]
     # The baseline may have been held against an earlier best as well, on another day's machine.
     old_runs = [
         run
         for run in ledger.runs_of(session, session.base_commit, (Role.VERIFY_BASELINE,))
-        if run.experiment == incumbent.number
+        if run.experiment == incumbent.number and run.segment == segment
     ]
     new, old = _metrics(new_runs), _metrics(old_runs)
     enough = 1 if session.deterministic else 2
     if min(len(new), len(old)) < enough:
         return None
-    first = _metrics(ledger.runs_of(session, session.base_commit, (Role.BASELINE,)))
+    baseline = ledger.runs_of(session, session.base_commit, (Role.BASELINE,))
+    first = _metrics([run for run in baseline if run.segment == segment])
     gain, low, high = _interval(session.metric, new, old)
     drift = _interval(session.metric, old, first) if len(first) >= enough else (None, None, None)
     return Verification(

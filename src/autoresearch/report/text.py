@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autoresearch.judge import FRESH_RUNS, LEVELS, SCREEN_RUNS
-from autoresearch.records import Experiment, Metric, Role, Run
+from autoresearch.records import SEGMENT_STRIDE, Experiment, Metric, Role, Run
 from autoresearch.report.page import amount, cost_of_each, outcome
 from autoresearch.report.summary import OpenExperiment, OpenRun, Summary, Verification
 from autoresearch.report.words import (
@@ -109,7 +109,7 @@ def _facts(one: Experiment, name: str) -> str:
     why = ": ".join(one_line(part) for part in (one.reason or "", one.detail) if part)
     built = "the baseline" if one.number == 0 else f"built on #{one.base}"
     if one.attempt:
-        built += f", moved onto a new incumbent {counted(one.attempt, 'time')}"
+        built += f", begun again {counted(one.attempt, 'time')}"
     lines = [
         ("experiment", f"#{one.number} {short(one.commit)}, {built}, by {one_line(one.agent)}"),
         ("change", f"{one_line(one.description)} (+{one.added_lines} -{one.removed_lines} lines)"),
@@ -174,9 +174,11 @@ def gain(summary: Summary) -> str:
     parts = [percent(summary.gain_share)]
     if summary.gain_sd is not None:
         parts.append(f"{abs(summary.gain_sd):.1f} sd")
+    than = f"than the baseline's {summary.numbers.value(summary.baseline.score)}"
+    if len(summary.segments) > 1:
+        than = f"than the baseline, added up over {len(summary.segments)} segments"
     return (
-        f"{summary.numbers.gain(summary.gain)} ({', '.join(part for part in parts if part)})"
-        f" than the baseline's {summary.numbers.value(summary.baseline.score)}"
+        f"{summary.numbers.gain(summary.gain)} ({', '.join(part for part in parts if part)}) {than}"
     )
 
 
@@ -286,12 +288,13 @@ def phase(summary: Summary, run: OpenRun) -> str:
         total = level.k if level.cached else 2 * level.k
         done = one.confirming if one else 0
         return f"confirmation, run {min(done + 1, total)} of {total}"
-    number = run.index + 1
+    number = run.index % SEGMENT_STRIDE + 1
     return {
         Role.BASELINE: f"baseline, run {number}",
         Role.SCREEN: f"screen, run {number} of at most {max(SCREEN_RUNS, number)}",
         Role.REMEASURE: f"measuring the new best, run {number} of {max(FRESH_RUNS, number)}",
         Role.TOPUP: "measuring the best once more",
+        Role.SEGMENT: f"new segment, run {number} of {max(FRESH_RUNS, number)} of the best",
         Role.VERIFY: f"verifying the best, run {number}",
         Role.VERIFY_BASELINE: f"verifying against the baseline, run {number}",
     }[run.role]
