@@ -137,11 +137,11 @@ def test_a_turn_that_fails(
         ("unknown", r"unknown model: The model `fake-model` does not exist.; check the model's"),
         (
             "broke",
-            r"no credit: This request needs more money than there is.; Waiting does not help",
+            r"no credit: This request needs more money than there is.; waiting does not help",
         ),
         (
             "quota",
-            r"no credit: You exceeded your current quota, check your plan.; Waiting does not",
+            r"no credit: You exceeded your current quota, check your plan.; waiting does not",
         ),
     ],
 )

@@ -60,13 +60,14 @@ class AgentError(AutoresearchError):
     """`tokens` and `usd` are what the turn used that ended with it, as far as the agent says."""
 
     exit_code = 5
+    tokens: int | None = None
+    usd: float | None = None
 
     def __init__(
         self, message: str = "", *, tokens: int | None = None, usd: float | None = None
     ) -> None:
         super().__init__(message)
-        self.tokens = tokens
-        self.usd = usd
+        self.tokens, self.usd = tokens, usd
 
 
 class ServiceRefusal(AgentError):

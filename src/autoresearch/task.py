@@ -200,7 +200,7 @@ def _matches(glob: str, path: str) -> bool:
     """Takes time for the length of both. A regular expression tries all ways to share a path out
     among the stars: four took 3 s for a name of 255 letters, and an agent chooses names.
 
-    Where in `path` what was read of the glob can end is a number, with a bit for each position.
+    `ends` are the places in `path` where the part of the glob read so far can end: a bit for each.
     """
     slashes = _begins("/", path)
     others = ((1 << len(path)) - 1) ^ slashes

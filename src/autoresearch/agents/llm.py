@@ -23,7 +23,7 @@ from autoresearch.agents import _edits
 from autoresearch.agents._about import About
 from autoresearch.agents._chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
 from autoresearch.agents._events import MESSAGE_LENGTH, Cause
-from autoresearch.agents._headless import FATAL, PAY, one_line
+from autoresearch.agents._headless import FATAL, one_line
 from autoresearch.agents._secrets import leaked, mask
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
@@ -34,7 +34,7 @@ NOTE_LENGTH = 1_000
 HINTS: Mapping[str, str] = {
     Cause.KEY_REFUSED: "check the key and its variable ([agent.llm] key_env)",
     Cause.UNKNOWN_MODEL: "check the model's name and [agent.llm] base_url",
-    Cause.NO_CREDIT: PAY,
+    Cause.NO_CREDIT: "waiting does not help: add credit to the account, or set [agent] fallback",
 }
 
 
