@@ -11,6 +11,8 @@ say in one line what it did. The first part of the path says how the service beh
     /broken     always says 500
     /refused    says 401: no such key
     /unknown    says 404: no such model
+    /broke      says 402: no credit is left
+    /quota      says 429, as OpenAI does when no credit is left
     /hang       never answers
     /malformed  answers what is no answer
     /odd        answers with JSON of another shape
@@ -300,6 +302,8 @@ REFUSALS: dict[str, tuple[int, str, str]] = {
     "broken": (500, "server_error", "The server had an error."),
     "refused": (401, "invalid_api_key", "Incorrect API key provided."),
     "unknown": (404, "model_not_found", "The model `fake-model` does not exist."),
+    "broke": (402, "payment_required", "This request needs more money than there is."),
+    "quota": (429, "insufficient_quota", "You exceeded your current quota, check your plan."),
 }
 STATES = {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 401: "UNAUTHENTICATED", 404: "NOT_FOUND"}
 
@@ -335,10 +339,10 @@ class _Handler(BaseHTTPRequestHandler):
             mode = "limited" if number <= 2 else "ok"
         if mode in REFUSALS:
             code, kind, message = REFUSALS[mode]
-            error = {"message": message, "type": kind, "code": kind, "status": STATES[code]}
+            error = {"message": message, "type": kind, "code": kind, "status": STATES.get(code)}
             if "enerateContent" in path:
                 error["code"] = code  # type: ignore[assignment]
-            retry = {"Retry-After": "1" if number <= 2 else "7"} if code == 429 else {}
+            retry = {"Retry-After": "1" if number <= 2 else "7"} if mode == "limited" else {}
             return self._json(code, {"error": error}, retry)
         if mode == "hang":
             server.ending.wait()

@@ -110,6 +110,16 @@ def test_dollars_are_read_where_they_are_told() -> None:
     ("message", "cause"),
     [
         ("429 You exceeded your current quota, check your API key", Cause.RATE_LIMITED),
+        ("Resource exhausted. You exceeded your current quota. Retry in 34s", Cause.RATE_LIMITED),
+        ("You've hit your usage limit. Try again in 3 hours.", Cause.RATE_LIMITED),
+        ("Error code: 429 - {'code': 'insufficient_quota'}, check your API key", Cause.NO_CREDIT),
+        ("Quota exceeded. Check your plan and billing details.", Cause.NO_CREDIT),
+        ("Your credit balance is too low to access the Anthropic API.", Cause.NO_CREDIT),
+        ("API Error: 402 Insufficient Balance", Cause.NO_CREDIT),
+        ("402 Payment Required", Cause.NO_CREDIT),
+        ("This request requires more credits, or fewer max_tokens.", Cause.NO_CREDIT),
+        ("Billing hard limit has been reached", Cause.NO_CREDIT),
+        ("layer 402 of 405", None),
         ("Error code: 401 - Incorrect API key provided", Cause.KEY_REFUSED),
         ("Invalid API key · Please run /login", Cause.KEY_REFUSED),
         ("Not logged in", Cause.KEY_REFUSED),
@@ -135,6 +145,22 @@ def test_dollars_are_read_where_they_are_told() -> None:
 )
 def test_what_a_complaint_means(message: str, cause: Cause | None) -> None:
     assert cause_of(message) is cause
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "cause"),
+    [
+        ("later", 429, Cause.RATE_LIMITED),
+        ("insufficient_quota", 429, Cause.NO_CREDIT),
+        ("later", 402, Cause.NO_CREDIT),
+        ("insufficient_quota", 503, Cause.SERVICE_DOWN),
+        ("rate limit", 401, Cause.KEY_REFUSED),
+        ("Your credit balance is too low", 400, Cause.NO_CREDIT),
+        ("no", 400, None),
+    ],
+)
+def test_what_a_status_means(message: str, status: int, cause: Cause | None) -> None:
+    assert cause_of(message, status) is cause
 
 
 WORDS_OF_A_MODEL = "I looked at line 401: HTTP 401 Unauthorized, rate limited, run /login"

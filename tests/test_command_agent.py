@@ -229,8 +229,10 @@ def test_a_json_line_says_what_failed(tree: Path) -> None:
     assert answer == Failure("rate limited", "try again in 1m30s", 90.0, 7, 0.5)
     assert ask(tree, f"echo '{line % 'service down'}'; exit 1").retry_after_s == 90.0
     assert ask(tree, f"echo '{line % 'no idea'}'").reason == "agent failed"
-    with pytest.raises(ServiceRefusal, match="command: key refused: try again"):
-        ask(tree, f"echo '{line % 'key refused'}'")
+    for cause, hint in (("key refused", ""), ("no credit", "Waiting does not help: add credit")):
+        with pytest.raises(ServiceRefusal, match=f"command: {cause}: try again.*{hint}") as raised:
+            ask(tree, f"echo '{line % cause}'")
+        assert (raised.value.tokens, raised.value.usd) == (7, 0.5)
 
 
 LEAVE_BEHIND = "setsid sleep 600 & echo $! > pid"

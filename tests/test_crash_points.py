@@ -9,6 +9,7 @@ resume at one of its own first actions, and lets the next one go on to the end.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -118,6 +119,30 @@ def test_a_sample(driver: Driver, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["full", "readonly"])
 def test_a_sample_of_lost_disks(driver: Driver, tmp_path: Path, what: str) -> None:
     disks(driver, tmp_path, what, first=3, step=2 * SAMPLE)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.8, 0.99])
+def test_the_end_of_what_was_written_is_cut_off(
+    driver: Driver, tmp_path: Path, part: float
+) -> None:
+    """A kill, and a disk that did not keep the ledger's log to its end: what is left is an earlier
+    moment. It goes on from there, or is refused where results.tsv knows more."""
+    root = make(tmp_path)
+    assert driver.session(root, 200, "after").status == KILLED
+    home = Home(root, TAG)
+    wait_until(lambda: owner(home) is None, timeout_s=5)
+    results, log = home.results.read_bytes(), home.ledger.with_name("ledger.sqlite-wal")
+    os.truncate(log, int(log.stat().st_size * part))
+    last = driver.session(root)
+    if last.status == 0:
+        repair(task_of(root))
+        assert audit(task_of(root)) == []
+        assert night(root).verdicts == VERDICTS
+    else:
+        assert last.error == ("LedgerError" if part == 0 else "NotOursError"), last.reason
+        assert home.results.read_bytes() == results
+    assert last.status == 0 or part < 0.9
+    assert leftovers(home) == []
 
 
 @pytest.mark.faults

@@ -98,6 +98,17 @@ def test_agents_named_in_the_docs_exist() -> None:
     assert set(agents.names()) >= {"tuner", "replay"}
 
 
+def test_tests_named_in_the_docs_exist() -> None:
+    """A claim of the docs is shown by the test that is named beside it."""
+    ours = list((ROOT / "tests").glob("*.py"))
+    there = {file.name for file in ours}
+    for file in ours:
+        there |= set(re.findall(r"^def (test_\w+)\(", file.read_text(), re.MULTILINE))
+    for page in PAGES:
+        named = set(re.findall(r"`(test_\w+(?:\.py)?)`", page.read_text()))
+        assert named <= there, f"{page.name} names {named - there}"
+
+
 def test_no_machine_or_registry_is_named() -> None:
     """Nothing in the repository depends on where it was made."""
     words = ["py" + "pi.org", "python" + "hosted", "npm" + "js.org"]

@@ -5,6 +5,7 @@ tests of those that are shown elsewhere.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from conftest import (
     Step,
     alive,
     change,
+    commit_all,
     edit,
     git,
     make_task,
@@ -28,14 +30,17 @@ from conftest import (
     task_of,
     wait_until,
 )
+from model_server import MODEL, ModelServer
 
-from autoresearch import desk, limits, workspace
+from autoresearch import desk, limits, sandbox, workspace
+from autoresearch.agents import llm
 from autoresearch.errors import LedgerError, StorageError
 from autoresearch.fsck import audit
 from autoresearch.home import Home
-from autoresearch.records import Failure, Proposal, Turn
+from autoresearch.records import Agent, Failure, Proposal, Turn
 from autoresearch.session import Session
 
+INSTANT = Path(__file__).parent.parent / "src" / "autoresearch" / "tasks" / "instant"
 BETTER, WORSE = change(VALUE=5.0), change(VALUE=20.0)
 GOOD_NIGHT = [("keep", None), ("discard", "worse")]
 
@@ -74,11 +79,16 @@ LIMITED = TASK.replace('"90s"', '"8s"') + '[runner]\nmemory = "1GB"\nlog_limit =
 
 
 def test_programs_that_misbehave(tmp_path: Path) -> None:
-    """Eleven of twelve experiments; the last one is innocent, and is measured as ever."""
+    """Eleven of twelve experiments, each audited; the last one is innocent, and is measured as
+    ever."""
     root = make_task(tmp_path / "task", toml=LIMITED)
-    steps = [rewrite(BEFORE_THE_PRINT + end, what) for what, (end, _) in MISBEHAVING.items()]
-    found = run_session(root, ScriptedAgent(*steps, BETTER))
-    crashes = [("crash", reason) for _, reason in MISBEHAVING.values()]
+    crashes: list[tuple[str, str | None]] = []
+    for what, (end, reason) in MISBEHAVING.items():
+        found = run_session(root, ScriptedAgent(rewrite(BEFORE_THE_PRINT + end, what)))
+        crashes.append(("crash", reason))
+        assert found.verdicts == crashes
+        in_order(root)
+    found = run_session(root, ScriptedAgent(BETTER))
     assert found.verdicts == [*crashes, ("keep", None)]
     assert [one.metric for one in found.experiments[1:-1]] == [None] * len(crashes)
     pids = [int(file.read_text()) for file in Home(root, "t").runs.glob("*/*/artefacts/pid")]
@@ -142,6 +152,69 @@ def test_an_edited_evaluator_is_refused(tmp_path: Path) -> None:
     in_order(root)
 
 
+SCORED = """
+[score]
+command = "python -S -E score.py"
+reads = ["out"]
+hidden = ["holdout"]
+"""
+SCORER = """\
+import json, sys
+assert not hasattr(json, "cheated")
+print("---")
+print("score:", abs(float(open("out").read()) - float(open("holdout/answer").read())))
+"""
+GUESS = PROGRAM.partition("print(")[0] + "open('out', 'w').write(str(score))\n"
+PLANT = """
+for name in ("json.py", "score.py", "sitecustomize.py", "holdout/answer", "__pycache__/x.pyc"):
+    os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+    open(name, "w").write("cheated = 1\\nprint('---\\\\nscore: 0')\\n")
+"""
+CHEATS = {
+    "reads the hidden answer": (
+        GUESS + "open('out', 'w').write(open('{root}/holdout/answer').read())\n",
+        ("crash", "exit code 1"),
+    ),
+    "looks for it beside itself": (
+        GUESS + "open('out', 'w').write(open('holdout/answer').read())\n",
+        ("crash", "exit code 1"),
+    ),
+    "patches the scorer": (
+        GUESS.replace("10.0", "20.0") + "open('{root}/score.py', 'w').write('print(0)')\n",
+        ("crash", "exit code 1"),
+    ),
+    "leaves a scorer behind": (GUESS.replace("10.0", "20.0") + PLANT, ("discard", "worse")),
+    "prints the score": (
+        GUESS.replace("10.0", "20.0") + "print('---\\nscore: 0')\nprint('METRIC score=0')\n",
+        ("discard", "worse"),
+    ),
+    "leaves a process behind to write": (
+        GUESS.replace("10.0", "20.0")
+        + "import subprocess\nsubprocess.Popen(['sh', '-c', 'while sleep 0.3; do echo 7 > out; "
+        "done'], start_new_session=True)\n",
+        ("discard", "worse"),
+    ),
+}
+
+
+@pytest.mark.skipif(sandbox.abi() == 0, reason="needs Landlock")
+def test_cheats_cost_their_own_experiment_and_gain_nothing(tmp_path: Path) -> None:
+    """The answer is 7: the unchanged program is 3 away from it, most cheats are 13."""
+    files = {"score.py": SCORER, "holdout/answer": "7", ".gitignore": "holdout\n"}
+    root = make_task(tmp_path / "task", GUESS, TASK + SCORED, files)
+    verdicts: list[tuple[str, str | None]] = []
+    for what, (program, verdict) in CHEATS.items():
+        cheat = rewrite(program.replace("{root}", str(root)), what)
+        verdicts.append(verdict)
+        assert run_session(root, ScriptedAgent(cheat)).verdicts == verdicts
+        in_order(root)
+    found = run_session(root, ScriptedAgent(change(VALUE=8.0)))
+    assert found.verdicts == [*verdicts, ("keep", None)]
+    assert found.experiments[-1].metric == pytest.approx(1.0, abs=0.1)
+    assert (root / "score.py").read_text() == SCORER
+    in_order(root)
+
+
 # ---- folders that go away ----------------------------------------------------------------------
 
 
@@ -174,6 +247,15 @@ def test_the_folder_of_a_run_under_way_is_deleted(
     found = run_session(root, ScriptedAgent(waiting, delete), runner__slots=2)
     assert found.verdicts == GOOD_NIGHT
     in_order(root)
+
+
+def test_everything_but_the_ledger_is_deleted_between_two_nights(root: Path) -> None:
+    """Only the logs of the runs are lost, and that is said."""
+    first = run_session(root, ScriptedAgent(BETTER))
+    shutil.rmtree(Home(root, "t").folder)
+    assert run_session(root, ScriptedAgent(WORSE)).verdicts == GOOD_NIGHT
+    said = {(one.what, one.where) for one in audit(task_of(root))}
+    assert said == {("run folder", str(first.home.runs / run.name)) for run in first.runs}
 
 
 # ---- repositories of all shapes ----------------------------------------------------------------
@@ -310,23 +392,67 @@ def edit_the_editable_file(root: Path) -> None:
     edit(root, VALUE=1.0)  # not committed: none of our business while the session works
 
 
+def commit_on_the_sessions_branch(root: Path) -> None:
+    git(root, "checkout", "-q", "autoresearch/t")
+    commit_on_main(root)
+
+
+def commit_there_and_leave(root: Path) -> None:
+    commit_on_the_sessions_branch(root)
+    git(root, "checkout", "-q", "main")
+
+
+def delete_the_sessions_branch(root: Path) -> None:
+    git(root, "update-ref", "-d", "refs/heads/autoresearch/t")
+
+
+def turn_the_sessions_branch_back(root: Path) -> None:
+    git(root, "branch", "-q", "-f", "autoresearch/t", "main")
+
+
+ON_ITS_BRANCH = (
+    commit_on_the_sessions_branch,
+    commit_there_and_leave,
+    delete_the_sessions_branch,
+    turn_the_sessions_branch_back,
+)
+
+
 @pytest.mark.parametrize(
-    "act", [collect_garbage, repack, commit_on_main, switch_branches, edit_the_editable_file]
+    "act",
+    [
+        collect_garbage,
+        repack,
+        commit_on_main,
+        switch_branches,
+        edit_the_editable_file,
+        *ON_ITS_BRANCH,
+    ],
 )
 def test_what_the_user_does_meanwhile(root: Path, act: Callable[[Path], None]) -> None:
+    users: list[str] = []
+
     def after(step: Step) -> Step:
         def acted(turn: Turn) -> Proposal | Failure | None:
             act(root)
+            users.append(git(root, "rev-parse", "HEAD"))
             return step(turn)
 
         return acted
 
     changes = change(VALUE=8.0), change(SPREAD=0.2, VALUE=20.0), change(BONUS=3.0)
+    if act in ON_ITS_BRANCH:
+        run_session(root, ScriptedAgent(change(VALUE=9.0)))  # from here on there is one
     steps = [after(step) for step in (*changes, change(VALUE=21.0))]
     found = run_session(root, ScriptedAgent(*steps), runner__slots=2)
-    assert sorted(status for status, _ in found.verdicts) == ["discard"] * 2 + ["keep"] * 2
+    statuses = [status for status, _ in found.verdicts]
+    assert sorted(statuses) == ["discard"] * 2 + ["keep"] * (2 + (act in ON_ITS_BRANCH))
     in_order(root)
     git(root, "fsck", "--no-dangling")
+    assert git(root, "rev-parse", "HEAD") == users[-1]
+    keeps = [one for one in found.experiments if one.status == "keep"]
+    best = max(keeps, key=lambda one: one.order or 0)
+    assert git(root, "rev-parse", "refs/autoresearch/t/best") == best.commit
 
 
 # ---- the ledger --------------------------------------------------------------------------------
@@ -378,6 +504,49 @@ def test_a_ledger_locked_for_long(root: Path) -> None:
     found = run_session(root, ScriptedAgent(BETTER))
     assert found.verdicts == [("discard", "worse"), ("keep", None)]
     in_order(root)
+
+
+CUT = "is damaged|is empty, but there are runs beside it: it was cut short"
+
+
+def test_a_ledger_cut_to_any_length(root: Path) -> None:
+    """Nothing is made of what is left, not even of nothing, and it is said how to go on."""
+    found = run_session(root, ScriptedAgent(BETTER, WORSE))
+    file, results = found.home.ledger, (root / "results.tsv").read_bytes()
+    whole = file.read_bytes()
+    pages = range(0, len(whole), 4096)
+    for length in {0, 1, 15, 16, 50, 100, 511, 512, 1024, *pages, *(at - 1 for at in pages if at)}:
+        cut = whole[:length]
+        file.write_bytes(cut)
+        with pytest.raises(LedgerError, match=CUT):
+            audit(task_of(root))
+        for tag in ("t", "u"):
+            with pytest.raises(LedgerError, match=f"({CUT}).*move it away to start afresh"):
+                run_session(root, ScriptedAgent(BETTER), tag=tag)
+        assert (length, file.read_bytes()) == (length, cut)
+    file.write_bytes(whole)
+    assert run_session(root, ScriptedAgent()).verdicts == GOOD_NIGHT
+    assert (root / "results.tsv").read_bytes() == results
+    in_order(root)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+def test_a_ledger_cut_while_a_session_works(root: Path, part: float) -> None:
+    """It is seen at the next start at the latest, and results.tsv has what was finished."""
+    file = Home(root, "t").ledger
+
+    def cut(turn: Turn) -> Proposal | Failure | None:
+        os.truncate(file, int(file.stat().st_size * part))
+        return WORSE(turn)
+
+    run_session(root, ScriptedAgent(BETTER))
+    results = (root / "results.tsv").read_bytes()
+    with pytest.raises(LedgerError, match=CUT):
+        run_session(root, ScriptedAgent(cut))
+        run_session(root, ScriptedAgent())
+    with pytest.raises(LedgerError, match=CUT):
+        audit(task_of(root))
+    assert (root / "results.tsv").read_bytes().startswith(results)
 
 
 # ---- the disk ----------------------------------------------------------------------------------
@@ -511,10 +680,9 @@ def test_two_processes_on_one_session(root: Path, tmp_path: Path) -> None:
     in_order(root)
 
 
-def test_an_agent_service_that_fails_for_an_hour(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is waited for, asked ever less often, and no experiment is lost."""
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds since the start, by a clock that only waiting moves."""
     clock = [0.0]
 
     class Clock:
@@ -528,20 +696,59 @@ def test_an_agent_service_that_fails_for_an_hour(
 
         time = staticmethod(time.time)
 
+    monkeypatch.setattr(desk, "time", Clock)
+    return clock
+
+
+def down_for_an_hour(clock: list[float], down: Agent, up: Agent) -> tuple[Agent, list[float]]:
+    """Two agents as one, and when the first was asked."""
     asked: list[float] = []
 
-    def down(turn: Turn) -> Failure:
-        asked.append(clock[0])
-        return Failure("service down", "503")
+    class Changing:
+        name = up.name
+        reads = up.reads
 
-    class Agent(ScriptedAgent):
         def propose(self, turn: Turn) -> Proposal | Failure | None:
-            return down(turn) if 0 < clock[0] < 3600 or not asked else super().propose(turn)
+            if asked and clock[0] >= 3600:
+                return up.propose(turn)
+            asked.append(clock[0])
+            return down.propose(turn)
 
-    monkeypatch.setattr(desk, "time", Clock)
-    found = run_session(root, Agent(BETTER, WORSE))
-    assert found.verdicts == GOOD_NIGHT
+    return Changing(), asked
+
+
+def waited_for(clock: list[float], asked: list[float]) -> None:
+    """Ever less often, and not for much longer than it took."""
     assert asked[-1] > 3000
     assert len(asked) <= 25
-    assert clock[0] < 3600 + 600
+    assert 3600 <= clock[0] < 3600 + 600
+
+
+def test_an_agent_service_that_fails_for_an_hour(root: Path, clock: list[float]) -> None:
+    """It is waited for, asked ever less often, and no experiment is lost."""
+    down = ScriptedAgent(*[lambda turn: Failure("service down", "503")] * 100)
+    agent, asked = down_for_an_hour(clock, down, ScriptedAgent(BETTER, WORSE))
+    found = run_session(root, agent)
+    assert found.verdicts == GOOD_NIGHT
+    waited_for(clock, asked)
+    in_order(root)
+
+
+@pytest.mark.parametrize("mode", ["limited", "broken"])
+def test_a_real_service_that_fails_for_an_hour(
+    tmp_path: Path, clock: list[float], monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """By the client of `llm`: 429 with the time to wait, and 500."""
+    for name in [name for name in os.environ if "proxy" in name.lower()]:
+        monkeypatch.delenv(name)
+    root = Path(shutil.copytree(INSTANT, tmp_path / "instant"))
+    git(root, "init", "-q", "--initial-branch=main")
+    commit_all(root)
+    with ModelServer() as server:
+        down, up = (llm.create(MODEL, {"base_url": f"{server.url(m)}/v1"}, 0) for m in (mode, "ok"))
+        agent, asked = down_for_an_hour(clock, down, up)
+        found = run_session(root, agent, limits__experiments=2)
+        assert [path.split("/")[0] for path, _ in server.requests[:-2]] == [mode] * len(asked)
+    assert len(found.verdicts) == 2
+    waited_for(clock, asked)
     in_order(root)

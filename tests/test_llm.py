@@ -135,6 +135,14 @@ def test_a_turn_that_fails(
     [
         ("refused", r"key refused: Incorrect API key provided.; check the key"),
         ("unknown", r"unknown model: The model `fake-model` does not exist.; check the model's"),
+        (
+            "broke",
+            r"no credit: This request needs more money than there is.; waiting does not help",
+        ),
+        (
+            "quota",
+            r"no credit: You exceeded your current quota, check your plan.; waiting does not",
+        ),
     ],
 )
 def test_going_on_is_pointless(
@@ -346,6 +354,8 @@ def reply(**changes: object) -> str:
         (reply(choice={"finish_reason": "content_filter"}), "bad edit", "content filter"),
         (reply(error={"code": 502, "message": "upstream"}), "service down", "upstream"),
         (reply(error="quota exceeded"), "rate limited", "quota"),
+        (reply(error={"code": 402, "message": "can only afford 9"}), "no credit", "afford 9"),
+        (reply(error={"code": "insufficient_quota", "message": "x"}), "no credit", "x"),
         (reply(choices=[]), "service down", "no chat completion"),
         (reply(choices=None), "service down", "no chat completion"),
         ("<html>", "service down", "no JSON: '<html>'"),
@@ -452,7 +462,8 @@ def test_bad_answers_cost_turns_and_no_run(server: ModelServer, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("mode", "word"), [("refused", "key refused"), ("unknown", "unknown model")]
+    ("mode", "word"),
+    [("refused", "key refused"), ("unknown", "unknown model"), ("quota", "no credit")],
 )
 def test_a_night_that_is_pointless_ends_at_once(
     server: ModelServer, mode: str, word: str, tmp_path: Path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Night, alive, commit_all, edit, git, make_task, night, wait_until
+from conftest import Night, alive, commit_all, edit, git, make_task, night, task_of, wait_until
 
 from autoresearch import agent_files
+from autoresearch.fsck import audit
 from autoresearch.home import Home, module, owner
 from autoresearch.ledger import Ledger
 
@@ -178,6 +180,20 @@ def test_an_agent_that_destroys_its_repository_loses_nothing(root: Path, work: P
     assert git(work, "log", "--format=%s") == "incumbent"
 
 
+def test_a_folder_that_is_deleted_is_made_again(root: Path, work: Path) -> None:
+    edit(work, VALUE=8.0)
+    shutil.rmtree(work)
+    told = answer(root, "try", "--tag", "t", "-m", "what is not there any more")
+    assert (told["status"], told["reason"]) == ("refused", "no change")
+    edit(work, VALUE=8.0)
+    assert answer(work, "try", "-m", "once more")["status"] == "keep"
+    shutil.rmtree(work.parent)  # with what it was made from
+    assert Path(answer(root, "start", "--tag", "t")["worktree"]) == work
+    edit(work, VALUE=7.0)
+    assert answer(work, "try", "-m", "and on")["status"] == "keep"
+    assert {one.what for one in audit(task_of(root))} == {"run folder"}  # of the runs before
+
+
 def test_a_message_is_needed(work: Path) -> None:
     done = call(work, "try")
     assert done.returncode == 2
@@ -299,6 +315,7 @@ def test_ten_tries_at_once(root: Path, work: Path) -> None:
     others = {told.get("error") or told.get("reason") for told in said if "experiment" not in told}
     assert others <= {"BusyError", "no change", "duplicate"}
     assert len(seen(root).experiments) == 2
+    assert audit(task_of(root)) == []
 
 
 def test_notes_come_back_in_the_briefing(root: Path, work: Path) -> None:

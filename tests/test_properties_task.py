@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import tempfile
 import warnings
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from autoresearch import agents, layouts, values
 from autoresearch.errors import AgentError, TaskError
-from autoresearch.task import KEYS, TASK_FILE, Task, load, override, parse
+from autoresearch.task import KEYS, TASK_FILE, Task, _matches, load, override, parse
 from autoresearch.values import NAMES, Kind
 
 SMALL = """\
@@ -84,6 +85,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "loop").symlink_to("loop")
     (root / ".autoresearch").symlink_to(".autoresearch")
     return root
+
+
+# ---- globs ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.text("ab/*?\n", max_size=9), st.text("ab/\n", max_size=12))
+@example("a**/b", "aab")
+@example("**a*b", "a/ab")
+def test_a_glob_means_what_its_regular_expression_does(glob: str, path: str) -> None:
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
+    below = "" if re.search(r"[*?][^/]*\Z", glob) else "(?:/.*)?"
+    pattern = "".join(wild.get(piece, re.escape(piece)) for piece in pieces) + below
+    assert _matches(glob, path) == bool(re.fullmatch(pattern, path, re.DOTALL))
 
 
 # ---- single values -----------------------------------------------------------------------------

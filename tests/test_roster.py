@@ -22,6 +22,7 @@ from conftest import Night, Step, change, make_task, night, task_of
 
 from autoresearch import agents, desk, probe, roster
 from autoresearch.errors import AgentError, ServiceRefusal, TaskError
+from autoresearch.home import ledger_path
 from autoresearch.ledger import Ledger, Share
 from autoresearch.loop import Loop
 from autoresearch.records import Failure, Proposal, Turn
@@ -624,6 +625,34 @@ def test_who_is_refused_twice_running_leaves(quick: Path, clock: Clock) -> None:
     with pytest.raises(ServiceRefusal, match="key refused: 401"):
         spend(quick, [alone], limits__experiments=100)
     assert len(alone.turns) == 2 and len(found.experiments) == 9
+
+
+def test_what_a_refused_turn_cost_is_counted(quick: Path, clock: Clock) -> None:
+    """The first, the second running that ends the agent's part, and one of the first small turn."""
+
+    def paid(turn: Turn) -> Proposal:
+        raise ServiceRefusal("no credit: 402", tokens=100, usd=0.25)
+
+    def odd(turn: Turn) -> Proposal:
+        raise AgentError("no way", tokens=-3, usd=float("nan"))
+
+    with pytest.raises(ServiceRefusal):
+        spend(quick, [Fake("a", worse(7, 0.5), paid)], limits__usd=9.0)
+    assert turns(quick) == [("a", "refused", "no credit: 402", 100, 0.25)] * 2
+    with closing(Ledger(ledger_path(quick), readonly=True)) as ledger:
+        assert ledger.costs(ledger.session("t")) == (207, 1.0)
+    with pytest.raises(AgentError):
+        spend(quick, [Fake("a", odd)], limits__usd=9.0)
+    assert turns(quick)[-1] == ("a", "refused", "no way", None, None)
+
+
+def test_what_a_first_small_turn_cost_that_was_refused(quick: Path) -> None:
+    def paid(turn: Turn) -> Proposal:
+        raise ServiceRefusal("key refused", tokens=100, usd=0.25)
+
+    with pytest.raises(ServiceRefusal):
+        spend(quick, [Fake("a", paid, probes=True)])
+    assert turns(quick) == [("a", "probe", "cannot go on: key refused", 100, 0.25)]
 
 
 # ---- the first small turn ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from autoresearch import sandbox
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.records import KILLED_REASONS, Experiment, Failure, Proposal, Turn
-from autoresearch.roster import Member, printable
+from autoresearch.roster import Member, printable, recordable
 from autoresearch.session import Session
 from autoresearch.workspace import Files, Manifest, remove_tree
 
@@ -66,15 +66,8 @@ class Desk:
         roster = self._session.roster
         try:
             answer = self._turn(member)
-        except ServiceRefusal as refusal:
-            if member.refused:
-                self._session.dismiss(member, refusal)
-            else:
-                member.refused = True
-                self._note(member, Failure("refused", printable(str(refusal)), REFUSED_S))
-            return None
         except AgentError as refusal:
-            self._session.dismiss(member, refusal)
+            self._refused(member, refusal)
             return None
         member.refused = False
         if isinstance(answer, Experiment):
@@ -209,6 +202,18 @@ class Desk:
             # Before the commit point: a `git gc` must never find a recorded commit without a name.
             session.workspace.keep_reachable(session.row.tag, experiment.number, commit)
         return experiment
+
+    def _refused(self, member: Member, refusal: AgentError) -> None:
+        """It cannot go on and leaves; a service's refusal is believed at its second turn running.
+        What the turn cost is counted either way."""
+        failure = Failure("refused", str(refusal), REFUSED_S, refusal.tokens, refusal.usd)
+        failure = recordable(failure)
+        if isinstance(refusal, ServiceRefusal) and not member.refused:
+            member.refused = True
+            self._note(member, failure)
+            return
+        self._session.ledger.add_turn(self._session.row, member.name, failure, time.time())
+        self._session.dismiss(member, refusal)
 
     def _leave(self, member: Member) -> None:
         """It has nothing more to propose."""

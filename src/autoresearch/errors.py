@@ -10,7 +10,7 @@ where, what is accepted.
     ├── BusyError                       3   another process owns the session
     ├── BaselineError                   4   the unchanged program does not work
     ├── AgentError                      5   the agent cannot go on (a failed turn is not an error)
-    │   └── ServiceRefusal              5   its service refused the key or the model
+    │   └── ServiceRefusal              5   its service refused the key, the model or the account
     ├── RunnerError                     6   the machinery that executes runs broke
     └── StorageError                    7   disk full or read-only: nothing more can be recorded
     Refused                             -   a proposal not to be run; costs a turn, no run
@@ -57,7 +57,17 @@ class BaselineError(AutoresearchError):
 
 
 class AgentError(AutoresearchError):
+    """`tokens` and `usd` are what the turn used that ended with it, as far as the agent says."""
+
     exit_code = 5
+    tokens: int | None = None
+    usd: float | None = None
+
+    def __init__(
+        self, message: str = "", *, tokens: int | None = None, usd: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.tokens, self.usd = tokens, usd
 
 
 class ServiceRefusal(AgentError):

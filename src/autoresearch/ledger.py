@@ -250,6 +250,7 @@ class Ledger:
         if readonly and not path.exists():
             raise LedgerError(f"no ledger at {path}: no session was started here yet")
         mode = "ro" if readonly else "rwc"
+        was_there = path.exists()
         with self._mapped():
             self._db = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}",
@@ -260,17 +261,24 @@ class Ledger:
             )
             self._db.row_factory = sqlite3.Row
             try:
-                self._check_or_upgrade(readonly)
+                self._check_or_upgrade(readonly, was_there)
             except BaseException:
                 self._db.close()
                 raise
 
-    def _check_or_upgrade(self, readonly: bool) -> None:
+    def _check_or_upgrade(self, readonly: bool, was_there: bool) -> None:
         application_id = self._db.execute("PRAGMA application_id").fetchone()[0]
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if tables and application_id != APPLICATION_ID:
             raise LedgerError(f"{self.path} is a database of another program")
+        if not tables and was_there and any(self.path.parent.glob("*/runs/*")):
+            raise LedgerError(
+                f"the ledger {self.path} is empty, but there are runs beside it: it was cut short. "
+                "It was left as it is. Put a copy of it back, or move it away to start afresh"
+            )
+        if not tables and readonly:
+            raise LedgerError(f"no session was started here yet: {self.path} is empty")
         if version > VERSION:
             raise LedgerError(
                 f"{self.path} was written by a newer autoresearch (ledger version {version}, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from autoresearch.errors import AgentError
 from autoresearch.ledger import PROBE
 from autoresearch.records import SERVICE_REASONS, Failure, Proposal, Turn
-from autoresearch.roster import Member, printable
+from autoresearch.roster import Member, printable, recordable
 from autoresearch.session import Session, Stopped
 from autoresearch.workspace import remove_tree
 
@@ -55,7 +55,8 @@ def _try(session: Session, member: Member) -> None:
     try:
         answer = _turn(session, member)
     except AgentError as error:
-        refusal, answer = error, Failure("cannot go on", str(error))
+        refusal = error
+        answer = recordable(Failure("cannot go on", str(error), None, error.tokens, error.usd))
     _record(session, member, answer)
     if isinstance(answer, Proposal) or session.stopping is not None:
         return

@@ -252,7 +252,8 @@ class Agent(Protocol):
     `propose` is called by the loop, one call at a time, from any thread. It returns a `Proposal`
     after editing, a `Failure` when this turn came to nothing, or `None` when it has nothing more
     to propose (it leaves in good order; the session ends when nobody is left). It raises
-    `AgentError` only when going on is pointless, such as a refused key.
+    `AgentError` only when going on is pointless, such as a refused key; its `tokens` and `usd` are
+    counted as an answer's are.
 
     Three things it may have beside: `probes = True` asks for a first small turn before anything
     is measured, on a worktree with one tiny file; `interrupt()`, called from another thread, ends

@@ -140,7 +140,7 @@ async def _call(service: Service, prompt: str, timeout_s: float | None) -> Said:
             return read_reply(raw.http_response.text)
     except openai.APIStatusError as error:
         message = at(error.body, "message") or error.message  # else with the whole body
-        return _refusal(error.status_code, str(message), error.response.headers)
+        return _refusal(error.status_code, str(message), error.response.headers, error.body)
     except openai.APITimeoutError as error:
         return Said(cause="timeout", message=f"{error.message} {error.__cause__ or ''}")
     except openai.APIConnectionError as error:
@@ -149,8 +149,10 @@ async def _call(service: Service, prompt: str, timeout_s: float | None) -> Said:
         return Said(cause=cause_of(str(error)) or Cause.FAILED, message=str(error))
 
 
-def _refusal(status: int, message: str, headers: Mapping[str, str]) -> Said:
-    cause = cause_of(message, status) or Cause.FAILED
+def _refusal(status: int, message: str, headers: Mapping[str, str], error: object = None) -> Said:
+    """`error` may have a code and a type: "insufficient_quota" need not be in the message."""
+    named = [word for word in (at(error, "code"), at(error, "type")) if isinstance(word, str)]
+    cause = cause_of(" ".join((message, *named)), status) or Cause.FAILED
     waits = cause in (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)  # a 503 can have a Retry-After too
     wait_s = asked_wait_s(headers, message) if waits else None
     return Said(cause=cause, message=message, retry_after_s=wait_s)
@@ -182,7 +184,7 @@ def read_reply(text: str) -> Said:
     if (error := at(body, "error")) is not None:  # OpenRouter sends it with status 200
         message = str(at(error, "message") or error or "no reason was given")
         code = at(error, "code")
-        return _refusal(code if isinstance(code, int) else 200, message, {})
+        return _refusal(code if isinstance(code, int) else 200, message, {}, error)
     choice = _first(at(body, "choices"))
     if not isinstance(at(choice, "message"), Mapping):
         return _malformed("no chat completion", text)

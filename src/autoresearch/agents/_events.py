@@ -17,6 +17,7 @@ class Cause(StrEnum):
     RATE_LIMITED = "rate limited"
     SERVICE_DOWN = "service down"
     KEY_REFUSED = "key refused"  # or not logged in
+    NO_CREDIT = "no credit"  # the account is used up: waiting does not fill it
     UNKNOWN_MODEL = "unknown model"
     UNKNOWN_EVENTS = "unknown events"
     FAILED = "agent failed"
@@ -42,16 +43,22 @@ STATUS = r"(?:\bHTTP(?:/[\d.]+)?|status(?:[ _]?code)?|\b(?:API )?error(?: code)?
 NAMED = r"(?:[`'\"(][^`'\"()\n]{1,80}[`'\")]|[\w.-]*[\d/:.-][\w/:.-]*)"  # a model: no plain word
 LACKS = r"(?:does(?: not|n't) exist|(?:is |was )?not (?:found|supported|available))"
 
-# In this order: "429 ... insufficient_quota, check your API key" is no refused key.
+# In this order: "429 ... insufficient_quota, check your API key" is no refused key. A quota that is
+# "exceeded" is a rate limit: Gemini says so of one that ends in half a minute.
 CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
     (cause, re.compile(pattern, re.IGNORECASE))
     for cause, pattern in (
         (
+            Cause.NO_CREDIT,
+            rf"(?:\A|{STATUS})402\b|payment required|insufficient.(?:quota|credit|balance|funds)"
+            r"|credit balance is|requires more credits|quota exceeded\. check your plan"
+            r"|billing.(?:hard.limit|not.active)",
+        ),
+        (
             Cause.RATE_LIMITED,
-            rf"(?:\A|{STATUS})4(?:29|02)\b|\b429 too many requests|rate.?limit|too many requests"
-            r"|insufficient.quota|exceed\w* .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
-            r"|resource.?exhausted|usage limit|hit your .{0,20}limit"
-            r"|credit balance is|payment required",
+            rf"(?:\A|{STATUS})429\b|\b429 too many requests|rate.?limit|too many requests"
+            r"|exceed\w* .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
+            r"|resource.?exhausted|usage limit|hit your .{0,20}limit",
         ),
         (
             Cause.UNKNOWN_MODEL,
@@ -83,7 +90,7 @@ CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
 
 BY_STATUS = {
     401: Cause.KEY_REFUSED,
-    402: Cause.RATE_LIMITED,
+    402: Cause.NO_CREDIT,
     403: Cause.KEY_REFUSED,
     404: Cause.UNKNOWN_MODEL,
     429: Cause.RATE_LIMITED,
@@ -112,10 +119,13 @@ AGAIN = re.compile(
 
 
 def cause_of(message: str, status: object = None) -> Cause | None:
-    """What a service's complaint means, by its HTTP status where there is one."""
+    """What a service's complaint means, by its HTTP status where there is one; of a 429 the words
+    tell whether waiting helps."""
+    said = next((cause for cause, pattern in CAUSES if pattern.search(message)), None)
     if isinstance(status, int) and (status in BY_STATUS or status >= 500):
-        return BY_STATUS.get(status, Cause.SERVICE_DOWN)
-    return next((cause for cause, pattern in CAUSES if pattern.search(message)), None)
+        broke = status == 429 and said is Cause.NO_CREDIT
+        return said if broke else BY_STATUS.get(status, Cause.SERVICE_DOWN)
+    return said
 
 
 def complaint(text: str) -> str:

@@ -38,8 +38,9 @@ from autoresearch.workspace import EDIT_LIMIT_BYTES, files_below
 DESCRIPTION_LENGTH = 200
 NAMED_FILES = 20  # editable ones, in the prompt
 ARGUMENT_BYTES = 120_000  # Linux takes a word of 131,072 bytes, its end included
-FATAL = (Cause.KEY_REFUSED, Cause.UNKNOWN_MODEL)  # going on is pointless
+FATAL = (Cause.KEY_REFUSED, Cause.UNKNOWN_MODEL, Cause.NO_CREDIT)  # going on is pointless
 SERVICE = (Cause.RATE_LIMITED, Cause.SERVICE_DOWN, *FATAL)
+PAY = "Waiting does not help: add credit to the account, or take another agent or a fallback"
 MARKUP = re.compile(r"^[#*\->`\s]+|[#*\-`\s]+$")  # at the end `>` closes a mask: <SOME_TOKEN>
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 TASK = """
@@ -227,7 +228,12 @@ class Headless:
         if cause is None:
             return None
         if cause in FATAL:
-            raise ServiceRefusal(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
+            hint = PAY if cause is Cause.NO_CREDIT else self._spec.login
+            raise ServiceRefusal(
+                f"{self.name}: {cause}: {message}. {hint}".strip(),
+                tokens=ended.tokens,
+                usd=ended.usd,
+            )
         wait_s = retry_after_s(message) if cause in SERVICE_REASONS else None
         if ended.resets_at is not None:
             wait_s = ended.resets_at - time.time()

@@ -31,6 +31,11 @@ from autoresearch.records import Failure, Proposal, Turn
 SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not
 SMALL_LENGTH = 500  # a file of no more may be in the briefing by chance: it is shown anyway
 NOTE_LENGTH = 1_000
+HINTS: Mapping[str, str] = {
+    Cause.KEY_REFUSED: "check the key and its variable ([agent.llm] key_env)",
+    Cause.UNKNOWN_MODEL: "check the model's name and [agent.llm] base_url",
+    Cause.NO_CREDIT: "waiting does not help: add credit to the account, or set [agent] fallback",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,13 +235,11 @@ class Llm:
 
     def _failure(self, said: Said) -> Failure:
         if said.cause in FATAL:
-            hint = (
-                "check the key and its variable ([agent.llm] key_env)"
-                if said.cause is Cause.KEY_REFUSED
-                else "check the model's name and [agent.llm] base_url"
-            )
             raise ServiceRefusal(
-                f"{self.name} at {self._service.place}: {said.cause}: {said.message}; {hint}"
+                f"{self.name} at {self._service.place}: {said.cause}: {said.message}; "
+                f"{HINTS[said.cause]}",
+                tokens=said.tokens,
+                usd=self._usd(said),
             )
         wait_s = said.retry_after_s
         if said.cause in ("interrupted", "bad edit"):
