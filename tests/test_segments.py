@@ -294,6 +294,30 @@ def test_an_incumbent_that_does_not_bear_the_change(fed: Path) -> None:
     agrees(found)
 
 
+def test_data_that_never_rest(fed: Path) -> None:
+    """Such as a log file among the inputs."""
+    calm: list[bool] = []
+
+    def restless(session: Session) -> None:
+        execute = session.laboratory.execute
+
+        def executed(spec: Any) -> Any:
+            outcome = execute(spec)
+            if not calm:
+                shift(fed, time.monotonic())
+            return outcome
+
+        session.laboratory.execute = executed  # type: ignore[method-assign]
+
+    with pytest.raises(TaskError, match="input data/shift changed 6 times before anything was"):
+        run_session(fed, ScriptedAgent(change(VALUE=8.0)), before=restless)
+    calm.append(True)
+    shift(fed, 0.0)
+    found = run_session(fed, ScriptedAgent(change(VALUE=8.0)), before=restless)
+    assert found.verdicts == [("keep", None)]
+    agrees(found)
+
+
 def test_exact_comparisons(tmp_path: Path) -> None:
     """A deterministic task: the incumbent's number is another one in each segment."""
     root = make_fed(tmp_path, program=READS.replace("SPREAD = 0.1", "SPREAD = 0.0"))

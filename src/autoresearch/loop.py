@@ -187,7 +187,6 @@ class Loop:
 
     def _draws(self, experiment: Experiment, role: Role, commit: str) -> judge.Draw:
         """How the judge asks for runs: the metric of the index-th, or `Decided` if it has none."""
-
         segment = experiment.segment or 0
 
         def draw(index: int) -> float:

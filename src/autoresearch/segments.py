@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
+from autoresearch.errors import TaskError
 from autoresearch.ledger import Ledger, SessionRow, segment_of
 from autoresearch.records import Run
 from autoresearch.surroundings import Surroundings, changes, told
 
 BEGAN = "the session began"
 DRIFTED = "the machine drifted"
+RESTLESS = 5  # changes without a finished experiment that are put up with
 
 
 class NewSegment(Exception):
@@ -40,6 +42,7 @@ class Segments:
         self._warn = warn
         self._begun = ledger.segments(row)
         self._seen: Mapping[str, str] | None = None
+        self._orders: list[int] = []  # of the latest experiment, at each of the latest changes
         self._lock = threading.Lock()
 
     @property
@@ -62,12 +65,23 @@ class Segments:
             self._begin(BEGAN, found)
         elif changed := changes(latest, found):
             what = told(changed)
+            self._see_it_rest(what)
             with self._ledger.transaction():
                 self._begin(what, found)
                 self._warn(
                     f"changed during the session: {what}. Numbers from before cannot be compared "
                     "with those from now on: the incumbent is measured again"
                 )
+
+    def _see_it_rest(self, what: str) -> None:
+        """What changes with every run would keep the session from ever finishing anything."""
+        order = self._ledger.last_order(self._row)
+        self._orders = [*(one for one in self._orders if one == order), order]
+        if len(self._orders) > RESTLESS:
+            raise TaskError(
+                f"{what} changed {len(self._orders)} times before anything was finished: what runs "
+                "depend on has to be at rest. Does something write there?"
+            )
 
     def drifted(self, segment: int, how: str) -> None:
         """Begin a new segment because of the incumbent's runs in that one, if it is still now."""
