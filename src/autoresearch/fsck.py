@@ -25,7 +25,7 @@ from autoresearch.errors import NotOursError
 from autoresearch.home import Home, Lock, owner
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import OUTCOMES, leftovers
-from autoresearch.records import Experiment, Role, Run, Status
+from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
 from autoresearch.report.publish import drafts, read_ours, replace_file
 from autoresearch.report.table import check_ours, table
 from autoresearch.task import Task
@@ -166,6 +166,8 @@ class _Audit:
     def _commits_of_runs(self, one: Experiment) -> Problems:
         commits = {known.number: known.commit for known in self.experiments}
         for run in self.runs[one.number]:
+            if run.holdout is not None and (run.role not in HELD_OUT or run.metric is None):
+                yield self._of(one, "holdout", f"{run.role} run {run.name} was scored on it")
             if run.attempt != one.attempt:
                 continue
             wanted = one.commit

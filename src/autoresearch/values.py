@@ -212,6 +212,15 @@ def _list(read: Read[str]) -> Read[tuple[str, ...]]:
     return read_list
 
 
+def _some(read: Read[tuple[str, ...]]) -> Read[tuple[str, ...]]:
+    def read_some(value: object) -> tuple[str, ...]:
+        if not read(value):
+            raise ValueError("empty")
+        return read(value)
+
+    return read_some
+
+
 def show(value: object) -> str:
     """A value as the task file would write it, in at most 60 characters."""
     try:
@@ -243,6 +252,10 @@ NAMES = Kind(
     _portfolio,
 )
 PATHS = Kind("a list of paths relative to the task's folder, without ..", _list(_inside))
+SOME_PATHS = Kind(
+    "a list of at least one path relative to the task's folder, without ..",
+    _some(_list(_inside)),
+)
 GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(_glob))
 PLACES = Kind('a list of absolute paths or such as "~/models"', _list(_outside))
 CACHES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(_outside))

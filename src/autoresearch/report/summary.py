@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from autoresearch.judge import LEVELS, SCORE_RUNS, difference_interval, pooled_noise
+from autoresearch.judge import LEVELS, SCORE_RUNS, pooled_noise
 from autoresearch.ledger import Ledger, SessionRow, Share
 from autoresearch.limits import FRUITLESS_TURNS
 from autoresearch.records import Experiment, Metric, Role, Run, Status
+from autoresearch.report.holdout import Holdout, interval, unsealed
 from autoresearch.report.words import Numbers, in_sd
 
 RECENT = 10  # finished experiments shown
@@ -174,6 +175,7 @@ class Summary:
     recent: tuple[Finished, ...]  # oldest first
     fruitless_latest: str | None
     verification: Verification | None
+    holdout: Holdout | None  # None while it is sealed: everywhere but in the report
 
     @property
     def numbers(self) -> Numbers:
@@ -189,11 +191,13 @@ def summarise(
     agent: str | None = None,
     elapsed_s: float | None = None,
     all_keeps: bool = False,
+    open_holdout: bool = False,
 ) -> Summary:
     """The session `tag` at Unix time `now`. `task` and `agent` are names for people, guessed when
     left out; `elapsed_s` is the session's working time where the caller knows it better than the
     ledger does. `keeps` holds the latest NOISE_KEEPS unless `all_keeps`, which a page wants and a
-    view refreshed twice a second does not. Raises `LedgerError`."""
+    view refreshed twice a second does not. `open_holdout` is for the report: the sealed holdout is
+    opened when the session has stopped or its result was measured again. Raises `LedgerError`."""
     session = ledger.session(tag)
     elapsed_s = session.elapsed_s if elapsed_s is None else elapsed_s
     counts = ledger.counts(session)
@@ -221,6 +225,8 @@ def summarise(
     time_left_s = _time_left(session.limits, elapsed_s, now)
     pace_s = elapsed_s / finished if finished and elapsed_s else None
     turns = ledger.turns(session, last=1)
+    verification = _verification(ledger, session, incumbent)
+    over = session.stopped is not None or verification is not None
     return Summary(
         task=task or ledger.path.absolute().parent.parent.name,
         agent=agent or _agents(in_flight, latest),
@@ -277,7 +283,8 @@ def summarise(
         ),
         recent=tuple(held_against(latest, keeps, session.metric, noise_sd)),
         fruitless_latest=f"{turns[0][2]}: {turns[0][3]}" if turns else None,
-        verification=_verification(ledger, session, incumbent),
+        verification=verification,
+        holdout=unsealed(ledger, session, told) if open_holdout and over and told else None,
     )
 
 
@@ -477,8 +484,8 @@ def _verification(
     if min(len(new), len(old)) < enough:
         return None
     first = _metrics(ledger.runs_of(session, session.base_commit, (Role.BASELINE,)))
-    gain, low, high = _interval(session.metric, new, old)
-    drift = _interval(session.metric, old, first) if len(first) >= enough else (None, None, None)
+    gain, low, high = interval(session.metric, new, old)
+    drift = interval(session.metric, old, first) if len(first) >= enough else (None, None, None)
     return Verification(
         number=incumbent.number,
         new_runs=len(new),
@@ -499,15 +506,6 @@ def _verification(
 
 def _metrics(runs: Sequence[Run]) -> list[float]:
     return [run.metric for run in runs if run.metric is not None]
-
-
-def _interval(
-    metric: Metric, new: Sequence[float], old: Sequence[float]
-) -> tuple[float, float, float]:
-    if min(len(new), len(old)) > 1:
-        return difference_interval(metric, new, old)
-    gain = metric.gain(fmean(new), fmean(old))
-    return gain, gain, gain
 
 
 def _plain(value: object) -> object:
