@@ -72,6 +72,7 @@ level = "strict"
 deterministic = true
 baseline_runs = 4
 simplify = 0.01
+quarantine = 3
 [limits]
 experiments = 100
 hours = 8
@@ -141,7 +142,7 @@ def test_small_task_gets_the_defaults(root: Path) -> None:
         None,
         6,
     )
-    assert (task.holdout, task.hidden) == (None, ())
+    assert (task.holdout, task.hidden, task.judge.quarantine) == (None, (), 5)
     assert task.limits.experiments is None
     assert (task.agent.name, task.agent.portfolio) == ("tuner", (("tuner", 1.0),))
     assert (task.runner.name, task.runner.slots, task.runner.network) == ("local", 1, False)
@@ -167,6 +168,7 @@ def test_every_key_is_read(root: Path) -> None:
     assert (task.sealed, task.hidden) == (("holdout",), ("validation", "holdout"))
     private = [path.name for path in private_paths(task)]
     assert private == [".autoresearch", "validation", "holdout"]
+    assert task.judge.quarantine == 3
     bounds = [str(bound) for bound in task.guards.bounds]
     assert bounds == ["peak_vram_mb <= 60000", "share >= 0.1", "share < 1"]
     assert task.guards.commands == (("tests", "pytest -q"),)
@@ -256,6 +258,8 @@ BAD = [
     (f'{HELD_OUT}hidden = ["link"]', "14: ", ["is seen by [score]"]),
     (f'{HELD_OUT}hidden = ["holdout"]\nreads = ["x"]', "15: ", ["unknown key", "[score]"]),
     (f'{HELD_OUT.replace("s -x", "sh train.py")}hidden = ["holdout"]', "13: ", ["be frozen"]),
+    ("[judge]\nquarantine = 0.5", "9: ", ["[judge] quarantine", "below 1", "at least 1"]),
+    ("[judge]\nquarantine = inf", "9: ", ["[judge] quarantine", "finite"]),
 ]
 
 

@@ -197,6 +197,10 @@ class _Audit:
             run.metric is None and run.reason == one.reason for run in mine
         ):
             yield self._of(one, "verdict", f"no run of it crashed with {one.reason!r}")
+        if one.flag is not None and (
+            one.status is not Status.KEEP or one.number == 0 or self.row.deterministic
+        ):
+            yield self._of(one, "flag", f"only a keep of a task with noise is flagged: {one.flag}")
         if one.status is Status.KEEP and one.number:
             for lack in self._lacks(one, mine):
                 yield self._of(one, "verdict", f"kept, but {lack}")

@@ -70,3 +70,15 @@ def reference(ledger: Ledger, session: SessionRow, incumbent: Experiment) -> jud
         sd=sd,
         df=df,
     )
+
+
+def effects(ledger: Ledger, session: SessionRow) -> list[float]:
+    """By how much each keep was better than the one it was built on, as both were measured when
+    they were kept; flagged ones left out."""
+    keeps = {one.number: one for one in ledger.keeps(session)}
+    pairs = [(one, keeps[one.base]) for one in keeps.values() if one.number and not one.flag]
+    return [
+        session.metric.gain(one.metric, base.metric)
+        for one, base in pairs
+        if one.metric is not None and base.metric is not None
+    ]

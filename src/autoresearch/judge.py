@@ -30,6 +30,7 @@ PASS_LEVEL = 0.2 / 3  # one-sided level of the t test that ends the screen early
 SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselected runs
 FRESH_RUNS = 4  # a new incumbent is measured again so often
 TOPUP_EVERY = 10  # experiments after which the incumbent is measured once more
+USUAL_SD = 4  # sd of one run: the least that a session's largest effect is taken for
 
 Draw = Callable[[int], float]
 """Make the i-th run of a series and return its metric; may raise to abandon the judgement."""
@@ -145,6 +146,37 @@ def reproduces(reference: Reference, draw: Draw) -> Outcome:
         return Outcome(False, (first,))
     second = draw(1)
     return Outcome(first == second, (first, second))
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """An improvement beside the largest that its session makes one expect, in metric units."""
+
+    gain: float
+    usual: float
+    what: str  # `usual` is
+
+    def __str__(self) -> str:
+        times = self.gain / self.usual
+        return f"a gain of {self.gain:.3g} is {times:.3g} times {self.what} ({self.usual:.3g})"
+
+
+def too_good(gain: float, sd: float, effects: Sequence[float], multiple: float) -> Excess | None:
+    """Quarantine: a keep's gain is flagged when it is more than `multiple` times the largest of the
+    session's effects so far (those of flagged keeps left out) and of 4 sd of one run. None when it
+    is not, and where neither is known.
+
+    The second is for the first keeps, before which there are no effects: a change of 4 sd is large
+    for a program that somebody has tuned, and a separation of three runs each finds it 98 times out
+    of 100. Flagged effects are left out, so that one broken measurement does not make the next one
+    look usual.
+    """
+    least = USUAL_SD * sd
+    usual = max([least, *effects])
+    if usual <= 0 or gain <= multiple * usual:
+        return None
+    what = "the largest effect before it" if usual > least else f"{USUAL_SD} sd of one run"
+    return Excess(gain, usual, what)
 
 
 def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

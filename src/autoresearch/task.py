@@ -126,6 +126,7 @@ class JudgeSettings:
     deterministic: bool | None = key(values.FLAG, None)  # None: undeclared
     baseline_runs: int = key(values.SEVERAL, 6)
     simplify: float | None = key(values.AMOUNT, None)  # metric units a simpler program may cost
+    quarantine: float = key(values.MULTIPLE, 5.0)  # times the session's usual: see `too_good`
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,12 @@ def _positive(value: object) -> float:
     return number
 
 
+def _multiple(value: object) -> float:
+    if (number := _finite(value)) < 1:
+        raise ValueError("below 1")
+    return number
+
+
 def _whole(value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("not a whole number")
@@ -240,6 +246,7 @@ DURATION = Kind('"10s", "2m", "1h30m" or seconds, at most 365 days', parse_durat
 SIZE = Kind('"512MB", "8GB", "8GiB" or bytes', parse_size)
 NUMBER = Kind("a finite number", _finite)
 AMOUNT = Kind("a number above 0, or no such key for no limit", _positive)
+MULTIPLE = Kind("a number, at least 1", _multiple)
 LIMIT = Kind("a whole number above 0, or no such key for no limit", _whole)
 COUNT = Kind("a whole number above 0", _whole)
 SEVERAL = Kind("a whole number, at least 2", lambda value: _whole(value, 2))

@@ -61,7 +61,17 @@ def page(
 
 def _alarms(summary: Summary) -> list[str]:
     """What to know before the number: the gain may not be what it seems."""
-    return _lost_gain(summary)
+    return "\n>\n".join([*_flagged(summary), *_lost_gain(summary)]).splitlines()
+
+
+def _flagged(summary: Summary) -> list[str]:
+    return [
+        f"> **Flagged: #{one.number} `{short(one.commit)}` is too good for this session's "
+        f"history.** {_plain(one.flag)}. It was kept, and later changes build on it: look at it "
+        f"(`autoresearch show {one.number}`) before you believe a gain. It is: "
+        f"{_cell(one.description)}"
+        for one in summary.flagged
+    ]
 
 
 def _lost_gain(summary: Summary) -> list[str]:

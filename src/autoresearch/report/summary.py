@@ -44,6 +44,16 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Flagged:
+    """A keep that is too good for the session's history."""
+
+    number: int
+    commit: str
+    description: str
+    flag: str  # why, for people
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A finished experiment, beside the incumbent it was held against."""
 
@@ -57,6 +67,7 @@ class Finished:
     metric: float | None
     gain: float | None  # over the incumbent it was held against, in metric units
     gain_sd: float | None  # the same in standard deviations of one run
+    flag: str | None = None  # why a keep is to be looked at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +159,7 @@ class Summary:
     baseline: Kept | None
     incumbent: Kept | None  # the baseline itself as long as nothing was kept
     keeps: tuple[Kept, ...]  # the baseline, then the latest or all, oldest first
+    flagged: tuple[Flagged, ...]  # of all keeps, oldest first
     gain: float | None  # of the incumbent over the baseline; None as long as nothing was kept
     gain_share: float | None  # of the baseline's score
     gain_sd: float | None
@@ -257,6 +269,11 @@ def summarise(
         baseline=baseline,
         incumbent=incumbent,
         keeps=keeps,
+        flagged=tuple(
+            Flagged(one.number, one.commit, one.description, one.flag)
+            for one in kept
+            if one.flag is not None
+        ),
         gain=gain,
         gain_share=_share(gain, baseline),
         gain_sd=in_sd(gain, noise_sd),
@@ -318,6 +335,7 @@ def held_against(
                 metric=one.metric,
                 gain=gain,
                 gain_sd=in_sd(gain, sd),
+                flag=one.flag,
             )
         )
     return rows
