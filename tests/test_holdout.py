@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -61,7 +62,7 @@ except OSError as error:
 score, overfit = map(float, open("out").read().split())
 if sealed:
     print("loss:", 123.0)
-    print("score:", score + 77 + float(open("holdout/shift").read()))
+    print("score:", score + 770000 + float(open("holdout/shift").read()))
 else:
     print("score:", score - overfit + float(open("validation/shift").read()))
 """
@@ -108,7 +109,7 @@ def test_it_is_scored_for_what_chose_nothing_and_seen_by_nobody(
 
     def look(turn: Turn) -> Proposal:
         trees.append({path.name for path in turn.worktree.iterdir()})
-        return change(VALUE=9.8)(turn)
+        return change(VALUE=9.5)(turn)
 
     agent = ScriptedAgent(look, change(VALUE=20.0))
     agent.reads = True
@@ -123,7 +124,7 @@ def test_it_is_scored_for_what_chose_nothing_and_seen_by_nobody(
         assert (run.holdout is not None) == (run.role in HELD_OUT)
         assert (folder / "holdout.log").exists() == (run.role in HELD_OUT)
         if run.holdout is not None:
-            assert run.holdout == pytest.approx(run.metric + 77.25)
+            assert run.holdout == pytest.approx(run.metric + 770000.25)
             assert "seen: ['validation', 'holdout']" in (folder / "holdout.log").read_text()
         if sandbox.abi():
             assert "refused: 13" in (folder / "score.log").read_text()
@@ -155,7 +156,7 @@ def shown(
 
 
 def test_only_the_report_opens_it(tmp_path: Path, shown: Callable[..., str]) -> None:
-    """Its numbers begin with 87 here, which nothing else does."""
+    """Its numbers are 770,009 and more here, which no others are."""
     root = make(tmp_path)
     briefings: list[str] = []
 
@@ -163,7 +164,7 @@ def test_only_the_report_opens_it(tmp_path: Path, shown: Callable[..., str]) -> 
         briefings.append(
             turn.briefing + repr(turn.history.finished()) + repr(turn.history.baseline())
         )
-        return change(VALUE=9.8 if len(briefings) == 1 else 20.0)(turn)
+        return change(VALUE=9.5 if len(briefings) == 1 else 20.0)(turn)
 
     agent = ScriptedAgent(look, look, look)
     agent.reads = True
@@ -188,15 +189,15 @@ def test_only_the_report_opens_it(tmp_path: Path, shown: Callable[..., str]) -> 
             )
         },
     }
-    holdouts = [f"{run.holdout:.2f}" for run in found.runs if run.holdout]
-    assert all(text.startswith("87.") for text in holdouts)
+    assert {round(run.holdout) for run in found.runs if run.holdout} == {770010}
     for place, text in everywhere.items():
-        assert not any(number[:4] in text for number in holdouts), place
-        assert '"holdout": null' in text if place == "status --json" else "123.0" not in text
+        assert not re.search(r"770[,_]?0(09|10)|7\.7\d*e", text), place
+        assert "123.0" not in text, place
+    assert '"holdout": null' in everywhere["status --json"]
     report = json.loads(shown(root, "report", "--json"))["holdout"]
-    assert report["held_out"]["old_mean"] == pytest.approx(87.25, abs=0.05)
-    assert report["gap"]["growth"] == pytest.approx(0, abs=1e-9)
-    assert report["gains"] == {"1": pytest.approx(0.2, abs=0.1)}
+    assert report["held_out"]["old_mean"] == pytest.approx(770010.25, abs=0.05)
+    assert report["gap"]["growth"] == pytest.approx(0, abs=1e-6)
+    assert report["gains"] == {"1": pytest.approx(0.5, abs=0.1)}
     text = (root / "report.md").read_text()
     assert "## On the sealed holdout" in text
     assert "| on the holdout |" in text
@@ -212,7 +213,7 @@ def test_it_stays_sealed_until_the_session_is_over(tmp_path: Path) -> None:
         ledger.close()
         return change(VALUE=20.0)(turn)
 
-    run_session(root, ScriptedAgent(change(VALUE=9.8), look))
+    run_session(root, ScriptedAgent(change(VALUE=9.5), look))
     assert [one.holdout for one in seen] == [None]
     found, _ = report_of(root)
     assert found.holdout is not None
@@ -220,20 +221,20 @@ def test_it_stays_sealed_until_the_session_is_over(tmp_path: Path) -> None:
 
 def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> None:
     root = make(tmp_path)
-    found = run_session(root, ScriptedAgent(change(VALUE=9.9), change(OVERFIT=0.5)))
+    found = run_session(root, ScriptedAgent(change(VALUE=9.5), change(OVERFIT=0.5)))
     assert found.verdicts == [("keep", None)] * 2
     summary, text = report_of(root)
     assert summary.holdout and summary.holdout.held_out and summary.holdout.gap
     gap = summary.holdout.gap
-    assert gap.growth == pytest.approx(0.5, abs=1e-9)
+    assert gap.growth == pytest.approx(0.5, abs=1e-6)
     assert gap.growth == pytest.approx(gap.search_gain - gap.holdout_gain)
     assert gap.has_grown
     first = next(block for block in text.split("\n\n")[1].split("\n>\n") if "carry over" in block)
     assert first.startswith("> **Warning: the gain does not all carry over.**")
     assert "on the sealed holdout: the gap between the two has grown by 0.5" in first
-    assert summary.holdout.held_out.gain == pytest.approx(0.1, abs=0.1)
+    assert summary.holdout.held_out.gain == pytest.approx(0.5, abs=0.1)
     gains = summary.holdout.gains
-    assert gains[1] == pytest.approx(0.1, abs=0.1) and gains[2] == pytest.approx(0, abs=0.1)
+    assert gains[1] == pytest.approx(0.5, abs=0.1) and gains[2] == pytest.approx(0, abs=0.1)
     kept = [line for line in text.splitlines() if line.startswith("| 2 |")]
     assert len(kept) == 1 and kept[0].count("|") == 9
     assert "**Warning" not in page(replace(summary, holdout=None), [])
@@ -241,7 +242,7 @@ def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> No
 
 def test_a_gain_that_carries_over_is_no_warning(tmp_path: Path) -> None:
     root = make(tmp_path)
-    run_session(root, ScriptedAgent(change(VALUE=9.8)))
+    run_session(root, ScriptedAgent(change(VALUE=9.5)))
     summary, text = report_of(root)
     assert summary.holdout and summary.holdout.gap and not summary.holdout.gap.has_grown
     assert "carry over" not in text
@@ -261,7 +262,7 @@ def test_nothing_kept_and_nothing_verified(tmp_path: Path) -> None:
         session.stop("interrupted")
         return change(VALUE=21.0)(turn)
 
-    agent = ScriptedAgent(change(VALUE=9.8), interrupt)
+    agent = ScriptedAgent(change(VALUE=9.5), interrupt)
     load = patch.object(agents, "load", lambda *_, **__: agent)
     with load, opened(task_of(root), "t", lambda line: None) as session:
         Loop(session).run()
@@ -292,7 +293,7 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
     file = root / "score.py"
     file.write_text(file.read_text().replace("if sealed:\n", "if sealed:\n    raise KeyError(1)\n"))
     git(root, "commit", "-qam", "broken")
-    found = run_session(root, ScriptedAgent(change(VALUE=9.8), change(VALUE=20.0)), runner__slots=2)
+    found = run_session(root, ScriptedAgent(change(VALUE=9.5), change(VALUE=20.0)), runner__slots=2)
     assert found.verdicts == [("keep", None), ("discard", "worse")]
     assert {run.holdout for run in found.runs} == {None}
     warnings = [one for one in found.row.warnings if "holdout" in one]
@@ -317,7 +318,7 @@ def test_check_says_that_it_works(tmp_path: Path, shown: Callable[..., str]) -> 
     root = make(tmp_path)
     said = shown(root, "check", "--runs", "2")
     assert "holdout    sealed: scored for the baseline and keeps" in said
-    assert "87." not in said
+    assert "7700" not in said
     plain = make_task(tmp_path / "plain")
     assert "holdout" not in shown(plain, "check", "--runs", "2")
 
@@ -393,7 +394,7 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
         assert laboratory.ended_unseen(run)
         done = laboratory.measure(run)
         assert done.metric is not None
-        assert done.holdout == pytest.approx(done.metric + 77.25)
+        assert done.holdout == pytest.approx(done.metric + 770000.25)
         assert counted() == [str(run.seed)]
         assert scorings(root) == {f"{run.seed} score": 1, f"{run.seed} holdout": 1}
         left = {path.name for path in made.file(run, "").iterdir()}

@@ -79,21 +79,21 @@ def test_it_says_by_how_much_and_of_what() -> None:
 
 # ---- a night -------------------------------------------------------------------------------------
 
-# Their gains; one run varies by at most 0.05 either way, so 4 sd are about 0.12.
+QUIET = PROGRAM.replace("SPREAD = 0.1", "SPREAD = 0.01")  # so 4 sd are about 0.012
 STEPS = (
-    change(VALUE=9.8),  # 0.2
-    change(VALUE=8.0),  # 1.8: 9 times 0.2
-    change(VALUE=6.8),  # 1.2: 6 times 0.2, as 1.8 does not count
-    change(VALUE=5.9),  # 0.9: 4.5 times 0.2
-    change(VALUE=5.1),  # 0.8: below 0.9
+    change(VALUE=9.98),  # better by 0.02
+    change(VALUE=9.58),  # by 0.4: 20 times that
+    change(VALUE=9.28),  # by 0.3: 15 times 0.02, as 0.4 does not count
+    change(VALUE=9.23),  # by 0.05
+    change(VALUE=9.17),  # by 0.06
     change(VALUE=20.0),
 )
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Night:
-    root = make_task(tmp_path_factory.mktemp("night") / "task")
-    return run_session(root, ScriptedAgent(*STEPS))
+    root = make_task(tmp_path_factory.mktemp("night") / "task", QUIET)
+    return run_session(root, ScriptedAgent(*STEPS), judge__baseline_runs=6)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_what_is_flagged_and_what_is_not(found: Night) -> None:
         *(False, False, True, True, False, False, False)
     ]
     flag = found.experiments[2].flag or ""
-    assert flag.startswith("a gain of 1.") and " times the largest effect before it (0." in flag
+    assert flag.startswith("a gain of 0.") and " times " in flag
     assert "; beyond 5 times it is to be looked at before it is believed" in flag
     assert found.branch() == found.experiments[5].commit  # the night went on from there
     assert [one.base for one in found.experiments] == [0, 0, 1, 2, 3, 4, 5]
@@ -137,8 +137,8 @@ def test_the_report_begins_with_it(found: Night, summary: Summary) -> None:
     _, first, headline = text.split("\n\n")[:3]
     lines = first.split("\n")
     assert lines[0].startswith("> **Flagged: #2 `")
-    assert "is too good for this session's history.** a gain of 1." in lines[0]
-    assert "`autoresearch show 2`" in lines[0] and lines[0].endswith("It is: VALUE 8.0")
+    assert "is too good for this session's history.** a gain of 0." in lines[0]
+    assert "`autoresearch show 2`" in lines[0] and lines[0].endswith("It is: VALUE 9.58")
     assert lines[1] == ">"
     assert lines[2].startswith("> **Flagged: #3 `")
     assert headline.startswith("**`score`")
@@ -180,13 +180,13 @@ def test_every_view_has_it(found: Night, summary: Summary, shown: Callable[..., 
 
 
 def test_a_first_keep_is_held_against_the_noise(tmp_path: Path) -> None:
-    root = make_task(tmp_path / "task")
+    root = make_task(tmp_path / "task", QUIET)
     [flag] = [one.flag for one in run_session(root, ScriptedAgent(STEPS[1])).experiments[1:]]
     assert flag and " times 4 sd of one run (0." in flag
 
 
 def test_the_multiple_is_the_tasks(tmp_path: Path) -> None:
-    root = make_task(tmp_path / "task")
+    root = make_task(tmp_path / "task", QUIET)
     made = run_session(root, ScriptedAgent(*STEPS[:2]), judge__quarantine=1000.0)
     assert [one.flag for one in made.experiments] == [None] * 3
 
