@@ -12,13 +12,23 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import git, make_task, night, side, task_of, wait_until
-from crash_points import PROGRAM, RULES, SLOTS, STEPS, TAG, TASK, VERDICTS
+from conftest import Night, git, make_task, night, side, task_of, wait_until
+from crash_points import (
+    PROGRAM,
+    RULES,
+    SCORED,
+    SCORED_TASK,
+    SLOTS,
+    STEPS,
+    TAG,
+    TASK,
+    VERDICTS,
+)
 
 from autoresearch import judge
 from autoresearch.errors import LedgerError
@@ -26,7 +36,7 @@ from autoresearch.fsck import audit, repair
 from autoresearch.home import Home, owner
 from autoresearch.ledger import Ledger
 from autoresearch.measure import leftovers
-from autoresearch.records import Run
+from autoresearch.records import HELD_OUT, Run
 
 DRIVER = Path(__file__).parent / "crash_points.py"
 PARTS = 8  # that the whole enumeration is cut into
@@ -77,6 +87,13 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(judge, name, value)
 
 
+Make = Callable[[Path], Path]
+
+
+def make_scored(folder: Path) -> Path:
+    return make_task(folder / "task", toml=SCORED_TASK, files=SCORED)
+
+
 def make(folder: Path) -> Path:
     return make_task(folder / "task", toml=TASK, files={"prog.sh": PROGRAM})
 
@@ -111,6 +128,10 @@ def test_a_sample(driver: Driver, tmp_path: Path) -> None:
     rounds(driver, tmp_path, first=1, step=SAMPLE)
 
 
+def test_a_sample_of_scored_runs(driver: Driver, tmp_path: Path) -> None:
+    rounds(driver, tmp_path, first=5, step=2 * SAMPLE, task=make_scored)
+
+
 @pytest.mark.parametrize("what", ["full", "readonly"])
 def test_a_sample_of_lost_disks(driver: Driver, tmp_path: Path, what: str) -> None:
     disks(driver, tmp_path, what, first=3, step=2 * SAMPLE)
@@ -121,6 +142,14 @@ def test_a_sample_of_lost_disks(driver: Driver, tmp_path: Path, what: str) -> No
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_action(driver: Driver, tmp_path: Path, part: int) -> None:
     rounds(driver, tmp_path, first=part + 1, step=PARTS, whens=("before", "after"))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_action_of_scored_runs(driver: Driver, tmp_path: Path, part: int) -> None:
+    whens = ("before", "after")
+    rounds(driver, tmp_path, first=part + 1, step=PARTS, whens=whens, task=make_scored)
 
 
 @pytest.mark.faults
@@ -150,22 +179,27 @@ def disks(driver: Driver, folder: Path, what: str, first: int, step: int) -> Non
 
 
 def rounds(
-    driver: Driver, folder: Path, first: int, step: int, whens: tuple[str, ...] = ()
+    driver: Driver,
+    folder: Path,
+    first: int,
+    step: int,
+    whens: tuple[str, ...] = (),
+    task: Make = make,
 ) -> None:
     """Until the session ends before it reaches the action. Without `whens`, they alternate."""
     number, count = first, 0
     while True:
         chosen = whens or (("before", "after")[count % 2],)
-        ends = [one_round(driver, folder / f"{number}-{when}", number, when) for when in chosen]
+        roots = {when: task(folder / f"{number}-{when}") for when in chosen}
+        ends = [one_round(driver, root, number, when) for when, root in roots.items()]
         if any(ends):
             break
         number, count = number + step, count + 1
-    assert count >= 5
+    assert count >= 3
 
 
-def one_round(driver: Driver, folder: Path, number: int, when: str) -> bool:
+def one_round(driver: Driver, root: Path, number: int, when: str) -> bool:
     """True when the session ended by itself."""
-    root = make(folder)
     ended = driver.session(root, number, when)
     if ended.status != KILLED:
         assert ended.status == 0, ended.reason
@@ -214,9 +248,10 @@ def unseen(home: Home, run: Run) -> bool:
 
 
 def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = None) -> None:
-    found = night(root)
-    assert found.verdicts == VERDICTS
-    assert [one.description for one in found.experiments[1:]] == list(STEPS)
+    found, task = night(root), task_of(root)
+    count = task.limits.experiments or len(STEPS)
+    assert found.verdicts == VERDICTS[:count]
+    assert [one.description for one in found.experiments[1:]] == list(STEPS[:count])
     assert all(run.finished for run in found.runs)
     by_seed = {run.seed: run for run in found.runs}
     for seed, metric in (settled or {}).items():
@@ -229,7 +264,9 @@ def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = 
     cut_off = [line for line in counted if line.endswith(" start")]
     assert len(cut_off) - len(found.runs) <= SLOTS * kills
     made = Counter((run.role, abs(run.index)) for run in found.runs if run.role == "topup")
-    assert made == {("topup", 2): 1, ("topup", 4): 1}
+    assert made == {("topup", order): 1 for order in (2, 4) if order <= count}
+    if task.score is not None:
+        check_scores(found, kills)
     best = max(found.experiments[1:3], key=lambda one: one.order or 0)
     assert len(found.runs_of(best.number, "verify", "verify baseline")) == 4
     assert found.branch() == best.commit
@@ -238,3 +275,16 @@ def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = 
     assert git(root, "status", "--porcelain") == ""
     git(root, "fsck", "--no-dangling")
     assert not list((root / ".git").rglob("*.lock"))
+
+
+def check_scores(found: Night, kills: int) -> None:
+    """A scoring that ended is not made again, and those that have chosen nothing have two."""
+    counted = Counter((side(found.root) / "counted").read_text().split("\n"))
+    again = 0
+    for run in found.runs:
+        search, sealed = (counted[f"{run.seed} {what}"] for what in ("search", "sealed"))
+        assert run.metric is not None and search >= 1
+        assert run.holdout == (run.metric + 7 if run.role in HELD_OUT else None)
+        assert (sealed >= 1) == (run.role in HELD_OUT)
+        again += search - 1 + max(0, sealed - 1)
+    assert again <= SLOTS * kills  # cut off after the last word, and before it was settled
