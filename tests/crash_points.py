@@ -85,6 +85,29 @@ goal = "minimize"
 [judge]
 baseline_runs = 2
 """
+SCORER = """\
+echo "score: $(($(cat answer) + $(cat "$1/shift")))"
+echo "$AUTORESEARCH_SEED $1" >> "$COUNTED"
+"""
+SCORED = {
+    "prog.sh": PROGRAM.replace('"score: $((', "$((").replace('99991))"', "99991)) > answer"),
+    "score.sh": SCORER,
+    "search/shift": "0",
+    "sealed/shift": "7",
+}
+SCORED_TASK = f"""\
+{TASK}
+[score]
+command = "sh score.sh search"
+reads = ["answer"]
+hidden = ["search"]
+[holdout]
+command = "sh score.sh sealed"
+hidden = ["sealed"]
+[limits]
+experiments = 1
+"""
+"""A shorter session, in which every run is scored, and some on a sealed holdout."""
 STEPS = ("BONUS_A=1000000", "BONUS_B=1000000", "VALUE=20000000 ARTEFACT=1", "EXIT=3")
 """Two that are better, so that the one is moved onto the other; one that is worse; a crash."""
 CHANGING = 2  # while the agent thinks about this one, somebody changes the data

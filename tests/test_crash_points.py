@@ -13,13 +13,23 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import git, make_task, night, side, task_of, wait_until
-from crash_points import PROGRAM, RULES, SLOTS, STEPS, TAG, TASK, VERDICTS
+from conftest import Night, git, make_task, night, side, task_of, wait_until
+from crash_points import (
+    PROGRAM,
+    RULES,
+    SCORED,
+    SCORED_TASK,
+    SLOTS,
+    STEPS,
+    TAG,
+    TASK,
+    VERDICTS,
+)
 
 from autoresearch import judge
 from autoresearch.errors import LedgerError
@@ -27,7 +37,7 @@ from autoresearch.fsck import audit, repair
 from autoresearch.home import Home, owner
 from autoresearch.ledger import Ledger
 from autoresearch.measure import leftovers
-from autoresearch.records import Run
+from autoresearch.records import HELD_OUT, Run
 
 DRIVER = Path(__file__).parent / "crash_points.py"
 PARTS = 8  # that the whole enumeration is cut into
@@ -78,10 +88,16 @@ def rules(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(judge, name, value)
 
 
-def make(folder: Path) -> Path:
-    root = make_task(
-        folder / "task", toml=TASK, files={"prog.sh": PROGRAM, ".gitignore": "data*\n"}
-    )
+Make = Callable[[Path], Path]
+
+
+def make_scored(folder: Path) -> Path:
+    return make(folder, SCORED_TASK, SCORED)
+
+
+def make(folder: Path, toml: str = TASK, files: Mapping[str, str] | None = None) -> Path:
+    given = {"prog.sh": PROGRAM, ".gitignore": "data*\n", **(files or {})}
+    root = make_task(folder / "task", toml=toml, files=given)
     (root / "data").write_text("old")
     return root
 
@@ -114,6 +130,10 @@ def test_the_session_has_everything_in_it(driver: Driver, tmp_path: Path) -> Non
 def test_a_sample(driver: Driver, tmp_path: Path) -> None:
     """In the default suite; the phase of the sample moves with what is sampled."""
     rounds(driver, tmp_path, first=1, step=SAMPLE)
+
+
+def test_a_sample_of_scored_runs(driver: Driver, tmp_path: Path) -> None:
+    rounds(driver, tmp_path, first=5, step=2 * SAMPLE, task=make_scored)
 
 
 @pytest.mark.parametrize("what", ["full", "readonly"])
@@ -155,6 +175,14 @@ def test_every_action(driver: Driver, tmp_path: Path, part: int) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(PARTS))
+def test_every_action_of_scored_runs(driver: Driver, tmp_path: Path, part: int) -> None:
+    whens = ("before", "after")
+    rounds(driver, tmp_path, first=part + 1, step=PARTS, whens=whens, task=make_scored)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("what", ["full", "readonly"])
 def test_the_disk_is_lost_at_every_action(
     driver: Driver, tmp_path: Path, what: str, part: int
@@ -179,22 +207,27 @@ def disks(driver: Driver, folder: Path, what: str, first: int, step: int) -> Non
 
 
 def rounds(
-    driver: Driver, folder: Path, first: int, step: int, whens: tuple[str, ...] = ()
+    driver: Driver,
+    folder: Path,
+    first: int,
+    step: int,
+    whens: tuple[str, ...] = (),
+    task: Make = make,
 ) -> None:
     """Until the session ends before it reaches the action. Without `whens`, they alternate."""
     number, count = first, 0
     while True:
         chosen = whens or (("before", "after")[count % 2],)
-        ends = [one_round(driver, folder / f"{number}-{when}", number, when) for when in chosen]
+        roots = {when: task(folder / f"{number}-{when}") for when in chosen}
+        ends = [one_round(driver, root, number, when) for when, root in roots.items()]
         if any(ends):
             break
         number, count = number + step, count + 1
-    assert count >= 5
+    assert count >= 3
 
 
-def one_round(driver: Driver, folder: Path, number: int, when: str) -> bool:
+def one_round(driver: Driver, root: Path, number: int, when: str) -> bool:
     """True when the session ended by itself."""
-    root = make(folder)
     ended = driver.session(root, number, when)
     if ended.status != KILLED:
         assert ended.status == 0, ended.reason
@@ -243,9 +276,10 @@ def unseen(home: Home, run: Run) -> bool:
 
 
 def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = None) -> None:
-    found = night(root)
-    assert found.verdicts == VERDICTS
-    assert [one.description for one in found.experiments[1:]] == list(STEPS)
+    found, task = night(root), task_of(root)
+    count = task.limits.experiments or len(STEPS)
+    assert found.verdicts == VERDICTS[:count]
+    assert [one.description for one in found.experiments[1:]] == list(STEPS[:count])
     assert all(run.finished for run in found.runs)
     by_seed = {run.seed: run for run in found.runs}
     for seed, metric in (settled or {}).items():
@@ -258,16 +292,34 @@ def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = 
     cut_off = [line for line in counted if line.endswith(" start")]
     assert len(cut_off) - len(found.runs) <= SLOTS * kills
     made = Counter(abs(run.index) for run in found.runs if run.role == "topup")
-    assert made[4] == 1 and made[2] <= 1  # that one may meet the change, which stands for it
     renewed = [run for run in found.runs if run.role == "segment" and run.metric is not None]
-    assert len(renewed) == RULES["FRESH_RUNS"]
-    assert {run.segment for run in found.runs} == {0, 1}
+    if task.score is not None:  # the shorter one: no top-up, and nothing changes
+        assert not made and not renewed
+        check_scores(found, kills)
+    else:
+        assert made[4] == 1 and made[2] <= 1  # that may meet the change, which stands for it
+        assert len(renewed) == RULES["FRESH_RUNS"]
+    last = 0 if task.score is not None else 1
+    assert {run.segment for run in found.runs} == set(range(last + 1))
     best = max(found.experiments[1:3], key=lambda one: one.order or 0)
     checked = found.runs_of(best.number, "verify", "verify baseline")
-    assert [run.segment for run in checked] == [1] * 4
+    assert [run.segment for run in checked] == [last] * 4
     assert found.branch() == best.commit
     assert audit(task_of(root)) == []
     assert leftovers(Home(root, TAG)) == []
     assert git(root, "status", "--porcelain") == ""
     git(root, "fsck", "--no-dangling")
     assert not list((root / ".git").rglob("*.lock"))
+
+
+def check_scores(found: Night, kills: int) -> None:
+    """A scoring that ended is not made again, and those that have chosen nothing have two."""
+    counted = Counter((side(found.root) / "counted").read_text().split("\n"))
+    again = 0
+    for run in found.runs:
+        search, sealed = (counted[f"{run.seed} {what}"] for what in ("search", "sealed"))
+        assert run.metric is not None and search >= 1
+        assert run.holdout == (run.metric + 7 if run.role in HELD_OUT else None)
+        assert (sealed >= 1) == (run.role in HELD_OUT)
+        again += search - 1 + max(0, sealed - 1)
+    assert again <= SLOTS * kills  # cut off after the last word, and before it was settled

@@ -63,7 +63,8 @@ def test_inline_commands_exist() -> None:
 
 def test_toml_blocks_are_task_files(tmp_path: Path) -> None:
     (tmp_path / "program.md").write_text("Lower the loss.")
-    (tmp_path / "data").mkdir()
+    for folder in ("data", "validation", "holdout"):
+        (tmp_path / folder).mkdir()
     for page, block in blocks("toml"):
         parsed = task.parse(block, tmp_path, page)
         assert parsed.metric.name == "val_bpb"

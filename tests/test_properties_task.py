@@ -31,6 +31,9 @@ name = "val_bpb"
 goal = "minimize"
 [score]
 command = "python score.py"
+[holdout]
+command = "python score.py --sealed"
+hidden = ["sealed"]
 """
 KINDS = sorted({key.kind for keys in KEYS.values() for key in keys.values()}, key=str)
 quick = settings(
@@ -82,6 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("task")
     (root / "train.py").write_text("print('val_bpb: 1')\n")
     (root / "score.py").write_text("print('val_bpb: 1')\n")
+    (root / "sealed").mkdir()
     (root / "loop").symlink_to("loop")
     (root / ".autoresearch").symlink_to(".autoresearch")
     return root

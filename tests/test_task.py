@@ -26,6 +26,7 @@ from autoresearch.task import (
     parse,
     parse_duration,
     parse_size,
+    private_paths,
     shell_words,
 )
 
@@ -58,6 +59,9 @@ goal = "maximize"
 [score]
 command = "python score.py"
 reads   = ["model.pt"]
+hidden  = ["validation/"]
+[holdout]
+command = "python score.py --holdout"
 hidden  = ["holdout/"]
 [guards]
 peak_vram_mb = "<= 60000"
@@ -69,6 +73,7 @@ level = "strict"
 deterministic = true
 baseline_runs = 4
 simplify = 0.01
+quarantine = 3
 [limits]
 experiments = 100
 hours = 8
@@ -105,8 +110,9 @@ confine = false
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for folder in ("data", "holdout", "src"):
+    for folder in ("data", "holdout", "src", "validation"):
         (tmp_path / folder).mkdir()
+    (tmp_path / "link").symlink_to("validation")
     (tmp_path / "program.md").write_text("Lower it.\n")
     (tmp_path / "train.py").write_text("print('val_bpb: 1.0')\n")
     return tmp_path
@@ -137,6 +143,7 @@ def test_small_task_gets_the_defaults(root: Path) -> None:
         None,
         6,
     )
+    assert (task.holdout, task.hidden, task.judge.quarantine) == (None, (), 5)
     assert task.limits.experiments is None
     assert (task.agent.name, task.agent.portfolio) == ("tuner", (("tuner", 1.0),))
     assert (task.runner.name, task.runner.slots, task.runner.network) == ("local", 1, False)
@@ -154,7 +161,15 @@ def test_every_key_is_read(root: Path) -> None:
         ("MY_SETTING",),
     )
     assert task.metric.goal is Goal.MAXIMIZE
-    assert task.score and (task.score.reads, task.score.hidden) == (("model.pt",), ("holdout",))
+    assert task.score and (task.score.reads, task.score.hidden) == (
+        ("model.pt",),
+        ("validation",),
+    )
+    assert task.holdout and task.holdout.command == "python score.py --holdout"
+    assert (task.sealed, task.hidden) == (("holdout",), ("validation", "holdout"))
+    private = [path.name for path in private_paths(task)]
+    assert private == [".autoresearch", "validation", "holdout"]
+    assert task.judge.quarantine == 3
     bounds = [str(bound) for bound in task.guards.bounds]
     assert bounds == ["peak_vram_mb <= 60000", "share >= 0.1", "share < 1"]
     assert task.guards.commands == (("tests", "pytest -q"),)
@@ -181,6 +196,15 @@ def test_the_timeout_follows_the_budget(root: Path) -> None:
     fixed = override(task, **{"run.timeout": "5m"})
     assert override(fixed, **{"run.budget": "1m"}).run.timeout_s == 300
 
+
+HELD_OUT = """\
+[score]
+command = "s"
+reads = ["out"]
+hidden = ["validation"]
+[holdout]
+command = "s -x"
+"""
 
 # (what replaces or joins the small task, where the message points, what it says)
 BAD = [
@@ -223,6 +247,20 @@ BAD = [
     ('[score]\ncommand = "s"\nhidden = ["gone"]', "10: ", ["prepare it first"]),
     ('[score]\ncommand = "s"\nhidden = ["data"]\nreads = ["data/x"]', "10: ", ["`reads`"]),
     ('[score]\ncommand = "python ./train.py"', "9: ", ["scorer must be frozen"]),
+    ('[holdout]\ncommand = "s"\nhidden = ["holdout"]', "9: ", ["needs a table [score]"]),
+    (f"{HELD_OUT}hidden = []", "14: ", ["[holdout] hidden", "empty", "at least one path"]),
+    (HELD_OUT, "12: ", ["[holdout] hidden: missing", "at least one path"]),
+    ('[score]\ncommand = "s"\n[holdout]\nhidden = ["holdout"]', "10: ", ["command: missing"]),
+    (f'{HELD_OUT}hidden = ["gone"]', "14: ", ["prepare it first"]),
+    (f'{HELD_OUT}hidden = ["/etc"]', "14: ", ["leads outside"]),
+    (f'{HELD_OUT}hidden = ["train.py"]', "14: ", ["editable too"]),
+    (f'{HELD_OUT}hidden = ["out"]', "14: ", ["`inputs` or `reads`"]),
+    (f'{HELD_OUT}hidden = ["validation"]', "14: ", ["is seen by [score]"]),
+    (f'{HELD_OUT}hidden = ["link"]', "14: ", ["is seen by [score]"]),
+    (f'{HELD_OUT}hidden = ["holdout"]\nreads = ["x"]', "15: ", ["unknown key", "[score]"]),
+    (f'{HELD_OUT.replace("s -x", "sh train.py")}hidden = ["holdout"]', "13: ", ["be frozen"]),
+    ("[judge]\nquarantine = 0.5", "9: ", ["[judge] quarantine", "below 1", "at least 1"]),
+    ("[judge]\nquarantine = inf", "9: ", ["[judge] quarantine", "finite"]),
 ]
 
 

@@ -151,6 +151,18 @@ def check_guards(session: Session) -> None:
             )
 
 
+def check_holdout(session: Session, runs: list[Run]) -> None:
+    """A sealed holdout that cannot be scored would be missed only in the morning."""
+    failed = [run for run in runs if run.holdout is None]
+    if session.task.holdout is not None and failed:
+        log = session.home.runs / failed[0].name / "holdout.log"
+        raise BaselineError(
+            f"[holdout] command gave no {session.row.metric.name} for the unchanged program: "
+            f"{session.task.holdout.command}\n"
+            f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
+        )
+
+
 def _end_of(log: Path) -> str:
     lines = tail(log).splitlines()[-LOG_LINES:]
     return "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"

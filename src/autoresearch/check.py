@@ -39,6 +39,7 @@ class Checked:
     peak_memory_bytes: int | None
     python: str | None  # what `python` is for a run
     deterministic: bool
+    holdout: bool  # there is a sealed one, and it can be scored
     seconds_per_experiment: float
     experiments: int | None  # that the limits allow
     duration_s: float | None
@@ -78,6 +79,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         baseline.set_up(session)
         made = baseline.make_runs(session, 0)
         baseline.check_guards(session)
+        baseline.check_holdout(session, made)
     except NewSegment:
         changed = session.row.warnings[-1]
         raise BaselineError(f"{changed}. Check again when all is at rest") from None
@@ -107,6 +109,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in made) or None,
         python=shutil.which("python"),
         deterministic=same,
+        holdout=task.holdout is not None,
         seconds_per_experiment=per_experiment,
         experiments=experiments,
         duration_s=duration_s,

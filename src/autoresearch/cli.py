@@ -39,6 +39,7 @@ from autoresearch.home import Home, module, owner, running
 from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
+from autoresearch.records import Run
 from autoresearch.report import live, page, standing, summary, table, text
 from autoresearch.roster import portfolio
 from autoresearch.session import Session
@@ -259,6 +260,10 @@ def checked_text(found: Checked) -> str:
             if found.mean
             else f"noise      sd {found.sd:.3g}"
         )
+    if found.holdout:
+        lines.append(
+            "holdout    sealed: scored for the baseline and keeps, told in the report alone"
+        )
     night = f"cost       about {found.seconds_per_experiment:.3g} s an experiment"
     if found.duration_s is not None:
         night += (
@@ -452,6 +457,13 @@ def _experiment_json(one: Any) -> dict[str, Any]:
     return {name: getattr(one, name) for name in one.__slots__}
 
 
+def _run_json(run: Run) -> dict[str, Any]:
+    """Without the sealed holdout, which is for the report alone."""
+    facts = _experiment_json(run) | {"numbers": dict(run.numbers)}
+    del facts["holdout"]
+    return facts
+
+
 def show(options: argparse.Namespace) -> int:
     ledger, home, task = existing(options)
     row = ledger.session(home.tag)
@@ -462,7 +474,7 @@ def show(options: argparse.Namespace) -> int:
     diff = workspace.diff(base.commit, one.commit) if one.number else ""
     end = tail(home.runs / runs[-1].name / "log", 4000) if runs else ""
     if options.json:
-        made = [_experiment_json(run) | {"numbers": dict(run.numbers)} for run in runs]
+        made = [_run_json(run) for run in runs]
         print(json.dumps({**_experiment_json(one), "runs": made, "diff": diff, "output": end}))
     else:
         print(text.show_text(one, runs, diff, end, row.metric), end="")
@@ -479,7 +491,7 @@ def report(options: argparse.Namespace) -> int:
     if running(home.root) is None:  # a session that works writes it itself
         table.ResultsFile(home.results, ledger, row).prepare()
     written = write_report(ledger, home, task)
-    found = read_summary(ledger, home, task)
+    found = read_summary(ledger, home, task, open_holdout=True)
     if options.json:
         print(json.dumps(summary.to_json(found)))
     else:

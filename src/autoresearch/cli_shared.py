@@ -73,8 +73,11 @@ def existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
     return ledger, Home(task.root, row.tag), task
 
 
-def read_summary(ledger: Ledger, home: Home, task: Task) -> summary.Summary:
-    return summary.summarise(ledger, home.tag, time.time(), task=task.root.name)
+def read_summary(
+    ledger: Ledger, home: Home, task: Task, *, open_holdout: bool = False
+) -> summary.Summary:
+    name = task.root.name
+    return summary.summarise(ledger, home.tag, time.time(), task=name, open_holdout=open_holdout)
 
 
 def say_line(line: str) -> None:
@@ -118,7 +121,9 @@ def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
     belongs to somebody else, ours goes into the session's own folder."""
     row = ledger.session(home.tag)
     experiments = ledger.finished(row)
-    found = summary.summarise(ledger, home.tag, time.time(), task=task.root.name, all_keeps=True)
+    found = summary.summarise(
+        ledger, home.tag, time.time(), task=task.root.name, all_keeps=True, open_holdout=True
+    )
     segments = [(one.after_order, one.score) for one in found.segments[1:]]
     picture = plot.plot(experiments, row.metric, found.noise_sd, segments)
     words = page.page(found, experiments, sandbox="; ".join(not_enforced(task)))

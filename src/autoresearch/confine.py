@@ -2,9 +2,10 @@
 
 A run reads the system, what is installed, and the declared inputs; it writes its own tree, its own
 temporary folder, the declared caches and the devices it computes on. The scorer reads the hidden
-files as well, and can put what it does not trust into a sandbox of its own (`aside.py`). `setup`
-may besides write installed packages and use the network, once, before any change was proposed.
-Nobody sees the user's checkout, the record, or other runs.
+files as well, but for the sealed holdout, which is for its own scorer alone, and can put what it
+does not trust into a sandbox of its own (`aside.py`). `setup` may besides write installed packages
+and use the network, once, before any change was proposed. Nobody sees the user's checkout, the
+record, or other runs.
 
 A package that is installed in editable mode (`pip install -e`) leads Python to the files of the
 checkout. Those are not granted, and would be the wrong ones: the run is to use its own tree's. So
@@ -66,7 +67,18 @@ PACKAGED = ("bin", "include", "share", "etc")  # where packages put files beside
 class Purpose(Enum):
     RUN = "run"  # and a guard
     SCORE = "score"
+    HOLDOUT = "holdout"
     SETUP = "setup"
+
+
+SCORERS = (Purpose.SCORE, Purpose.HOLDOUT)
+
+
+def seen(task: Task, purpose: Purpose) -> tuple[str, ...]:
+    """The hidden files that a command sees, relative to the task's folder."""
+    if purpose is Purpose.HOLDOUT:
+        return task.hidden
+    return task.score.hidden if task.score and purpose is Purpose.SCORE else ()
 
 
 def unconfined(task: Task) -> str | None:
@@ -122,8 +134,9 @@ class Cells:
             return None
         read = [*self._programs, *self._inputs]
         write = [tree, temporary, *self._caches, *devices()]
-        if purpose is Purpose.SCORE:
-            read += [*self._hidden, aside.FOLDER]
+        read += [(self._task.root / name).resolve() for name in seen(self._task, purpose)]
+        if purpose in SCORERS:
+            read.append(aside.FOLDER)
         if purpose is Purpose.SETUP:
             write += self._packages
         network = self._task.runner.network or purpose is Purpose.SETUP
@@ -132,7 +145,7 @@ class Cells:
     def environment(self, purpose: Purpose, tree: Path, temporary: Path) -> dict[str, str]:
         """What a command in `tree` gets beside what all get."""
         env = {"TMPDIR": str(temporary)}
-        if purpose is Purpose.SCORE and unconfined(self._task) is None:
+        if purpose in SCORERS and unconfined(self._task) is None:
             computes = [device for device in devices() if device != SHARED_MEMORY]
             env[aside.VARIABLE] = aside.prefix(
                 Confinement(_texts(self._programs), _texts(computes), False, named_threads())
@@ -193,11 +206,6 @@ class Cells:
         return list(dict.fromkeys(place.resolve() for place in found if place.is_dir()))
 
     @cached_property
-    def _hidden(self) -> list[Path]:
-        hidden = self._task.score.hidden if self._task.score else ()
-        return [(self._task.root / name).resolve() for name in hidden]
-
-    @cached_property
     def _caches(self) -> list[Path]:
         """Raises `TaskError` for one that cannot be made."""
         caches = [Path(cache).expanduser() for cache in self._task.run.caches]
@@ -253,7 +261,7 @@ def _text(file: Path) -> str:
 
 
 def _commands(task: Task) -> list[str]:
-    score = [task.score.command] if task.score else []
+    score = [one.command for one in (task.score, task.holdout) if one]
     setup = [task.run.setup] if task.run.setup else []
     return [task.run.command, *score, *setup, *(command for _, command in task.guards.commands)]
 

@@ -256,7 +256,7 @@ class Desk:
 
 def hide(session: Session, manifest: Manifest, folder: Path) -> None:
     """Take the hidden files out of a copy of a commit's files, and out of its manifest."""
-    for name in session.task.score.hidden if session.task.score else ():
+    for name in session.task.hidden:
         hidden = str(session.workspace.prefix / name.rstrip("/"))
         remove_tree(folder / hidden)
         for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:

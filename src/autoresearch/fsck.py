@@ -25,7 +25,7 @@ from autoresearch.errors import NotOursError
 from autoresearch.home import Home, Lock, owner
 from autoresearch.ledger import Ledger, SessionRow, segment_of
 from autoresearch.measure import OUTCOMES, leftovers
-from autoresearch.records import Experiment, Role, Run, Status
+from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
 from autoresearch.report.publish import drafts, read_ours, replace_file
 from autoresearch.report.table import DECIDING, check_ours, table
 from autoresearch.task import Task
@@ -167,6 +167,8 @@ class _Audit:
     def _commits_of_runs(self, one: Experiment) -> Problems:
         commits = {known.number: known.commit for known in self.experiments}
         for run in self.runs[one.number]:
+            if run.holdout is not None and (run.role not in HELD_OUT or run.metric is None):
+                yield self._of(one, "holdout", f"{run.role} run {run.name} was scored on it")
             if run.attempt != one.attempt:
                 continue
             wanted = one.commit
@@ -201,6 +203,10 @@ class _Audit:
             astray := {r.segment for r in mine if r.role in DECIDING} - {here}
         ):
             yield self._of(one, "verdict", f"of segment {here}, by runs of {sorted(astray)}")
+        if one.flag is not None and (
+            one.status is not Status.KEEP or one.number == 0 or self.row.deterministic
+        ):
+            yield self._of(one, "flag", f"only a keep of a task with noise is flagged: {one.flag}")
         if one.status is Status.KEEP and one.number:
             for lack in self._lacks(one, mine):
                 yield self._of(one, "verdict", f"kept, but {lack}")

@@ -149,3 +149,16 @@ def lost(ledger: Ledger, session: SessionRow, score: float) -> float:
     scaled = (scale.then(keep.metric, keep.order) for keep in ledger.keeps(session))
     known = [one for one in scaled if one is not None]
     return max(0.0, metric.gain(metric.best(known), scale.now(score)))
+
+
+def effects(ledger: Ledger, session: SessionRow) -> list[float]:
+    """By how much each keep was better than the one it was built on, as both were measured when
+    they were kept; flagged ones left out."""
+    scale = Scale(ledger, session)
+    keeps = {one.number: scale.of(one) for one in ledger.keeps(session)}
+    pairs = [(one, keeps[one.base]) for one in keeps.values() if one.number and not one.flag]
+    return [
+        session.metric.gain(one.metric, base.metric)
+        for one, base in pairs
+        if one.metric is not None and base.metric is not None
+    ]

@@ -31,6 +31,7 @@ SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselecte
 FRESH_RUNS = 4  # a new incumbent is measured again so often
 TOPUP_EVERY = 10  # experiments after which the incumbent is measured once more
 DRIFT_LEVEL = 0.02  # two-sided, of two runs each: 0.1 to 0.2 false alarms in 1,000 experiments
+USUAL_SD = 4  # sd of one run: the least that a session's largest effect is taken for
 
 Draw = Callable[[int], float]
 """Make the i-th run of a series and return its metric; may raise to abandon the judgement."""
@@ -166,6 +167,37 @@ def _out_of_line(reference: Reference, value: float) -> int:
     if abs(t) < t_quantile(1 - DRIFT_LEVEL / 2, reference.df):
         return 0
     return 1 if t > 0 else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """An improvement beside the largest that its session makes one expect, in metric units."""
+
+    gain: float
+    usual: float
+    what: str  # `usual` is
+
+    def __str__(self) -> str:
+        times = self.gain / self.usual
+        return f"a gain of {self.gain:.3g} is {times:.3g} times {self.what} ({self.usual:.3g})"
+
+
+def too_good(gain: float, sd: float, effects: Sequence[float], multiple: float) -> Excess | None:
+    """Quarantine: a keep's gain is flagged when it is more than `multiple` times the largest of the
+    session's effects so far (those of flagged keeps left out) and of 4 sd of one run. None when it
+    is not, and where neither is known.
+
+    The second is for the first keeps, before which there are no effects: a change of 4 sd is large
+    for a program that somebody has tuned, and a separation of three runs each finds it 98 times out
+    of 100. Flagged effects are left out, so that one broken measurement does not make the next one
+    look usual.
+    """
+    least = USUAL_SD * sd
+    usual = max([least, *effects])
+    if usual <= 0 or gain <= multiple * usual:
+        return None
+    what = "the largest effect before it" if usual > least else f"{USUAL_SD} sd of one run"
+    return Excess(gain, usual, what)
 
 
 def pooled_noise(groups: Sequence[Sequence[float]]) -> tuple[float, int]:

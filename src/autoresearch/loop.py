@@ -116,7 +116,8 @@ class Loop:
             with self._succession:
                 if self.ledger.incumbent(self.session.row).number != incumbent.number:
                     return None
-                return self._finish(experiment, self._measured_again(experiment, verdict))
+                verdict = self._measured_again(experiment, incumbent, verdict)
+                return self._finish(experiment, verdict)
         except Decided as decided:
             return self._finish(experiment, decided.verdict)
 
@@ -176,14 +177,25 @@ class Loop:
         given = history.lost(self.ledger, self.session.row, held.score)
         return max(0.0, allowed - given)
 
-    def _measured_again(self, experiment: Experiment, verdict: Verdict) -> Verdict:
+    def _measured_again(
+        self, experiment: Experiment, incumbent: Experiment, verdict: Verdict
+    ) -> Verdict:
         """How good a new incumbent is, by runs that did not win it its place."""
-        if self.session.row.deterministic:
-            draw = self._draws(experiment, Role.REMEASURE, experiment.commit)
-            return Verdict(verdict.status, verdict.reason, draw(0), verdict.detail)
         draw = self._draws(experiment, Role.REMEASURE, experiment.commit)
-        fresh = [draw(index) for index in range(judge.FRESH_RUNS)]
-        return Verdict(verdict.status, verdict.reason, fmean(fresh), verdict.detail)
+        if self.session.row.deterministic:
+            return replace(verdict, metric=draw(0))
+        metric = fmean(draw(index) for index in range(judge.FRESH_RUNS))
+        return replace(verdict, metric=metric, flag=self._flag(incumbent, metric))
+
+    def _flag(self, incumbent: Experiment, metric: float) -> str | None:
+        """Why an improvement is too good for the session's history; None when it is not."""
+        row, multiple = self.session.row, self.session.task.judge.quarantine
+        held = history.reference(self.ledger, row, incumbent)
+        gain = row.metric.gain(metric, held.score)
+        excess = judge.too_good(gain, held.sd, history.effects(self.ledger, row), multiple)
+        if excess is None:
+            return None
+        return f"{excess}; beyond {multiple:g} times it is to be looked at before it is believed"
 
     def _draws(self, experiment: Experiment, role: Role, commit: str) -> judge.Draw:
         """How the judge asks for runs: the metric of the index-th, or `Decided` if it has none."""
@@ -286,6 +298,8 @@ class Loop:
         metric = "" if done.metric is None else f" {row.metric.name} {done.metric:.6g}"
         reason = f" ({done.reason})" if done.reason else ""
         self.session.say(f"{done.number:4d} {done.status}{reason}{metric}: {done.description}")
+        if done.flag:
+            self.session.say(f"{done.number:4d} flagged: {done.flag}")
         return done
 
     def _publish(self, done: Experiment) -> None:

@@ -22,13 +22,13 @@ from pathlib import Path
 import psutil
 
 from autoresearch import stored
-from autoresearch.confine import Cells, Purpose
+from autoresearch.confine import Cells, Purpose, seen
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
-from autoresearch.records import Outcome, Run, Runner, RunSpec
+from autoresearch.records import HELD_OUT, Outcome, Run, Runner, RunSpec
 from autoresearch.surroundings import Surroundings, around
-from autoresearch.task import Task, shell_words
+from autoresearch.task import HoldoutSettings, ScoreSettings, Task, shell_words
 from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
 
 STANDARD_ENV = (
@@ -42,7 +42,7 @@ STANDARD_ENV = (
 SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: whose process it is
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
-OUTCOMES = ("outcome.json", "score.json")  # in a run's folder until it is recorded
+OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
 UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
 SPOILED = "changed meanwhile"  # what a run depends on, while it ran: it says nothing
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
@@ -191,7 +191,7 @@ class Laboratory:
         self._keep_artefacts(manifest, tree, folder / "artefacts")
         log, ended, scored = folder / "log", outcome, None
         if outcome.stopped is None and outcome.exit_code == 0 and self.task.score is not None:
-            scored = self._score(run, folder)
+            scored = self._score(run, folder, self.task.score, Purpose.SCORE)
             log = folder / "score.log"
             if scored.stopped or scored.exit_code != 0:
                 ended = scored
@@ -212,6 +212,7 @@ class Laboratory:
             peak_memory_bytes=outcome.peak_memory_bytes,
             score_cpu_s=scored.cpu_s if scored else None,
             score_wall_s=scored.wall_s if scored else None,
+            holdout=self._held_out(run, folder) if reason is None else None,
         )
         self.workspace.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
@@ -242,9 +243,8 @@ class Laboratory:
         """A commit's files without the hidden ones, with links to the declared inputs."""
         remove_tree(tree)
         manifest = self.workspace.materialize(commit, tree)
-        hidden = self.task.score.hidden if self.task.score else ()
         top = tree / self.workspace.prefix
-        for name in hidden:
+        for name in self.task.hidden:
             remove_tree(top / name)
         for name in self.task.run.inputs:
             self._link(name, top)
@@ -343,18 +343,33 @@ class Laboratory:
             raise Interrupted(result.detail or result.stopped)
         return result
 
-    def _score(self, run: Run, folder: Path) -> Outcome:
-        """The trusted half: a pristine tree of its own, the hidden files in their place, and of
-        the run only the regular files it was to leave behind."""
+    def _held_out(self, run: Run, folder: Path) -> float | None:
+        """The metric on the sealed holdout; None where it is not asked for, or cannot be had."""
+        if self.task.holdout is None or run.role not in HELD_OUT:
+            return None
+        scored = self._score(run, folder, self.task.holdout, Purpose.HOLDOUT)
+        if scored.stopped is not None or scored.exit_code != 0:
+            return None
+        reading = read_log(whole_lines(folder / "holdout.log"))
+        return reading.numbers.get(self.task.metric.name)
+
+    def _score(
+        self, run: Run, folder: Path, settings: ScoreSettings | HoldoutSettings, purpose: Purpose
+    ) -> Outcome:
+        """The trusted half: a pristine tree of its own, the hidden files that are for it in their
+        place, and of the run only the regular files it was to leave behind."""
         assert self.task.score is not None
-        outcome = folder / "score.json"
+        outcome = folder / f"{purpose.value}.json"
         if (earlier := _load_outcome(outcome)) is not None:
             return earlier
-        scoring = self.home.trees / f"{run.id:05d}-score"
+        scoring = self.home.trees / f"{run.id:05d}-{purpose.value}"
         remove_tree(scoring)
         self.workspace.materialize(run.commit, scoring, renewed=False)
         top = scoring / self.workspace.prefix
-        for name in (*self.task.run.inputs, *self.task.score.hidden):
+        visible = seen(self.task, purpose)
+        for name in set(self.task.hidden) - set(visible):
+            remove_tree(top / name)
+        for name in (*self.task.run.inputs, *visible):
             self._link(name, top)
         for name in self.task.score.reads:
             source, target = folder / "artefacts" / self.workspace.prefix / name, top / name
@@ -363,11 +378,11 @@ class Laboratory:
                 return Outcome(1, f"the run left no file {name}", 0.0, 0.0, None)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-        command, log = self.task.score.command, folder / "score.log"
+        command, log = settings.command, folder / f"{purpose.value}.log"
         spec = self.spec(
             *(command, scoring, log, outcome, run.seed),
             limit_s=self.score_limit_s,
-            purpose=Purpose.SCORE,
+            purpose=purpose,
         )
         result = self.execute(spec)
         remove_tree(scoring)

@@ -75,6 +75,7 @@ class Tried:
     reason: str | None = None
     detail: str = ""
     metric: float | None = None
+    flag: str | None = None  # why a keep is to be looked at before it is believed
     incumbent: int | None = None  # the experiment whose files the folder holds now
     score: float | None = None  # the incumbent's
     output: tuple[str, ...] = ()  # the end of what a crashed run printed
@@ -253,6 +254,7 @@ def _verdict(session: Session, number: int) -> Tried:
         reason=done.reason,
         detail=done.detail,
         metric=done.metric,
+        flag=done.flag,
         output=output,
         edited=edited,
     )
@@ -373,6 +375,8 @@ def text(told: Tried, row: SessionRow) -> str:
     lines = [f"{told.status}{number}{why}{metric}: {told.description}"]
     if told.detail:
         lines.append(told.detail)
+    if told.flag:
+        lines.append(f"flagged: {told.flag}")
     if told.output:
         lines += ["the end of what it printed:", *(f"    | {line}" for line in told.output)]
     if told.edited and told.score is not None:

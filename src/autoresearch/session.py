@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -16,7 +17,7 @@ from autoresearch.history import SessionHistory, reference
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
-from autoresearch.records import Grants, Role, Run, Runner
+from autoresearch.records import HELD_OUT, Grants, Role, Run, Runner
 from autoresearch.roster import Member, Roster
 from autoresearch.segments import NewSegment, Segments
 from autoresearch.task import Limits, Task, private_paths
@@ -59,6 +60,7 @@ class Session:
         self.history = SessionHistory(ledger, row, workspace)
         self.briefer = Briefer(task, ledger, row, workspace, home)
         self.stopping: str | None = None  # why no further run is to begin
+        self._warning = threading.Lock()
         self._at_once = False  # what is under way is to end too
         self._ticked = time.monotonic()
         self._deadline: float | None = None
@@ -94,12 +96,22 @@ class Session:
     def _made(self, run: Run) -> Run:
         for _ in range(LOST_LIMIT):
             try:
-                return self.laboratory.measure(run)
+                return self._with_holdout(self.laboratory.measure(run))
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
                 self.say(f"run {run.name} was lost ({interrupted}): it is made again")
         return self.laboratory.give_up(run, f"lost {LOST_LIMIT} times running")
+
+    def _with_holdout(self, run: Run) -> Run:
+        """A run whose holdout could not be scored counts all the same, but that is said."""
+        wanted = self.task.holdout is not None and run.role in HELD_OUT and run.reason is None
+        if wanted and run.holdout is None:
+            self.warn(
+                f"the sealed holdout could not be scored for experiment {run.experiment}: "
+                "holdout.log in the folders of its runs says why"
+            )
+        return run
 
     def guard(self, name: str, command: str, number: int, commit: str) -> str | None:
         """Why this guard command refuses a commit; None when it does not."""
@@ -228,9 +240,11 @@ class Session:
 
     def warn(self, text: str) -> None:
         """Say it now, and again in the status and the report."""
-        if text not in self.row.warnings:
+        with self._warning:  # from several slots at once
+            if text in self.row.warnings:
+                return
             self.learn(warnings=[*self.row.warnings, text])
-            self.say(f"warning: {text}")
+        self.say(f"warning: {text}")
 
 
 def spent(ledger: Ledger, row: SessionRow, wanted: Limits, elapsed_s: float) -> limits.Spent:

@@ -121,6 +121,7 @@ def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
         "[run] budget": (row.budget_s, task.run.budget_s),
         "[run] budget_clock": (row.budget_clock, task.run.budget_clock),
         "[judge] level": (row.level, task.judge.level),
+        "[holdout]": tuple(one.get("[holdout]", "None") for one in (row.fingerprint, fresh)),
     }
     for name, was in row.fingerprint.items():
         if name.startswith("["):
@@ -141,6 +142,7 @@ def fingerprint(task: Task) -> dict[str, str]:
     }
     found["[run] command"] = task.run.command
     found["[score]"] = str(task.score)
+    found["[holdout]"] = str(task.holdout)
     found["[guards]"] = str(task.guards)
     return found
 

@@ -112,9 +112,8 @@ def around(
 ) -> Surroundings:
     """Those of a task's runs. `env` is what every run gets, `sites` are the folders of packages
     it sees, `tracked` the files of its commits: what lies there is read from the commit."""
-    hidden = task.score.hidden if task.score else ()
     data = [("input", name, FILES_TOLD) for name in task.run.inputs]
-    data += [("hidden", name, 0) for name in hidden]
+    data += [("hidden", name, 0) for name in task.hidden]
     parts = [
         _data(f"{kind} {name}", task.root / name, most)
         for kind, name, most in data
@@ -180,7 +179,8 @@ def _digest(file: Path) -> str:
 
 def _programs(task: Task, env: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     """The programs that runs and scorers are started by, and the `python` they would call."""
-    commands = [task.run.command, *([task.score.command] if task.score else [])]
+    scorers = [one.command for one in (task.score, task.holdout) if one]
+    commands = [task.run.command, *scorers]
     for name in dict.fromkeys([*(shell_words(command)[0] for command in commands), "python"]):
         if path := shutil.which(name, path=env.get("PATH")):
             yield name, Path(path)

@@ -29,6 +29,7 @@ __all__ = [
     "AgentSettings",
     "Bound",
     "Guards",
+    "HoldoutSettings",
     "JudgeSettings",
     "Limits",
     "RunSettings",
@@ -90,6 +91,15 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldoutSettings:
+    """Scored for the baseline and for keeps, from what [score] reads, and told in the report
+    alone."""
+
+    command: str = key(values.COMMAND)
+    hidden: tuple[str, ...] = key(values.SOME_PATHS)
+
+
+@dataclass(frozen=True, slots=True)
 class Bound:
     """A number that every run must print, and the side of the limit it must be on."""
 
@@ -116,6 +126,7 @@ class JudgeSettings:
     deterministic: bool | None = key(values.FLAG, None)  # None: undeclared
     baseline_runs: int = key(values.SEVERAL, 6)
     simplify: float | None = key(values.AMOUNT, None)  # metric units a simpler program may cost
+    quarantine: float = key(values.MULTIPLE, 5.0)  # times the session's usual: see `too_good`
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +185,7 @@ class Task:
     run: RunSettings
     metric: Metric
     score: ScoreSettings | None = None
+    holdout: HoldoutSettings | None = None
     guards: Guards = Guards()
     judge: JudgeSettings = JudgeSettings()
     limits: Limits = Limits()
@@ -181,6 +193,16 @@ class Task:
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     layout: str = TASK_FILE  # or "original", "pi-autoresearch"
     source: Path | None = None  # the task file; None for a recognised layout
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """What neither the agent nor a run sees, relative to the root."""
+        return (*(self.score.hidden if self.score else ()), *self.sealed)
+
+    @property
+    def sealed(self) -> tuple[str, ...]:
+        """What the scorer does not see either: the holdout."""
+        return self.holdout.hidden if self.holdout else ()
 
     def may_edit(self, path: str) -> bool:
         """Whether `path` (relative to the root, with `/`) is editable.
@@ -263,6 +285,7 @@ TABLES: Mapping[str, Callable[..., Any]] = {
     "run": RunSettings,
     "metric": Metric,
     "score": ScoreSettings,
+    "holdout": HoldoutSettings,
     "judge": JudgeSettings,
     "limits": Limits,
     "agent": AgentSettings,
@@ -273,6 +296,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     **{name: _keys(noun) for name, noun in TABLES.items()},
     "metric": {"name": Key("name", values.WORD), "goal": Key("goal", values.GOAL)},
 }
+OPTIONAL = ("score", "holdout")  # None where the table is absent
 TOP = (*KEYS[""], *TABLES, "guards")
 PLUGGED = ("agent", "runner")  # sub-tables are options that the plug-in of that name checks
 
@@ -313,7 +337,7 @@ def parse(text: str, root: Path, source: Path | None = None, *, layout: str = TA
     read = {
         name: reader.table(name, document.get(name, {}))
         for name in TABLES
-        if name in document or name != "score"
+        if name in document or name not in OPTIONAL
     }
     guards = reader.guards(document.get("guards", {}))
     reader.raise_any()
@@ -510,8 +534,9 @@ def _contradictions(task: Task) -> Iterator[tuple[str, str, str]]:
     for glob in task.editable:
         if not re.search(r"[!*?]", glob) and not task.may_edit(glob):
             yield "", "editable", f"{show(glob)} is never editable"
-    hidden = task.score.hidden if task.score else ()
-    for table, key, paths in (("run", "inputs", run.inputs), ("score", "hidden", hidden)):
+    if task.holdout and not task.score:
+        yield "holdout", "command", "needs a table [score]: it reads what that `reads`"
+    for table, key, paths in (("run", "inputs", run.inputs), *_hidden(task)):
         for path in paths:
             if not exists(task.root / path):
                 yield table, key, f"{show(path)} is not in {task.root}; prepare it first"
@@ -530,15 +555,32 @@ def _leaks(task: Task) -> Iterator[tuple[str, str, str]]:
     for name in task.run.inputs:
         if problem := _misgranted(task, str(task.root / name), "read", exists_already=False):
             yield "run", "inputs", f"{show(name)} {problem}"
-    if task.score:
-        for path in task.score.hidden:
-            shown = (*task.run.inputs, *task.score.reads)
+    shown = (*task.run.inputs, *(task.score.reads if task.score else ()))
+    for table, key, paths in _hidden(task):
+        for path in paths:
             if any(_below(path, other) or _below(other, path) for other in shown):
-                yield "score", "hidden", f"{show(path)} is among `inputs` or `reads` too"
-        for word in re.findall(r"[^\s|&;<>()$`'\"]+", task.score.command):
+                yield table, key, f"{show(path)} is among `inputs` or `reads` too"
+    for table, settings in (("score", task.score), ("holdout", task.holdout)):
+        for word in re.findall(r"[^\s|&;<>()$`'\"]+", settings.command if settings else ""):
             if task.may_edit(str(PurePosixPath(word))):
-                yield "score", "command", f"{show(word)} is editable; the scorer must be frozen"
+                yield table, "command", f"{show(word)} is editable; the scorer must be frozen"
+    yield from _unsealed(task)
     yield from _grants(task)
+
+
+def _hidden(task: Task) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(table, key, paths) of all that is hidden."""
+    yield "score", "hidden", task.score.hidden if task.score else ()
+    yield "holdout", "hidden", task.sealed
+
+
+def _unsealed(task: Task) -> Iterator[tuple[str, str, str]]:
+    """Parts of the holdout that the ordinary scorer would see: it decides what is kept."""
+    seen = [_real(task.root / path) for path in task.score.hidden] if task.score else []
+    for path in task.sealed:
+        place = _real(task.root / path)
+        if any(place.is_relative_to(one) or one.is_relative_to(place) for one in seen):
+            yield "holdout", "hidden", f"{show(path)} is seen by [score], as its `hidden` says"
 
 
 def _grants(task: Task) -> Iterator[tuple[str, str, str]]:
@@ -570,9 +612,8 @@ def _misgranted(task: Task, name: str, key: str, exists_already: bool = True) ->
 
 
 def private_paths(task: Task) -> tuple[Path, ...]:
-    """What an agent never sees, as real paths: the record, and the scorer's hidden files."""
-    hidden = task.score.hidden if task.score else ()
-    return tuple(_real(task.root / name) for name in (".autoresearch", *hidden))
+    """What an agent never sees, as real paths: the record, and the scorers' hidden files."""
+    return tuple(_real(task.root / name) for name in (".autoresearch", *task.hidden))
 
 
 def _real(path: Path) -> Path:

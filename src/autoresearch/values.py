@@ -74,6 +74,12 @@ def _positive(value: object) -> float:
     return number
 
 
+def _multiple(value: object) -> float:
+    if (number := _finite(value)) < 1:
+        raise ValueError("below 1")
+    return number
+
+
 def _whole(value: object, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("not a whole number")
@@ -212,6 +218,15 @@ def _list(read: Read[str]) -> Read[tuple[str, ...]]:
     return read_list
 
 
+def _some(read: Read[tuple[str, ...]]) -> Read[tuple[str, ...]]:
+    def read_some(value: object) -> tuple[str, ...]:
+        if not read(value):
+            raise ValueError("empty")
+        return read(value)
+
+    return read_some
+
+
 def show(value: object) -> str:
     """A value as the task file would write it, in at most 60 characters."""
     try:
@@ -231,6 +246,7 @@ DURATION = Kind('"10s", "2m", "1h30m" or seconds, at most 365 days', parse_durat
 SIZE = Kind('"512MB", "8GB", "8GiB" or bytes', parse_size)
 NUMBER = Kind("a finite number", _finite)
 AMOUNT = Kind("a number above 0, or no such key for no limit", _positive)
+MULTIPLE = Kind("a number, at least 1", _multiple)
 LIMIT = Kind("a whole number above 0, or no such key for no limit", _whole)
 COUNT = Kind("a whole number above 0", _whole)
 SEVERAL = Kind("a whole number, at least 2", lambda value: _whole(value, 2))
@@ -243,6 +259,10 @@ NAMES = Kind(
     _portfolio,
 )
 PATHS = Kind("a list of paths relative to the task's folder, without ..", _list(_inside))
+SOME_PATHS = Kind(
+    "a list of at least one path relative to the task's folder, without ..",
+    _some(_list(_inside)),
+)
 GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(_glob))
 PLACES = Kind('a list of absolute paths or such as "~/models"', _list(_outside))
 CACHES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(_outside))

@@ -128,6 +128,8 @@ def _facts(summary: Summary) -> Table:
         grid.add_row(
             "verified", Text(text.verified(summary), style="bold green" if clear else "yellow")
         )
+    if summary.flagged:
+        grid.add_row("flagged", Text(text.flagged(summary), style="yellow"))
     loud = "bold yellow" if summary.deterministic else ""
     grid.add_row("noise", Text(text.noise(summary), style=loud))
     grid.add_row("judged", Text(outcome(summary).rstrip(".")))
@@ -198,7 +200,9 @@ def _recent(summary: Summary, recent: tuple[Finished, ...], width: int) -> Table
             Text(summary.numbers.value(one.metric)),
             Text(gain, style="green" if (one.gain or 0) > 0 else ""),
             Text(str(one.status), style=STYLES[one.status]),
-            Text(one_line(one.reason or ""), style="dim"),
+            Text("flagged", style="yellow")
+            if one.flag
+            else Text(one_line(one.reason or ""), style="dim"),
             Text(one_line(one.description)),
         )
     return table

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from autoresearch.records import Experiment, Status
+from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import sentences
 from autoresearch.report.summary import Finished, Kept, Summary, Verification, held_against
 from autoresearch.report.words import (
+    Numbers,
     clock,
     counted,
     dollars,
@@ -42,10 +44,12 @@ def page(
     finished = held_against(experiments, summary.keeps, summary.metric, summary.noise_sd, starts)
     sections = [
         [f"# {_plain(summary.task)}, session {_plain(summary.tag)}"],
+        _alarms(summary),
         [headline(summary)],
         _warnings(summary),
         _picture(summary, picture),
         _kept(summary),
+        _holdout(summary),
         _near_misses(summary, finished),
         _crashes(finished),
         _trust(summary),
@@ -56,6 +60,54 @@ def page(
         _setting(summary, sandbox),
     ]
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _alarms(summary: Summary) -> list[str]:
+    """What to know before the number: the gain may not be what it seems."""
+    return "\n>\n".join([*_flagged(summary), *_lost_gain(summary)]).splitlines()
+
+
+def _flagged(summary: Summary) -> list[str]:
+    return [
+        f"> **Flagged: #{one.number} `{short(one.commit)}` is too good for this session's "
+        f"history.** {_plain(one.flag)}. It was kept, and later changes build on it: look at it "
+        f"(`autoresearch show {one.number}`) before you believe a gain. It is: "
+        f"{_cell(one.description)}"
+        for one in summary.flagged
+    ]
+
+
+def _lost_gain(summary: Summary) -> list[str]:
+    found = summary.holdout and summary.holdout.gap
+    if not found or not found.has_grown:
+        return []
+    numbers, name = _finer(summary, found), f"`{summary.metric.name}`"
+    if found.holdout_gain > 0:
+        kept = f"only {numbers.value(found.holdout_gain)} of that"
+    else:
+        kept = "nothing of that"
+    return [
+        f"> **Warning: the gain does not all carry over.** Against the baseline the best is "
+        f"{numbers.value(found.search_gain)} better on {name} and {kept} on the sealed holdout: "
+        f"{_growth(summary, found)}."
+    ]
+
+
+def _finer(summary: Summary, found: Gap) -> Numbers:
+    """The gap is known better than a run: most of the noise is in both of its sides."""
+    return Numbers.of(summary.metric, (found.high - found.low) / 2)
+
+
+def _growth(summary: Summary, found: Gap) -> str:
+    """ "the gap between the two has grown by 0.012 (95 % interval +0.010 to +0.014)"."""
+    numbers = _finer(summary, found)
+    how = f"has {'grown' if found.growth > 0 else 'shrunk'} by {numbers.value(abs(found.growth))}"
+    sure = "exactly" if summary.deterministic else _interval(numbers, found.low, found.high)
+    return f"the gap between the two {how if found.growth else 'is what it was'} ({sure})"
+
+
+def _interval(numbers: Numbers, low: float, high: float) -> str:
+    return f"95 % interval {numbers.signed(low)} to {numbers.signed(high)}"
 
 
 def headline(summary: Summary) -> str:
@@ -143,6 +195,7 @@ def _kept(summary: Summary) -> list[str]:
     if not changes:
         return []
     numbers = summary.numbers
+    held = (" on the holdout |", "--:|") if summary.holdout else ("", "")
     lines = [
         "## Kept",
         "",
@@ -154,18 +207,49 @@ def _kept(summary: Summary) -> list[str]:
             "one run."
         ),
         "",
-        f"| # | commit | {_cell(summary.metric.name)} | effect | sd | runs | change |",
-        "|--:|:--|--:|--:|--:|--:|:--|",
+        f"| # | commit | {_cell(summary.metric.name)} | effect | sd | runs |{held[0]} change |",
+        f"|--:|:--|--:|--:|--:|--:|{held[1]}:--|",
     ]
     for one in changes:
         effect = "" if one.gain is None else numbers.signed(one.gain)
         in_sd = sds(one.gain / summary.noise_sd) if one.gain and summary.noise_sd else ""
         lines.append(
             f"| {one.number} | `{short(one.commit)}` | {numbers.value(one.kept_at)} | {effect} "
-            f"| {in_sd} | {one.runs} | {_cell(one.description)} |"
+            f"| {in_sd} | {one.runs} |{_held_cell(summary, one)} {_cell(one.description)} |"
         )
     if len(changes) < summary.keep:
         lines += ["", f"These are the latest {len(changes)} of {summary.keep}."]
+    return lines
+
+
+def _held_cell(summary: Summary, one: Kept) -> str:
+    """The effect on the sealed holdout, where there is one."""
+    if summary.holdout is None:
+        return ""
+    gain = summary.holdout.gains.get(one.number)
+    return f" {'' if gain is None else summary.numbers.signed(gain)} |"
+
+
+def _holdout(summary: Summary) -> list[str]:
+    """What data says that decided nothing, and that no agent was told of."""
+    if summary.holdout is None or summary.incumbent is summary.baseline:
+        return []
+    numbers, found, gap = summary.numbers, summary.holdout.held_out, summary.holdout.gap
+    lines = ["## On the sealed holdout", ""]
+    if found is None:
+        lines.append("Baseline and best were not run side by side on it: no gain is claimed.")
+    else:
+        sides = f"{found.new_runs} runs of the best and {found.old_runs} of the baseline"
+        exact = "exactly" if summary.deterministic else _interval(numbers, found.low, found.high)
+        lines.append(
+            f"`{summary.metric.name}` {numbers.value(found.old_mean)} for the baseline, "
+            f"{numbers.value(found.new_mean)} for the best: **{numbers.gain(found.gain)}** "
+            f"({exact}, from {sides})."
+        )
+    if gap is not None:
+        unsure = gap.low < 0 < gap.high
+        seen = ": it cannot be told from none" if unsure else ""
+        lines[-1] += f" Where both were measured, {_growth(summary, gap)}{seen}."
     return lines
 
 

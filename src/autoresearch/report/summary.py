@@ -17,10 +17,11 @@ from statistics import fmean, median
 from typing import Any
 
 from autoresearch.history import Scale, latest_noise
-from autoresearch.judge import LEVELS, SCORE_RUNS, difference_interval, pooled_noise
+from autoresearch.judge import LEVELS, SCORE_RUNS, pooled_noise
 from autoresearch.ledger import Ledger, Segment, SessionRow, Share, segment_of
 from autoresearch.limits import FRUITLESS_TURNS
 from autoresearch.records import Experiment, Metric, Role, Run, Status
+from autoresearch.report.holdout import Holdout, interval, unsealed
 from autoresearch.report.machine import Machine, machine
 from autoresearch.report.words import Numbers, in_sd
 
@@ -64,6 +65,16 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
+class Flagged:
+    """A keep that is too good for the session's history."""
+
+    number: int
+    commit: str
+    description: str
+    flag: str  # why, for people
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A finished experiment, beside the incumbent it was held against."""
 
@@ -77,6 +88,7 @@ class Finished:
     metric: float | None
     gain: float | None  # over the incumbent it was held against, in metric units
     gain_sd: float | None  # the same in standard deviations of one run
+    flag: str | None = None  # why a keep is to be looked at first
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +180,7 @@ class Summary:
     baseline: Kept | None
     incumbent: Kept | None  # the baseline itself as long as nothing was kept
     keeps: tuple[Kept, ...]  # the baseline, then the latest or all, oldest first
+    flagged: tuple[Flagged, ...]  # of all keeps, oldest first
     gain: float | None  # of the incumbent over the baseline; None as long as nothing was kept
     gain_share: float | None  # of the baseline's score
     gain_sd: float | None
@@ -198,6 +211,7 @@ class Summary:
     recent: tuple[Finished, ...]  # oldest first
     fruitless_latest: str | None
     verification: Verification | None
+    holdout: Holdout | None  # None while it is sealed: everywhere but in the report
 
     @property
     def numbers(self) -> Numbers:
@@ -213,11 +227,13 @@ def summarise(
     agent: str | None = None,
     elapsed_s: float | None = None,
     all_keeps: bool = False,
+    open_holdout: bool = False,
 ) -> Summary:
     """The session `tag` at Unix time `now`. `task` and `agent` are names for people, guessed when
     left out; `elapsed_s` is the session's working time where the caller knows it better than the
     ledger does. `keeps` holds the latest NOISE_KEEPS unless `all_keeps`, which a page wants and a
-    view refreshed twice a second does not. Raises `LedgerError`."""
+    view refreshed twice a second does not. `open_holdout` is for the report: the sealed holdout is
+    opened when the session has stopped or its result was measured again. Raises `LedgerError`."""
     session = ledger.session(tag)
     elapsed_s = session.elapsed_s if elapsed_s is None else elapsed_s
     counts = ledger.counts(session)
@@ -247,6 +263,8 @@ def summarise(
     time_left_s = _time_left(session.limits, elapsed_s, now)
     pace_s = elapsed_s / finished if finished and elapsed_s else None
     turns = ledger.turns(session, last=1)
+    verification = _verification(ledger, session, incumbent)
+    over = session.stopped is not None or verification is not None
     return Summary(
         task=task or ledger.path.absolute().parent.parent.name,
         agent=agent or _agents(in_flight, latest),
@@ -277,6 +295,11 @@ def summarise(
         baseline=baseline,
         incumbent=incumbent,
         keeps=keeps,
+        flagged=tuple(
+            Flagged(one.number, one.commit, one.description, one.flag)
+            for one in kept
+            if one.flag is not None
+        ),
         gain=gain,
         gain_share=_share(gain, baseline),
         gain_sd=in_sd(gain, noise_sd),
@@ -305,7 +328,8 @@ def summarise(
         ),
         recent=tuple(held_against(latest, keeps, session.metric, noise_sd, starts)),
         fruitless_latest=f"{turns[0][2]}: {turns[0][3]}" if turns else None,
-        verification=_verification(ledger, session, incumbent),
+        verification=verification,
+        holdout=unsealed(ledger, session, told) if open_holdout and over and told else None,
     )
 
 
@@ -346,6 +370,7 @@ def held_against(
                 metric=one.metric,
                 gain=gain,
                 gain_sd=in_sd(gain, sd),
+                flag=one.flag,
             )
         )
     return rows
@@ -561,8 +586,8 @@ def _verification(
         return None
     baseline = ledger.runs_of(session, session.base_commit, (Role.BASELINE,))
     first = _metrics([run for run in baseline if run.segment == segment])
-    gain, low, high = _interval(session.metric, new, old)
-    drift = _interval(session.metric, old, first) if len(first) >= enough else (None, None, None)
+    gain, low, high = interval(session.metric, new, old)
+    drift = interval(session.metric, old, first) if len(first) >= enough else (None, None, None)
     return Verification(
         number=incumbent.number,
         new_runs=len(new),
@@ -583,15 +608,6 @@ def _verification(
 
 def _metrics(runs: Sequence[Run]) -> list[float]:
     return [run.metric for run in runs if run.metric is not None]
-
-
-def _interval(
-    metric: Metric, new: Sequence[float], old: Sequence[float]
-) -> tuple[float, float, float]:
-    if min(len(new), len(old)) > 1:
-        return difference_interval(metric, new, old)
-    gain = metric.gain(fmean(new), fmean(old))
-    return gain, gain, gain
 
 
 def _plain(value: object) -> object:

@@ -42,7 +42,7 @@ def row(experiment: Experiment, runs: Sequence[Run]) -> str:
             str(experiment.status),
             _cell(experiment.description),
             str(experiment.number),
-            _cell(experiment.reason or ""),
+            _cell(experiment.reason or ("flagged" if experiment.flag else "")),
             str(len(deciding)),
             f"{sum(cpu_s):.1f}" if cpu_s else "",
             _cell(experiment.agent),

@@ -23,6 +23,8 @@ from autoresearch.report.words import (
     size,
 )
 
+FLAGGED = 8  # flagged keeps named, the latest
+
 
 def status_text(summary: Summary, running: bool = False) -> str:
     """A dozen lines: where the session stands."""
@@ -35,6 +37,7 @@ def status_text(summary: Summary, running: bool = False) -> str:
         ("best", best(summary)),
         ("gain", gain(summary)),
         ("noise", noise(summary)),
+        ("flagged", flagged(summary)),
         ("judged", outcome(summary)),
         ("trust", "" if summary.deterministic else trust(summary)),
         ("verified", verified(summary)),
@@ -64,10 +67,14 @@ def log_text(experiments: Sequence[Experiment], metric: Metric | None = None) ->
         cells = "".join(f"{cell(one)}  " for _, cell in more)
         lines.append(
             f"{one.number:>5}  {short(one.commit):<7}  {value:>{width}}  "
-            f"{one.status or 'open':<7}  {cut(one.reason or '', 16):<16}  "
+            f"{one.status or 'open':<7}  {cut(_why(one), 16):<16}  "
             f"{cells}{one_line(one.description)}"
         )
     return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _why(one: Experiment) -> str:
+    return one.reason or ("flagged" if one.flag else "")
 
 
 def _columns(experiments: Sequence[Experiment]) -> list[tuple[str, Callable[[Experiment], str]]]:
@@ -117,6 +124,7 @@ def _facts(one: Experiment, name: str) -> str:
         ("notes", one_line(one.notes)),
         ("verdict", verdict),
         ("why", why),
+        ("flagged", one_line(one.flag or "")),
         ("started", clock(one.started_at)),
         ("took", duration(one.ended_at - one.started_at) if one.ended_at is not None else ""),
         ("memory", size(one.peak_memory_bytes) if one.peak_memory_bytes else ""),
@@ -188,6 +196,19 @@ def noise(summary: Summary) -> str:
     if summary.noise_sd is None:
         return "not known yet"
     return f"sd {summary.numbers.value(summary.noise_sd)} of one run ({summary.noise_df} df)"
+
+
+def flagged(summary: Summary) -> str:
+    """The keeps that are too good for the session's history."""
+    if not summary.flagged:
+        return ""
+    latest = summary.flagged[-FLAGGED:]
+    more = ", ..." if len(latest) < len(summary.flagged) else ""
+    shown = ", ".join(f"#{one.number}" for one in reversed(latest)) + more
+    return (
+        f"{counted(len(summary.flagged), 'keep')} too good to be believed unseen: {shown} "
+        f"(autoresearch show {latest[-1].number})"
+    )
 
 
 def trust(summary: Summary) -> str:
