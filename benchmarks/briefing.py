@@ -243,7 +243,8 @@ def make(folder: Path, experiments: int) -> tuple[Night, Ledger, Writer]:
     """A task and a session of that length, with one more in flight."""
     new = [sys.executable, "-m", "autoresearch", "new", "tiny_gpt", str(folder)]
     subprocess.run(new, check=True, stdout=subprocess.DEVNULL)
-    (folder / "data").mkdir(exist_ok=True)
+    for name in ("data", "val", "holdout"):
+        (folder / name).mkdir(exist_ok=True)
     task = load(folder)
     night = Night(task, Home(folder, "night"), Workspace(folder, task.editable, task.may_edit))
     night.home.folder.mkdir(parents=True)

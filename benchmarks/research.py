@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -33,6 +34,7 @@ from autoresearch.records import Metric
 
 ARMS = {"tuner": "tuner", "random": "tuner:random"}
 FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the budget, for the time to the baseline's loss
+DATA = ("data", "val", "holdout")
 METRIC = Metric("val_bpb")
 COMMAND = [sys.executable, "-m", "autoresearch"]
 ENV = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -64,9 +66,10 @@ def prepare(folder: Path) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([*COMMAND, "new", "tiny_gpt", str(folder)], check=True, env=ENV)
-    prepared = next(folder.parent.glob("*/data"), None)
+    prepared = next(folder.parent.glob("*/data/meta.json"), None)
     if prepared:
-        shutil.copytree(prepared, folder / "data")
+        for name in DATA:
+            shutil.copytree(prepared.parents[1] / name, folder / name)
     else:
         subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, env=ENV)
 
@@ -137,7 +140,8 @@ def export(work: Path, arm: str, *, best: bool) -> Path:
         ["git", "archive", commit], cwd=work / arm, check=True, capture_output=True
     )
     subprocess.run(["tar", "-x"], cwd=folder, input=archive.stdout, check=True)
-    (folder / "data").symlink_to(work / arm / "data")
+    for name in DATA:
+        (folder / name).symlink_to(work / arm / name)
     return folder
 
 
@@ -149,10 +153,18 @@ def bpb(tree: Path, fraction: float, seed: int) -> float:
         "AUTORESEARCH_BUDGET_CLOCK": "cpu",
         "OMP_NUM_THREADS": "1",
     }
-    out = subprocess.run(
-        [sys.executable, "train.py"], cwd=tree, env=env, check=True, capture_output=True, text=True
-    )
-    return float(re.findall(r"^val_bpb:\s+(\S+)", out.stdout, re.MULTILINE)[-1])
+    with tempfile.TemporaryDirectory() as own:  # two run at a time, and each leaves a model
+        folder = shutil.copytree(tree, Path(own, "run"), symlinks=True)
+        for name in ("train.py", "score.py"):
+            done = subprocess.run(
+                [sys.executable, name],
+                cwd=folder,
+                env=env,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+    return float(re.findall(r"^val_bpb:\s+(\S+)", done.stdout, re.MULTILINE)[-1])
 
 
 def facts(folder: Path) -> dict[str, object]:
