@@ -227,7 +227,9 @@ class Headless:
         if cause is None:
             return None
         if cause in FATAL:
-            raise ServiceRefusal(f"{self.name}: {cause}: {message}. {self._spec.login}".strip())
+            raise ServiceRefusal(
+                f"{self.name}: {cause}: {message.rstrip('. ')}. {self._spec.login}".strip()
+            )
         wait_s = retry_after_s(message) if cause in SERVICE_REASONS else None
         if ended.resets_at is not None:
             wait_s = ended.resets_at - time.time()
