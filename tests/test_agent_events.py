@@ -114,6 +114,7 @@ def test_dollars_are_read_where_they_are_told() -> None:
         ("Error code: 401 - Incorrect API key provided", Cause.KEY_REFUSED),
         ("Invalid API key · Please run /login", Cause.KEY_REFUSED),
         ("Not logged in", Cause.KEY_REFUSED),
+        ("No auth type is selected. Please configure an auth type", Cause.KEY_REFUSED),
         ("The model `gpt-9` does not exist or you do not have access to it.", Cause.UNKNOWN_MODEL),
         ("models/gemini-9 is not found for API version v1beta", Cause.UNKNOWN_MODEL),
         ("litellm.InternalServerError: 500", Cause.SERVICE_DOWN),
