@@ -46,6 +46,7 @@ EDITS = (
     *(("WIDTH", "64"), ("CENTRED", "True"), ("SCHEDULE", '"cosine"'), ("X", "0.3"), ("Y", "0.7")),
 )
 SMALL_FILE = "hello.txt"
+LISTING = "*file listing*"  # how aider tells its model to answer with whole files
 SUBMIT = "COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"  # how mini-swe-agent's model says it has ended
 NO_HEADERS: Mapping[str, str] = {}
 Json = dict[str, Any]
@@ -111,18 +112,29 @@ class ModelServer:
             return Say(done)
         if small and ask.tools:
             return _shell(ask.tools, f"sed -i s/goodbye/hello/ {SMALL_FILE}")
-        if small and "SEARCH" in ask.text:
-            return Say(_block(done, SMALL_FILE, "goodbye, world", "hello, world"))
-        if "SEARCH" in ask.text and not ask.tools:
-            self._edit = name, value = next(self._edits)
-            return Say(_search_replace("" if mode == "astray" else ask.text, name, value))
-        if not ask.tools:  # a title for the conversation, a summary, ...
-            return Say("A constant")
+        if not ask.tools:
+            return Say(self._by_text(mode, ask.text, done if small else ""))
         self._edit = name, value = next(self._edits)
         file = "problem.py" if mode == "frozen" else "train.py"
         line = r"\1\n# tampered" if mode == "frozen" else f"{name} = {value}"
         wanted = "^(import math)" if mode == "frozen" else f"^{name} = [^ ]*"
         return _shell(ask.tools, f"sed -E -i 's/{wanted}/{line}/' {file}")
+
+    def _by_text(self, mode: str, text: str, small: str) -> str:
+        """An edit as the conversation asks for it: by whole files, or by search and replace."""
+        if LISTING not in text and "SEARCH" not in text:
+            return "A constant"  # a title for the conversation, a summary, ...
+        if small:
+            return _text_edit(text, small, SMALL_FILE, "goodbye, world", "hello, world")
+        if mode == "frozen":
+            return _text_edit(text, "Tampered.", "problem.py", "import math", "import math  # mine")
+        self._edit = name, value = next(self._edits)
+        found = re.findall(rf"^{name} = .*$", text, re.MULTILINE)
+        line = found[-1] if found and mode != "astray" else f"{name} = "
+        fresh = re.sub(r"= \S*", f"= {value}", line, count=1)
+        said = "DESCRIPTION: " if "DESCRIPTION:" in text else ""
+        said += f"Set {name} to {value} in train.py."
+        return _text_edit(text, said, "train.py", line, fresh)
 
 
 def _shell(tools: Json, command: str) -> Say:
@@ -142,16 +154,12 @@ def _shell(tools: Json, command: str) -> Say:
     return Say(tool=tool, arguments=arguments | {"command": command})
 
 
-def _search_replace(text: str, name: str, value: str) -> str:
-    """The block aider wants, around the line as the conversation shows it."""
-    found = re.findall(rf"^{name} = .*$", text, re.MULTILINE)
-    line = found[-1] if found else f"{name} = "
-    fresh = re.sub(r"= \S*", f"= {value}", line, count=1)
-    said = "DESCRIPTION: " if "DESCRIPTION:" in text else ""
-    return _block(f"{said}Set {name} to {value} in train.py.", "train.py", line, fresh)
-
-
-def _block(said: str, file: str, old: str, new: str) -> str:
+def _text_edit(text: str, said: str, file: str, old: str, new: str) -> str:
+    """What aider wants: the file as the conversation shows it with a line replaced, or a block."""
+    if LISTING in text:
+        shown = re.findall(rf"^{file}\n```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        whole = shown[-1].replace(old, new) if shown else f"{new}\n"
+        return f"I change one file.\n\n{file}\n```\n{whole}```\n\n{said}\n"
     return (
         f"{said}\n\n{file}\n```python\n<<<<<<< SEARCH\n{old}\n"
         f"=======\n{new}\n>>>>>>> REPLACE\n```\n"

@@ -21,6 +21,7 @@ COMPLAINTS = sorted(RECORDINGS.glob("*/*.err"))
 NAMES = ("aider", "claude", "codex", "gemini", "mini", "opencode", "pi", "qwen")
 CAUSES = {
     "ok": (None,),
+    "ok-diff": (None,),  # aider's other format of edits
     "idle": (None, Cause.FAILED),  # mini-swe-agent insists on a tool call
     "limited": (Cause.RATE_LIMITED,),
     "broken": (Cause.SERVICE_DOWN,),
@@ -46,7 +47,7 @@ def test_a_recorded_turn(path: Path) -> None:
     name, mode = path.parent.name, path.stem
     ended = read(name, lines_of(path))
     assert ended.cause in CAUSES[mode], ended
-    if mode == "ok":
+    if mode.startswith("ok"):
         assert one_line(ended.text) == "Set X to 0.5 in train.py."
         assert ended.tokens is not None and ended.tokens >= 2040 - 1020 * (name == "aider")
     if ended.cause is not None:
@@ -58,7 +59,7 @@ def test_a_stream_that_breaks_off_is_no_success(path: Path) -> None:
     lines = lines_of(path)
     for length in range(len(lines)):
         ended = read(path.parent.name, lines[:length])
-        assert ended.cause is not None or length == len(lines) - 1 or path.parent.name == "aider"
+        assert ended.cause is not None or length == len(lines) - 1
 
 
 @pytest.mark.parametrize("path", COMPLAINTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -101,7 +102,7 @@ def test_claudes_limit_says_when_it_ends() -> None:
 
 
 def test_dollars_are_read_where_they_are_told() -> None:
-    for name in ("claude", "opencode", "pi"):
+    for name in ("aider", "claude", "opencode", "pi"):
         usd = read(name, lines_of(RECORDINGS / name / "ok.out")).usd
         assert usd is not None and 0 < usd < 0.1
 
@@ -123,6 +124,7 @@ def test_dollars_are_read_where_they_are_told() -> None:
         ("Error code: 401 - Incorrect API key provided", Cause.KEY_REFUSED),
         ("Invalid API key · Please run /login", Cause.KEY_REFUSED),
         ("Not logged in", Cause.KEY_REFUSED),
+        ("No auth type is selected. Please configure an auth type", Cause.KEY_REFUSED),
         ("The model `gpt-9` does not exist or you do not have access to it.", Cause.UNKNOWN_MODEL),
         ("models/gemini-9 is not found for API version v1beta", Cause.UNKNOWN_MODEL),
         ("litellm.InternalServerError: 500", Cause.SERVICE_DOWN),
@@ -174,6 +176,43 @@ def test_a_models_text_names_no_cause(name: str) -> None:
     event["result"] = "API Error: 401 Unauthorized"
     text = json.dumps([event] if name == "qwen" else event)
     assert read(name, [text]).cause is Cause.KEY_REFUSED
+
+
+def test_qwens_complaint_is_a_message_of_no_tokens() -> None:
+    said = "[API Error: 401 Incorrect API key provided.]"
+    last = {"type": "result", "is_error": False, "subtype": "success", "result": said}
+    for tokens, cause in ((0, Cause.KEY_REFUSED), (20, None)):
+        message = {"type": "assistant", "message": {"usage": {"output_tokens": tokens}}}
+        assert read("qwen", [json.dumps([message, last])]).cause is cause
+
+
+LIMITED = "litellm.RateLimitError: RateLimitError: please try again in 7s."
+NO_KEY = "No LLM model was specified and no API keys were provided."
+SPENT = "Tokens: 1.2k sent, 20 received. Cost: $0.01 message, $0.01 session."
+
+
+@pytest.mark.parametrize(
+    ("lines", "ended"),
+    [
+        ([LIMITED, "Retrying in 0.2 seconds...", "Set X.", SPENT], Ended("Set X.", 1220, 0.01)),
+        (["Why.", "a.py", "```", LIMITED, "X = 1", "```", SPENT], Ended("Why.", 1220, 0.01)),
+        (["I set X.", "<code>", "```", "X = 1", "</code>", SPENT], Ended("I set X.", 1220, 0.01)),
+        (["Set X.", "Because.", SPENT, "Applied edit to a.py"], Ended("Because.", 1220, 0.01)),
+        (["Set X.", SPENT, "a.py", "```", "X", "```", SPENT], Ended("Set X.", 2440, 0.02)),
+        (
+            ["One.", "Tokens: 12k sent, 2k cache hit, 1k received.", "Cost: $0.5 message, $1"],
+            Ended("One.", 13_000, 0.5),
+        ),
+        (
+            ["Set X.", SPENT, LIMITED],
+            Ended(tokens=1220, usd=0.01, cause=Cause.RATE_LIMITED, message=LIMITED),
+        ),
+        ([NO_KEY, "Waiting up to 5 minutes"], Ended(cause=Cause.KEY_REFUSED, message=NO_KEY)),
+    ],
+)
+def test_what_aider_says(lines: list[str], ended: Ended) -> None:
+    before = ["Aider v0.86.2", "Repo-map: disabled", "Added a.py to the chat."]
+    assert read("aider", [*before, *lines]) == ended
 
 
 def test_the_last_message_of_a_trajectory_may_be_a_models() -> None:

@@ -91,6 +91,20 @@ def pi(url: str) -> Files:
     return {".pi/agent/models.json": {"providers": {"fake": provider | {"models": [model]}}}}
 
 
+def qwen(url: str) -> Files:
+    """With its own patience left, it asks a service that says 429 again for longer than a turn."""
+    login = {"security": {"auth": {"selectedType": "openai"}}}
+    patience = {"model": {"generationConfig": {"maxRetries": 0}}}
+    return {".qwen/settings.json": login | patience}
+
+
+def aider(url: str) -> Files:
+    """The prices that it fetches otherwise, as it keeps them for a day."""
+    prices = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}
+    known = {f"openai/{MODEL}": {"litellm_provider": "openai", "mode": "chat"} | prices}
+    return {".aider/caches/model_prices_and_context_window.json": known}
+
+
 SETUPS = {
     "codex": Setup(MODEL, codex),
     "opencode": Setup(f"fake/{MODEL}", opencode),
@@ -105,7 +119,7 @@ SETUPS = {
     ),
     "qwen": Setup(
         MODEL,
-        lambda url: {".qwen/settings.json": {"security": {"auth": {"selectedType": "openai"}}}},
+        qwen,
         lambda url: {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{url}/v1"},
     ),
     "mini": Setup(
@@ -115,7 +129,9 @@ SETUPS = {
     ),
     "aider": Setup(
         f"openai/{MODEL}",
+        aider,
         env=lambda url: LITELLM | {"OPENAI_API_BASE": f"{url}/v1"},
+        silent=("limited",),
     ),
 }
 
@@ -144,21 +160,28 @@ def environment(name: str, url: str, home: Path) -> dict[str, str]:
 
 
 def take_turn(
-    name: str, mode: str, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    mode: str,
+    server: ModelServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[str, ...] = (),
 ) -> Proposal | Failure | AgentError:
     url = server.url(mode)
     for key, value in environment(name, url, tmp_path / "home").items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr(_process.Program, "run", recorded(name, mode, tmp_path))
+    recording = "-".join((mode, *args[-1:]))
+    monkeypatch.setattr(_process.Program, "run", recorded(name, recording, tmp_path))
     tree = tmp_path / "worktree"
     tree.mkdir()
     for file in ("train.py", "problem.py"):
         (tree / file).write_bytes((INSTANT / file).read_bytes())
     for words in ("init -q", "add -A", "-c user.name=a -c user.email=a@b commit -qm incumbent"):
         subprocess.run(["git", *words.split()], cwd=tree, check=True)
-    timeout_s = (15 if mode in ("hang", *SETUPS[name].silent) else 120) * PATIENCE
+    short_s = {"hang": 15} | dict.fromkeys(SETUPS[name].silent, 40)
+    timeout_s = short_s.get(mode, 120) * PATIENCE
     turn = Turn(tree, ("train.py",), None, "Lower the loss.\n", timeout_s)  # type: ignore[arg-type]
-    agent = agents.load(name, SETUPS[name].model)
+    agent = agents.load(name, SETUPS[name].model, {"args": args})
     assert isinstance(agent, Headless)
     with closing(agent):
         try:
@@ -169,14 +192,14 @@ def take_turn(
     return answer
 
 
-def recorded(name: str, mode: str, tmp_path: Path) -> Callable[..., _process.Output]:
+def recorded(name: str, recording: str, tmp_path: Path) -> Callable[..., _process.Output]:
     """`Program.run`, which keeps what it returns when asked to."""
     run = _process.Program.run
 
     def run_and_keep(self: _process.Program, *args: Any, **kwargs: Any) -> _process.Output:
         output = run(self, *args, **kwargs)
         if "RECORD" in os.environ:
-            keep(RECORDINGS / name / mode, output, tmp_path)
+            keep(RECORDINGS / name / recording, output, tmp_path)
         return output
 
     return run_and_keep
@@ -184,8 +207,9 @@ def recorded(name: str, mode: str, tmp_path: Path) -> Callable[..., _process.Out
 
 def keep(where: Path, output: _process.Output, tmp_path: Path) -> None:
     """Its stdout; its stderr where that is all it said."""
+    if not (text := "\n".join(output.lines) or output.stderr):
+        return
     where.parent.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(output.lines) or output.stderr
     scrubbed = text.replace(str(tmp_path), "/tmp").replace(str(INSTALLED), "/agents")
     where.with_suffix(".out" if output.lines else ".err").write_text(scrubbed + "\n")
 
@@ -198,6 +222,17 @@ def test_a_turn(
     assert "X = 0.5 " in (tmp_path / "worktree" / "train.py").read_text()
     assert answer.description.startswith("Set X to 0.5 in train.py")
     assert answer.tokens is not None and answer.tokens >= TOKENS_IN + TOKENS_OUT
+
+
+def test_aider_edits_by_search_and_replace_too(
+    server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does with the models it knows; of others, such as the scripted one, it wants files."""
+    args = ("--edit-format", "diff")
+    answer = take_turn("aider", "ok", server, tmp_path, monkeypatch, args)
+    assert isinstance(answer, Proposal), answer
+    assert "X = 0.5 " in (tmp_path / "worktree" / "train.py").read_text()
+    assert answer.description == "Set X to 0.5 in train.py."
 
 
 FAILURES = {

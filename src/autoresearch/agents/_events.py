@@ -71,7 +71,8 @@ CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
             Cause.KEY_REFUSED,
             rf"{STATUS}40[13]\b|\b40[13] (?:unauthori[sz]ed|forbidden|status code)"
             r"|(?-i:\bUNAUTHENTICATED\b)|authentication[ _]?(?:error|failed|required)"
-            r"|\b(?:invalid|incorrect|missing|no)[ _-](?:\w+ )?(?:api.?key|credentials|auth method)"
+            r"|\b(?:invalid|incorrect|missing|no)[ _-](?:\w+ )?(?:api.?key|credentials"
+            r"|auth (?:method|type))"
             r"|api.?key (?:is |was |has )?(?:not (?:valid|found|set|provided)|invalid|missing"
             r"|expired|required|must be)|\bnot logged in\b|\brun /login|please log ?in\b"
             r"|you (?:must|need to) (?:first )?(?:be logged in|log ?in)\b|set an auth method",

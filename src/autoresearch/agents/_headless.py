@@ -230,7 +230,7 @@ class Headless:
         if cause in FATAL:
             hint = PAY if cause is Cause.NO_CREDIT else self._spec.login
             raise ServiceRefusal(
-                f"{self.name}: {cause}: {message}. {hint}".strip(),
+                f"{self.name}: {cause}: {message.rstrip('. ')}. {hint}".strip(),
                 tokens=ended.tokens,
                 usd=ended.usd,
             )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from autoresearch.agents._events import Ended, document, result, unknown
+from autoresearch.agents._events import Ended, at, document, failed, items, result, unknown
 from autoresearch.agents._headless import Ask, Spec, creator
 from autoresearch.agents._reach import Needs
 
@@ -15,12 +16,17 @@ def argv(ask: Ask) -> Sequence[str]:
 
 
 def read_events(lines: Sequence[str]) -> Ended:
-    """An array of messages; the last is `{"type": "result"}`."""
+    """An array of messages; the last is `{"type": "result"}`. It ends with success even when its
+    service failed: then its last message, of no tokens, is the complaint."""
     found = document(lines)
-    last = found[-1] if isinstance(found, list) and found else None
-    if isinstance(last, dict) and last.get("type") == "result":
-        return result(last)
-    return unknown(lines[-1:])
+    *_, message, last = [None, None, *items(found)]
+    if at(last, "type") != "result":
+        return unknown(lines[-1:])
+    ended = result(last)
+    silent = at(message, "message", "usage", "output_tokens") == 0
+    if silent and ended.text.startswith("[API Error: "):
+        return replace(ended, **failed(ended.text))
+    return ended
 
 
 create = creator(

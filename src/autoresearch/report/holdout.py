@@ -62,24 +62,31 @@ def unsealed(ledger: Ledger, session: SessionRow, keeps: Sequence[Experiment]) -
         one.number: [run for run in _runs(ledger, session, one) if run.holdout is not None]
         for one in keeps
     }
-    means = {number: fmean(_holdouts(runs)) for number, runs in scored.items() if runs}
-    if not means:
+    if not any(scored.values()):
         return None
     metric = session.metric
-    gains = {
-        one.number: metric.gain(means[one.number], means[one.base])
-        for one in keeps
-        if one.number and one.number in means and one.base in means
-    }
+    gains = {}
+    for one in keeps[1:]:
+        old, new = _comparable(scored.get(one.base, []), scored[one.number])
+        if old and new:
+            gains[one.number] = metric.gain(fmean(_holdouts(new)), fmean(_holdouts(old)))
     enough = 1 if session.deterministic else 2
     first, best = keeps[0], keeps[-1]
     if best is first:
         return Holdout(None, None, gains)
-    old, new = _side_by_side(scored[first.number], scored[best.number], best, enough == 1)
+    both = _comparable(scored[first.number], scored[best.number])
+    old, new = _side_by_side(*both, best, enough == 1)
     held_out = _held_out(metric, old, new) if min(len(old), len(new)) >= enough else None
-    old, new = scored[first.number], scored[best.number]
-    gap = _gap(metric, old, new) if min(len(old), len(new)) >= enough else None
+    gap = _gap(metric, *both) if min(map(len, both)) >= enough else None
     return Holdout(held_out, gap, gains)
+
+
+def _comparable(old: Sequence[Run], new: Sequence[Run]) -> tuple[list[Run], list[Run]]:
+    """Those of the latest segment in which there are some of both; none where there is none."""
+    common = {run.segment for run in old} & {run.segment for run in new}
+    latest = max(common, default=None)
+    kept = [[run for run in runs if run.segment == latest] for runs in (old, new)]
+    return kept[0], kept[1]
 
 
 def interval(
