@@ -36,7 +36,7 @@ from autoresearch.home import Home
 from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import Interrupted, Laboratory
-from autoresearch.records import HELD_OUT, Outcome, Proposal, RunSpec, Turn
+from autoresearch.records import HELD_OUT, Outcome, Proposal, Role, RunSpec, Turn
 from autoresearch.report.page import page
 from autoresearch.report.summary import Summary, summarise
 from autoresearch.runners.local import LocalRunner
