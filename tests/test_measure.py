@@ -29,6 +29,12 @@ from autoresearch.records import Outcome, Proposal, Role, Run, RunSpec
 from autoresearch.runners.local import LocalRunner
 from autoresearch.workspace import Workspace, remove_tree
 
+
+def untouched(run: Run) -> bool:
+    """Nothing has changed meanwhile."""
+    return False
+
+
 ORIGINAL = """\
 step 00953 (99.9%) | loss: 2.797900 | lrm: 0.00
 ---
@@ -143,7 +149,7 @@ class Bench:
         )
 
     def measure(self) -> Run:
-        return self.laboratory.measure(self.open())
+        return self.laboratory.measure(self.open(), untouched)
 
     def file(self, run: Run, name: str) -> Path:
         return self.home.runs / run.name / name
@@ -174,7 +180,7 @@ def test_a_run_is_recorded(tmp_path: Path) -> None:
         assert dict(run.numbers) == {"memory": 5}
         assert run.wall_s and run.cpu_s and run.peak_memory_bytes
         assert made.ledger.runs(made.row, 0) == [run]
-        assert made.laboratory.measure(run) is run
+        assert made.laboratory.measure(run, untouched) is run
         assert "memory: 5" in made.file(run, "log").read_text()
         assert not list(made.home.trees.iterdir())
         assert [path.name for path in (made.home.runs / run.name).iterdir()] == ["log"]
@@ -421,9 +427,9 @@ def test_what_was_cut_off_is_made_again(root: Path, how: str) -> None:
         runner.answers = [cut_off]
         run = made.open()
         with pytest.raises(Interrupted):
-            made.laboratory.measure(run)
+            made.laboratory.measure(run, untouched)
         assert not made.laboratory.ended_unseen(run)
-        again = made.laboratory.measure(run)
+        again = made.laboratory.measure(run, untouched)
         assert (again.finished, again.seed, again.reason) == (True, run.seed, None)
         runner.close()
 
@@ -438,7 +444,7 @@ def test_what_ended_unseen_is_recorded_and_not_made_again(root: Path) -> None:
             '{"exit_code": 0, "stopped": null, "wall_s": 1, "cpu_s": 1, "peak_memory_bytes": 1}'
         )
         assert made.laboratory.ended_unseen(run)
-        assert made.laboratory.measure(run).metric == 77
+        assert made.laboratory.measure(run, untouched).metric == 77
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"other": 1}'])
@@ -448,7 +454,7 @@ def test_a_torn_outcome_is_none(root: Path, torn: str) -> None:
         folder = made.home.runs / run.name
         folder.mkdir(parents=True)
         (folder / "outcome.json").write_text(torn)
-        assert made.laboratory.measure(run).metric == pytest.approx(10, abs=0.1)
+        assert made.laboratory.measure(run, untouched).metric == pytest.approx(10, abs=0.1)
 
 
 def test_no_room_no_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,8 +183,9 @@ def test_a_model_is_scored(trained, part):
     assert not list(trained.glob("model-*"))
 
 
-def test_scoring_without_a_model_says_what_to_do(task):
-    done = run(task, "score.py")
+def test_scoring_without_a_model_says_what_to_do(task, tmp_path):
+    folder = shutil.copytree(task, tmp_path / "task", ignore=shutil.ignore_patterns("model.pt"))
+    done = run(folder, "score.py")
     assert done.returncode == 1
     assert done.stderr == "error: there is no model.pt: run `python train.py` first\n"
 
@@ -337,8 +338,9 @@ def test_no_window_comes_to_a_process_twice_and_checks_look_like_text(code):
     checks = [question for one in lists for question in one if question.cut is not None]
     natural = [(q.idx[q.cut - 1], q.idx[q.cut]) in pairs for q in checks]
     assert sum(natural) > 0.7 * len(checks)  # the made-up text repeats little
+    starts = code.score.window_starts(len(tokens) - 1, 64)
     for question in checks:
-        start = question.window * 64
+        start = starts[question.window]
         assert (question.idx[: question.cut] == tokens[start : start + question.cut]).all()
         assert question.idx[question.cut] != tokens[start + question.cut]
 
@@ -352,11 +354,37 @@ def peeking(idx, vocab_size, share=1.0):
     return logits
 
 
+@pytest.mark.parametrize("context", [64, 400])
 @pytest.mark.parametrize("share", [1.0, 0.3])
-def test_a_model_that_sees_the_future_is_refused(code, task, share):
+def test_a_model_that_sees_the_future_is_refused(code, task, share, context):
     vocab_size = code.prepare.load_meta()["vocab_size"]
     with pytest.raises(SystemExit, match="sees the future"):
-        score(code, 64, lambda idx: peeking(idx, vocab_size, share))
+        score(code, context, lambda idx: peeking(idx, vocab_size, share))
+
+
+@pytest.mark.parametrize("value", [-math.inf, -3e38])
+def test_numbers_out_of_range_hide_nothing(code, task, value):
+    """A token that never occurs may be very improbable; the others are compared all the same."""
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+
+    def logits(idx):
+        answer = peeking(idx, vocab_size)
+        answer[..., 0] = value
+        return answer
+
+    with pytest.raises(SystemExit, match=r"sees the future|not finite"):
+        score(code, 64, logits)
+
+
+def test_a_model_that_says_nonsense_and_waits_is_ended(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "task")
+    source = (folder / "train.py").read_text()
+    assert "return model.to(device).eval(), SEQ_LEN" in source
+    text = source.replace("return model.to(device).eval(), SEQ_LEN", "return model, 'x' * 200")
+    (folder / "train.py").write_text(text)
+    done = run(folder, "score.py")
+    assert done.returncode == 1
+    assert "error: the model could not be loaded" in done.stderr
 
 
 def test_a_model_that_remembers_the_windows_it_was_asked_is_refused(code):
@@ -379,7 +407,7 @@ def test_a_model_that_remembers_the_windows_it_was_asked_is_refused(code):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(math.nan, "not finite"), (math.inf, "not finite"), (-math.inf, "no probability at all")],
+    [(math.nan, "not finite"), (math.inf, "not finite"), (-math.inf, "not finite")],
 )
 def test_answers_that_are_no_distribution_are_refused(code, value, message):
     vocab_size = code.prepare.load_meta()["vocab_size"]

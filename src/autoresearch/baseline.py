@@ -46,10 +46,7 @@ def establish(session: Session) -> None:
     while ledger.experiment(row, 0).status is None:
         with suppress(NewSegment):  # then all runs anew
             _measure(session, session.segments.look())
-    allowance_s = task.run.allowance_s or session.row.allowance_s
-    if task.run.budget_s is not None and allowance_s is not None:
-        session.laboratory.limit_s = task.run.budget_s + allowance_s
-    session.laboratory.score_limit_s = session.row.score_allowance_s
+    session.set_limits()
 
 
 def _measure(session: Session, segment: int) -> None:

@@ -105,7 +105,9 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         mean=statistics.fmean(values),
         sd=judge.pooled_noise([values])[0],
         wall_s=wall_s,
-        cpu_s=statistics.fmean((run.cpu_s or 0.0) + (run.score_cpu_s or 0.0) for run in made),
+        cpu_s=statistics.fmean(
+            sum(filter(None, (run.cpu_s, run.score_cpu_s, run.holdout_cpu_s))) for run in made
+        ),
         peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in made) or None,
         python=shutil.which("python"),
         deterministic=same,

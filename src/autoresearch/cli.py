@@ -464,6 +464,13 @@ def _run_json(run: Run) -> dict[str, Any]:
     return facts
 
 
+def _end_of(home: Home, run: Run) -> str:
+    """Of the log that says how the run went: the scorer's, where that failed."""
+    scored = (run.reason or "").startswith("score: ")
+    log = home.runs / run.name / ("score.log" if scored else "log")
+    return (f"({log})\n" if scored else "") + tail(log, 4000)
+
+
 def show(options: argparse.Namespace) -> int:
     ledger, home, task = existing(options)
     row = ledger.session(home.tag)
@@ -472,7 +479,7 @@ def show(options: argparse.Namespace) -> int:
     workspace = Workspace(task.root, task.editable, task.may_edit)
     base = ledger.experiment(row, one.base)
     diff = workspace.diff(base.commit, one.commit) if one.number else ""
-    end = tail(home.runs / runs[-1].name / "log", 4000) if runs else ""
+    end = _end_of(home, runs[-1]) if runs else ""
     if options.json:
         made = [_run_json(run) for run in runs]
         print(json.dumps({**_experiment_json(one), "runs": made, "diff": diff, "output": end}))

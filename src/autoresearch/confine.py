@@ -140,7 +140,7 @@ class Cells:
         if purpose is Purpose.SETUP:
             write += self._packages
         network = self._task.runner.network or purpose is Purpose.SETUP
-        return Confinement(_texts(read), _texts(write), network, named_threads())
+        return Confinement(_texts(read), _texts(write), network, cuda())
 
     def environment(self, purpose: Purpose, tree: Path, temporary: Path) -> dict[str, str]:
         """What a command in `tree` gets beside what all get."""
@@ -148,7 +148,7 @@ class Cells:
         if purpose in SCORERS and unconfined(self._task) is None:
             computes = [device for device in devices() if device != SHARED_MEMORY]
             env[aside.VARIABLE] = aside.prefix(
-                Confinement(_texts(self._programs), _texts(computes), False, named_threads())
+                Confinement(_texts(self._programs), _texts(computes), False, cuda())
             )
         if python_path := self._python_path(tree):
             env["PYTHONPATH"] = python_path
@@ -233,9 +233,9 @@ def devices() -> list[Path]:
     return [*map(Path, DEVICES), *found]
 
 
-def named_threads() -> bool:
-    """CUDA gives its threads names, through `/proc/self/task/*/comm`, and does not start (error
-    304) where it may not."""
+def cuda() -> bool:
+    """Whether runs may compute by CUDA. It gives its threads names, through
+    `/proc/self/task/*/comm`, and does not start (error 304) where it may not."""
     return Path("/dev/nvidiactl").exists()
 
 

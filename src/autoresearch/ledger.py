@@ -19,7 +19,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,9 +32,11 @@ from autoresearch.records import (
     Failure,
     Goal,
     Metric,
+    Outcome,
     Proposal,
     Role,
     Run,
+    Sealed,
     Status,
     Verdict,
 )
@@ -154,6 +156,9 @@ ALTER TABLE run ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE run ADD COLUMN score_cpu_s REAL;
 ALTER TABLE run ADD COLUMN score_wall_s REAL;
 ALTER TABLE run ADD COLUMN holdout REAL;
+ALTER TABLE run ADD COLUMN holdout_reason TEXT;
+ALTER TABLE run ADD COLUMN holdout_cpu_s REAL;
+ALTER TABLE run ADD COLUMN holdout_wall_s REAL;
 ALTER TABLE experiment ADD COLUMN flag TEXT;
 ALTER TABLE session ADD COLUMN score_allowance_s REAL;
 CREATE TABLE segment (
@@ -167,7 +172,7 @@ CREATE TABLE segment (
 ) WITHOUT ROWID;
 """
 
-MARK_LENGTH = 20  # characters of a note that may be no more than a mark
+MARK_LENGTH = 50  # characters of a note that may be no more than a mark ("space of COMMIT")
 UPGRADES = {0: SCHEMA, 1: NOTES, 2: SEGMENTS}  # from that version to the next
 
 
@@ -746,15 +751,15 @@ class Ledger:
         wall_s: float,
         cpu_s: float | None,
         peak_memory_bytes: int | None,
-        score_cpu_s: float | None = None,
-        score_wall_s: float | None = None,
-        holdout: float | None = None,
+        score: Outcome | None = None,
+        sealed: Sealed | None = None,
     ) -> Run:
         with self.transaction():
             self._db.execute(
                 "UPDATE run SET finished = 1, metric = ?, reason = ?, numbers = ?, slot = ?,"
                 " exit_code = ?, wall_s = ?, cpu_s = ?, peak_memory_bytes = ?, score_cpu_s = ?,"
-                " score_wall_s = ?, holdout = ? WHERE id = ?",
+                " score_wall_s = ?, holdout = ?, holdout_reason = ?, holdout_cpu_s = ?,"
+                " holdout_wall_s = ? WHERE id = ?",
                 (
                     metric,
                     reason,
@@ -764,9 +769,8 @@ class Ledger:
                     wall_s,
                     cpu_s,
                     peak_memory_bytes,
-                    score_cpu_s,
-                    score_wall_s,
-                    holdout,
+                    *((score.cpu_s, score.wall_s) if score else (None, None)),
+                    *(astuple(sealed) if sealed else (None,) * 4),
                     run.id,
                 ),
             )
@@ -873,7 +877,8 @@ class Ledger:
 
     def spent(self, session: SessionRow) -> dict[str, float]:
         """Wall and CPU seconds of all finished runs and their scores, and how many they were."""
-        scored = "" if self._version() < 3 else " + coalesce(score_{0}_s, 0)"
+        scored = " + coalesce(score_{0}_s, 0) + coalesce(holdout_{0}_s, 0)"
+        scored = "" if self._version() < 3 else scored
         sums = (f"coalesce(sum({c}_s{scored.format(c)}), 0)" for c in ("wall", "cpu"))
         rows = self._all(
             f"SELECT {', '.join(sums)}, count(*) FROM run WHERE session = ? AND finished = 1",
@@ -941,9 +946,9 @@ class Ledger:
         with self.transaction():
             self._db.execute(
                 "INSERT INTO segment (session, number, at, after_order, reason, fingerprint)"
-                " SELECT ?1, ?2, ?3, coalesce(max(finish_order), -1), ?4, ?5 FROM experiment"
-                " WHERE session = ?1 AND finish_order IS NOT NULL",
-                (session.id, number, now, reason, json.dumps(dict(fingerprint))),
+                " SELECT ?, ?, ?, coalesce(max(finish_order), -1), ?, ? FROM experiment"
+                " WHERE session = ? AND finish_order IS NOT NULL",
+                (session.id, number, now, reason, json.dumps(dict(fingerprint)), session.id),
             )
         return self.segments(session)[-1]
 
@@ -1134,6 +1139,9 @@ def _run(row: sqlite3.Row) -> Run:
         score_cpu_s=_since_3(row, "score_cpu_s"),
         score_wall_s=_since_3(row, "score_wall_s"),
         holdout=_since_3(row, "holdout"),
+        holdout_reason=_since_3(row, "holdout_reason"),
+        holdout_cpu_s=_since_3(row, "holdout_cpu_s"),
+        holdout_wall_s=_since_3(row, "holdout_wall_s"),
     )
 
 

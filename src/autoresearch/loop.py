@@ -372,7 +372,7 @@ class Loop:
         for run in self.ledger.open_runs(row):
             if session.laboratory.ended_unseen(run):
                 with suppress(Interrupted):  # while it was scored: who asks for it gets the rest
-                    session.laboratory.measure(run)
+                    session.laboratory.measure(run, session.segments.spoiled)
             else:
                 remove_tree(session.home.runs / run.name)  # first: its number is given out again
                 self.ledger.forget_run(run)

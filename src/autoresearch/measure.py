@@ -26,7 +26,7 @@ from autoresearch.confine import Cells, Purpose, seen
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
-from autoresearch.records import HELD_OUT, Outcome, Run, Runner, RunSpec
+from autoresearch.records import HELD_OUT, Outcome, Run, Runner, RunSpec, Sealed
 from autoresearch.surroundings import Surroundings, around
 from autoresearch.task import HoldoutSettings, ScoreSettings, Task, shell_words
 from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
@@ -149,7 +149,6 @@ class Laboratory:
         self.ledger = ledger
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
         self.score_limit_s: float | None = None  # the same, for a scorer and all it starts
-        self.spoiled: Callable[[Run], bool] = lambda run: False  # by what changed meanwhile
         self._env = self._environment()
         self._cells = Cells(task, home, workspace, self._env)
 
@@ -159,7 +158,9 @@ class Laboratory:
 
     def surroundings(self, commit: str) -> Surroundings:
         """What runs of that commit, and of changes of it, depend on beside it."""
-        tracked = self.workspace.manifest(commit)
+        prefix = self.workspace.prefix
+        paths = [Path(path) for path in self.workspace.manifest(commit)]
+        tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
         return around(self.task, self._env, self._cells.sites, tracked)
 
     def end_leftovers(self, seed: int | None = None) -> None:
@@ -173,9 +174,10 @@ class Laboratory:
         return _load_outcome(self.home.runs / run.name / "outcome.json") is not None
 
     @_disk_errors()
-    def measure(self, run: Run) -> Run:
-        """Make this run and record it, unless it is already there. Raises `Interrupted` when it
-        was abandoned; whatever else happens to it is in the run returned."""
+    def measure(self, run: Run, spoiled: Callable[[Run], bool]) -> Run:
+        """Make this run and record it, unless it is already there; without a metric when it is
+        `spoiled` by what changed meanwhile. Raises `Interrupted` when it was abandoned; whatever
+        else happens to it is in the run returned."""
         if run.finished:
             return run
         folder = self.home.runs / run.name
@@ -198,7 +200,7 @@ class Laboratory:
         metric, reason, numbers = self._judge_output(ended, log, folder / "log")
         if ended is not outcome:
             reason = f"score: {reason}"
-        if self.spoiled(run):
+        if spoiled(run):
             metric, reason = None, SPOILED
         finished = self.ledger.finish_run(
             run,
@@ -210,9 +212,8 @@ class Laboratory:
             wall_s=outcome.wall_s,
             cpu_s=outcome.cpu_s,
             peak_memory_bytes=outcome.peak_memory_bytes,
-            score_cpu_s=scored.cpu_s if scored else None,
-            score_wall_s=scored.wall_s if scored else None,
-            holdout=self._held_out(run, folder) if reason is None else None,
+            score=scored,
+            sealed=self._sealed(run, folder) if reason is None else None,
         )
         self.workspace.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
@@ -343,15 +344,13 @@ class Laboratory:
             raise Interrupted(result.detail or result.stopped)
         return result
 
-    def _held_out(self, run: Run, folder: Path) -> float | None:
-        """The metric on the sealed holdout; None where it is not asked for, or cannot be had."""
+    def _sealed(self, run: Run, folder: Path) -> Sealed | None:
+        """What the sealed holdout says, where it is asked."""
         if self.task.holdout is None or run.role not in HELD_OUT:
             return None
         scored = self._score(run, folder, self.task.holdout, Purpose.HOLDOUT)
-        if scored.stopped is not None or scored.exit_code != 0:
-            return None
-        reading = read_log(whole_lines(folder / "holdout.log"))
-        return reading.numbers.get(self.task.metric.name)
+        metric, reason = self._said(scored, read_log(whole_lines(folder / "holdout.log")))
+        return Sealed(metric, reason, scored.cpu_s, scored.wall_s)
 
     def _score(
         self, run: Run, folder: Path, settings: ScoreSettings | HoldoutSettings, purpose: Purpose
@@ -381,7 +380,8 @@ class Laboratory:
         command, log = settings.command, folder / f"{purpose.value}.log"
         spec = self.spec(
             *(command, scoring, log, outcome, run.seed),
-            limit_s=self.score_limit_s,
+            # The holdout decides nothing: who trains on while it is scored gains nothing.
+            limit_s=self.score_limit_s if purpose is Purpose.SCORE else None,
             purpose=purpose,
         )
         result = self.execute(spec)
@@ -395,21 +395,14 @@ class Laboratory:
     ) -> tuple[float | None, str | None, dict[str, float]]:
         """(metric, reason, numbers) of a run that ended. A metric with a reason broke a guard."""
         reading = read_log(whole_lines(log))
+        metric, reason = self._said(outcome, reading)
         numbers = dict(reading.numbers)
-        metric = numbers.pop(self.task.metric.name, None)
+        numbers.pop(self.task.metric.name, None)
         if log != run_log:
             printed = read_log(whole_lines(run_log)).numbers
             printed.pop(self.task.metric.name, None)
             numbers = printed | numbers
-        if outcome.stopped is not None:
-            return None, outcome.stopped, numbers
-        if outcome.exit_code != 0:
-            return None, _exit_reason(outcome), numbers
         if metric is None:
-            word = reading.faulty.get(self.task.metric.name)
-            reason = (
-                "no metric" if word is None else f"metric is {word[:40]!r}, not a finite number"
-            )
             return None, reason, numbers
         for bound in self.task.guards.bounds:
             value = metric if bound.name == self.task.metric.name else numbers.get(bound.name)
@@ -418,6 +411,18 @@ class Laboratory:
             if not bound.holds(value):
                 return metric, f"guard failed: {bound.name} = {value:g}, not {bound}", numbers
         return metric, None, numbers
+
+    def _said(self, outcome: Outcome, reading: Reading) -> tuple[float | None, str | None]:
+        """(metric, reason) of a command that ended, one of them None."""
+        if outcome.stopped is not None:
+            return None, outcome.stopped
+        if outcome.exit_code != 0:
+            return None, _exit_reason(outcome)
+        word = reading.faulty.get(self.task.metric.name)
+        if word is not None:
+            return None, f"metric is {word[:40]!r}, not a finite number"
+        metric = reading.numbers.get(self.task.metric.name)
+        return metric, "no metric" if metric is None else None
 
     def _keep_artefacts(self, manifest: Manifest, tree: Path, target: Path) -> None:
         """Move what the run made or changed out of its tree; links are not followed nor kept."""

@@ -281,9 +281,8 @@ def _told(session: Session, told: Tried) -> Tried:
 
 
 def _end_of(session: Session, run: str) -> tuple[str, ...]:
-    folder = session.home.runs / run
-    log = folder / ("score.log" if (folder / "score.log").exists() else "log")
-    lines = tail(log, 65_536).splitlines()[-OUTPUT_LINES:]
+    """Of what the run itself printed: a scorer's words may hold what is hidden."""
+    lines = tail(session.home.runs / run / "log", 65_536).splitlines()[-OUTPUT_LINES:]
     return tuple("".join(c for c in line if c.isprintable())[:LINE_LENGTH] for line in lines)
 
 

@@ -107,12 +107,15 @@ class Run:
     segment: int = 0  # the stretch of its session within which it can be compared
     score_cpu_s: float | None = None  # of the scorer and all it started; None without [score]
     score_wall_s: float | None = None
+    holdout_cpu_s: float | None = None
+    holdout_wall_s: float | None = None
+    holdout_reason: str | None = None  # why there is no `holdout`, though there should be
     holdout: float | None = None  # the metric on the sealed holdout, where that was scored
 
     @property
     def took_s(self) -> float:
-        """Wall seconds, with the scorer's."""
-        return (self.wall_s or 0.0) + (self.score_wall_s or 0.0)
+        """Wall seconds, with the scorers'."""
+        return sum(filter(None, (self.wall_s, self.score_wall_s, self.holdout_wall_s)))
 
     @property
     def name(self) -> str:
@@ -126,6 +129,16 @@ SEGMENT_STRIDE = 1_000_000
 def index_in(segment: int, index: int) -> int:
     """The index of the index-th run of its kind in a segment, for roles that come in several."""
     return segment * SEGMENT_STRIDE + index
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What the sealed holdout says of a run."""
+
+    metric: float | None
+    reason: str | None  # None when there is a metric
+    cpu_s: float | None
+    wall_s: float
 
 
 @dataclass(frozen=True, slots=True)

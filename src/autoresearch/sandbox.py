@@ -70,7 +70,7 @@ class Confinement:
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: bool | None = None  # False: no sockets but AF_UNIX, and no abstract ones of others
-    processes: bool = False  # True: it may write the files of processes in /proc, its own above all
+    proc: bool = False  # it may write the files of processes in /proc, its own above all
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -78,7 +78,7 @@ class Confinement:
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Confinement:
         read, write = (tuple(given[name]) for name in ("read", "write"))
-        return cls(read, write, given["network"], given["processes"])
+        return cls(read, write, given["network"], given["proc"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Ruleset:
                 self._allow(path, READ)
             for path in confinement.write:
                 self._allow(path, WRITE)
-            if confinement.processes:
+            if confinement.proc:
                 self._allow(PROC, READ | WRITE_FILE | TRUNCATE)
                 self._closing = settings()
         except BaseException:

@@ -6,8 +6,10 @@ no privileges (but `PR_SET_NO_NEW_PRIVS`) and no other program, and works in con
 
 It refuses, with EACCES, sockets of every family but AF_UNIX when there is to be no network: IP of
 any kind (TCP, UDP, raw), netlink, packet and vsock; and io_uring, which could make them unseen. A
-process has no other way to a socket: none is inherited. In any case it may not set the limits
-(`prlimit`) of other processes, such as ours.
+process has no other way to a socket: none is inherited. With the network go System V's shared
+memory, semaphores and messages and the kernel's keyrings (shmget, semget, msgget, add_key,
+request_key, keyctl): what is put there stays when a process has ended, for whoever comes later. In
+any case a child may not set the limits (`prlimit`) of other processes, such as ours.
 https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
@@ -42,12 +44,17 @@ class Calls:
     socket: int
     socketpair: int
     prlimit: int
+    keeps: tuple[int, ...]  # what outlives a process, in the kernel: System V IPC, keyrings
     io_uring_setup: int = 425
 
 
 CALLS = {
-    "x86_64": Calls(0xC000003E, socket=41, socketpair=53, prlimit=302),
-    "aarch64": Calls(0xC00000B7, socket=198, socketpair=199, prlimit=261),
+    "x86_64": Calls(
+        0xC000003E, socket=41, socketpair=53, prlimit=302, keeps=(29, 64, 68, 248, 249, 250)
+    ),
+    "aarch64": Calls(
+        0xC00000B7, socket=198, socketpair=199, prlimit=261, keeps=(194, 190, 186, 217, 218, 219)
+    ),
 }
 
 
@@ -97,7 +104,7 @@ def _code(calls: Calls, network: bool) -> bytes:
     ]
     if not network:
         steps += [
-            ("", EQUAL, calls.io_uring_setup, "refuse", ""),
+            *(("", EQUAL, number, "refuse", "") for number in (calls.io_uring_setup, *calls.keeps)),
             ("", EQUAL, calls.socket, "family", ""),
             ("", EQUAL, calls.socketpair, "family", "allow"),
             ("family", LOAD, FIRST, "", ""),

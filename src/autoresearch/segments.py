@@ -19,6 +19,8 @@ from autoresearch.surroundings import Surroundings, changes, told
 
 BEGAN = "the session began"
 DRIFTED = "the machine drifted"
+UNSEEN = "an earlier version of autoresearch did not look at what runs depend on"
+LOOKING, COSTLY_S = 0.02, 0.1  # a look that takes longer than that may take this share of the time
 RESTLESS = 5  # changes without a finished experiment that are put up with
 
 
@@ -42,6 +44,7 @@ class Segments:
         self._warn = warn
         self._begun = ledger.segments(row)
         self._seen: Mapping[str, str] | None = None
+        self._rest_until = 0.0
         self._orders: list[int] = []  # of the latest experiment, at each of the latest changes
         self._lock = threading.Lock()
 
@@ -54,24 +57,36 @@ class Segments:
         """The segment that is now: a new one if something changed since the last look."""
         with self._lock:
             latest = self._begun[-1].fingerprint if self._begun else {}
-            found = self._surroundings().look(latest)
+            found = self._found(latest)
             if found is not self._seen:
-                self._seen = found
                 self._compare(latest, found)
+                self._seen = found
             return self.number
+
+    def _found(self, latest: Mapping[str, str]) -> Mapping[str, str]:
+        """What there is. Looking at a million files takes its time: then it is done less often."""
+        began = time.monotonic()
+        if self._seen is not None and began < self._rest_until:
+            return self._seen
+        found = self._surroundings().look(latest)
+        took_s = time.monotonic() - began
+        self._rest_until = began + (took_s / LOOKING if took_s > COSTLY_S else 0)
+        return found
 
     def _compare(self, latest: Mapping[str, str], found: Mapping[str, str]) -> None:
         if not self._begun:
             self._begin(BEGAN, found)
+            if self._ledger.has_baseline(self._row):  # by a version that did not look
+                self._begin(UNSEEN, found)
+                self._warn(f"{UNSEEN}: the incumbent is measured again")
         elif changed := changes(latest, found):
             what = told(changed)
             self._see_it_rest(what)
-            with self._ledger.transaction():
-                self._begin(what, found)
-                self._warn(
-                    f"changed during the session: {what}. Numbers from before cannot be compared "
-                    "with those from now on: the incumbent is measured again"
-                )
+            self._begin(what, found)
+            self._warn(
+                f"changed during the session: {what}. Numbers from before cannot be compared with "
+                "those from now on: the incumbent is measured again"
+            )
 
     def _see_it_rest(self, what: str) -> None:
         """What changes with every run would keep the session from ever finishing anything."""

@@ -17,7 +17,7 @@ from autoresearch.history import SessionHistory, reference
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger, SessionRow
 from autoresearch.measure import Interrupted, Laboratory
-from autoresearch.records import HELD_OUT, Grants, Role, Run, Runner
+from autoresearch.records import Grants, Role, Run, Runner
 from autoresearch.roster import Member, Roster
 from autoresearch.segments import NewSegment, Segments
 from autoresearch.task import Limits, Task, private_paths
@@ -56,7 +56,7 @@ class Session:
         self.laboratory = Laboratory(task, home, workspace, runner, ledger)
         around = partial(self.laboratory.surroundings, row.base_commit)
         self.segments = Segments(ledger, row, around, self.warn)
-        self.laboratory.spoiled = self.segments.spoiled
+        self.set_limits()
         self.history = SessionHistory(ledger, row, workspace)
         self.briefer = Briefer(task, ledger, row, workspace, home)
         self.stopping: str | None = None  # why no further run is to begin
@@ -68,6 +68,13 @@ class Session:
             self.end_in(row.limits["deadline"] - time.time())
 
     # ---- runs ------------------------------------------------------------------------------
+
+    def set_limits(self) -> None:
+        """Those of a run and of its score, as far as they are known: after the baseline."""
+        allowance_s = self.task.run.allowance_s or self.row.allowance_s
+        if self.task.run.budget_s is not None and allowance_s is not None:
+            self.laboratory.limit_s = self.task.run.budget_s + allowance_s
+        self.laboratory.score_limit_s = self.row.score_allowance_s
 
     def make(
         self, number: int, attempt: int, role: Role, index: int, commit: str, segment: int
@@ -96,7 +103,7 @@ class Session:
     def _made(self, run: Run) -> Run:
         for _ in range(LOST_LIMIT):
             try:
-                return self._with_holdout(self.laboratory.measure(run))
+                return self._with_holdout(self.laboratory.measure(run, self.segments.spoiled))
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
@@ -105,11 +112,10 @@ class Session:
 
     def _with_holdout(self, run: Run) -> Run:
         """A run whose holdout could not be scored counts all the same, but that is said."""
-        wanted = self.task.holdout is not None and run.role in HELD_OUT and run.reason is None
-        if wanted and run.holdout is None:
+        if run.holdout_reason is not None:
             self.warn(
-                f"the sealed holdout could not be scored for experiment {run.experiment}: "
-                "holdout.log in the folders of its runs says why"
+                f"the sealed holdout could not be scored for experiment {run.experiment} "
+                f"({run.holdout_reason}): {self.home.runs / f'{run.experiment:04d}'}/*/holdout.log"
             )
         return run
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from autoresearch.task import Task, shell_words
 
 HASHED_BYTES = 256_000_000  # of one file; a larger one is told by its size and time
+HASHED_BYTES_IN_ALL = 4_000_000_000  # of one input; the files of a larger one are all told so
 FILES_TOLD = 50  # of an input, by name; of a larger one only that it changed
 CHANGES_TOLD = 5
 KEY = "@"  # before the name of what is no fact, but saves reading contents again
@@ -132,7 +133,11 @@ def around(
 def _data(name: str, path: Path, told_by_name: int) -> Part:
     def facts() -> Facts:
         files = sorted(_files(str(path)))
-        digests = {file: _digest(path / file if file else path) for file, *_ in files}
+        large = sum(size for _, size, _ in files) > HASHED_BYTES_IN_ALL
+        digests = {
+            file: f"{size} bytes of {mtime}" if large else _digest(path / file if file else path)
+            for file, size, mtime in files
+        }
         if not path.exists():
             return {name: "missing"}
         if len(files) > told_by_name or not files:
@@ -142,8 +147,8 @@ def _data(name: str, path: Path, told_by_name: int) -> Part:
     return Part(name, lambda: tuple(_files(str(path))), facts, costly=True)
 
 
-def _files(top: str) -> Iterator[tuple[str, int, int, int]]:
-    """(name below `top`, size, mtime in ns, inode) of a file, or of all files of a folder, what
+def _files(top: str) -> Iterator[tuple[str, int, int]]:
+    """(name below `top`, size, mtime in ns) of a file, or of all files of a folder, what
     links lead to among them."""
     todo, seen = [""], set[tuple[int, int]]()
     while todo:
@@ -152,13 +157,13 @@ def _files(top: str) -> Iterator[tuple[str, int, int, int]]:
         try:
             found = os.stat(place)  # noqa: PTH116 - a third of the time of Path's
             if not stat.S_ISDIR(found.st_mode):
-                yield below, found.st_size, found.st_mtime_ns, found.st_ino
+                yield below, found.st_size, found.st_mtime_ns
             elif (found.st_dev, found.st_ino) not in seen:  # links may go round in a circle
                 seen.add((found.st_dev, found.st_ino))
                 names = sorted(os.listdir(place))  # noqa: PTH208
                 todo += [f"{below}/{name}" if below else name for name in names]
         except OSError:
-            yield below, -1, -1, -1  # gone, or closed to us
+            yield below, -1, -1  # gone, or closed to us
 
 
 def _digest(file: Path) -> str:

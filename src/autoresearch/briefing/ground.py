@@ -88,7 +88,8 @@ def _budget(scene: Scene) -> list[str]:
         return [f"- A run has no budget of its own. {killed}"]
     clock = "CPU time, summed" if run.budget_clock == "cpu" else "wall time, measured"
     allowance_s = run.allowance_s or scene.row.allowance_s
-    beyond = f" beyond it and {duration(allowance_s)} for start-up and evaluation, it is a crash"
+    what = "start-up" if scene.task.score else "start-up and evaluation"
+    beyond = f" beyond it and {duration(allowance_s)} for {what}, it is a crash"
     return [
         f"- A run's budget is {duration(run.budget_s)} of {clock} over all its processes"
         f"{';' + beyond if allowance_s else ''}. {killed}"

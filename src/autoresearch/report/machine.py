@@ -109,7 +109,11 @@ def sentences(found: Machine) -> list[str]:
             )
     if not said:
         return [f"It stood still, as far as {found.runs} runs of incumbents tell."]
-    return [*said, "It throttled, or somebody else was at work on it."]
+    slower = [trend.slope for trend in (found.wall, found.cpu) if trend and trend.told(LEAST_SHARE)]
+    worse = found.metric is not None and found.metric.told(LEAST_SD) and found.metric.slope < 0
+    if worse or any(slope > 0 for slope in slower):
+        return [*said, "It throttled, or somebody else was at work on it."]
+    return [*said, "What slowed it before has ended."]
 
 
 def _interval(trend: Trend, scale: float, unit: str) -> str:

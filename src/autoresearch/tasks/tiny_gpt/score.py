@@ -32,7 +32,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -45,9 +45,10 @@ WALL = shlex.split(os.environ.get("AUTORESEARCH_ASIDE", ""))
 
 MAX_CONTEXT = 1024
 BATCH_TOKENS = 2048  # a question: 17 MB of logits at a vocabulary of 2,048
-CHECK_TOKENS = 8192  # so many are asked again with another future, in 16 to 128 windows
+CHECK_TOKENS = 8192  # so many are asked again with another future, in 64 to 128 windows
 LOOK_BACK = 64  # before that place, so many predictions are compared
 TOLERANCE = 2e-3  # nats, by which they may differ; rounding makes 1e-5 of it
+FLOOR = -30.0  # nats; below, a token is as good as impossible, and numbers are too large to compare
 
 MAX_SOURCE_BYTES = 100_000
 QUOTE_BYTES = 32  # so much of the held-out text in a row is no coincidence
@@ -108,6 +109,12 @@ class Model:
 
     def fail(self, what: str) -> NoReturn:
         """End the program with what the process has said last, marked: it is not our own word."""
+        assert self.process.stdin
+        with suppress(OSError):
+            self.process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=5)
+        self.process.kill()
         self.process.wait()
         self.errors.seek(0)
         for line in self.errors.read().decode(errors="replace").splitlines()[-20:]:
@@ -139,7 +146,7 @@ def questions(
     are asked again, with another future, are so in the other."""
     starts = window_starts(len(tokens) - 1, context)
     lists: tuple[list[Question], list[Question]] = ([], [])
-    again = min(len(starts), max(16, min(128, CHECK_TOKENS // context))) if context > 1 else 0
+    again = min(len(starts), max(64, min(128, CHECK_TOKENS // context))) if context > 1 else 0
     for place, window in enumerate(rng.permutation(len(starts))):
         start = starts[window]
         idx = tokens[start : start + context]
@@ -187,8 +194,8 @@ def bits_per_byte(models: tuple[Model, Model], tokens: np.ndarray) -> tuple[floa
         fail(f"the model's context is {context} in one process and {other} in another")
     lists = questions(tokens, context, np.random.default_rng())
     nats: dict[int, float] = {}
-    seen: dict[int, tuple[Question, np.ndarray]] = {}
-    twice = {question.window for one in lists for question in one if question.cut is not None}
+    seen: dict[int, np.ndarray] = {}
+    cuts = {question.window: question.cut for one in lists for question in one if question.cut}
     size = max(1, BATCH_TOKENS // context)
     batches = ([one[at : at + size] for at in range(0, len(one), size)] for one in lists)
     for pair in zip_longest(*batches):
@@ -200,17 +207,17 @@ def bits_per_byte(models: tuple[Model, Model], tokens: np.ndarray) -> tuple[floa
                 log_p = normalised(logits)
                 if question.cut is None:
                     nats[question.window] = surprise(log_p, tokens, question.window, context)
-                if question.window in twice:
-                    compare(seen, question, log_p)
+                if question.window in cuts:
+                    compare(seen, question.window, cuts[question.window], log_p)
     answered = load_token_bytes()[tokens[1:]].sum()
-    return math.fsum(nats.values()) / math.log(2) / int(answered), len(twice)
+    return math.fsum(nats.values()) / math.log(2) / int(answered), len(cuts)
 
 
 def normalised(logits: np.ndarray) -> np.ndarray:
     """(length, vocab_size) log-probabilities of logits, in nats."""
     log_p = logits - logits.max(axis=-1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
-    if np.isnan(log_p).any():
+    if not np.isfinite(log_p).all():
         fail("the model answers with numbers that are not finite")
     return log_p
 
@@ -220,24 +227,17 @@ def surprise(log_p: np.ndarray, tokens: np.ndarray, window: int, context: int) -
     for the last one."""
     start = min(window * context, len(tokens) - 1 - context)
     new = np.arange(window * context - start, context)
-    cost = -float(log_p[new, tokens[start + 1 + new]].sum(dtype=np.float64))
-    if not math.isfinite(cost):
-        fail("the model gives a token of the text no probability at all")
-    return cost
+    return -float(log_p[new, tokens[start + 1 + new]].sum(dtype=np.float64))
 
 
-def compare(
-    seen: dict[int, tuple[Question, np.ndarray]], question: Question, log_p: np.ndarray
-) -> None:
-    """Hold what one process said of a window against what the other did."""
-    if question.window not in seen:
-        seen[question.window] = question, log_p.copy()
+def compare(seen: dict[int, np.ndarray], window: int, cut: int, log_p: np.ndarray) -> None:
+    """Hold what one process said of a window's text before `cut` against what the other did."""
+    before = np.maximum(log_p[max(0, cut - LOOK_BACK) : cut], FLOOR)
+    if window not in seen:
+        seen[window] = before
         return
-    other, before = seen.pop(question.window)
-    cut = question.cut if question.cut is not None else other.cut
-    same = slice(max(0, cut - LOOK_BACK), cut)
-    moved = float(np.abs(log_p[same] - before[same]).max())
-    if moved > TOLERANCE:
+    moved = float(np.abs(before - seen.pop(window)).max())
+    if not moved <= TOLERANCE:
         fail(
             "the model sees the future, or remembers what it was asked: with other text from "
             f"token {cut} of a window on, its predictions before that move by {moved:.3g} nats"

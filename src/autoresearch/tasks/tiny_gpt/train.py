@@ -5,7 +5,7 @@ Train a small GPT for a fixed budget of time and leave it in model.pt.
 
 This is the file to edit: the knobs, the model, the optimizer, the schedule, the loop. What must not
 change is imported from prepare.py (the data, the clock) or is score.py's: its bits per byte on
-held-out text, asked of `load_model` in a process that sees nothing but this file and model.pt.
+held-out text, asked of `load_model` in a process that sees this file, prepare.py and model.pt.
 """
 
 import math
@@ -276,6 +276,7 @@ def main():
     steps = train(model, budget, seed, device)
     training_seconds = budget.elapsed()
     torch.save({"vocab_size": vocab_size, "weights": model.state_dict()}, "model.pt")
+    load_model("model.pt", device)  # as score.py will do: a mistake shows here, with its traceback
 
     tokens = steps * BATCH_SIZE * SEQ_LEN
     print_summary(
