@@ -408,3 +408,68 @@ def test_fsck_finds_a_run_that_chose_and_was_scored_on_it(tmp_path: Path) -> Non
     [screened] = found.runs_of(1, "screen")
     sql(root, "UPDATE run SET holdout = 1 WHERE id = ?", screened.id)
     assert findings(root) == [("holdout", False)]
+
+
+def test_a_holdout_may_be_heavier_than_the_scorer(tmp_path: Path) -> None:
+    """What is learned of the scorer's time is no limit for the holdout, whose time counts."""
+    toml = TOML.replace("[run]\n", '[run]\nbudget = "1s"\nbudget_clock = "cpu"\n')
+    root = make(tmp_path, toml=toml)
+    file = root / "score.py"
+    burn = "if sealed:\n    import time\n    while time.process_time() < 2: pass\n"
+    file.write_text(file.read_text().replace("try:\n", f"{burn}try:\n", 1))
+    git(root, "commit", "-qam", "heavier")
+    found = run_session(root, ScriptedAgent(change(VALUE=5.0)))
+    assert found.verdicts == [("keep", None)]
+    assert not [line for line in found.lines if "could not be scored" in line]
+    for run in found.runs:
+        assert (run.holdout is not None) == (run.role in HELD_OUT)
+        if run.holdout is not None:
+            assert run.holdout_cpu_s and run.holdout_cpu_s > 1.5 and run.took_s > 1.5
+            assert run.score_cpu_s and run.score_cpu_s < 1
+
+
+def test_a_holdout_that_fails_says_why(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    file = root / "score.py"
+    broken = 'if sealed and score < 7:\n    raise SystemExit("no")\n'
+    file.write_text(
+        file.read_text().replace("if sealed:\n    print", f"{broken}if sealed:\n    print")
+    )
+    git(root, "commit", "-qam", "breaks")
+    found = run_session(root, ScriptedAgent(change(VALUE=5.0)))
+    [warning] = [line for line in found.lines if "could not be scored" in line]
+    assert "for experiment 1 (exit code 1): " in warning and warning.endswith("/*/holdout.log")
+
+
+def test_the_holdout_is_compared_within_a_segment(tmp_path: Path) -> None:
+    """The data changes after the first keep: what was scored before says nothing of after."""
+    toml = TOML.replace("[run]\n", '[run]\ninputs = ["data"]\n')
+    program = LEARNER.replace("+ noise", '+ float(open("data").read()) + noise')
+    root = make_task(
+        tmp_path / "task",
+        program,
+        toml,
+        {
+            "score.py": SCORER.replace("{root}", str(tmp_path / "task")),
+            "validation/shift": "0",
+            "holdout/shift": "0.25",
+            ".gitignore": "data\n",
+        },
+    )
+    (root / "data").write_text("0")
+
+    def changed(turn: Turn) -> Proposal:
+        (root / "data").write_text("50")
+        return change(VALUE=8.0)(turn)
+
+    found = run_session(root, ScriptedAgent(change(VALUE=9.0), changed))
+    assert found.verdicts == [("keep", None), ("keep", None)]
+    again = [run for run in found.runs if run.role == Role.SEGMENT]
+    assert again and all(run.segment == 1 and run.holdout is not None for run in again)
+    opened_report, _ = report_of(root)
+    assert opened_report.holdout is not None and opened_report.holdout.held_out is not None
+    for number in (1, 2):
+        assert opened_report.holdout.gains[number] == pytest.approx(1.0, abs=0.3)
+    assert opened_report.holdout.held_out.gain == pytest.approx(2.0, abs=0.3)
+    assert opened_report.holdout.gap is not None and not opened_report.holdout.gap.has_grown
+    assert audit(task_of(root)) == []

@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Night, alive, commit_all, edit, git, make_task, night, task_of, wait_until
+from conftest import (
+    PROGRAM,
+    TASK,
+    Night,
+    alive,
+    commit_all,
+    edit,
+    git,
+    make_task,
+    night,
+    task_of,
+    wait_until,
+)
 
 from autoresearch import agent_files
 from autoresearch.fsck import audit
@@ -577,3 +589,24 @@ def test_the_commands_in_the_text_exist() -> None:
 
     for line in re.findall(r"`(autoresearch [^`]*)`", agent_files.TEXT):
         cli.parser().parse_args(shlex.split(line)[1:])
+
+
+def test_what_the_scorer_printed_is_not_told(tmp_path: Path) -> None:
+    """It may hold what is hidden; `show`, for people, has it."""
+    scorer = (
+        "print('the answer is', open('hidden').read())\nif float(open('out').read()) < 6: 1 / 0\n"
+    )
+    root = make_task(
+        tmp_path / "task",
+        PROGRAM + "open('out', 'w').write(str(score))\n",
+        TASK + '[score]\ncommand = "python -S -E score.py"\nreads = ["out"]\nhidden = ["hidden"]\n',
+        {"score.py": scorer + "print('score:', open('out').read())\n", "hidden": "forty-two"},
+    )
+    work = Path(answer(root, "start", "--tag", "t", "--experiments", "5")["worktree"])
+    edit(work, VALUE=5.0)
+    done = call(work, "try", "-m", "lower")
+    assert "score: exit code 1" in done.stdout
+    assert "forty-two" not in done.stdout + done.stderr
+    assert "| score:" in done.stdout  # what the run itself printed
+    shown = call(root, "show", "1", "--tag", "t").stdout
+    assert "score.log)" in shown and "ZeroDivisionError" in shown

@@ -622,3 +622,81 @@ def test_what_a_margin_gave_away_is_counted_by_segment(fed: Path) -> None:
         assert history.lost(ledger, row, score + 0.5) == pytest.approx(0.5, abs=0.1)
     finally:
         ledger.close()
+
+
+# ---- what reviews found --------------------------------------------------------------------------
+
+
+def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
+    """Only what its commits hold of its own folder is read from them."""
+    top = make_task(tmp_path / "top", files={"data/other": "1", ".gitignore": "sub/data/\n"})
+    root = top / "sub"
+    root.mkdir()
+    for name, text in {"prog.py": READS, "autoresearch.toml": DATA}.items():
+        (root / name).write_text(text)
+    shift(root, 0.0)
+    git(top, "add", "--all")
+    git(top, "commit", "-qm", "below")
+    agent = ScriptedAgent(then(lambda: shift(root, 3.0), change(VALUE=5.0)))
+    found = run_session(root, agent)
+    assert [one.reason for one in segments(root)][1:] == ["input data/shift"]
+    assert decided_in(found, 1) == {1}
+
+
+def test_two_threads_that_warn_do_not_wait_for_each_other(fed: Path) -> None:
+    """One sees a change while another has something to say, again and again."""
+    with opened(task_of(fed), "t", lambda line: None) as session:
+        session.segments.look()
+        stop = threading.Event()
+
+        def talk() -> None:
+            number = 0
+            while not stop.is_set():
+                session.warn(f"something {number % 3}")
+                session.learn(warnings=[])
+                number += 1
+
+        talking = threading.Thread(target=talk)
+        talking.start()
+        try:
+            for number in range(5):  # as often as it may change before anything is finished
+                shift(fed, number + 1.0)
+                session.segments.look()
+        finally:
+            stop.set()
+        talking.join(timeout=20)
+        assert not talking.is_alive()
+        assert session.segments.number == 5
+
+
+def test_a_session_of_a_version_that_did_not_look(fed: Path) -> None:
+    """What changed before it was resumed is not known: nothing is compared across."""
+    run_session(fed, ScriptedAgent(change(VALUE=9.0)))
+    ledger = Ledger(Home(fed, "t").ledger)
+    with ledger.transaction():
+        ledger._db.execute("DELETE FROM segment")
+    ledger.close()
+    found = run_session(fed, ScriptedAgent(change(VALUE=5.0)))
+    assert [one.number for one in segments(fed)] == [0, 1]
+    assert "did not look" in segments(fed)[1].reason
+    assert decided_in(found, 2) == {1}
+
+
+def test_what_takes_long_to_look_at_is_looked_at_less_often(
+    fed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+    with opened(task_of(fed), "t", lambda line: None) as session:
+        session.segments.look()
+        around_it = session.segments._surroundings()
+        real = around_it.look
+
+        def slow(known: Any) -> Any:
+            looks.append(time.monotonic())
+            time.sleep(0.15)
+            return real(known)
+
+        monkeypatch.setattr(around_it, "look", slow)
+        for _ in range(5):
+            session.segments.look()
+    assert len(looks) == 1

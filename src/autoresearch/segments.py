@@ -70,7 +70,8 @@ class Segments:
             return self._seen
         found = self._surroundings().look(latest)
         took_s = time.monotonic() - began
-        self._rest_until = began + (took_s / LOOKING if took_s > COSTLY_S else 0)
+        if found is self._seen and took_s > COSTLY_S:  # and no contents were read
+            self._rest_until = began + took_s / LOOKING
         return found
 
     def _compare(self, latest: Mapping[str, str], found: Mapping[str, str]) -> None:
