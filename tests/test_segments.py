@@ -637,8 +637,14 @@ def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
     shift(root, 0.0)
     git(top, "add", "--all")
     git(top, "commit", "-qm", "below")
-    agent = ScriptedAgent(then(lambda: shift(root, 3.0), change(VALUE=5.0)))
-    found = run_session(root, agent)
+
+    def lower(turn: Turn) -> Proposal:
+        [path] = turn.editable
+        file = turn.worktree / path
+        file.write_text(file.read_text().replace("VALUE = 10.0", "VALUE = 5.0"))
+        return Proposal("lower")
+
+    found = run_session(root, ScriptedAgent(then(lambda: shift(root, 3.0), lower)))
     assert [one.reason for one in segments(root)][1:] == ["input data/shift"]
     assert decided_in(found, 1) == {1}
 
