@@ -33,8 +33,9 @@ from statistics import median
 from autoresearch.briefing import Briefer
 from autoresearch.briefing.sections import tokens
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.records import Experiment, Failure, Proposal, Role, Status, Verdict
+from autoresearch.rows import SessionRow
 from autoresearch.task import Task, load
 from autoresearch.workspace import Workspace
 

@@ -18,9 +18,10 @@ import pytest
 
 from autoresearch import agents
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.records import Experiment, Failure, Proposal, Run, Turn
+from autoresearch.rows import SessionRow
 from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import Task, load, override

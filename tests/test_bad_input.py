@@ -30,7 +30,7 @@ from conftest import (
 
 from autoresearch import cli
 from autoresearch.home import Home, ledger_path, owner
-from autoresearch.ledger import VERSION
+from autoresearch.schema import VERSION
 
 USAGE, BUSY, BASELINE, AGENT, STORAGE = 2, 3, 4, 5, 7
 

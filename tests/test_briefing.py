@@ -35,7 +35,7 @@ from autoresearch.briefing.sections import Section, fit, size, tokens
 from autoresearch.briefing.source import names, source
 from autoresearch.errors import LedgerError
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.records import (
     Experiment,
     Failure,
@@ -47,6 +47,7 @@ from autoresearch.records import (
     Turn,
     Verdict,
 )
+from autoresearch.rows import SessionRow
 from autoresearch.task import Limits, Task
 from autoresearch.workspace import Workspace
 

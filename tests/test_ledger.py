@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.ledger import APPLICATION_ID, VERSION, Ledger, Note, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.records import Failure, Metric, Proposal, Role, Run, Status, Verdict
+from autoresearch.rows import Note, SessionRow
+from autoresearch.schema import APPLICATION_ID, VERSION
 
 
 def begin_session(ledger: Ledger, tag: str = "t") -> SessionRow:
@@ -440,7 +442,7 @@ def test_the_experiments_with_notes(path: Path) -> None:
             tree=f"t{number}",
             agent="a",
             proposal=Proposal(
-                "try", notes="odd ones have a sentence" if number % 2 else "space of 4"
+                "try", notes="odd ones have a sentence" if number % 2 else f"space of {40 * 'a'}"
             ),
             now=1.0,
         )

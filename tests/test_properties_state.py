@@ -20,10 +20,10 @@ from autoresearch import home as homes
 from autoresearch import measure, outside, roster, stored
 from autoresearch.errors import BusyError, StorageError
 from autoresearch.home import Home, Lock, owner, running
-from autoresearch.ledger import SessionRow
 from autoresearch.outside import Tried, latest
 from autoresearch.records import Failure, Metric, Outcome, Proposal, Turn
 from autoresearch.roster import printable, recordable
+from autoresearch.rows import SessionRow
 
 WHOLE = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)

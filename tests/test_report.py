@@ -259,7 +259,7 @@ def test_an_incumbent_has_the_mean_of_its_last_runs_only(ledger: Ledger) -> None
     for index in range(4):
         night.run(0, Role.TOPUP, index)
     summary = night.summary()
-    scores = ledger.unselected(night.session, [night.commit(0)])[night.commit(0)]
+    [scores] = ledger.scores(night.session, [night.commit(0)]).values()
     assert len(scores) == 6 + 4
     assert summary.incumbent is not None and summary.incumbent.number == 0
     assert summary.incumbent.score == fmean(scores[-judge.SCORE_RUNS :])

@@ -23,10 +23,11 @@ from conftest import Night, Step, change, make_task, night, task_of
 from autoresearch import agents, desk, probe, roster
 from autoresearch.errors import AgentError, ServiceRefusal, TaskError
 from autoresearch.home import ledger_path
-from autoresearch.ledger import Ledger, Share
+from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.records import Failure, Proposal, Turn
 from autoresearch.roster import Roster, portfolio
+from autoresearch.rows import Share
 from autoresearch.session import Session
 from autoresearch.start import opened
 

@@ -32,13 +32,14 @@ from autoresearch.cli_shared import write_report
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.fsck import audit
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, Segment
+from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import SPOILED
 from autoresearch.records import Metric, Proposal, Role, Run, Turn
 from autoresearch.report import summary
 from autoresearch.report.machine import machine, sentences
 from autoresearch.report.page import page
+from autoresearch.rows import Segment
 from autoresearch.session import Session, Stopped
 from autoresearch.start import opened
 from autoresearch.surroundings import around, changes, told

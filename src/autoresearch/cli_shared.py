@@ -15,8 +15,9 @@ from types import FrameType
 from autoresearch.check import not_enforced
 from autoresearch.errors import NotOursError
 from autoresearch.home import Home, enclosing, ledger_path
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.report import page, plot, publish, summary
+from autoresearch.rows import SessionRow
 from autoresearch.session import Session
 from autoresearch.task import Task, load, override
 

@@ -28,10 +28,11 @@ from autoresearch.cli_shared import (
 )
 from autoresearch.errors import AutoresearchError, BusyError, TaskError
 from autoresearch.home import Home, enclosing, ledger_path, module, owner
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.outside import Terminal, Tried, latest
 from autoresearch.records import Proposal
 from autoresearch.roster import printable
+from autoresearch.rows import SessionRow
 from autoresearch.session import Session, Stopped, spent
 from autoresearch.start import opened
 from autoresearch.task import Task, load

@@ -23,11 +23,12 @@ import psutil
 from autoresearch import judge
 from autoresearch.errors import NotOursError
 from autoresearch.home import Home, Lock, owner
-from autoresearch.ledger import Ledger, SessionRow, segment_of
+from autoresearch.ledger import Ledger
 from autoresearch.measure import OUTCOMES, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
 from autoresearch.report.publish import drafts, read_ours, replace_file
 from autoresearch.report.table import DECIDING, check_ours, table
+from autoresearch.rows import SessionRow, segment_of
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace, remove_tree
 

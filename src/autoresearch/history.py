@@ -8,8 +8,9 @@ from dataclasses import replace
 from statistics import fmean
 
 from autoresearch import judge
-from autoresearch.ledger import Ledger, SessionRow, segment_of
+from autoresearch.ledger import Ledger
 from autoresearch.records import Experiment, Metric
+from autoresearch.rows import SessionRow, segment_of
 from autoresearch.workspace import Workspace
 
 KEEPS = 20  # the latest so many tell the noise

@@ -16,13 +16,12 @@ import secrets
 import sqlite3
 import sys
 import threading
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from autoresearch.errors import LedgerError, StorageError
 from autoresearch.records import (
@@ -30,7 +29,6 @@ from autoresearch.records import (
     UNSELECTED,
     Experiment,
     Failure,
-    Goal,
     Metric,
     Outcome,
     Proposal,
@@ -40,208 +38,21 @@ from autoresearch.records import (
     Status,
     Verdict,
 )
+from autoresearch.rows import (
+    Note,
+    Segment,
+    SessionRow,
+    Share,
+    Tried,
+    experiment_of,
+    run_of,
+    session_of,
+)
+from autoresearch.schema import APPLICATION_ID, UPGRADES, VERSION
 
-APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
-VERSION = 3
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
-
-SCHEMA = """
-CREATE TABLE session (
-    id INTEGER PRIMARY KEY,
-    tag TEXT NOT NULL UNIQUE,
-    base_commit TEXT NOT NULL,
-    metric TEXT NOT NULL,
-    goal TEXT NOT NULL,
-    level TEXT NOT NULL,
-    budget_s REAL,
-    budget_clock TEXT NOT NULL,
-    limits TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    secret INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    elapsed_s REAL NOT NULL DEFAULT 0,
-    deterministic INTEGER,
-    allowance_s REAL,
-    stopped TEXT,
-    warnings TEXT NOT NULL DEFAULT '[]'
-);
-CREATE TABLE experiment (
-    session INTEGER NOT NULL REFERENCES session(id),
-    number INTEGER NOT NULL,
-    base INTEGER NOT NULL,
-    commit_id TEXT NOT NULL,
-    tree_id TEXT NOT NULL,
-    agent TEXT NOT NULL,
-    description TEXT NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0,
-    status TEXT,
-    reason TEXT,
-    metric REAL,
-    detail TEXT NOT NULL DEFAULT '',
-    finish_order INTEGER,
-    started_at REAL NOT NULL,
-    ended_at REAL,
-    peak_memory_bytes INTEGER,
-    removed_lines INTEGER NOT NULL DEFAULT 0,
-    added_lines INTEGER NOT NULL DEFAULT 0,
-    hypothesis TEXT NOT NULL DEFAULT '',
-    notes TEXT NOT NULL DEFAULT '',
-    tokens INTEGER,
-    usd REAL,
-    PRIMARY KEY (session, number)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX experiment_order ON experiment(session, finish_order)
-    WHERE finish_order IS NOT NULL;
-CREATE INDEX experiment_open ON experiment(session) WHERE status IS NULL;
-CREATE INDEX experiment_keep ON experiment(session, finish_order) WHERE status = 'keep';
-CREATE INDEX experiment_tree ON experiment(session, tree_id);
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY,
-    session INTEGER NOT NULL REFERENCES session(id),
-    experiment INTEGER NOT NULL,
-    attempt INTEGER NOT NULL,
-    role TEXT NOT NULL,
-    idx INTEGER NOT NULL,
-    commit_id TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    slot INTEGER,
-    started_at REAL NOT NULL,
-    finished INTEGER NOT NULL DEFAULT 0,
-    metric REAL,
-    reason TEXT,
-    numbers TEXT NOT NULL DEFAULT '{}',
-    exit_code INTEGER,
-    wall_s REAL,
-    cpu_s REAL,
-    peak_memory_bytes INTEGER,
-    UNIQUE (session, experiment, attempt, role, idx),
-    UNIQUE (session, seed)
-);
-CREATE INDEX run_commit ON run(session, commit_id, role);
-CREATE INDEX run_open ON run(session) WHERE finished = 0;
-CREATE TABLE turn (
-    id INTEGER PRIMARY KEY,
-    session INTEGER NOT NULL REFERENCES session(id),
-    at REAL NOT NULL,
-    agent TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    message TEXT NOT NULL,
-    tokens INTEGER,
-    usd REAL
-);
-CREATE INDEX turn_session ON turn(session);
-CREATE TABLE published (
-    path TEXT NOT NULL,
-    sha256 TEXT NOT NULL,
-    PRIMARY KEY (path, sha256)
-) WITHOUT ROWID;
-"""
-
-NOTES = """
-CREATE TABLE note (
-    id INTEGER PRIMARY KEY,
-    session INTEGER NOT NULL REFERENCES session(id),
-    at REAL NOT NULL,
-    agent TEXT NOT NULL,
-    text TEXT NOT NULL
-);
-CREATE INDEX note_session ON note(session);
-"""
-
-# What the scorer cost, what the sealed holdout said, and the stretches of a session within which
-# runs can be compared: `segment` counts them, and their rows say why each began.
-SEGMENTS = """
-ALTER TABLE run ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE run ADD COLUMN score_cpu_s REAL;
-ALTER TABLE run ADD COLUMN score_wall_s REAL;
-ALTER TABLE run ADD COLUMN holdout REAL;
-ALTER TABLE run ADD COLUMN holdout_reason TEXT;
-ALTER TABLE run ADD COLUMN holdout_cpu_s REAL;
-ALTER TABLE run ADD COLUMN holdout_wall_s REAL;
-ALTER TABLE experiment ADD COLUMN flag TEXT;
-ALTER TABLE session ADD COLUMN score_allowance_s REAL;
-CREATE TABLE segment (
-    session INTEGER NOT NULL REFERENCES session(id),
-    number INTEGER NOT NULL,
-    at REAL NOT NULL,
-    after_order INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    fingerprint TEXT NOT NULL,
-    PRIMARY KEY (session, number)
-) WITHOUT ROWID;
-"""
-
-MARK_LENGTH = 50  # characters of a note that may be no more than a mark ("space of COMMIT")
-UPGRADES = {0: SCHEMA, 1: NOTES, 2: SEGMENTS}  # from that version to the next
-
-
-class Tried(NamedTuple):
-    """A finished experiment, as far as the memory of the whole session needs it."""
-
-    order: int
-    number: int
-    base: int
-    status: str
-    reason: str | None
-    metric: float | None
-    description: str
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What an agent wrote down for its later self, without an experiment."""
-
-    at: float  # Unix time
-    agent: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class SessionRow:
-    """A session's own facts. `limits` are those of its latest start; `stopped` says why it ended
-    last, None while it runs (or after a kill)."""
-
-    id: int
-    tag: str
-    base_commit: str
-    metric: Metric
-    level: str
-    budget_s: float | None
-    budget_clock: str
-    limits: Mapping[str, Any]
-    fingerprint: Mapping[str, str]
-    secret: int
-    created_at: float
-    elapsed_s: float
-    deterministic: bool | None
-    allowance_s: float | None
-    score_allowance_s: float | None
-    stopped: str | None
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of a session within which runs can be compared."""
-
-    number: int
-    at: float  # Unix time
-    after_order: int  # experiments that finished up to this one were decided before; -1: none
-    reason: str  # why it began: what changed
-    fingerprint: Mapping[str, str]  # of all that a run depends on beside its commit
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """One agent's part of a session. Costs are None where it never said any."""
-
-    agent: str
-    experiments: int  # begun
-    keeps: int
-    other_turns: int  # turns that became no experiment
-    tokens: int | None
-    usd: float | None
+SENTENCE = 4  # words; a note of fewer is a mark
 
 
 class Ledger:
@@ -383,11 +194,11 @@ class Ledger:
     # ---- sessions ------------------------------------------------------------------------
 
     def sessions(self) -> list[SessionRow]:
-        return [_session(row) for row in self._all("SELECT * FROM session ORDER BY id")]
+        return [session_of(row) for row in self._all("SELECT * FROM session ORDER BY id")]
 
     def find_session(self, tag: str) -> SessionRow | None:
         row = self._one("SELECT * FROM session WHERE tag = ?", tag)
-        return _session(row) if row else None
+        return session_of(row) if row else None
 
     def session(self, tag: str) -> SessionRow:
         found = self.find_session(tag)
@@ -543,7 +354,7 @@ class Ledger:
         )
         if row is None:
             raise LedgerError(f"session {session.tag!r} has no experiment {number}")
-        return _experiment(row)
+        return experiment_of(row)
 
     def finished(
         self, session: SessionRow, after: int = -1, last: int | None = None
@@ -556,7 +367,7 @@ class Ledger:
             after,
             -1 if last is None else last,
         )
-        return [_experiment(row) for row in reversed(rows)]
+        return [experiment_of(row) for row in reversed(rows)]
 
     def tried(
         self, session: SessionRow, after: int, last: int, reasons: Sequence[str]
@@ -591,16 +402,17 @@ class Ledger:
         """The `last` experiments with notes, oldest first, of the `among` begun last. What agents
         note for themselves alone, such as where to go on, is shorter than a sentence."""
         rows = self._all(
-            "SELECT * FROM experiment WHERE session = ? AND length(notes) > ? AND number >"
+            "SELECT * FROM experiment WHERE session = ?"
+            " AND length(notes) - length(replace(notes, ' ', '')) >= ? - 1 AND number >"
             " (SELECT max(number) FROM experiment WHERE session = ?) - ?"
             " ORDER BY number DESC LIMIT ?",
             session.id,
-            MARK_LENGTH,
+            SENTENCE,
             session.id,
             among,
             last,
         )
-        return [_experiment(row) for row in reversed(rows)]
+        return [experiment_of(row) for row in reversed(rows)]
 
     def in_flight(self, session: SessionRow) -> list[Experiment]:
         rows = self._all(
@@ -608,7 +420,7 @@ class Ledger:
             " WHERE session = ? AND status IS NULL ORDER BY number",
             session.id,
         )
-        return [_experiment(row) for row in rows]
+        return [experiment_of(row) for row in rows]
 
     def keeps(self, session: SessionRow, last: int | None = None) -> list[Experiment]:
         """The baseline and every keep, or the `last` ones, in the order in which they became the
@@ -617,7 +429,7 @@ class Ledger:
         rows = self._all(f"{sql} DESC LIMIT ?", session.id, -1 if last is None else last)
         if rows and rows[-1]["finish_order"] > 0:
             rows += self._all(f"{sql} LIMIT 1", session.id)
-        return [_experiment(row) for row in reversed(rows)]
+        return [experiment_of(row) for row in reversed(rows)]
 
     def incumbent(self, session: SessionRow) -> Experiment:
         row = self._one(
@@ -627,7 +439,7 @@ class Ledger:
         )
         if row is None:
             raise LedgerError(f"session {session.tag!r} has no baseline yet")
-        return _experiment(row)
+        return experiment_of(row)
 
     def with_tree(self, session: SessionRow, tree: str) -> Experiment | None:
         """An experiment that measured, or is measuring, exactly these files."""
@@ -637,7 +449,7 @@ class Ledger:
             session.id,
             tree,
         )
-        return _experiment(row) if row else None
+        return experiment_of(row) if row else None
 
     def recorded_tree(self, session: SessionRow, number: int) -> str:
         """The git tree that an experiment measured, or measures."""
@@ -659,7 +471,7 @@ class Ledger:
 
     def all_experiments(self, session: SessionRow) -> list[Experiment]:
         rows = self._all("SELECT * FROM experiment WHERE session = ? ORDER BY number", session.id)
-        return [_experiment(row) for row in rows]
+        return [experiment_of(row) for row in rows]
 
     def has_experiments(self, session: SessionRow) -> bool:
         sql = "SELECT 1 FROM experiment WHERE session = ? LIMIT 1"
@@ -714,7 +526,7 @@ class Ledger:
                 index,
             )
             if row is not None:
-                return _run(row)
+                return run_of(row)
             cursor = self._db.execute(
                 "INSERT INTO run (session, experiment, attempt, role, idx, commit_id, seed,"
                 " started_at, segment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -730,7 +542,7 @@ class Ledger:
                     segment,
                 ),
             )
-            return _run(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
+            return run_of(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
 
     def _fresh_seed(self, session: SessionRow) -> int:
         # From the system's random source, not from a counter: an agent must not guess the next.
@@ -774,14 +586,14 @@ class Ledger:
                     run.id,
                 ),
             )
-            return _run(self._all("SELECT * FROM run WHERE id = ?", run.id)[0])
+            return run_of(self._all("SELECT * FROM run WHERE id = ?", run.id)[0])
 
     def open_runs(self, session: SessionRow) -> list[Run]:
         """Begun and not finished: what is under way now, or was when the session died."""
         rows = self._all(
             "SELECT * FROM run WHERE session = ? AND finished = 0 ORDER BY id", session.id
         )
-        return [_run(row) for row in rows]
+        return [run_of(row) for row in rows]
 
     def was_topped_up(self, session: SessionRow, order: int) -> bool:
         """The top-up after the experiment of that order was made: with success, or twice."""
@@ -806,7 +618,7 @@ class Ledger:
             session.id,
             experiment,
         )
-        return [_run(row) for row in rows]
+        return [run_of(row) for row in rows]
 
     def runs_of(
         self,
@@ -825,19 +637,13 @@ class Ledger:
             *roles,
             -1 if last is None else last,
         )
-        return [_run(row) for row in reversed(rows)]
-
-    def unselected(self, session: SessionRow, commits: Sequence[str]) -> dict[str, list[float]]:
-        """The metrics of these commits' unselected runs in the latest segment, oldest first;
-        crashed ones left out."""
-        latest, known = self.segment(session), self.scores(session, commits)
-        return {commit: known.get((commit, latest), []) for commit in commits}
+        return [run_of(row) for row in reversed(rows)]
 
     def scores(
         self, session: SessionRow, commits: Sequence[str], before: int | None = None
     ) -> dict[tuple[str, int], list[float]]:
-        """The same by (commit, segment), of all segments; only of the runs made before the one of
-        id `before`, if said."""
+        """The metrics of these commits' unselected runs, by (commit, segment), oldest first;
+        crashed ones left out, and only of those made before the run of id `before`, if said."""
         groups: dict[tuple[str, int], list[float]] = {}
         column = "segment" if self._version() >= 3 else "0"
         these, roles = (", ".join("?" * len(some)) for some in (commits, UNSELECTED))
@@ -862,7 +668,7 @@ class Ledger:
             session.id,
             *roles,
         )
-        return [_run(row) for row in rows]
+        return [run_of(row) for row in rows]
 
     def latest_runs(self, session: SessionRow, last: int) -> list[Run]:
         """The `last` finished runs of whatever role, oldest first."""
@@ -873,7 +679,7 @@ class Ledger:
             session.id,
             last,
         )
-        return [_run(row) for row in reversed(rows)]
+        return [run_of(row) for row in reversed(rows)]
 
     def spent(self, session: SessionRow) -> dict[str, float]:
         """Wall and CPU seconds of all finished runs and their scores, and how many they were."""
@@ -1048,12 +854,6 @@ class Ledger:
         return self._one(sql, str(path), sha256) is not None
 
 
-def segment_of(starts: Sequence[int], order: int) -> int:
-    """The segment in which the experiment of that order finished. `starts` are the `after_order` of
-    all segments, in their order."""
-    return max(0, bisect_left(starts, order) - 1)
-
-
 def _order(after: int) -> str:
     """The column, for a range of it: by its index, unless all of them are asked for (`after` < 1),
     which takes half the time in the order of the table."""
@@ -1065,86 +865,3 @@ def _damaged(path: Path, detail: str) -> str:
         f"the ledger {path} is damaged ({detail}); it was left as it is. "
         f"Try `sqlite3 {path} .recover` into a new file, or move it away to start afresh"
     )
-
-
-def _session(row: sqlite3.Row) -> SessionRow:
-    deterministic = row["deterministic"]
-    return SessionRow(
-        id=row["id"],
-        tag=row["tag"],
-        base_commit=row["base_commit"],
-        metric=Metric(row["metric"], Goal(row["goal"])),
-        level=row["level"],
-        budget_s=row["budget_s"],
-        budget_clock=row["budget_clock"],
-        limits=json.loads(row["limits"]),
-        fingerprint=json.loads(row["fingerprint"]),
-        secret=row["secret"],
-        created_at=row["created_at"],
-        elapsed_s=row["elapsed_s"],
-        deterministic=None if deterministic is None else bool(deterministic),
-        allowance_s=row["allowance_s"],
-        score_allowance_s=_since_3(row, "score_allowance_s"),
-        stopped=row["stopped"],
-        warnings=tuple(json.loads(row["warnings"])),
-    )
-
-
-def _experiment(row: sqlite3.Row) -> Experiment:
-    return Experiment(
-        number=row["number"],
-        base=row["base"],
-        commit=row["commit_id"],
-        agent=row["agent"],
-        description=row["description"],
-        attempt=row["attempt"],
-        status=None if row["status"] is None else Status(row["status"]),
-        reason=row["reason"],
-        metric=row["metric"],
-        detail=row["detail"],
-        order=row["finish_order"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        peak_memory_bytes=row["peak_memory_bytes"],
-        removed_lines=row["removed_lines"],
-        added_lines=row["added_lines"],
-        hypothesis=row["hypothesis"],
-        notes=row["notes"],
-        tokens=row["tokens"],
-        usd=row["usd"],
-        flag=_since_3(row, "flag"),
-    )
-
-
-def _run(row: sqlite3.Row) -> Run:
-    return Run(
-        id=row["id"],
-        experiment=row["experiment"],
-        attempt=row["attempt"],
-        role=Role(row["role"]),
-        index=row["idx"],
-        commit=row["commit_id"],
-        seed=row["seed"],
-        slot=row["slot"],
-        started_at=row["started_at"],
-        finished=bool(row["finished"]),
-        metric=row["metric"],
-        reason=row["reason"],
-        numbers=json.loads(row["numbers"]),
-        exit_code=row["exit_code"],
-        wall_s=row["wall_s"],
-        cpu_s=row["cpu_s"],
-        peak_memory_bytes=row["peak_memory_bytes"],
-        segment=_since_3(row, "segment") or 0,
-        score_cpu_s=_since_3(row, "score_cpu_s"),
-        score_wall_s=_since_3(row, "score_wall_s"),
-        holdout=_since_3(row, "holdout"),
-        holdout_reason=_since_3(row, "holdout_reason"),
-        holdout_cpu_s=_since_3(row, "holdout_cpu_s"),
-        holdout_wall_s=_since_3(row, "holdout_wall_s"),
-    )
-
-
-def _since_3(row: sqlite3.Row, name: str) -> Any:
-    """A column that came with version 3; None in an older ledger that is only read."""
-    return row[name] if name in row.keys() else None  # noqa: SIM118 - `in row` looks at the values

@@ -110,27 +110,27 @@ class Loop:
         incumbent = self.ledger.incumbent(self.session.row)
         try:
             experiment = self._in_segment(self._moved_onto(incumbent, experiment), segment)
-            verdict = self._judged(experiment, incumbent)
+            verdict = self._judged(experiment, incumbent, segment)
             if verdict.status is not Status.KEEP:
                 raise Decided(verdict)
             with self._succession:
                 if self.ledger.incumbent(self.session.row).number != incumbent.number:
                     return None
-                verdict = self._measured_again(experiment, incumbent, verdict)
-                return self._finish(experiment, verdict)
+                verdict = self._measured_again(experiment, incumbent, verdict, segment)
+                return self._finish(experiment, verdict, segment)
         except Decided as decided:
-            return self._finish(experiment, decided.verdict)
+            return self._finish(experiment, decided.verdict, segment)
 
-    def _judged(self, experiment: Experiment, incumbent: Experiment) -> Verdict:
+    def _judged(self, experiment: Experiment, incumbent: Experiment, segment: int) -> Verdict:
         """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
         row = self.session.row
         held = history.reference(self.ledger, row, incumbent)
         margin = self._margin(experiment, incumbent, held)
         reference = held.worsened(margin)
         level = judge.LEVELS[row.level]
-        screening = self._draws(experiment, Role.SCREEN, experiment.commit)
-        candidate = self._draws(experiment, Role.CANDIDATE, experiment.commit)
-        control = self._draws(experiment, Role.CONTROL, incumbent.commit)
+        screening = self._draws(experiment, Role.SCREEN, experiment.commit, segment)
+        candidate = self._draws(experiment, Role.CANDIDATE, experiment.commit, segment)
+        control = self._draws(experiment, Role.CONTROL, incumbent.commit, segment)
         simpler = f", simpler and not {margin:.3g} worse" if margin else ""
 
         if row.deterministic:
@@ -178,10 +178,10 @@ class Loop:
         return max(0.0, allowed - given)
 
     def _measured_again(
-        self, experiment: Experiment, incumbent: Experiment, verdict: Verdict
+        self, experiment: Experiment, incumbent: Experiment, verdict: Verdict, segment: int
     ) -> Verdict:
         """How good a new incumbent is, by runs that did not win it its place."""
-        draw = self._draws(experiment, Role.REMEASURE, experiment.commit)
+        draw = self._draws(experiment, Role.REMEASURE, experiment.commit, segment)
         if self.session.row.deterministic:
             return replace(verdict, metric=draw(0))
         metric = fmean(draw(index) for index in range(judge.FRESH_RUNS))
@@ -197,9 +197,8 @@ class Loop:
             return None
         return f"{excess}; beyond {multiple:g} times it is to be looked at before it is believed"
 
-    def _draws(self, experiment: Experiment, role: Role, commit: str) -> judge.Draw:
+    def _draws(self, experiment: Experiment, role: Role, commit: str, segment: int) -> judge.Draw:
         """How the judge asks for runs: the metric of the index-th, or `Decided` if it has none."""
-        segment = experiment.segment or 0
 
         def draw(index: int) -> float:
             name = (experiment.number, experiment.attempt, role, index)
@@ -252,14 +251,14 @@ class Loop:
         row = self.session.row
         runs = self.ledger.runs(row, experiment.number)
         if any(run.attempt == experiment.attempt and run.segment != segment for run in runs):
-            experiment = self.ledger.move_base(
+            return self.ledger.move_base(
                 row,
                 experiment.number,
                 base=experiment.base,
                 commit=experiment.commit,
                 tree=self.ledger.recorded_tree(row, experiment.number),
             )
-        return replace(experiment, segment=segment)
+        return experiment
 
     def _renew(self) -> int:
         """See that the incumbent has been measured in the segment of now, and say which it is."""
@@ -272,7 +271,7 @@ class Loop:
 
     # ---- the record ------------------------------------------------------------------------
 
-    def _finish(self, experiment: Experiment, verdict: Verdict) -> Experiment:
+    def _finish(self, experiment: Experiment, verdict: Verdict, segment: int) -> Experiment:
         """Record, then move: the ledger's transaction is the commit point, the rest follows it.
         Raises `NewSegment` when the verdict was reached in one that is over."""
         row = self.session.row
@@ -281,7 +280,7 @@ class Loop:
         mine = [_peak_bytes(run) for run in runs if run.commit == experiment.commit]
         with self._record:
             with self.ledger.transaction():
-                if experiment.segment not in (None, self.ledger.segment(row)):
+                if segment != self.ledger.segment(row):
                     raise NewSegment
                 self.session.tick()
                 done = self.ledger.finish(

@@ -26,11 +26,12 @@ from autoresearch.desk import Desk, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.history import reference
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
 from autoresearch.measure import tail
 from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
 from autoresearch.roster import printable, recordable
+from autoresearch.rows import SessionRow
 from autoresearch.session import Session, Stopped
 from autoresearch.task import Task, override
 from autoresearch.workspace import files_below

@@ -175,7 +175,6 @@ class Experiment:
     tokens: int | None = None
     usd: float | None = None
     flag: str | None = None  # of a keep: why it is to be looked at before it is believed
-    segment: int | None = None  # in which its attempt lives; only while it does, not recorded
 
 
 # --------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from autoresearch.errors import TaskError
-from autoresearch.ledger import Ledger, SessionRow, segment_of
+from autoresearch.ledger import Ledger
 from autoresearch.records import Run
+from autoresearch.rows import SessionRow, segment_of
 from autoresearch.surroundings import Surroundings, changes, told
 
 BEGAN = "the session began"

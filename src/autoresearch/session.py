@@ -15,10 +15,11 @@ from autoresearch.confine import checkout
 from autoresearch.errors import AgentError
 from autoresearch.history import SessionHistory, reference
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.measure import Interrupted, Laboratory
 from autoresearch.records import Grants, Role, Run, Runner
 from autoresearch.roster import Member, Roster
+from autoresearch.rows import SessionRow
 from autoresearch.segments import NewSegment, Segments
 from autoresearch.task import Limits, Task, private_paths
 from autoresearch.workspace import Workspace

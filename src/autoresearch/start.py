@@ -15,11 +15,12 @@ from datetime import datetime
 from autoresearch import agents, runners
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import OURS, Home, Lock, check_alone
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.limits import seconds_until
 from autoresearch.records import Agent
 from autoresearch.report.table import check_ours
 from autoresearch.roster import Roster
+from autoresearch.rows import SessionRow
 from autoresearch.session import Session
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace, remove_tree

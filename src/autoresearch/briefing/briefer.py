@@ -14,8 +14,9 @@ from autoresearch.briefing.scene import Crash, Scene, Training
 from autoresearch.briefing.sections import Section, fit
 from autoresearch.briefing.source import Names, joined, names, source
 from autoresearch.home import Home
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.records import Experiment, Run
+from autoresearch.rows import SessionRow
 from autoresearch.task import Task
 from autoresearch.workspace import Workspace
 

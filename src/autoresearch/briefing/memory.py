@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
-from autoresearch.ledger import Tried
 from autoresearch.records import Metric, Status
+from autoresearch.rows import Tried
 
 DESCRIPTION = 300  # characters of a description that are looked at
 WORDS = 20_000  # told apart; of more, the rarer half is forgotten

@@ -10,9 +10,9 @@ from autoresearch.briefing.memory import Memory
 from autoresearch.briefing.source import Names
 from autoresearch.history import Scale
 from autoresearch.judge import Reference
-from autoresearch.ledger import Note, SessionRow
 from autoresearch.records import Experiment
 from autoresearch.report.words import Numbers, in_sd, sds
+from autoresearch.rows import Note, SessionRow
 from autoresearch.task import Task
 
 

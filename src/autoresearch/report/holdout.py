@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from autoresearch.judge import difference_interval
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.records import HELD_OUT, Experiment, Goal, Metric, Role, Run
+from autoresearch.rows import SessionRow
 
 GAP = Metric("gap", Goal.MAXIMIZE)  # so that its "gain" is by how much it has grown
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError, TaskError
-from autoresearch.ledger import Ledger, SessionRow
+from autoresearch.ledger import Ledger
 from autoresearch.records import Experiment, Role, Run, Status
 from autoresearch.report.publish import read_ours, replace_file
 from autoresearch.report.words import one_line, short
+from autoresearch.rows import SessionRow
 
 ORIGINAL = ("commit", "", "memory_gb", "status", "description")  # the second is the metric's name
 OURS = ("experiment", "reason", "runs", "cpu_s", "agent", "tokens", "usd")

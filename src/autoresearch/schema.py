@@ -1,0 +1,134 @@
+"""The tables of the ledger, and how an older file becomes one of this version."""
+
+from __future__ import annotations
+
+APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
+VERSION = 3
+
+SCHEMA = """
+CREATE TABLE session (
+    id INTEGER PRIMARY KEY,
+    tag TEXT NOT NULL UNIQUE,
+    base_commit TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    goal TEXT NOT NULL,
+    level TEXT NOT NULL,
+    budget_s REAL,
+    budget_clock TEXT NOT NULL,
+    limits TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    secret INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    elapsed_s REAL NOT NULL DEFAULT 0,
+    deterministic INTEGER,
+    allowance_s REAL,
+    stopped TEXT,
+    warnings TEXT NOT NULL DEFAULT '[]'
+);
+CREATE TABLE experiment (
+    session INTEGER NOT NULL REFERENCES session(id),
+    number INTEGER NOT NULL,
+    base INTEGER NOT NULL,
+    commit_id TEXT NOT NULL,
+    tree_id TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    description TEXT NOT NULL,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    status TEXT,
+    reason TEXT,
+    metric REAL,
+    detail TEXT NOT NULL DEFAULT '',
+    finish_order INTEGER,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    peak_memory_bytes INTEGER,
+    removed_lines INTEGER NOT NULL DEFAULT 0,
+    added_lines INTEGER NOT NULL DEFAULT 0,
+    hypothesis TEXT NOT NULL DEFAULT '',
+    notes TEXT NOT NULL DEFAULT '',
+    tokens INTEGER,
+    usd REAL,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX experiment_order ON experiment(session, finish_order)
+    WHERE finish_order IS NOT NULL;
+CREATE INDEX experiment_open ON experiment(session) WHERE status IS NULL;
+CREATE INDEX experiment_keep ON experiment(session, finish_order) WHERE status = 'keep';
+CREATE INDEX experiment_tree ON experiment(session, tree_id);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES session(id),
+    experiment INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    idx INTEGER NOT NULL,
+    commit_id TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    slot INTEGER,
+    started_at REAL NOT NULL,
+    finished INTEGER NOT NULL DEFAULT 0,
+    metric REAL,
+    reason TEXT,
+    numbers TEXT NOT NULL DEFAULT '{}',
+    exit_code INTEGER,
+    wall_s REAL,
+    cpu_s REAL,
+    peak_memory_bytes INTEGER,
+    UNIQUE (session, experiment, attempt, role, idx),
+    UNIQUE (session, seed)
+);
+CREATE INDEX run_commit ON run(session, commit_id, role);
+CREATE INDEX run_open ON run(session) WHERE finished = 0;
+CREATE TABLE turn (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES session(id),
+    at REAL NOT NULL,
+    agent TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    message TEXT NOT NULL,
+    tokens INTEGER,
+    usd REAL
+);
+CREATE INDEX turn_session ON turn(session);
+CREATE TABLE published (
+    path TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (path, sha256)
+) WITHOUT ROWID;
+"""
+
+NOTES = """
+CREATE TABLE note (
+    id INTEGER PRIMARY KEY,
+    session INTEGER NOT NULL REFERENCES session(id),
+    at REAL NOT NULL,
+    agent TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE INDEX note_session ON note(session);
+"""
+
+# What the scorer cost, what the sealed holdout said, and the stretches of a session within which
+# runs can be compared: `segment` counts them, and their rows say why each began.
+SEGMENTS = """
+ALTER TABLE run ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run ADD COLUMN score_cpu_s REAL;
+ALTER TABLE run ADD COLUMN score_wall_s REAL;
+ALTER TABLE run ADD COLUMN holdout REAL;
+ALTER TABLE run ADD COLUMN holdout_reason TEXT;
+ALTER TABLE run ADD COLUMN holdout_cpu_s REAL;
+ALTER TABLE run ADD COLUMN holdout_wall_s REAL;
+ALTER TABLE experiment ADD COLUMN flag TEXT;
+ALTER TABLE session ADD COLUMN score_allowance_s REAL;
+CREATE TABLE segment (
+    session INTEGER NOT NULL REFERENCES session(id),
+    number INTEGER NOT NULL,
+    at REAL NOT NULL,
+    after_order INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    PRIMARY KEY (session, number)
+) WITHOUT ROWID;
+"""
+
+UPGRADES = {0: SCHEMA, 1: NOTES, 2: SEGMENTS}  # from that version to the next
