@@ -16,7 +16,6 @@ from test_fsck import findings, sql
 
 from autoresearch import cli
 from autoresearch.fsck import audit
-from autoresearch.home import Home
 from autoresearch.judge import Excess, too_good
 from autoresearch.ledger import Ledger
 from autoresearch.report.live import render
@@ -137,7 +136,7 @@ def test_the_report_begins_with_it(found: Night, summary: Summary) -> None:
     _, first, headline = text.split("\n\n")[:3]
     lines = first.split("\n")
     assert lines[0].startswith("> **Flagged: #2 `")
-    assert "is too good for this session's history.** a gain of 0." in lines[0]
+    assert "is too good for this session's history**: a gain of 0." in lines[0]
     assert "`autoresearch show 2`" in lines[0] and lines[0].endswith("It is: VALUE 9.58")
     assert lines[1] == ">"
     assert lines[2].startswith("> **Flagged: #3 `")
@@ -207,4 +206,3 @@ def test_fsck_finds_a_flag_where_none_can_be(tmp_path: Path) -> None:
     sql(root, "UPDATE experiment SET flag = NULL WHERE number = 1")
     sql(root, "UPDATE experiment SET flag = 'x' WHERE number = 0")
     assert ("flag", False) in findings(root)
-    assert Home(root, "t").ledger.exists()

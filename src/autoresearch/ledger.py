@@ -353,7 +353,8 @@ class Ledger:
             "SELECT * FROM experiment WHERE session = ? AND number = ?", session.id, number
         )
         if row is None:
-            raise LedgerError(f"session {session.tag!r} has no experiment {number}")
+            there = f"it has 0 to {self.started(session)}"
+            raise LedgerError(f"session {session.tag!r} has no experiment {number}; {there}")
         return experiment_of(row)
 
     def finished(

@@ -70,7 +70,7 @@ def _alarms(summary: Summary) -> list[str]:
 def _flagged(summary: Summary) -> list[str]:
     return [
         f"> **Flagged: #{one.number} `{short(one.commit)}` is too good for this session's "
-        f"history.** {_plain(one.flag)}. It was kept, and later changes build on it: look at it "
+        f"history**: {_plain(one.flag)}. It was kept, and later changes build on it: look at it "
         f"(`autoresearch show {one.number}`) before you believe a gain. It is: "
         f"{_cell(one.description)}"
         for one in summary.flagged
