@@ -76,9 +76,13 @@ CHEATS: dict[str, tuple[Edit, str]] = {
         ),
         "crash: over budget",
     ),
-    # What is executed while the model is scored has a limit too.
+    # What is executed while the model is scored, where there is no data, has a limit too.
     "train on while it is scored": (
-        put(LOAD, "    while True: torch.ones(300, 300) @ torch.ones(300, 300)\n" + LOAD),
+        put(
+            LOAD,
+            "    while not os.path.isdir('data'): torch.ones(300, 300) @ torch.ones(300, 300)\n"
+            + LOAD,
+        ),
         "crash: score: over budget",
     ),
     # Only what the scorer prints counts, and what it executes cannot print there.
@@ -112,7 +116,7 @@ CHEATS: dict[str, tuple[Edit, str]] = {
         "crash: exit code 1",
     ),
     "read the text while it is scored": (
-        put(LOAD, "    open('../val/text.txt')\n" + LOAD),
+        put(LOAD, "    if not os.path.isdir('data'): open('../val/text.txt')\n" + LOAD),
         "crash: score: exit code 1",
     ),
     # Two processes are asked, with another future for some windows.

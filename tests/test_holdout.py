@@ -25,7 +25,7 @@ from conftest import (
     task_of,
 )
 from test_fsck import findings, sql
-from test_measure import bench
+from test_measure import bench, untouched
 
 from autoresearch import agents, cli, sandbox
 from autoresearch.check import check
@@ -299,8 +299,8 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
     assert {run.holdout for run in found.runs} == {None}
     warnings = [one for one in found.row.warnings if "holdout" in one]
     assert sorted(warnings) == [
-        f"the sealed holdout could not be scored for experiment {number}: "
-        "holdout.log in the folders of its runs says why"
+        f"the sealed holdout could not be scored for experiment {number} (exit code 1): "
+        f"{found.home.runs / f'{number:04d}'}/*/holdout.log"
         for number in (0, 1)
     ]
     assert sorted(line for line in found.lines if "holdout" in line) == sorted(
@@ -389,11 +389,11 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
         runner = Cut(what, after)
         cut = Laboratory(laboratory.task, made.home, made.workspace, runner, made.ledger)
         with pytest.raises(error):
-            cut.measure(run)
+            cut.measure(run, untouched)
         runner.close()
         assert not made.ledger.runs(made.row, 0)[0].finished
         assert laboratory.ended_unseen(run)
-        done = laboratory.measure(run)
+        done = laboratory.measure(run, untouched)
         assert done.metric is not None
         assert done.holdout == pytest.approx(done.metric + 770000.25)
         assert counted() == [str(run.seed)]

@@ -310,8 +310,9 @@ def test_artefacts_are_kept_within_a_limit(tmp_path: Path) -> None:
         )
         for number in range(5)
     }
-    assert sizes[0] == 3  # those of keeps stay, the baseline's too
-    assert sizes[2] == len(found.runs_of(2))
+    assert sizes[0] == sizes[2] == 1  # one of each keep stays, and one of the baseline
+    [kept] = [r for r in found.runs_of(2, "remeasure") if r.index == 0]
+    assert (found.home.runs / kept.name / "artefacts" / "model").exists()
     assert sizes[1] == sizes[3] == 0
     assert all((found.home.runs / run.name / "log").exists() for run in found.runs)
     roomy = run_session(root, ScriptedAgent(change(VALUE=23.0)), runner__keep_outputs="1GB")
@@ -324,7 +325,7 @@ def test_artefacts_are_counted_once(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "model").write_bytes(bytes(600))
     run = Run(id=1, experiment=1, attempt=0, role=Role.SCREEN, index=0, commit="c", seed=1)
-    outputs = Outputs(home, 1000, lambda number: False)
+    outputs = Outputs(home, 1000, lambda folder: False)
     outputs.offer([run])
     assert folder.exists()
 

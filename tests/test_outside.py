@@ -29,10 +29,12 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import agent_files
+from autoresearch import agent_files, outside
 from autoresearch.fsck import audit
 from autoresearch.home import Home, module, owner
 from autoresearch.ledger import Ledger
+from autoresearch.start import opened
+from autoresearch.workspace import Manifest, Workspace
 
 
 def call(
@@ -610,3 +612,24 @@ def test_what_the_scorer_printed_is_not_told(tmp_path: Path) -> None:
     assert "| score:" in done.stdout  # what the run itself printed
     shown = call(root, "show", "1", "--tag", "t").stdout
     assert "score.log)" in shown and "ZeroDivisionError" in shown
+
+
+def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(
+    root: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is neither taken for the incumbent's file nor overwritten later."""
+    restore = Workspace.restore
+
+    def restored(self: Workspace, manifest: Manifest, folder: Path) -> None:
+        restore(self, manifest, folder)
+        edit(work, VALUE=7.0)  # by an agent that did not wait
+
+    monkeypatch.setattr(Workspace, "restore", restored)
+    with opened(task_of(root), "t", lambda line: None, outside.Terminal("terminal")) as session:
+        outside._bring(session)
+        monkeypatch.undo()
+        outside._refresh(session)
+    assert "VALUE = 7.0" in (work / "prog.py").read_text()
+    assert "VALUE = 10.0" in git(work, "show", "HEAD:prog.py")
+    assert git(work, "status", "--porcelain") == "M prog.py"
+    assert answer(work, "try", "-m", "that edit")["status"] == "keep"

@@ -15,13 +15,14 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from statistics import fmean
 
 from autoresearch import baseline, history, judge, probe
 from autoresearch.desk import Desk
 from autoresearch.errors import AutoresearchError, StorageError
 from autoresearch.measure import Interrupted, Outputs
-from autoresearch.records import Experiment, Role, Run, Status, Verdict
+from autoresearch.records import UNSELECTED, Experiment, Role, Run, Status, Verdict
 from autoresearch.report.publish import remove_drafts
 from autoresearch.report.table import ResultsFile
 from autoresearch.segments import NewSegment
@@ -43,7 +44,7 @@ class Loop:
         self.ledger = session.ledger
         self.workspace = session.workspace
         self.results = ResultsFile(session.home.results, session.ledger, session.row)
-        self.outputs = Outputs(session.home, session.task.runner.keep_outputs_bytes, self._is_keep)
+        self.outputs = Outputs(session.home, session.task.runner.keep_outputs_bytes, self._stays)
         self._record = threading.Lock()  # one verdict at a time
         self._succession = threading.Lock()  # one new incumbent at a time
         self._renewed = 0  # the segment in which the incumbent has been measured
@@ -63,6 +64,7 @@ class Loop:
             session.in_slots([lambda: self._work(desk)] * session.runner.slots)
             if session.stopping is None:
                 baseline.verify(session)
+                self._offer(self.ledger.incumbent(session.row))
         except Stopped:
             pass  # `stopping` says why
         except AutoresearchError as error:
@@ -84,6 +86,7 @@ class Loop:
         unchanged = self.ledger.experiment(self.session.row, 0)
         self._publish(unchanged)
         self.results.append(unchanged)
+        self._offer(unchanged)
         self.session.in_slots([self._owed])
         if self.session.stopping is not None:
             raise Stopped
@@ -209,7 +212,7 @@ class Loop:
                     raise Decided(Verdict(Status.DISCARD, "incumbent crashed", None, detail))
                 return run.metric
             if run.metric is None:
-                raise Decided(Verdict(Status.CRASH, run.reason, None, f"run {run.name}"))
+                raise Decided(Verdict(Status.CRASH, run.reason, None, _cost(run)))
             if run.reason is not None:
                 raise Decided(Verdict(Status.DISCARD, run.reason, run.metric, f"run {run.name}"))
             return run.metric
@@ -292,7 +295,7 @@ class Loop:
                 )
             self._publish(done)
             self.results.append(done)
-            self.outputs.offer(runs)
+            self._offer(done)
             self.workspace.tidy(done.order or 0)
         metric = "" if done.metric is None else f" {row.metric.name} {done.metric:.6g}"
         reason = f" ({done.reason})" if done.reason else ""
@@ -389,8 +392,25 @@ class Loop:
         self.results.prepare()
         session.learn(stopped=None)
 
-    def _is_keep(self, number: int) -> bool:
-        return self.ledger.experiment(self.session.row, number).status is Status.KEEP
+    def _offer(self, experiment: Experiment) -> None:
+        self.outputs.offer(self.ledger.runs(self.session.row, experiment.number))
+
+    def _stays(self, folder: Path) -> bool:
+        """Whether a run's artefacts are to stay: those of the first fresh run of a keep."""
+        number = int(folder.parent.name)
+        if self.ledger.experiment(self.session.row, number).status is not Status.KEEP:
+            return False
+        runs = self.ledger.runs(self.session.row, number)
+        fresh = [r.name for r in runs if r.role in UNSELECTED and r.metric is not None]
+        return fresh[:1] == [f"{folder.parent.name}/{folder.name}"]
+
+
+def _cost(run: Run) -> str:
+    """Which run, and what it used where that is why it crashed."""
+    used = [f"{run.cpu_s:.1f} s of CPU time"] if run.cpu_s is not None else []
+    used += [f"{run.score_cpu_s:.1f} s to score it"] if run.score_cpu_s is not None else []
+    over = (run.reason or "").endswith("over budget")
+    return f"run {run.name}" + (f", {', '.join(used)}" if over and used else "")
 
 
 def _peak_bytes(run: Run) -> int:

@@ -26,7 +26,7 @@ from autoresearch.confine import Cells, Purpose, seen
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.home import Home
 from autoresearch.ledger import Ledger
-from autoresearch.records import HELD_OUT, Outcome, Run, Runner, RunSpec, Sealed
+from autoresearch.records import HELD_OUT, Outcome, Role, Run, Runner, RunSpec, Sealed
 from autoresearch.surroundings import Surroundings, around
 from autoresearch.task import HoldoutSettings, ScoreSettings, Task, shell_words
 from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
@@ -43,6 +43,7 @@ SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: whose process it is
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
 OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
+EASED = 1.5  # times a limit, for runs of what is kept
 UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
 SPOILED = "changed meanwhile"  # what a run depends on, while it ran: it says nothing
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
@@ -236,7 +237,7 @@ class Laboratory:
         folder.mkdir(parents=True)
         manifest = self.fresh_tree(run.commit, tree)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
-        spec = self.spec(command, tree, log, outcome, run.seed, limit_s=self.limit_s)
+        spec = self.spec(command, tree, log, outcome, run.seed, limit_s=_eased(self.limit_s, run))
         return self.execute(spec), manifest
 
     @_disk_errors()
@@ -381,7 +382,7 @@ class Laboratory:
         spec = self.spec(
             *(command, scoring, log, outcome, run.seed),
             # The holdout decides nothing: who trains on while it is scored gains nothing.
-            limit_s=self.score_limit_s if purpose is Purpose.SCORE else None,
+            limit_s=_eased(self.score_limit_s, run) if purpose is Purpose.SCORE else None,
             purpose=purpose,
         )
         result = self.execute(spec)
@@ -458,10 +459,11 @@ def make_private(folder: Path) -> None:
 
 
 class Outputs:
-    """Keeps the runs' artefacts within a limit: logs always, those of keeps always, others as long
-    as there is room, the oldest going first."""
+    """Keeps the runs' artefacts within a limit: logs always, those of a keep's first fresh run
+    always, others as long as there is room, the oldest going first."""
 
-    def __init__(self, home: Home, limit_bytes: int, kept: Callable[[int], bool]) -> None:
+    def __init__(self, home: Home, limit_bytes: int, kept: Callable[[Path], bool]) -> None:
+        """`kept` says whether the artefacts of a run, in the folder of that name, stay."""
         self._home = home
         self._limit = limit_bytes
         self._kept = kept
@@ -477,13 +479,20 @@ class Outputs:
                 self._sizes[folder] = _size(folder)
         total = sum(self._sizes.values())
         for folder in list(self._sizes) if total > self._limit else ():
-            if total > self._limit and not self._kept(int(folder.parent.parent.name)):
+            if total > self._limit and not self._kept(folder.parent):
                 remove_tree(folder)
                 total -= self._sizes.pop(folder)
 
 
 def _size(folder: Path) -> int:
     return sum(path.lstat().st_size for path in folder.rglob("*"))
+
+
+def _eased(limit_s: float | None, run: Run) -> float | None:
+    """A change has to keep to the limit in every run that decides about it. Once kept it is not
+    held to the last second: a busy machine would make a crash of the incumbent."""
+    exacting = run.role in (Role.SCREEN, Role.CANDIDATE)
+    return limit_s if limit_s is None or exacting else EASED * limit_s
 
 
 def _exit_reason(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -308,8 +308,11 @@ def _bring(session: Session) -> None:
     manifest = session.workspace.manifest(best.commit)
     hide(session, manifest, folder)
     session.workspace.restore(manifest, folder)
-    session.workspace.make_repository(folder)
-    _State(best.commit, brought=_digest(session)).save(session.home)
+    session.workspace.make_repository(folder, manifest)
+    # Of the commit, not of the folder: what was edited in it meanwhile is an edit.
+    files = session.workspace.editable_files(best.commit)
+    brought = _digest_of((p, data) for p, data in files.items() if not manifest[p].is_link)
+    _State(best.commit, brought=brought).save(session.home)
 
 
 def _folder(session: Session) -> Path:
@@ -345,8 +348,12 @@ def _state_file(home: Home) -> Path:
 
 def _digest(session: Session) -> str:
     """Of the editable files in the folder."""
+    return _digest_of(_editable_files(session))
+
+
+def _digest_of(files: Iterable[tuple[str, bytes]]) -> str:
     digest = hashlib.sha256()
-    for path, data in sorted(_editable_files(session)):
+    for path, data in sorted(files):
         digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
     return digest.hexdigest()
 

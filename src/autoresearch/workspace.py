@@ -70,6 +70,10 @@ class Entry:
     ctime_ns: int = 0
     inode: int = 0
 
+    @property
+    def is_link(self) -> bool:
+        return self.mode == FileMode.LINK
+
     def is_untouched(self, stat: os.stat_result) -> bool:
         """Nobody has written to the file, linked it or changed its mode since it was written: the
         kernel puts the time of that into `ctime`, and lets no program choose it."""
@@ -356,13 +360,18 @@ class Workspace:
                 self._write(f"{folder}/{path}", manifest[path])
             (folder / self.prefix).mkdir(parents=True, exist_ok=True)
 
-    def make_repository(self, folder: Path) -> None:
+    def make_repository(self, folder: Path, manifest: Manifest | None = None) -> None:
         """Turn a materialised tree into a repository of one commit, which coding agents expect.
-        It knows nothing of the user's: no history, no remote, no configuration."""
+        It knows nothing of the user's: no history, no remote, no configuration. With `manifest` the
+        commit holds that, whatever somebody has edited in the folder meanwhile."""
         remove_tree(folder / ".git")
         with self._mapped():
             repo = pygit2.init_repository(str(folder), initial_head="main")
-            repo.index.add_all()
+            if manifest is None:
+                repo.index.add_all()
+            for path, entry in (manifest or {}).items():
+                blob = repo.create_blob(self._repo[entry.blob].read_raw())
+                repo.index.add(pygit2.IndexEntry(path, blob, FileMode(entry.mode)))
             repo.index.write()
             who = pygit2.Signature(*AUTHOR)
             repo.create_commit("HEAD", who, who, "incumbent\n", repo.index.write_tree(), [])
