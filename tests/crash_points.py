@@ -21,6 +21,7 @@ import shutil
 import signal
 import sqlite3
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Callable
@@ -274,6 +275,7 @@ def session(root: Path) -> str:
 
 def serve(request: dict[str, Any]) -> dict[str, Any]:
     """One session in a fork: its exit code or signal, and what durable actions it took."""
+    tempfile.gettempdir()  # found by writing files, which would stay where nothing is removed
     root, ended = Path(request["root"]), Path(request["root"]).parent / "ended.json"
     ended.unlink(missing_ok=True)
     child = os.fork()

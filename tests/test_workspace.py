@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -395,6 +396,66 @@ def test_other_threads_and_a_pack_of_the_users_at_the_same_time(repo: Path) -> N
         thread.join()
     assert failures == []
     git(repo, "fsck", "--strict")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_git_gc_took_is_written_again(repo: Path, tmp_path: Path, named: bool) -> None:
+    """A `git gc --prune=now` sees the refs as they were when it began: a commit made meanwhile is
+    garbage to it, whether it has got its ref by now or not."""
+    workspace = open_workspace(repo)
+    files = {"src/a.py": b"A = 5\n", "src/deep/down.py": b"new\n"}
+    commit = workspace.commit(workspace.head(), files, "x\n")
+    if named:
+        workspace.keep_reachable("t", 1, commit)
+        git(repo, "update-ref", "-d", "refs/autoresearch/t/1")  # which the collector saw not yet
+    git(repo, "prune", "--expire=now")
+    git(repo, "gc", "-q", "--prune=now")
+    if named:
+        path = repo / ".git" / "refs" / "autoresearch" / "t" / "1"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{commit}\n")
+    assert workspace.changed_lines(workspace.head(), commit) == (2, 1)
+    workspace.keep_reachable("t", 1, commit)
+    workspace.materialize(commit, tmp_path / "tree")
+    assert (tmp_path / "tree" / "src" / "deep" / "down.py").read_bytes() == b"new\n"
+    workspace.tidy(0)
+    git(repo, "fsck", "--strict")
+    assert git(repo, "show", f"{commit}:src/a.py") == "A = 5"
+
+
+def test_git_gc_all_the_time(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits, moves and packs while the user collects garbage again and again."""
+    monkeypatch.setattr(module, "PACK_EVERY", 7)
+    workspace = open_workspace(repo)
+    head, done = workspace.head(), threading.Event()
+
+    def collect() -> None:
+        while not done.is_set():
+            command = ["git", "gc", "-q", "--prune=now"]
+            subprocess.run(command, cwd=repo, capture_output=True, check=False)
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        for number in range(25):
+            data = f"A = {number}\n".encode()
+            commit = workspace.commit(head, {"src/a.py": data}, "x\n")
+            workspace.keep_reachable("t", number, commit)
+            onto = workspace.commit(head, {"src/b.py": data}, "y\n")
+            workspace.keep_reachable("t", 100 + number, onto)
+            moved = workspace.rebase(head, commit, onto)
+            assert moved is not None
+            with workspace.held("t", number, moved):
+                workspace.keep_reachable("t", number, moved)
+            assert workspace.read(moved, "src/a.py") == data
+            workspace.tidy(0)
+    finally:
+        done.set()
+        collector.join()
+    workspace.pack()
+    git(repo, "fsck", "--strict")
+    for number in range(25):
+        assert git(repo, "show", f"refs/autoresearch/t/{number}:src/a.py") == f"A = {number}"
 
 
 def test_locks_left_by_a_kill(repo: Path) -> None:

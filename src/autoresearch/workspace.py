@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -41,7 +41,7 @@ AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
 EDIT_LIMIT_LINES = 5_000  # that an edit may add: more is no idea that anybody could read
 FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the disk's
-GC_TRIES = 5  # of a write that the user's `git gc` comes in the way of
+GC_TRIES = 5  # of what the user's `git gc` comes in the way of
 SPARE_FILES = 5_000  # in a tree that is kept for the next commit instead of being removed
 SPARES = 4  # at most, beside those in use
 TICK_NS = 50_000_000  # the clock of a file system is coarser than this nowhere
@@ -126,8 +126,9 @@ class Workspace:
         self.prefix = PurePosixPath(self.root.relative_to(top).as_posix())
         self._named = tuple(editable)
         self._may_edit = may_edit
-        self._unpacked: list[pygit2.Oid] = []
-        self._loose = 0  # experiments since the last pack
+        self._made: dict[pygit2.Oid, tuple[int, bytes]] = {}  # type, content; since the last pack
+        self._packed = self._made  # those of the last pack, which may not have survived either
+        self._loose = 0  # experiments since then
         self._named_spares = 0
         self._spares: list[tuple[Path, Manifest]] = []  # large trees, to be made pristine again
 
@@ -190,9 +191,13 @@ class Workspace:
     def manifest(self, commit: str) -> Manifest:
         """All files of a commit. Submodules are left out: their content is not in the commit."""
         with self._mapped():
-            found: Manifest = {}
-            self._walk(self._tree(commit), "", found)
-            return found
+
+            def walked() -> Manifest:
+                found: Manifest = {}
+                self._walk(self._tree(commit), "", found)
+                return found
+
+            return self._insistently(walked)
 
     def _walk(self, tree: pygit2.Tree, prefix: str, found: Manifest) -> None:
         for item in tree:
@@ -204,9 +209,12 @@ class Workspace:
                 found[path] = Entry(item.id, mode)
 
     def _tree(self, commit: str) -> pygit2.Tree:
-        found = self._repo[commit]
+        found = self._insistently(lambda: self._repo[commit])
         assert isinstance(found, pygit2.Commit)
-        return found.tree
+        return self._insistently(lambda: found.tree)
+
+    def _content(self, blob: pygit2.Oid) -> bytes:
+        return self._insistently(lambda: self._repo[blob].read_raw())
 
     def tree_id(self, commit: str) -> str:
         with self._mapped():
@@ -215,7 +223,7 @@ class Workspace:
     def editable_files(self, commit: str) -> dict[str, bytes]:
         with self._mapped():
             return {
-                path: self._repo[entry.blob].read_raw()
+                path: self._content(entry.blob)
                 for path, entry in self.manifest(commit).items()
                 if self.is_editable(path)
             }
@@ -229,7 +237,7 @@ class Workspace:
         """One file of a commit, by its path relative to the task's folder."""
         with self._mapped():
             try:
-                return self._repo[self._tree(commit)[self._in_repo(path)].id].read_raw()
+                return self._content(self._tree(commit)[self._in_repo(path)].id)
             except KeyError:
                 return None
 
@@ -256,7 +264,7 @@ class Workspace:
 
     def _write(self, target: str, entry: Entry) -> Entry:
         """Write a file of a commit where nothing is yet."""
-        data = self._repo[entry.blob].read_raw()
+        data = self._content(entry.blob)
         if entry.mode == FileMode.LINK:
             Path(target).symlink_to(os.fsdecode(data))
             return entry
@@ -400,7 +408,7 @@ class Workspace:
                     raise Refused("too large", f"{path} has {stat.st_size} bytes")
                 data = Path(target.path).read_bytes()
                 if entry is None or pygit2.hash(data) != entry.blob:
-                    old = self._repo[entry.blob].read_raw() if entry else b""
+                    old = self._content(entry.blob) if entry else b""
                     _refuse_unreadable(path, data, old)
                     changes[path] = data
             elif entry is None:
@@ -429,7 +437,7 @@ class Workspace:
         for path, data in changes.items():
             if data is None or path not in manifest:
                 return
-            old = self._repo[manifest[path].blob].read_raw().decode(errors="replace").splitlines()
+            old = self._content(manifest[path].blob).decode(errors="replace").splitlines()
             new = data.decode(errors="replace").splitlines()
             matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
             for tag, a, b, c, d in matcher.get_opcodes():
@@ -455,13 +463,48 @@ class Workspace:
             return self._create_commit(tree, base, message)
 
         with self._mapped():
-            return _insistently(create)
+            return self._insistently(create)
 
     def _create_commit(self, tree: pygit2.Oid, parent: str, message: str) -> str:
         who = pygit2.Signature(*AUTHOR, int(time.time()), 0)
         oid = self._repo.create_commit(None, who, who, message, tree, [pygit2.Oid(hex=parent)])
-        self._unpacked.append(oid)
+        made = self._repo[oid]
+        assert isinstance(made, pygit2.Commit)
+        self._made[oid] = (made.type, made.read_raw())
+        self._remember(made.tree, self._tree(parent))
         return str(oid)
+
+    def _remember(self, new: pygit2.Tree, old: pygit2.Tree | None) -> None:
+        """The objects of a tree that are not those of another."""
+        self._made[new.id] = (new.type, new.read_raw())
+        for item in new:
+            name = str(item.name)
+            was = old[name] if old is not None and name in old else None
+            if item.filemode == FileMode.COMMIT or (was is not None and was.id == item.id):
+                continue
+            if isinstance(item, pygit2.Tree):
+                self._remember(item, was if isinstance(was, pygit2.Tree) else None)
+            else:
+                self._made[item.id] = (item.type, item.read_raw())
+
+    def _insistently(self, act: Callable[[], T]) -> T:
+        """Again, when a `git gc` of the user's comes in the way. It takes away the empty folder
+        that an object was to be put into; and with `--prune=now` all that had no ref when it began,
+        whatever ref was made meanwhile. Such objects of ours are written again."""
+        for _ in range(GC_TRIES):
+            try:
+                return act()
+            except (pygit2.GitError, OSError, KeyError):
+                self._repo.free()  # what it has in memory of packs that are gone
+                self._write_again()
+        return act()
+
+    def _write_again(self) -> None:
+        there = pygit2.Odb(str(self._objects()))  # our own believes what it has read or opened once
+        for oid, (kind, data) in (self._packed | self._made).items():
+            if oid not in there:
+                with suppress(pygit2.GitError, OSError):  # the next try will tell
+                    there.write(kind, data)
 
     def _with_changes(
         self, tree: pygit2.Tree | None, changes: Mapping[str, bytes | None]
@@ -478,15 +521,12 @@ class Workspace:
                 known = builder.get(name)
                 mode = known.filemode if known is not None else FileMode.BLOB
                 blob = self._repo.create_blob(data)
-                self._unpacked.append(blob)
                 builder.insert(name, blob, mode)
         for name, inner in nested.items():
             known = builder.get(name)
             child = known if isinstance(known, pygit2.Tree) else None
             builder.insert(name, self._with_changes(child, inner), FileMode.TREE)
-        oid = builder.write()
-        self._unpacked.append(oid)
-        return oid
+        return builder.write()
 
     def rebase(self, base: str, commit: str, onto: str) -> str | None:
         """The change `base..commit` on top of `onto`, as a new commit; None when they conflict."""
@@ -500,16 +540,18 @@ class Workspace:
             return self._create_commit(index.write_tree(self._repo), onto, original.message)
 
         with self._mapped():
-            return _insistently(create)
+            return self._insistently(create)
 
     def diff(self, base: str, commit: str) -> str:
         with self._mapped():
-            return self._tree(base).diff_to_tree(self._tree(commit)).patch or ""
+            trees = self._tree(base), self._tree(commit)
+            return self._insistently(lambda: trees[0].diff_to_tree(trees[1]).patch or "")
 
     def changed_lines(self, base: str, commit: str) -> tuple[int, int]:
         """(added, removed)"""
         with self._mapped():
-            stats = self._tree(base).diff_to_tree(self._tree(commit)).stats
+            trees = self._tree(base), self._tree(commit)
+            stats = self._insistently(lambda: trees[0].diff_to_tree(trees[1]).stats)
             return stats.insertions, stats.deletions
 
     # ---- refs ----------------------------------------------------------------------------
@@ -630,33 +672,39 @@ class Workspace:
                     if not left:
                         raise
                     time.sleep(0.1)
+                    self._repo.free()
+                    self._write_again()  # or has just collected the commit
 
     # ---- housekeeping --------------------------------------------------------------------
 
     def tidy(self, experiments: int) -> None:
-        """Call once an experiment, with how many there are. Every so often: put the objects made
-        here into a pack and the refs into one file, as `git gc` would, but only what this process
-        made. The file of refs is written whole, so it is written less often the longer it is."""
+        """Call once an experiment, with how many there are. See that none of the latest was
+        collected as garbage. Every so often: put the objects made here into a pack and the refs
+        into one file, as `git gc` would, but only what this process made. The file of refs is
+        written whole, so it is written less often the longer it is."""
         self._loose += 1
+        with self._mapped():
+            self._write_again()
         if self._loose >= max(PACK_EVERY, experiments // 8):
             self._loose = 0
             self.pack()
 
     def pack(self) -> None:
         with self._mapped():
-            made, self._unpacked = list(dict.fromkeys(self._unpacked)), []
-            loose = [self._objects() / str(oid)[:2] / str(oid)[2:] for oid in made]
-            present = [(oid, path) for oid, path in zip(made, loose, strict=True) if path.exists()]
-            if not present:
+            self._write_again()
+            if not self._made:
                 return
 
             def add(builder: pygit2.PackBuilder) -> None:
-                for oid, _ in present:
-                    builder.add(oid)
+                for oid in self._made:
+                    with suppress(pygit2.GitError, KeyError):  # garbage by now: its ref has moved
+                        builder.add(oid)
 
-            self._repo.pack(pack_delegate=add)
-            for _, path in present:
-                path.unlink(missing_ok=True)
+            self._insistently(lambda: self._repo.pack(pack_delegate=add))
+            for oid in self._made:
+                (self._objects() / str(oid)[:2] / str(oid)[2:]).unlink(missing_ok=True)
+            self._packed, self._made = self._made, {}
+            self._write_again()  # git takes an index away whose pack is about to be renamed
             self._compress_references()
 
     def _compress_references(self) -> None:
@@ -666,9 +714,9 @@ class Workspace:
             lock.unlink(missing_ok=True)
         try:
             if Path(self._repo.path) == git:
-                self._repo.compress_references()
+                self._insistently(self._repo.compress_references)
             else:  # from a linked worktree, libgit2 looks in the wrong place
-                pygit2.Repository(str(git)).compress_references()
+                self._insistently(pygit2.Repository(str(git)).compress_references)
         except (pygit2.GitError, OSError):
             if not lock.exists():  # else somebody is at it: the next time will do
                 raise
@@ -703,18 +751,6 @@ class Workspace:
                 gap = "" if not text or text.endswith("\n") else "\n"
                 with path.open("a") as file:  # a kill in a rewrite would cost the user's lines
                     file.write(gap + "".join(f"{line}\n" for line in missing))
-
-
-def _insistently(create: Callable[[], T]) -> T:
-    """Again, when `git gc` of the user's has just taken away the empty folder of loose objects that
-    one was to be put into."""
-    for _ in range(GC_TRIES):
-        try:
-            return create()
-        except (pygit2.GitError, OSError, KeyError) as error:
-            if "No such file or directory" not in str(error):
-                raise
-    return create()
 
 
 def remove_tree(folder: Path) -> None:
