@@ -1,7 +1,7 @@
 """What a run's number depends on beside its commit: data, programs, packages, the system.
 
 `Surroundings.look` is called before and after every run. It compares what costs a few system calls
-(names, sizes, times, inodes), and reads contents again only where those differ: a mere touch is no
+(names, sizes, times), and reads contents again only where those differ: a mere touch is no
 change. Frozen files need no look: a run's tree is made from its commit, and what stays of an
 earlier one is held against it (`workspace.py`).
 """
