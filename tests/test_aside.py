@@ -6,6 +6,7 @@ The task's runs leave a program behind, which the scorer starts behind `AUTORESE
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -116,7 +117,12 @@ def asked(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     read = ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, sys.prefix)
     wall = aside.prefix(sandbox.Confinement(read, (), False))
     return subprocess.run(
-        [*shlex.split(wall), *command], cwd=folder, capture_output=True, text=True, timeout=60
+        [*shlex.split(wall), *command],
+        cwd=folder,
+        env=os.environ | {"TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 

@@ -19,6 +19,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="tiny_gpt trains with torch: pip install torch")
 pytest.importorskip("tokenizers", reason="tiny_gpt needs tokenizers: pip install tokenizers")
 
+import torchgen  # noqa: E402 - only with torch
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
 TASK = Path(__file__).parents[1] / "src" / "autoresearch" / "tasks" / "tiny_gpt"
 KEYS = [
     "training_seconds",
@@ -454,6 +459,7 @@ def test_preparing_again_does_nothing(task):
         (b"caf\xe9 " * 40_000, r"not UTF-8 \(byte 3\)"),
         (None, "cannot read"),
     ],
+    ids=["blank", "too small", "not UTF-8", "missing"],  # pytest puts it into the environment
 )
 def test_a_corpus_that_will_not_do_is_named(tmp_path, content, message):
     folder = copy_task(tmp_path / "task")
@@ -511,3 +517,64 @@ def test_a_cpu_budget_is_trained_on_the_cpu(code, monkeypatch):
     assert code.prepare.pick_device() == "cpu"
     monkeypatch.setenv("AUTORESEARCH_BUDGET_CLOCK", "wall")
     assert code.prepare.pick_device() == "cuda"
+
+
+# ------------------------------------------------------------------------------------- Apple's MPS
+
+
+class Calls(TorchDispatchMode):
+    """Notes every operator that is called, and the types of all tensors it takes and returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators, self.types = set(), set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        returned = operator(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, returned)) if torch.is_tensor(x)]
+        self.operators.add(str(operator).removeprefix("aten.").removesuffix(".default"))
+        self.types |= {x.dtype for x in tensors}
+        return returned
+
+
+def kernels_on_mps():
+    """Whether PyTorch can run it on MPS, of each operator, by the table PyTorch is built from."""
+    table = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+    entries = re.findall(r"(?ms)^- func: ([\w.]+)\((.*?)(?=^- func: |\Z)", table.read_text())
+    has = {
+        name: bool(re.search(r"\bMPS\b|\bComposite\w+:", entry)) or "dispatch:" not in entry
+        for name, entry in entries
+    }
+    delegates = {
+        name: found[1]
+        for name, entry in entries
+        if (found := re.search(r"structured_delegate: ([\w.]+)", entry))
+    }
+    return has | {name: has[to] for name, to in delegates.items()}
+
+
+def test_all_that_training_and_scoring_call_exists_on_mps(code, monkeypatch):
+    """There is no Mac in our tests. MPS has no float64, and not every operator."""
+    # the composite, as on MPS; the CPU's own kernel stands in its place here
+    monkeypatch.setattr(code.train.F, "scaled_dot_product_attention", plain_attention)
+    model = code.train.GPT(code.prepare.load_meta()["vocab_size"])
+    budget = SimpleNamespace(progress=iter([0.0, 0.5, 1.0]).__next__, elapsed=lambda: 1.0)
+    idx = torch.zeros(2, 16, dtype=torch.long)
+    with Calls() as calls:
+        code.train.train(model, budget, 1, "cpu")
+        with torch.inference_mode():
+            model(idx).float()
+        torch.ones(4, 4) @ torch.ones(4, 4)  # for mfu_percent
+    on_mps = kernels_on_mps()
+    assert {"mm", "embedding_dense_backward", "_foreach_addcdiv_.Scalar"} <= calls.operators
+    assert [name for name in sorted(calls.operators) if not on_mps[name]] == []
+    assert calls.types & {torch.float64, torch.complex128} == set()
+    assert not on_mps["_fused_rms_norm_backward"], "a table that has everything tells nothing"
+
+
+def plain_attention(q, k, v, is_causal):
+    with sdpa_kernel(SDPBackend.MATH):
+        return ATTENTION(q, k, v, is_causal=is_causal)
+
+
+ATTENTION = torch.nn.functional.scaled_dot_product_attention

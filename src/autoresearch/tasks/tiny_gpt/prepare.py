@@ -277,7 +277,9 @@ def make_loader(
         starts = starts[torch.randperm(len(starts), generator=rng)]
         for rows in starts.split(batch_size):
             if len(rows) == batch_size:
-                batch = tokens[rows[:, None] + window].to(device, non_blocking=True)
+                # not non_blocking: to MPS that copies from memory that is freed meanwhile
+                # (pytorch/pytorch#189690), and to CUDA from unpinned memory it gains nothing
+                batch = tokens[rows[:, None] + window].to(device)
                 yield batch[:, :-1], batch[:, 1:]
 
 
