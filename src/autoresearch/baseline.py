@@ -257,25 +257,26 @@ def verify(session: Session, runs: int | None = None) -> None:
     if best.number == 0 or session.row.deterministic:
         return
     count = runs or session.task.judge.baseline_runs
-    session.say(f"measuring the result again: {count} fresh runs of the baseline and of the best")
+    pair = ((Role.VERIFY, best.commit), (Role.VERIFY_BASELINE, session.row.base_commit))
     while True:
         segment = session.segments.look()
+        made = {
+            (run.role, run.index)
+            for run in session.ledger.runs(session.row, best.number)
+            if run.finished and run.attempt == best.attempt
+        }
+        indices = [index_in(segment, index) for index in range(count)]
         jobs = [
-            partial(
-                session.make,
-                best.number,
-                best.attempt,
-                role,
-                index_in(segment, index),
-                commit,
-                segment,
-            )
-            for index in range(count)
-            for role, commit in (
-                (Role.VERIFY, best.commit),
-                (Role.VERIFY_BASELINE, session.row.base_commit),
-            )
+            partial(session.make, best.number, best.attempt, role, index, commit, segment)
+            for index in indices
+            for role, commit in pair
+            if (role, index) not in made
         ]
+        if not jobs:
+            return
+        session.say(
+            f"measuring the result again: {count} fresh runs of the baseline and of the best"
+        )
         random.Random(session.row.secret).shuffle(jobs)
         session.in_slots(jobs)
         if session.stopping is not None or session.segments.number == segment:
