@@ -5,15 +5,16 @@ Everything but the agent is real: git, processes, SQLite, the local runner.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from unittest.mock import patch
 
+import psutil
 import pytest
 
 from autoresearch import agents
@@ -26,6 +27,8 @@ from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import Task, load, override
 from autoresearch.workspace import Workspace
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about what Linux alone has")
 
 PROGRAM = """\
 import os, sys, time
@@ -251,9 +254,8 @@ def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None
 def alive(pid: int) -> bool:
     """A process of that id is there and is no zombie."""
     try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 

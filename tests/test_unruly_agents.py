@@ -13,7 +13,7 @@ from conftest import Night, alive, git, run_session, side
 from autoresearch import agents
 from autoresearch.records import Proposal, Turn
 
-GOOD = "sed -i 's/VALUE = 10.0/VALUE = 8.0/' prog.py"
+GOOD = "sed 's/VALUE = 10.0/VALUE = 8.0/' prog.py > new; cat new > prog.py; rm new"
 GIT = "git -c user.name=a -c user.email=a@localhost"
 
 REFUSED = {

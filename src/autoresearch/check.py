@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import shutil
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -124,7 +125,9 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
 
 ENFORCED = (
     "time and budget limits, measured over the whole tree of processes",
-    "the whole tree of processes dies with its run",
+    "the whole tree of processes dies with its run"
+    if sys.platform == "linux"
+    else "processes die with their run, unless they leave its session and hide their environment",
     "runs and agents work in trees of their own, never in your checkout",
 )
 READ = "its tree, the system and what is installed, [run] inputs"

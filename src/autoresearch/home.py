@@ -12,7 +12,7 @@
   <tag>/try.json                what became of its latest try
 
 Beside it, only in the system's folder for temporary files, one for the runs under way: the names of
-sockets, which programs put there, may have no more than 107 characters.
+sockets, which programs put there, may have no more than 107 characters (103 on macOS).
 """
 
 from __future__ import annotations
@@ -72,9 +72,13 @@ class Home:
 
     @property
     def temporary(self) -> Path:
-        """Temporary folders of the runs under way."""
+        """Temporary folders of the runs under way. Programs make sockets there, whose paths may
+        have 103 bytes on macOS, where 49 are in the name of the user's own temporary folder."""
         name = hashlib.sha256(os.fsencode(self.folder)).hexdigest()[:12]
-        return Path(tempfile.gettempdir(), f"autoresearch-{name}")
+        folder = tempfile.gettempdir()
+        if sys.platform == "darwin" and folder.startswith("/var/folders/"):
+            folder = "/tmp"
+        return Path(folder, f"autoresearch-{name}")
 
     @property
     def turns(self) -> Path:

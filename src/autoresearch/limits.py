@@ -103,8 +103,8 @@ def left(limits: Limits, spent: Spent, metric: Metric, until_s: float | None = N
 
 def boot_clock() -> float:
     """A clock in seconds that nobody sets back and that goes on while the machine sleeps."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    clock = getattr(time, "CLOCK_BOOTTIME", None)  # macOS has another, and `monotonic` stops there
+    return time.clock_gettime(time.CLOCK_MONOTONIC_RAW if clock is None else clock)
 
 
 def seconds_until(until: datetime.time, now: datetime.datetime) -> float:

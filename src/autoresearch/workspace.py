@@ -39,6 +39,7 @@ from autoresearch.errors import (
 
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
+LITTER = {"__pycache__", ".DS_Store"}  # what programs leave in a folder that they only looked at
 EDIT_LIMIT_LINES = 5_000  # that an edit may add: more is no idea that anybody could read
 FULL_BYTES = 1_000_000  # with less than this free, a failure of git's is the disk's
 GC_TRIES = 5  # of what the user's `git gc` comes in the way of
@@ -122,7 +123,8 @@ class Workspace:
             raise WorkspaceError(
                 f"the repository at {self._repo.workdir} has no commits: commit the code first"
             )
-        top = Path(self._repo.workdir).resolve()
+        above = (self.root, *self.root.parents)  # not by name: libgit2 may spell it in other case
+        top = next(folder for folder in above if folder.samefile(self._repo.workdir))
         self.prefix = PurePosixPath(self.root.relative_to(top).as_posix())
         self._named = tuple(editable)
         self._may_edit = may_edit
@@ -412,7 +414,7 @@ class Workspace:
                     _refuse_unreadable(path, data, old)
                     changes[path] = data
             elif entry is None:
-                if not self._repo.path_is_ignored(path) and "__pycache__" not in path:
+                if not self._repo.path_is_ignored(path) and LITTER.isdisjoint(path.split("/")):
                     foreign.append(path)
             elif not entry.describes(target):
                 foreign.append(path)

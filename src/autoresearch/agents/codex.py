@@ -1,10 +1,12 @@
 """OpenAI's Codex CLI. `--agent codex`, `--agent codex:MODEL`.
 
-Its own sandbox is off, as it needs rights that a container rarely has.
+Its own sandbox is off on Linux, where the harness has one, and where it needs rights that a
+container rarely has.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from autoresearch.agents._events import Ended, at, events, failed, total, unknown
@@ -14,8 +16,10 @@ from autoresearch.agents._reach import Needs
 
 def argv(ask: Ask) -> Sequence[str]:
     model = ("-m", ask.model) if ask.model else ()
-    alone = ("--skip-git-repo-check", "--ephemeral", "--dangerously-bypass-approvals-and-sandbox")
-    return ("codex", "exec", "--json", *alone, *model, "-")
+    alone = ("--skip-git-repo-check", "--ephemeral")
+    free = ("--dangerously-bypass-approvals-and-sandbox",)
+    walls = ("--sandbox", "workspace-write") if sys.platform == "darwin" else free
+    return ("codex", "exec", "--json", *alone, *walls, *model, "-")
 
 
 def read_events(lines: Sequence[str]) -> Ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from autoresearch.agents._about import Standing
@@ -29,4 +30,5 @@ def _state(one: Standing) -> str:
 def _credentials(one: Standing) -> str:
     if one.credentials:
         return f"; key or login: {', '.join(one.credentials)}"
-    return f"; no key or login seen. {one.login}" if one.wants_credentials else ""
+    unseen = " (its keychain is not looked at)" if sys.platform == "darwin" else ""
+    return f"; no key or login seen{unseen}. {one.login}" if one.wants_credentials else ""

@@ -10,8 +10,8 @@ forks fast and safely.
     stdout: one JSON object a line (Outcome)
 
 On Linux it is a child subreaper: a descendant that leaves its session or loses its parent becomes
-the warden's child, and is found. Elsewhere only the process group and the descendants seen while
-the run was going on are killed.
+the warden's child, and is found. Elsewhere the process group and the descendants seen while the run
+was going on are killed here, and what else carries the run's marks by the harness (`measure.py`).
 
 A `confinement` holds for the run and its descendants, never for the warden. A run that cannot be
 confined as asked does not start.
@@ -117,9 +117,10 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
             log.write(f"autoresearch: cannot start {spec['argv'][0]}: {error}\n".encode())
             return outcome(spec, None, "command not found", 0.0, 0.0, None, str(error))
     watch = Watch(spec, child.pid, began, used)
-    stopped = watch.until_end(requests)
-    family = watch.seen
-    status, usage = _kill_all(child.pid, family)
+    try:
+        stopped = watch.until_end(requests)
+    finally:
+        status, usage = _kill_all(child.pid, watch.seen)
     wall_s = time.monotonic() - began
     cpu_s = _children_cpu_s() - used
     if stopped == "interrupted" and not _was_killed(status):
@@ -138,13 +139,15 @@ class NotConfined(Exception):
 
 def _start(spec: dict[str, Any], log: BinaryIO) -> subprocess.Popen[bytes]:
     """The run's first process, confined if that is asked for."""
+    most = _most_threads(spec.get("processes"))
     with _ruleset(spec) as ruleset:
 
         def prepare() -> None:  # in the child, between fork and exec
             if LINUX:
                 LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             _limit_files(spec.get("file_bytes"))
-            _limit_threads(spec.get("processes"))
+            if most is not None:
+                resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
             if ruleset is not None:
                 ruleset.apply()
 
@@ -172,14 +175,15 @@ def _limit_files(limit: int | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
-def _limit_threads(limit: int | None) -> None:
-    """A stop for forks too fast to be seen, counted by the kernel over all that the user runs. It
-    does not hold for root: see `Watch._overrun`."""
-    if limit is not None and os.geteuid() != 0 and (running := _tasks()):
-        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        most = running + THREADS * limit
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+def _most_threads(limit: int | None) -> int | None:
+    """A stop for forks too fast to be seen, counted by the kernel over all that the user runs: in
+    threads on Linux, elsewhere in processes. It does not hold for root: see `Watch._overrun`."""
+    if limit is None or os.geteuid() == 0:
+        return None
+    running = _tasks()
+    most = running + THREADS * limit if running else len(psutil.pids()) + limit
+    _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
 
 def _ruleset(spec: dict[str, Any]) -> AbstractContextManager[Ruleset | None]:
@@ -294,10 +298,11 @@ def _waiter(pid: int, fd: int) -> Iterator[Callable[[float], tuple[bool, bool]]]
             os.close(pidfd)
         return
 
+    first = psutil.Process(pid)  # Python has no os.waitid on macOS before 3.13
+
     def poll(seconds: float) -> tuple[bool, bool]:
         ready, _, _ = select.select([fd], [], [], seconds)
-        ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        return ended, bool(ready)
+        return first.status() == psutil.STATUS_ZOMBIE, bool(ready)
 
     yield poll
 
@@ -311,6 +316,8 @@ def _descendants() -> list[psutil.Process]:
 
 def _kill_all(pid: int, family: dict[int, psutil.Process]) -> tuple[int, resource.struct_rusage]:
     """Kill the group and every descendant, reap them all, and return the first one's status."""
+    if not LINUX:  # what is not our child when it has lost its parent is found now or never
+        family = family | {process.pid: process for process in _descendants()}
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -114,7 +114,8 @@ class _Warden:
         """What the run is to have, with this slot's part of the machine."""
         env = dict(wanted)
         if self._cores:
-            env.setdefault("OMP_NUM_THREADS", str(len(self._cores)))
+            for name in ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):  # the second is Apple's
+                env.setdefault(name, str(len(self._cores)))
         if self._gpus:  # these are a part of those that `wanted` may name
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
         return env
