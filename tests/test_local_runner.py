@@ -260,6 +260,7 @@ def test_close_kills_what_is_running(place: Place) -> None:
     runner.close()
 
 
+@linux_only  # elsewhere the next start ends what is left
 def test_a_killed_warden(runner: LocalRunner, place: Place) -> None:
     spec = place.spec("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
     with ThreadPoolExecutor(1) as pool:
@@ -421,10 +422,11 @@ def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="has to become another user")
 def test_the_kernel_stops_the_forks_of_who_is_not_root() -> None:
-    """However fast they are: see `_limit_threads`."""
+    """However fast they are: see `_most_threads`."""
     script = (
-        "import os, signal, time\nfrom autoresearch.runners import _warden\n"
-        "os.setuid(65534)\nallowed = _warden._tasks() + 8 * 3\n_warden._limit_threads(3)\n"
+        "import os, resource, signal\nfrom autoresearch.runners import _warden\n"
+        "os.setuid(65534)\nallowed = _warden._most_threads(3)\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))\n"
         "children = []\n"
         "try:\n"
         "    while len(children) < allowed + 500:\n"

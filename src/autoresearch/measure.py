@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,7 +43,6 @@ SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: whose process it is
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
 OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
-LINUX = sys.platform == "linux"
 EASED = 1.5  # times a limit, for runs of what is kept
 UNSETTLED = ("interrupted", "lost")  # how a run ends that says nothing about its program
 SPOILED = "changed meanwhile"  # what a run depends on, while it ran: it says nothing
@@ -116,16 +114,11 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
         return ""
 
 
-def leftovers(
-    home: Home, seed: int | None = None, temporary: Path | None = None
-) -> list[psutil.Process]:
-    """The living processes of a session's runs, or of those with that seed or temporary folder,
-    wardens left out."""
+def leftovers(home: Home, seed: int | None = None) -> list[psutil.Process]:
+    """The living processes of a session's runs, or of its run of that seed, wardens left out."""
     marks = {SESSION: str(home.folder)}
     if seed is not None:
         marks["AUTORESEARCH_SEED"] = str(seed)
-    if temporary is not None:
-        marks["TMPDIR"] = str(temporary)
     found = []
     for process in psutil.process_iter():
         try:
@@ -171,9 +164,9 @@ class Laboratory:
         tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
         return around(self.task, self._env, self._cells.sites, tracked)
 
-    def end_leftovers(self, seed: int | None = None, temporary: Path | None = None) -> None:
-        """Kill what runs (or those with that seed or temporary folder) left behind."""
-        for process in leftovers(self.home, seed, temporary):
+    def end_leftovers(self, seed: int | None = None) -> None:
+        """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
+        for process in leftovers(self.home, seed):
             with suppress(psutil.Error):  # it has just ended
                 process.kill()
 
@@ -327,8 +320,6 @@ class Laboratory:
         try:
             return self.runner.run(spec)
         finally:
-            if not LINUX:  # a warden does not find what left its group and lost its parent
-                self.end_leftovers(temporary=temporary)
             remove_tree(temporary)
 
     def give_up(self, run: Run, reason: str) -> Run:

@@ -10,8 +10,8 @@ forks fast and safely.
     stdout: one JSON object a line (Outcome)
 
 On Linux it is a child subreaper: a descendant that leaves its session or loses its parent becomes
-the warden's child, and is found. Elsewhere the process group and the descendants seen while the run
-was going on are killed here, and what else carries the run's marks by the harness (`measure.py`).
+the warden's child, and is found. Elsewhere it is found by a mark in its environment, where the
+system lets that be read, or because it was seen before it lost its parent.
 
 A `confinement` holds for the run and its descendants, never for the warden. A run that cannot be
 confined as asked does not start.
@@ -23,6 +23,7 @@ import ctypes
 import json
 import os
 import resource
+import secrets
 import select
 import signal
 import subprocess
@@ -41,7 +42,9 @@ LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 PIDFD = hasattr(os, "pidfd_open")
+MARK = "AUTORESEARCH_MARK"  # in the environment of a run's processes, not on Linux
 SAMPLE_S = 0.25 if PIDFD else 0.05  # between two looks at a run
+DYING_S = 5.0  # a process that was killed is gone by then, unless the system holds it
 SEARCH_EVERY = 100  # times what it takes: finding descendants means reading all of /proc
 LOAD = Path("/proc/loadavg")
 THREADS = 8  # for each process that is allowed, where the kernel counts a user's threads
@@ -107,6 +110,8 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
     """Execute one run until its whole tree of processes is dead, and say how it ended."""
     used = _children_cpu_s()
     began = time.monotonic()
+    if not LINUX:
+        spec["env"][MARK] = secrets.token_hex(16)
     with Path(spec["log"]).open("wb") as log:
         try:
             child = _start(spec, log)
@@ -120,9 +125,10 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
     try:
         stopped = watch.until_end(requests)
     finally:
-        status, usage = _kill_all(child.pid, watch.seen)
+        family = watch.seen if LINUX else watch.seen | _family(spec)
+        status, usage = _kill_all(child.pid, family)
     wall_s = time.monotonic() - began
-    cpu_s = _children_cpu_s() - used
+    cpu_s = max(_children_cpu_s() - used, watch.cpu_s)
     if stopped == "interrupted" and not _was_killed(status):
         stopped = None  # it had ended by itself, just in time: a finished run is never lost
     if stopped is None:
@@ -204,6 +210,7 @@ class Watch:
         self.began = began
         self.used = used
         self.peak_bytes = 0
+        self.cpu_s = 0.0  # as last seen: what lost its parent is no child of ours outside Linux
         self.seen: dict[int, psutil.Process] = {}
         self._search_at = began
         self._tasks, self._counted = _tasks(), 0  # threads on the machine, processes of the run
@@ -231,6 +238,7 @@ class Watch:
             return "too many processes"
         memory, cpu_s = self._sample()
         self.peak_bytes = max(self.peak_bytes, memory)
+        self.cpu_s = 0.0 if LINUX else cpu_s
         limit = self.spec["memory_bytes"]
         if limit is not None and memory > limit:
             return "memory"
@@ -250,7 +258,7 @@ class Watch:
         """(resident bytes, CPU seconds) of the tree: the living and those already reaped."""
         memory, cpu_s = 0, _children_cpu_s() - self.used
         if (now := time.monotonic()) >= self._search_at:
-            self.seen |= {process.pid: process for process in _descendants()}
+            self.seen |= _family(self.spec)
             self._search_at = now + SEARCH_EVERY * (time.monotonic() - now)
         for process in list(self.seen.values()):
             try:
@@ -307,6 +315,23 @@ def _waiter(pid: int, fd: int) -> Iterator[Callable[[float], tuple[bool, bool]]]
     yield poll
 
 
+def _family(spec: dict[str, Any]) -> dict[int, psutil.Process]:
+    """The processes of a run."""
+    found = {process.pid: process for process in _descendants()}
+    if not LINUX:
+        found |= {process.pid: process for process in _marked(spec["env"][MARK])}
+    return found
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark:
+                yield process
+        except psutil.Error:
+            continue  # it has ended, or its environment is nobody's to read
+
+
 def _descendants() -> list[psutil.Process]:
     try:
         return psutil.Process().children(recursive=True)
@@ -316,16 +341,16 @@ def _descendants() -> list[psutil.Process]:
 
 def _kill_all(pid: int, family: dict[int, psutil.Process]) -> tuple[int, resource.struct_rusage]:
     """Kill the group and every descendant, reap them all, and return the first one's status."""
-    if not LINUX:  # what is not our child when it has lost its parent is found now or never
-        family = family | {process.pid: process for process in _descendants()}
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass  # the whole group has ended; on macOS a group of zombies answers "not permitted"
     _, status, usage = os.wait4(pid, 0)
-    for process in family.values():
-        if process.pid != pid:
-            _kill(process)
+    others = [process for process in family.values() if process.pid != pid]
+    for process in others:
+        _kill(process)
+    if not LINUX:
+        psutil.wait_procs(others, timeout=DYING_S)  # those that are not our children
     if _reap():
         with _first_in_line():
             while _kill_descendants() and _reap():
