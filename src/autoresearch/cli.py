@@ -34,7 +34,14 @@ from autoresearch.cli_shared import (
     today,
     write_report,
 )
-from autoresearch.errors import AgentError, AutoresearchError, BusyError, NotOursError, TaskError
+from autoresearch.errors import (
+    AgentError,
+    AutoresearchError,
+    BusyError,
+    NotOursError,
+    StorageError,
+    TaskError,
+)
 from autoresearch.home import Home, module, owner, running
 from autoresearch.ledger import Ledger
 from autoresearch.loop import Loop
@@ -45,7 +52,7 @@ from autoresearch.roster import portfolio
 from autoresearch.session import Session
 from autoresearch.start import opened
 from autoresearch.task import TASK_FILE, Task, load, override
-from autoresearch.workspace import Workspace
+from autoresearch.workspace import Workspace, remove_tree
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -75,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "runs, measures, decides and records.",
         epilog="Start with: autoresearch new tiny_gpt DIR, or in your own repository: "
         "autoresearch init, check, run. An agent in a terminal calls: start, try.",
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"autoresearch {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
@@ -82,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     def add(
         name: str, command: Callable[[argparse.Namespace], int], text: str, *, task: bool = True
     ) -> argparse.ArgumentParser:
-        one = commands.add_parser(name, help=text, description=text)
+        one = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         one.set_defaults(command=command)
         if task:
             one.add_argument(
@@ -165,19 +173,15 @@ def new(options: argparse.Namespace) -> int:
     folder = Path(options.folder or options.name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise NotOursError(f"{folder} exists and is not empty: choose another folder")
-    ignored = shutil.ignore_patterns("data", "__pycache__", ".autoresearch")
-    shutil.copytree(TASKS / options.name, folder, ignore=ignored, dirs_exist_ok=True)
-    git = ["git", "-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost"]
-    subject = f"Start from autoresearch's {options.name}"
-    for arguments in (
-        ["init", "--quiet", "--initial-branch=main"],
-        ["add", "--all"],
-        ["-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", f"--message={subject}"],
-    ):
-        try:
-            subprocess.run([*git, *arguments], cwd=folder, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise TaskError(f"git {arguments[0]} failed in {folder}: {error}") from error
+    was_there = folder.exists()
+    try:
+        _copy_task(options.name, folder)
+    except BaseException:
+        for path in folder.iterdir() if was_there else ():
+            remove_tree(path)
+        if not was_there:
+            remove_tree(folder)
+        raise
     prepare = ["python prepare.py"] if (folder / "prepare.py").exists() else []
     steps = [f"cd {folder}", *prepare, "autoresearch check", "autoresearch run"]
     if options.json:
@@ -188,15 +192,38 @@ def new(options: argparse.Namespace) -> int:
     return 0
 
 
+def _copy_task(name: str, folder: Path) -> None:
+    ignored = shutil.ignore_patterns("data", "__pycache__", ".autoresearch")
+    try:
+        shutil.copytree(TASKS / name, folder, ignore=ignored, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise StorageError(f"cannot make {folder}: {error}") from error
+    git = ["git", "-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost"]
+    subject = f"Start from autoresearch's {name}"
+    for arguments in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "--all"],
+        ["-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", f"--message={subject}"],
+    ):
+        try:
+            subprocess.run([*git, *arguments], cwd=folder, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise TaskError(f"git {arguments[0]} failed in {folder}: {error}") from error
+
+
 def init(options: argparse.Namespace) -> int:
     root = root_of(options)
-    for_agents, left = agent_files.write(root) if options.agent_files else ([], [])
-    if options.agent_files and (root / TASK_FILE).exists():
-        written, patches = for_agents, list[str]()
-    else:
-        written = [*_scaffolded(root, options), *for_agents]
-        named = [root / name for name in load(root).editable if (root / name).is_file()]
-        patches = [patch for patch in map(layouts.seed_patch, named) if patch]
+    written, for_agents, left, patches = list[str](), list[str](), list[str](), list[str]()
+    try:
+        if not (options.agent_files and (root / TASK_FILE).exists()):
+            written = _scaffolded(root, options)
+            named = [root / name for name in load(root).editable if (root / name).is_file()]
+            patches = [patch for patch in map(layouts.seed_patch, named) if patch]
+        if options.agent_files:
+            for_agents, left = agent_files.write(root)
+    except OSError as error:
+        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
+    written += for_agents
     if options.json:
         print(json.dumps({"written": sorted(written), "left": left, "seed_patches": patches}))
         return 0
@@ -231,6 +258,8 @@ def _scaffolded(root: Path, options: argparse.Namespace) -> list[str]:
 
 
 def check_task(options: argparse.Namespace) -> int:
+    if options.runs < 2:
+        raise TaskError(f"--runs {options.runs}: at least 2, as one tells nothing of the noise")
     task = override(load(root_of(options)), **{"runner.slots": options.slots})
     say = (lambda line: None) if options.json else print
     found = check(task, options.runs, say)
@@ -294,7 +323,7 @@ def run(options: argparse.Namespace) -> int:
     )
     tag = options.tag or today()
     if options.detach:
-        return detach(task, tag)
+        return detach(task, tag, options)
     watched = sys.stdout.isatty() and not options.plain and not options.json
     say = say_line if not options.json else say_json
     with opened(task, tag, lambda line: speak(line)) as session, awake(), signals(session):
@@ -345,7 +374,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
         reader.close()
 
 
-def detach(task: Task, tag: str) -> int:
+def detach(task: Task, tag: str, options: argparse.Namespace) -> int:
     """Start the same command in a session of its own, and see it get going."""
     Workspace(task.root, task.editable, task.may_edit).check_tag_name(tag)
     home = Home(task.root, tag)
@@ -353,7 +382,7 @@ def detach(task: Task, tag: str) -> int:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
     home.folder.mkdir(parents=True, exist_ok=True)
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
-    if "--tag" not in " ".join(arguments):
+    if options.tag is None:
         arguments += ["--tag", tag]
     with home.log.open("ab") as file:
         started = file.tell()
@@ -369,10 +398,15 @@ def detach(task: Task, tag: str) -> int:
     if process.poll():
         with home.log.open("rb") as file:
             file.seek(started)
-            sys.stderr.write(file.read().decode(errors="replace"))
-        return process.returncode
-    print(f"session {tag} goes on without this terminal (pid {process.pid}, log {home.log})")
-    print(f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}")
+            words = file.read().decode(errors="replace")
+        error = AutoresearchError(f"\n{words}".rpartition("\nautoresearch: ")[2].strip())
+        error.exit_code = process.returncode
+        raise error
+    if options.json:
+        print(json.dumps({"tag": tag, "pid": process.pid, "log": str(home.log)}))
+    else:
+        print(f"session {tag} goes on without this terminal (pid {process.pid}, log {home.log})")
+        print(f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}")
     return 0
 
 
@@ -388,28 +422,36 @@ def attach(options: argparse.Namespace) -> int:
                 while owner(home) is not None:
                     time.sleep(0.5)
         else:
-            _follow(home)
+            for line in _said(home):
+                event = options.json and not line.startswith("{")
+                print(json.dumps({"event": line}) if event else line, flush=True)
     except KeyboardInterrupt:
-        print(f"\nno longer watching; session {home.tag} goes on")
+        if not options.json:
+            print(f"\nno longer watching; session {home.tag} goes on")
         return 0
-    print(text.status_text(read(), running=False), end="")
+    if options.json:
+        print(json.dumps({"running": False, **summary.to_json(read())}))
+    else:
+        print(text.status_text(read(), running=False), end="")
     return 0
 
 
-def _follow(home: Home) -> None:
-    """Print what a detached session says, until it ends."""
-    position = 0
+def _said(home: Home) -> Iterator[str]:
+    """The lines that a detached session says, until it ends."""
+    position, begun = 0, b""
     while True:
         running = owner(home) is not None
         if home.log.exists():
-            with home.log.open() as file:
+            with home.log.open("rb") as file:
                 file.seek(position)
-                sys.stdout.write(file.read())
-                sys.stdout.flush()
+                *lines, begun = (begun + file.read()).split(b"\n")
                 position = file.tell()
+            yield from (line.decode(errors="replace") for line in lines)
         if not running:
-            return
+            break
         time.sleep(0.5)
+    if begun:
+        yield begun.decode(errors="replace")
 
 
 def stop(options: argparse.Namespace) -> int:
@@ -419,10 +461,10 @@ def stop(options: argparse.Namespace) -> int:
     if pid is None:
         raise NotOursError(f"session {home.tag!r} is not running")
     with suppress(ProcessLookupError):  # it has just ended by itself
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, signal.SIGTERM)  # a script's `&` leaves it deaf to SIGINT
         if options.now:
             time.sleep(0.2)
-            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
     while owner(home) is not None:
         time.sleep(0.1)
     print(json.dumps({"stopped": home.tag}) if options.json else f"session {home.tag} has ended")
@@ -479,7 +521,8 @@ def show(options: argparse.Namespace) -> int:
     workspace = Workspace(task.root, task.editable, task.may_edit)
     base = ledger.experiment(row, one.base)
     diff = workspace.diff(base.commit, one.commit) if one.number else ""
-    end = _end_of(home, runs[-1]) if runs else ""
+    its_own = [run for run in runs if run.commit == one.commit]  # others: what it was held against
+    end = _end_of(home, its_own[-1]) if its_own else ""
     if options.json:
         made = [_run_json(run) for run in runs]
         print(json.dumps({**_experiment_json(one), "runs": made, "diff": diff, "output": end}))

