@@ -161,6 +161,18 @@ def test_editable_files(
     goes_on(autoresearch, root, changes(better()))
 
 
+def test_an_editable_file_behind_a_link(root: Path, tmp_path: Path, autoresearch: Run) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.py").touch()
+    (root / "away").symlink_to(tmp_path / "elsewhere")
+    (root / "autoresearch.toml").write_text(TASK.replace('"prog.py"', '"away/x.py"'))
+    commit_all(root)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == USAGE
+    assert "'away/x.py' is outside the task's folder, by a link" in said.error
+    nothing_half_done(root)
+
+
 def test_uncommitted_changes(root: Path, autoresearch: Run, changes: Callable[..., str]) -> None:
     edit(root, VALUE=9.0)
     said = autoresearch("run", root, "--tag", "t")

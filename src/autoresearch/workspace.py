@@ -175,6 +175,8 @@ class Workspace:
             ):
                 there = (self.root / name).exists()
                 problem = "is not committed: commit it first" if there else "does not exist"
+                if there and not (self.root / name).resolve().is_relative_to(self.root.resolve()):
+                    problem = "is outside the task's folder, by a link: name a file within"
                 raise TaskError(f"editable: {name!r} {problem}")
         if not paths:
             raise TaskError(f"editable: no file of the last commit matches {list(self._named)}")
