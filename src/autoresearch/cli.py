@@ -60,6 +60,10 @@ TASKS = Path(__file__).parent / "tasks"
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
+    if (
+        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):  # `stop` sends it, also at the wrong time
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = options.command(options)
     except AutoresearchError as error:
@@ -171,16 +175,17 @@ def new(options: argparse.Namespace) -> int:
     if options.name not in ready_tasks():
         raise TaskError(f"no ready task {options.name!r}; there are: {', '.join(ready_tasks())}")
     folder = Path(options.folder or options.name)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise NotOursError(f"{folder} exists and is not empty: choose another folder")
     was_there = folder.exists()
     try:
         _copy_task(options.name, folder)
     except BaseException:
-        for path in folder.iterdir() if was_there else ():
-            remove_tree(path)
-        if not was_there:
-            remove_tree(folder)
+        for path in folder.iterdir() if was_there else [folder]:
+            if path.is_dir():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
         raise
     prepare = ["python prepare.py"] if (folder / "prepare.py").exists() else []
     steps = [f"cd {folder}", *prepare, "autoresearch check", "autoresearch run"]
@@ -213,16 +218,12 @@ def _copy_task(name: str, folder: Path) -> None:
 
 def init(options: argparse.Namespace) -> int:
     root = root_of(options)
-    written, for_agents, left, patches = list[str](), list[str](), list[str](), list[str]()
-    try:
-        if not (options.agent_files and (root / TASK_FILE).exists()):
-            written = _scaffolded(root, options)
-            named = [root / name for name in load(root).editable if (root / name).is_file()]
-            patches = [patch for patch in map(layouts.seed_patch, named) if patch]
-        if options.agent_files:
-            for_agents, left = agent_files.write(root)
-    except OSError as error:
-        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
+    written, patches = list[str](), list[str]()
+    if not (options.agent_files and (root / TASK_FILE).exists()):
+        written = _scaffolded(root, options)
+        named = [root / name for name in load(root).editable if (root / name).is_file()]
+        patches = [patch for patch in map(layouts.seed_patch, named) if patch]
+    for_agents, left = agent_files.write(root) if options.agent_files else ([], [])
     written += for_agents
     if options.json:
         print(json.dumps({"written": sorted(written), "left": left, "seed_patches": patches}))
@@ -252,8 +253,13 @@ def _scaffolded(root: Path, options: argparse.Namespace) -> list[str]:
     for name in files:
         if (root / name).exists():
             raise NotOursError(f"{root / name} exists already, and is left as it is")
-    for name, content in files.items():
-        (root / name).write_text(content)
+    try:
+        for name, content in files.items():
+            (root / name).write_text(content)
+    except OSError as error:
+        for name in files:
+            (root / name).unlink(missing_ok=True)
+        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
     return list(files)
 
 
@@ -395,11 +401,12 @@ def detach(task: Task, tag: str, options: argparse.Namespace) -> int:
         )
     while process.poll() is None and owner(home) != process.pid:
         time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):  # most of what can be refused is by then
+        process.wait(timeout=1.0)
     if process.poll():
         with home.log.open("rb") as file:
             file.seek(started)
-            words = file.read().decode(errors="replace")
-        error = AutoresearchError(f"\n{words}".rpartition("\nautoresearch: ")[2].strip())
+            error = AutoresearchError(complaint(file.read().decode(errors="replace")))
         error.exit_code = process.returncode
         raise error
     if options.json:
@@ -408,6 +415,15 @@ def detach(task: Task, tag: str, options: argparse.Namespace) -> int:
         print(f"session {tag} goes on without this terminal (pid {process.pid}, log {home.log})")
         print(f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}")
     return 0
+
+
+def complaint(words: str) -> str:
+    """The error that a command ended with, out of all that it said."""
+    for line in words.splitlines():
+        if line.startswith('{"error": '):
+            return str(json.loads(line)["message"])
+    before, _, message = f"\n{words}".partition("\nautoresearch: ")
+    return (message or before).strip() or "it ended without a word"
 
 
 def attach(options: argparse.Namespace) -> int:

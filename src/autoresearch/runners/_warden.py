@@ -44,7 +44,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PIDFD = hasattr(os, "pidfd_open")
 MARK = "AUTORESEARCH_MARK"  # in the environment of a run's processes, not on Linux
 SAMPLE_S = 0.25 if PIDFD else 0.05  # between two looks at a run
-DYING_S = 5.0  # a process that was killed is gone by then, unless the system holds it
+DYING_S = 5.0  # what was killed is gone by then, unless it forks faster than we look
 SEARCH_EVERY = 100  # times what it takes: finding descendants means reading all of /proc
 LOAD = Path("/proc/loadavg")
 THREADS = 8  # for each process that is allowed, where the kernel counts a user's threads
@@ -125,8 +125,7 @@ def supervise(spec: dict[str, Any], requests: Requests) -> dict[str, Any]:
     try:
         stopped = watch.until_end(requests)
     finally:
-        family = watch.seen if LINUX else watch.seen | _family(spec)
-        status, usage = _kill_all(child.pid, family)
+        status, usage = _kill_all(child.pid, spec, watch.seen)
     wall_s = time.monotonic() - began
     cpu_s = max(_children_cpu_s() - used, watch.cpu_s)
     if stopped == "interrupted" and not _was_killed(status):
@@ -238,7 +237,7 @@ class Watch:
             return "too many processes"
         memory, cpu_s = self._sample()
         self.peak_bytes = max(self.peak_bytes, memory)
-        self.cpu_s = 0.0 if LINUX else cpu_s
+        self.cpu_s = 0.0 if LINUX else max(self.cpu_s, cpu_s)
         limit = self.spec["memory_bytes"]
         if limit is not None and memory > limit:
             return "memory"
@@ -339,32 +338,40 @@ def _descendants() -> list[psutil.Process]:
         return []
 
 
-def _kill_all(pid: int, family: dict[int, psutil.Process]) -> tuple[int, resource.struct_rusage]:
+def _kill_all(
+    pid: int, spec: dict[str, Any], seen: dict[int, psutil.Process]
+) -> tuple[int, resource.struct_rusage]:
     """Kill the group and every descendant, reap them all, and return the first one's status."""
+    family = seen if LINUX else seen | _family(spec)
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass  # the whole group has ended; on macOS a group of zombies answers "not permitted"
     _, status, usage = os.wait4(pid, 0)
-    others = [process for process in family.values() if process.pid != pid]
-    for process in others:
+    family.pop(pid, None)
+    for process in family.values():
         _kill(process)
     if not LINUX:
-        psutil.wait_procs(others, timeout=DYING_S)  # those that are not our children
-    if _reap():
+        _kill_others(spec, family)
+    elif _reap():
         with _first_in_line():
             while _kill_descendants() and _reap():
                 time.sleep(0.001)
     return status, usage
 
 
+def _kill_others(spec: dict[str, Any], family: dict[int, psutil.Process]) -> None:
+    """What has lost its parent is not our child: wait for it to die, and look again."""
+    deadline = time.monotonic() + DYING_S
+    while family and time.monotonic() < deadline:
+        psutil.wait_procs(list(family.values()), timeout=deadline - time.monotonic())
+        family = _family(spec)
+        for process in family.values():
+            _kill(process)
+
+
 def _kill_descendants() -> int:
     """Kill what is left of the run; how many there were. Zombies are counted, too."""
-    if not LINUX:
-        left = _descendants()
-        for process in left:
-            _kill(process)
-        return len(left)
     below = _below(os.getpid())
     for pid, began in below.items():
         _kill_one(pid, began)

@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -114,8 +115,8 @@ class _Warden:
         """What the run is to have, with this slot's part of the machine."""
         env = dict(wanted)
         if self._cores:
-            for name in ("OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):  # the second is Apple's
-                env.setdefault(name, str(len(self._cores)))
+            name = "VECLIB_MAXIMUM_THREADS" if sys.platform == "darwin" else "OMP_NUM_THREADS"
+            env.setdefault(name, str(len(self._cores)))
         if self._gpus:  # these are a part of those that `wanted` may name
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
         return env
