@@ -125,7 +125,8 @@ class Stepping:
         self.data = data
 
     def propose(self, turn: Turn) -> Proposal | None:
-        begun = len(turn.history.finished()) + len(turn.history.in_flight())
+        running = turn.history.in_flight()  # first: what ends meanwhile is in both, not in none
+        begun = len({one.number for one in (*running, *turn.history.finished())})
         if begun >= len(STEPS):
             return None
         if begun == CHANGING and self.data.read_text() != "new":  # asked again after a kill

@@ -82,7 +82,8 @@ class Replay:
 
 
 def _measured(history: History) -> set[str]:
-    experiments = [*history.finished(), *history.in_flight()]
+    running = history.in_flight()  # first: what ends meanwhile is in both, not in none
+    experiments = [*history.finished(), *running]
     return {e.notes.removeprefix(NOTE) for e in experiments if e.notes.startswith(NOTE)}
 
 

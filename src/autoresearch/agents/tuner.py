@@ -76,9 +76,10 @@ class Tuner:
         if not self._origin:
             self._begin(turn.history)
         incumbent = self._incumbent(files)
+        running = turn.history.in_flight()
         self._absorb(turn.history)
         self._join(incumbent)
-        values = self._choose(turn.history, incumbent)
+        values = self._choose(turn.history, incumbent, running)
         if values is None:
             return None
         self._taken.add(incumbent.key(values))
@@ -91,7 +92,8 @@ class Tuner:
     def _begin(self, history: History) -> None:
         """Lay out the space: as the first tuner of this session did, which left the commit in its
         notes, or else about the present incumbent."""
-        experiments = itertools.chain(history.finished(), history.in_flight())
+        running = history.in_flight()  # first: what ends meanwhile is in both, not in none
+        experiments = itertools.chain(history.finished(), running)
         noted = (ORIGIN.search(experiment.notes) for experiment in experiments)
         origin = next((match[1] for match in noted if match), history.incumbent().commit)
         files = history.editable_files(origin)
@@ -146,11 +148,13 @@ class Tuner:
 
     # What next
 
-    def _choose(self, history: History, incumbent: Program) -> dict[str, Value] | None:
+    def _choose(
+        self, history: History, incumbent: Program, in_flight: Sequence[Experiment]
+    ) -> dict[str, Value] | None:
         """The values to propose; None if there is nothing left to try."""
         from autoresearch.agents._study import Situation
 
-        running = [self._program(history, e) for e in history.in_flight()]
+        running = [self._program(history, e) for e in in_flight]
         programs = [program for program in running if program is not None]
         busy = {program.key(program.values) for program in programs}
         space, present = self._space, incumbent.values
@@ -163,7 +167,7 @@ class Tuner:
             values = space.values(positions, present)
             return new(positions) and self._rules.respected(incumbent.integers(values))
 
-        seed = self._next_seed(history)
+        seed = self._next_seed(in_flight)
         situation = Situation(
             incumbent=_measured(incumbent, self._score(history, history.incumbent_score())),
             noise_sd=history.noise_sd,
@@ -181,9 +185,9 @@ class Tuner:
                     break
         return None if positions is None else space.values(positions, present)
 
-    def _next_seed(self, history: History) -> list[int]:
+    def _next_seed(self, in_flight: Sequence[Experiment]) -> list[int]:
         """A function of the history, so that a restarted tuner makes the same proposals."""
-        state = (self._seen, *(experiment.number for experiment in history.in_flight()))
+        state = (self._seen, *(experiment.number for experiment in in_flight))
         self._repeats = self._repeats + 1 if state == self._state else 0
         self._state = state
         return [self._seed, self._repeats, *state]
