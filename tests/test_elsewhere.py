@@ -99,7 +99,7 @@ def test_there_is_room_for_the_names_of_sockets(
 def test_processes_are_limited_where_nobody_counts_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_warden, "_tasks", lambda: 0)
+    monkeypatch.setattr(_warden, "LINUX", False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     there = _warden._most_threads(0)
     most = _warden._most_threads(100)

@@ -60,9 +60,8 @@ TASKS = Path(__file__).parent / "tasks"
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
     options = parser().parse_args(arguments)
-    if (
-        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    ):  # `stop` sends it, also at the wrong time
+    # `stop` sends this one, perhaps before a session listens or when it listens no more.
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = options.command(options)

@@ -185,8 +185,9 @@ def _most_threads(limit: int | None) -> int | None:
     threads on Linux, elsewhere in processes. It does not hold for root: see `Watch._overrun`."""
     if limit is None or os.geteuid() == 0:
         return None
-    running = _tasks()
-    most = running + THREADS * limit if running else len(psutil.pids()) + limit
+    if LINUX and not _tasks():
+        return None  # nobody says how many there are
+    most = _tasks() + THREADS * limit if LINUX else len(psutil.pids()) + limit
     _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
     return most if hard == resource.RLIM_INFINITY else min(most, hard)
 

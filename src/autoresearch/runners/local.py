@@ -115,8 +115,9 @@ class _Warden:
         """What the run is to have, with this slot's part of the machine."""
         env = dict(wanted)
         if self._cores:
-            name = "VECLIB_MAXIMUM_THREADS" if sys.platform == "darwin" else "OMP_NUM_THREADS"
-            env.setdefault(name, str(len(self._cores)))
+            env.setdefault("OMP_NUM_THREADS", str(len(self._cores)))
+            if sys.platform == "darwin":
+                env.setdefault("VECLIB_MAXIMUM_THREADS", str(len(self._cores)))
         if self._gpus:  # these are a part of those that `wanted` may name
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self._gpus))
         return env
