@@ -32,12 +32,12 @@ from statistics import median
 
 from autoresearch.briefing import Briefer
 from autoresearch.briefing.sections import tokens
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
+from autoresearch.git.repository import Workspace
 from autoresearch.records import Experiment, Failure, Proposal, Role, Status, Verdict
-from autoresearch.rows import SessionRow
-from autoresearch.task import Task, load
-from autoresearch.workspace import Workspace
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.rows import SessionRow
+from autoresearch.task.model import Task, load
 
 SIZES = (10, 100, 1_000, 10_000)
 MAX_TOKENS, MAX_MS = 8_000, 50.0

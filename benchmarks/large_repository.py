@@ -26,7 +26,7 @@ from statistics import median
 
 import psutil
 
-from autoresearch.workspace import Manifest, Workspace
+from autoresearch.git.repository import Manifest, Workspace
 
 ROUNDS = 5
 PER_FOLDER = 100

@@ -33,9 +33,9 @@ from pathlib import Path
 import psutil
 
 from autoresearch.errors import LedgerError
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
-from autoresearch.report.table import table
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.results import table
 
 TAG = "kills"
 MARK, WITNESS = "NOTHING_LOST_MARK", "NOTHING_LOST_WITNESS"

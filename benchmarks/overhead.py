@@ -41,11 +41,11 @@ from pathlib import Path
 
 import psutil
 
-from autoresearch.loop import Loop
+from autoresearch.commands.start import opened
+from autoresearch.core.loop import Loop
+from autoresearch.core.session import Session
 from autoresearch.records import Agent, Failure, Proposal, Turn
-from autoresearch.session import Session
-from autoresearch.start import opened
-from autoresearch.task import load, override
+from autoresearch.task.model import load, override
 
 WINDOWS = ((25, 75), (475, 525), (975, 1025), (1950, 2050))
 MAX_CPU_MS, MAX_DISK_KB, MAX_GROWTH_MB, MAX_NEW_FILES = 30.0, 15.0, 12.0, 10

@@ -27,10 +27,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.home import ledger_path
-from autoresearch.judge import difference_interval
-from autoresearch.ledger import Ledger
+from autoresearch.core.judge import difference_interval
 from autoresearch.records import Metric
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import ledger_path
 
 ARMS = {"tuner": "tuner", "random": "tuner:random"}
 FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the budget, for the time to the baseline's loss

@@ -30,12 +30,12 @@ from statistics import median, quantiles
 
 import psutil
 
-from autoresearch import sandbox
-from autoresearch.measure import Laboratory
+from autoresearch.commands.start import opened
+from autoresearch.git.repository import remove_tree
+from autoresearch.measure.runs import Laboratory
 from autoresearch.records import Outcome
-from autoresearch.start import opened
-from autoresearch.task import load, override
-from autoresearch.workspace import remove_tree
+from autoresearch.sandbox import landlock
+from autoresearch.task.model import load, override
 
 MAX_MS = 15.0
 COMMAND = "python -S -E -c pass"
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=300, help="of each kind; 300")
     options = parser.parse_args()
-    if sandbox.abi() == 0:
+    if landlock.abi() == 0:
         sys.exit("this system has no Landlock: there is nothing to measure")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory(prefix="autoresearch-sandbox-") as folder:
@@ -134,7 +134,7 @@ def main() -> None:
     machine = f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}"
     print(
         f"{options.runs} runs of each kind, one after another; {machine}, {os.cpu_count()} cores, "
-        f"Landlock ABI {sandbox.abi()}, load {os.getloadavg()[0]:.1f}, "
+        f"Landlock ABI {landlock.abi()}, load {os.getloadavg()[0]:.1f}, "
         f"Python {platform.python_version()}\n"
     )
     print("| median ms per run | wall | 25 to 75 % | CPU |\n|---|---:|---:|---:|")

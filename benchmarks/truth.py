@@ -1,4 +1,4 @@
-"""Is what the judge says true? Simulated sessions, decided by `autoresearch.judge` itself.
+"""Is what the judge says true? Simulated sessions, decided by `autoresearch.core.judge` itself.
 
     python benchmarks/truth.py                  # a minute on one core
     python benchmarks/truth.py --sessions 50 --json truth.json
@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from autoresearch.judge import (
+from autoresearch.core.judge import (
     FRESH_RUNS,
     LEVELS,
     SCORE_RUNS,
@@ -49,7 +49,7 @@ from autoresearch.judge import (
     separate_cached,
 )
 from autoresearch.records import Metric
-from autoresearch.task import JudgeSettings
+from autoresearch.task.model import JudgeSettings
 
 METRIC = Metric("loss")
 BASELINE_RUNS = JudgeSettings().baseline_runs

@@ -17,10 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from autoresearch import cli, judge
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
-from autoresearch.task import load
+from autoresearch.cli import main as cli
+from autoresearch.core import judge
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.task.model import load
 
 TRUTH, SD = 1.0, 0.01
 COMMAND = [sys.executable, "-m", "autoresearch"]

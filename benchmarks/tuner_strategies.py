@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from autoresearch import agents
-from autoresearch.agents.constants import Constant, edit, find
+from autoresearch.agents.tuning.constants import Constant, edit, find
 from autoresearch.records import Agent, Experiment, Metric, Proposal, Status, Turn
 
 PROGRAM = b"""\

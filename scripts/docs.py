@@ -17,8 +17,9 @@ from collections.abc import Callable
 from dataclasses import MISSING
 from pathlib import Path
 
-from autoresearch import cli, task
 from autoresearch.agents import llm
+from autoresearch.cli import main as cli
+from autoresearch.task import model
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -59,7 +60,7 @@ def spelled(action: argparse.Action) -> str:
 def keys() -> str:
     """Every key of the task file, as the validation knows it."""
     lines = ["| key | accepted | default |", "|---|---|---|"]
-    for table, known in task.KEYS.items():
+    for table, known in model.KEYS.items():
         for name, key in known.items():
             where = f"`[{table}]` `{name}`" if table else f"`{name}`"
             default = "needed" if key.default is MISSING else default_text(key.default)

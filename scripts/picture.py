@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
 from autoresearch.report import live, plot, summary
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
 
 DOCS = Path(__file__).parent.parent / "docs"
 

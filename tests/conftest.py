@@ -18,15 +18,15 @@ import psutil
 import pytest
 
 from autoresearch import agents
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
-from autoresearch.loop import Loop
+from autoresearch.commands.start import opened
+from autoresearch.core.loop import Loop
+from autoresearch.core.session import Session
+from autoresearch.git.repository import Workspace
 from autoresearch.records import Experiment, Failure, Proposal, Run, Turn
-from autoresearch.rows import SessionRow
-from autoresearch.session import Session
-from autoresearch.start import opened
-from autoresearch.task import Task, load, override
-from autoresearch.workspace import Workspace
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.rows import SessionRow
+from autoresearch.task.model import Task, load, override
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about what Linux alone has")
 

@@ -33,15 +33,16 @@ from unittest.mock import patch
 
 import pygit2
 
-from autoresearch import agents, judge
-from autoresearch.home import Lock
-from autoresearch.loop import Loop
+from autoresearch import agents
+from autoresearch.commands.start import opened
+from autoresearch.core import judge
+from autoresearch.core.loop import Loop
+from autoresearch.git.repository import Workspace
 from autoresearch.records import Proposal, Turn
-from autoresearch.report.table import ResultsFile
 from autoresearch.runners.local import LocalRunner
-from autoresearch.start import opened
-from autoresearch.task import load, override
-from autoresearch.workspace import Workspace
+from autoresearch.store.paths import Lock
+from autoresearch.store.results import ResultsFile
+from autoresearch.task.model import load, override
 
 TAG = "t"
 SLOTS = 2

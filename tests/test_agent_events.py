@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.agents._events import Cause, Ended, cause_of, complaint, retry_after_s
-from autoresearch.agents._headless import one_line
+from autoresearch.agents.support.events import Cause, Ended, cause_of, complaint, retry_after_s
+from autoresearch.agents.support.headless import one_line
 from autoresearch.records import SERVICE_REASONS
 
 RECORDINGS = Path(__file__).parent / "agents"

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from conftest import alive
 
-from autoresearch import agents, cli
-from autoresearch.agents import _about
-from autoresearch.agents._about import About, Standing, about, standings
+from autoresearch import agents
+from autoresearch.agents.support import availability
+from autoresearch.agents.support.availability import About, Standing, about, standings
+from autoresearch.cli import main as cli
 from autoresearch.errors import AgentError
-from autoresearch.report.standing import standing_text
+from autoresearch.report.availability import standing_text
 
 SECRET = "very-secret-value-1"
 PATIENT_S = 60.0  # for a busy machine
@@ -102,7 +103,7 @@ def test_it_is_asked_without_keys_or_input_and_leaves_nothing(
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.setenv("SOMETHING_ELSE", SECRET)
-    monkeypatch.setattr(_about.tempfile, "tempdir", str(home.parent))
+    monkeypatch.setattr(availability.tempfile, "tempdir", str(home.parent))
     install("codex", f"/usr/bin/env >{home}/env; pwd >{home}/pwd; read line || echo 1.0")
     assert found()["codex"].version == "1.0"
     assert SECRET not in (home / "env").read_text()
@@ -176,7 +177,8 @@ def added(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, text: str) -
         ('"""Halves things. And more."""\ndef create(*_): ...\n', "Halves things", True),
         ("def create(*_): ...\n", "", True),
         (
-            "from autoresearch.agents._about import About\nABOUT = About('a program', 'no-such')\n"
+            "from autoresearch.agents.support.availability import About\n"
+            "ABOUT = About('a program', 'no-such')\n"
             "def create(*_): ...\n",
             "a program",
             False,

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from conftest import TASK, ScriptedAgent, make_task, run_session
 
-from autoresearch import aside, sandbox
+from autoresearch.sandbox import landlock, nested
 
-needs_landlock = pytest.mark.skipif(sandbox.abi() == 0, reason="this kernel has no Landlock")
+needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 needs_scopes = pytest.mark.skipif(
-    sandbox.abi() < sandbox.SCOPE_ABI, reason="needs Landlock's ABI 6"
+    landlock.abi() < landlock.SCOPE_ABI, reason="needs Landlock's ABI 6"
 )
 
 SCORED = """
@@ -115,7 +115,7 @@ def test_what_it_may_do(tmp_path: Path) -> None:
 
 def asked(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     read = ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, sys.prefix)
-    wall = aside.prefix(sandbox.Confinement(read, (), False))
+    wall = nested.prefix(landlock.Confinement(read, (), False))
     return subprocess.run(
         [*shlex.split(wall), *command],
         cwd=folder,
@@ -147,7 +147,7 @@ def test_two_do_not_see_each_others_temporary_folders(tmp_path: Path) -> None:
 
 def test_where_nothing_confines_it_the_scorer_is_not_told_otherwise(tmp_path: Path) -> None:
     scorer = "import os\nprint('---')\nprint('score:', len(os.environ.get('{}', '')))\n"
-    files = {"score.py": scorer.format(aside.VARIABLE)}
+    files = {"score.py": scorer.format(nested.VARIABLE)}
     toml = TASK + '[score]\ncommand = "python -S -E score.py"\n'
     root = make_task(tmp_path / "task", "", toml, files=files)
     found = run_session(root, ScriptedAgent(), runner__confine=False, judge__deterministic=True)
@@ -156,8 +156,8 @@ def test_where_nothing_confines_it_the_scorer_is_not_told_otherwise(tmp_path: Pa
 
 def test_the_whole_command_is_one_word_list() -> None:
     """Paths with spaces and quotes come back as they were."""
-    wanted = sandbox.Confinement(("/a b", "/c'd"), ("/e",), False, True)
-    python, *flags, file, given = shlex.split(aside.prefix(wanted))
+    wanted = landlock.Confinement(("/a b", "/c'd"), ("/e",), False, True)
+    python, *flags, file, given = shlex.split(nested.prefix(wanted))
     assert python == sys.executable and flags == ["-I", "-S"]
-    assert Path(file).samefile(aside.__file__) and Path(file).is_absolute()
-    assert sandbox.Confinement.from_json(json.loads(given)) == wanted
+    assert Path(file).samefile(nested.__file__) and Path(file).is_absolute()
+    assert landlock.Confinement.from_json(json.loads(given)) == wanted

@@ -28,9 +28,9 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import cli
-from autoresearch.home import Home, ledger_path, owner
-from autoresearch.schema import VERSION
+from autoresearch.cli import main as cli
+from autoresearch.store.paths import Home, ledger_path, owner
+from autoresearch.store.schema import VERSION
 
 USAGE, BUSY, BASELINE, AGENT, STORAGE = 2, 3, 4, 5, 7
 

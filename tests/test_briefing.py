@@ -27,15 +27,14 @@ from conftest import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from autoresearch import judge, limits
 from autoresearch.briefing import Briefer
 from autoresearch.briefing.ground import CHANCES, PLATEAU
 from autoresearch.briefing.logs import Curve, curves, edges, last_words
 from autoresearch.briefing.sections import Section, fit, size, tokens
 from autoresearch.briefing.source import names, source
+from autoresearch.core import judge, limits
 from autoresearch.errors import LedgerError
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
+from autoresearch.git.repository import Workspace
 from autoresearch.records import (
     Experiment,
     Failure,
@@ -47,9 +46,10 @@ from autoresearch.records import (
     Turn,
     Verdict,
 )
-from autoresearch.rows import SessionRow
-from autoresearch.task import Limits, Task
-from autoresearch.workspace import Workspace
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.rows import SessionRow
+from autoresearch.task.model import Limits, Task
 
 SD = 0.2  # of the runs of a keep: see `OFFSETS`
 OFFSETS = (-1.0, 1.0, -1.0, 1.0, 0.0)

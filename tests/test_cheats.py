@@ -18,15 +18,15 @@ from statistics import fmean
 import pytest
 from conftest import Night, ScriptedAgent, git, run_session
 
-from autoresearch import sandbox
-from autoresearch.fsck import audit
+from autoresearch.commands.fsck import audit
 from autoresearch.records import Experiment, Proposal, Turn
-from autoresearch.task import load
+from autoresearch.sandbox import landlock
+from autoresearch.task.model import load
 
 pytest.importorskip("torch", reason="tiny_gpt trains with torch: pip install torch")
 from test_tiny_gpt import TASK, write_corpus
 
-needs_landlock = pytest.mark.skipif(sandbox.abi() == 0, reason="this kernel has no Landlock")
+needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 
 Edit = Callable[[str], str]
 

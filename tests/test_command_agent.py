@@ -16,8 +16,8 @@ import pytest
 from conftest import alive, wait_until
 
 from autoresearch import agents
-from autoresearch.agents import _process
-from autoresearch.agents._headless import Headless
+from autoresearch.agents.support import process
+from autoresearch.agents.support.headless import Headless
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
 
@@ -252,7 +252,7 @@ def test_helpers_left_behind_die_at_a_normal_end(tree: Path) -> None:
 
 
 def test_a_flood_of_output_is_stopped(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_process, "STDOUT_BYTES", 1_000_000)
+    monkeypatch.setattr(process, "STDOUT_BYTES", 1_000_000)
     assert ask(tree, "yes").reason == "log too large"
 
 
@@ -264,8 +264,8 @@ def test_a_flood_of_errors_keeps_its_end(tree: Path) -> None:
 def test_of_very_much_output_the_last_lines_are_read(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_process, "KEPT_BYTES", 10_000)
-    monkeypatch.setattr(_process, "LINE_BYTES", 1_000)
+    monkeypatch.setattr(process, "KEPT_BYTES", 10_000)
+    monkeypatch.setattr(process, "LINE_BYTES", 1_000)
     answer = ask(tree, f"{EDIT}; yes | head -c 100000 | tr -d '\\n'; yes | head -c 9998; echo end")
     assert answer == Proposal("end")
 

@@ -29,11 +29,11 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import cli
-from autoresearch.fsck import audit
-from autoresearch.home import Home, owner
-from autoresearch.measure import leftovers
-from autoresearch.task import load
+from autoresearch.cli import main as cli
+from autoresearch.commands.fsck import audit
+from autoresearch.measure.runs import leftovers
+from autoresearch.store.paths import Home, owner
+from autoresearch.task.model import load
 
 COMMAND = (sys.executable, "-m", "autoresearch")
 

@@ -32,16 +32,16 @@ from conftest import (
     workspace_of,
 )
 
-from autoresearch import confine, sandbox
-from autoresearch.check import check, enforced, not_enforced
-from autoresearch.confine import Cells, Purpose, editable_in
+from autoresearch.commands.check import check, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.home import Home
-from autoresearch.measure import make_private
+from autoresearch.measure.runs import make_private
+from autoresearch.sandbox import landlock, run_policy
+from autoresearch.sandbox.run_policy import Cells, Purpose, editable_in
+from autoresearch.store.paths import Home
 
-needs_landlock = pytest.mark.skipif(sandbox.abi() == 0, reason="this kernel has no Landlock")
+needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 needs_scopes = pytest.mark.skipif(
-    sandbox.abi() < sandbox.SCOPE_ABI, reason="needs Landlock's ABI 6"
+    landlock.abi() < landlock.SCOPE_ABI, reason="needs Landlock's ABI 6"
 )
 SECRET = "very-secret-value"
 GOOD = PROGRAM.replace("VALUE = 10.0", "VALUE = 5.0")
@@ -629,7 +629,7 @@ def test_who_confines_nothing_is_told(root: Path, tmp_path: Path) -> None:
 def test_where_there_is_no_landlock_runs_go_on_and_it_is_said_once(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "abi", lambda: 0)
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
     for value in (5.0, 4.0):
         found = run_session(root, ScriptedAgent(change(VALUE=value)))
     assert found.verdicts == [("keep", None)] * 2
@@ -665,7 +665,7 @@ def test_settings_that_are_refused(root: Path, key: str, value: object) -> None:
 
 @needs_landlock
 def test_devices_are_those_to_compute_on(tmp_path: Path) -> None:
-    found = {str(path) for path in confine.devices()}
+    found = {str(path) for path in run_policy.devices()}
     assert {"/dev/null", "/dev/shm"} <= found
     assert not any(re.match(r"/dev/(sd|vd|nvme|tty|pts|mem|kvm|dm-)", path) for path in found)
 
@@ -678,4 +678,4 @@ def test_what_is_allowed_is_looked_up_once_and_travels_as_json(root: Path) -> No
     again = cells.confinement(Purpose.RUN, root / "a", root / "b")
     assert time.perf_counter() - began < 0.1
     assert first == again and first is not None
-    assert sandbox.Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first
+    assert landlock.Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first

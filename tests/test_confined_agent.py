@@ -16,20 +16,21 @@ from typing import Any
 import pytest
 from conftest import TASK, Night, make_task, run_session
 
-from autoresearch import agents, sandbox
-from autoresearch import reach as reaching
-from autoresearch.agents._events import Ended
-from autoresearch.agents._headless import Headless, Settings, Spec
-from autoresearch.agents._process import Program
-from autoresearch.agents._reach import Needs, reach
-from autoresearch.check import enforced, not_enforced
+from autoresearch import agents
+from autoresearch.agents.support.events import Ended
+from autoresearch.agents.support.headless import Headless, Settings, Spec
+from autoresearch.agents.support.process import Program
+from autoresearch.commands.check import enforced, not_enforced
 from autoresearch.errors import AgentError, TaskError
-from autoresearch.reach import files_named
 from autoresearch.records import Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
-from autoresearch.task import load
+from autoresearch.sandbox import installed as reaching
+from autoresearch.sandbox import landlock
+from autoresearch.sandbox.agent_policy import Needs, reach
+from autoresearch.sandbox.installed import files_named
+from autoresearch.task.model import load
 
-ABI = sandbox.abi()
+ABI = landlock.abi()
 needs_landlock = pytest.mark.skipif(ABI == 0, reason="this kernel has no Landlock")
 
 SCORED = (
@@ -222,7 +223,7 @@ def test_unconfined_is_said(probe: Probe) -> None:
 def test_without_landlock_the_turn_goes_on_with_a_warning(
     probe: Probe, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "abi", lambda: 0)
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
     probed = probe.run(timid=True)
     assert probed.found["read hidden"] == "ok"
     assert probed.night.experiments[1].description == "tried everything"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoresearch.agents.constants import Constant, SourceError, edit, find
+from autoresearch.agents.tuning.constants import Constant, SourceError, edit, find
 
 
 def constant(source: str | bytes, name: str | None = None) -> Constant:

@@ -31,13 +31,13 @@ from crash_points import (
     VERDICTS,
 )
 
-from autoresearch import judge
+from autoresearch.commands.fsck import audit, repair
+from autoresearch.core import judge
 from autoresearch.errors import LedgerError
-from autoresearch.fsck import audit, repair
-from autoresearch.home import Home, owner
-from autoresearch.ledger import Ledger
-from autoresearch.measure import leftovers
+from autoresearch.measure.runs import leftovers
 from autoresearch.records import HELD_OUT, Run
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home, owner
 
 DRIVER = Path(__file__).parent / "crash_points.py"
 PARTS = 8  # that the whole enumeration is cut into

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch import agents, cli, task
+from autoresearch import agents
+from autoresearch.cli import main as cli
+from autoresearch.task import model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -66,7 +68,7 @@ def test_toml_blocks_are_task_files(tmp_path: Path) -> None:
     for folder in ("data", "validation", "holdout"):
         (tmp_path / folder).mkdir()
     for page, block in blocks("toml"):
-        parsed = task.parse(block, tmp_path, page)
+        parsed = model.parse(block, tmp_path, page)
         assert parsed.metric.name == "val_bpb"
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch.agents import _edits
-from autoresearch.agents._edits import Answer, BadEdit, Block, apply, parse
+from autoresearch.agents.support import edits
+from autoresearch.agents.support.edits import Answer, BadEdit, Block, apply, parse
 
 PROGRAM = b"import math\n\nLR = 0.1  # rate\nDEPTH = 2\nprint(LR)\n"
 FILES = {"train.py": PROGRAM}
@@ -237,7 +237,7 @@ def test_nothing_outside_the_block_changes(
 
 
 def test_the_format_that_is_asked_for_can_be_read() -> None:
-    asked = _edits.FORMAT.format(example="train.py", editable="train.py")
+    asked = edits.FORMAT.format(example="train.py", editable="train.py")
     answer = parse(asked)
     assert [one.label for one in answer.blocks] == ["train.py"]
     assert answer.description.startswith("one line: what you change")

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from conftest import TASK, alive, make_task, side
 
-from autoresearch import limits
 from autoresearch.agents import codex
-from autoresearch.agents._headless import Ask
-from autoresearch.home import Home
-from autoresearch.runners import _warden
+from autoresearch.agents.support.headless import Ask
+from autoresearch.core import limits
+from autoresearch.runners.warden import main as _warden
+from autoresearch.store.paths import Home
 
 ELSEWHERE = Path(__file__).parent / "elsewhere"
 LEFT = """\

@@ -32,13 +32,15 @@ from conftest import (
 )
 from model_server import MODEL, ModelServer
 
-from autoresearch import desk, limits, sandbox, workspace
 from autoresearch.agents import llm
+from autoresearch.commands.fsck import audit
+from autoresearch.core import limits, turns
+from autoresearch.core.session import Session
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.fsck import audit
-from autoresearch.home import Home
+from autoresearch.git import repository
 from autoresearch.records import Agent, Failure, Proposal, Turn
-from autoresearch.session import Session
+from autoresearch.sandbox import landlock
+from autoresearch.store.paths import Home
 
 INSTANT = Path(__file__).parent.parent / "src" / "autoresearch" / "tasks" / "instant"
 BETTER, WORSE = change(VALUE=5.0), change(VALUE=20.0)
@@ -112,8 +114,8 @@ def test_a_tree_that_is_used_again_carries_nothing_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a very large repository: what a run leaves in its tree reaches no other run."""
-    monkeypatch.setattr(workspace, "SPARE_FILES", 1)
-    monkeypatch.setattr(workspace, "TICK_NS", 0)
+    monkeypatch.setattr(repository, "SPARE_FILES", 1)
+    monkeypatch.setattr(repository, "TICK_NS", 0)
     root = make_task(tmp_path / "task", files={"lib/helper.py": "GAIN = 0\n"})
     program = PROGRAM.replace(
         "VALUE = 10.0", "sys.path.insert(0, 'lib')\nimport helper\n\nVALUE = 10.0"
@@ -197,7 +199,7 @@ CHEATS = {
 }
 
 
-@pytest.mark.skipif(sandbox.abi() == 0, reason="needs Landlock")
+@pytest.mark.skipif(landlock.abi() == 0, reason="needs Landlock")
 def test_cheats_cost_their_own_experiment_and_gain_nothing(tmp_path: Path) -> None:
     """The answer is 7: the unchanged program is 3 away from it, most cheats are 13."""
     files = {"score.py": SCORER, "holdout/answer": "7", ".gitignore": "holdout\n"}
@@ -696,7 +698,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
         time = staticmethod(time.time)
 
-    monkeypatch.setattr(desk, "time", Clock)
+    monkeypatch.setattr(turns, "time", Clock)
     return clock
 
 

@@ -14,11 +14,11 @@ import pytest
 from conftest import ScriptedAgent, alive, change, git, make_task, rewrite, run_session, task_of
 from conftest import night as read_night
 
-from autoresearch import cli
+from autoresearch.cli import main as cli
+from autoresearch.commands.fsck import Finding, audit, repair
 from autoresearch.errors import BusyError, LedgerError
-from autoresearch.fsck import Finding, audit, repair
-from autoresearch.home import Home, Lock
-from autoresearch.measure import SESSION
+from autoresearch.measure.runs import SESSION
+from autoresearch.store.paths import Home, Lock
 
 STEPS = (change(VALUE=9.0), change(VALUE=20.0), rewrite("import sys; sys.exit(3)\n"))
 """A keep, a discard and a crash."""

@@ -13,10 +13,10 @@ from conftest import TASK, ScriptedAgent, change, git, make_task, run_session
 from test_tiny_gpt import TASK as TINY_GPT
 from test_tiny_gpt import write_corpus
 
-from autoresearch import sandbox
-from autoresearch.confine import unconfined
-from autoresearch.fsck import audit
-from autoresearch.task import load
+from autoresearch.commands.fsck import audit
+from autoresearch.sandbox import landlock
+from autoresearch.sandbox.run_policy import unconfined
+from autoresearch.task.model import load
 
 torch = pytest.importorskip("torch", reason="needs torch with CUDA")
 
@@ -38,7 +38,7 @@ print("gpus:", torch.cuda.device_count())
 
 def test_there_is_a_gpu_and_something_confines() -> None:
     assert torch.cuda.is_available(), "torch sees no GPU"
-    assert sandbox.abi() > 0, "this kernel has no Landlock"
+    assert landlock.abi() > 0, "this kernel has no Landlock"
 
 
 def test_a_confined_run_computes_on_the_gpu(tmp_path: Path) -> None:

@@ -27,20 +27,22 @@ from conftest import (
 from test_fsck import findings, sql
 from test_measure import bench, untouched
 
-from autoresearch import agents, cli, sandbox
-from autoresearch.check import check
-from autoresearch.cli_shared import read_summary
+from autoresearch import agents
+from autoresearch.cli import main as cli
+from autoresearch.cli.common import read_summary
+from autoresearch.commands.check import check
+from autoresearch.commands.fsck import audit
+from autoresearch.commands.start import opened
+from autoresearch.core.loop import Loop
 from autoresearch.errors import BaselineError, TaskError
-from autoresearch.fsck import audit
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
-from autoresearch.loop import Loop
-from autoresearch.measure import Interrupted, Laboratory
+from autoresearch.measure.runs import Interrupted, Laboratory
 from autoresearch.records import HELD_OUT, Outcome, Proposal, Role, RunSpec, Turn
 from autoresearch.report.page import page
 from autoresearch.report.summary import Summary, summarise
 from autoresearch.runners.local import LocalRunner
-from autoresearch.start import opened
+from autoresearch.sandbox import landlock
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
 
 LEARNER = PROGRAM.replace("SPREAD = 0.1\n", "SPREAD = 0.1\n\nOVERFIT = 0.0\n").replace(
     'print("score:", score)',
@@ -126,7 +128,7 @@ def test_it_is_scored_for_what_chose_nothing_and_seen_by_nobody(
         if run.holdout is not None:
             assert run.holdout == pytest.approx(run.metric + 770000.25)
             assert "seen: ['validation', 'holdout']" in (folder / "holdout.log").read_text()
-        if sandbox.abi():
+        if landlock.abi():
             assert "refused: 13" in (folder / "score.log").read_text()
     never = {Role.SEGMENT}  # nothing changed in this session
     assert {run.role for run in found.runs if run.holdout} == set(HELD_OUT) - never

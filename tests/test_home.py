@@ -13,12 +13,12 @@ import pytest
 from conftest import wait_until
 
 from autoresearch.errors import BusyError, StorageError
-from autoresearch.home import Home, Lock, owner
+from autoresearch.store.paths import Home, Lock, owner
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from autoresearch.home import Home, Lock
+from autoresearch.store.paths import Home, Lock
 lock = Lock(Home(Path(sys.argv[1]), "t"))
 print("held", flush=True)
 time.sleep(600)

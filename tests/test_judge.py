@@ -13,7 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from autoresearch.judge import (
+from autoresearch.core.judge import (
     DROP_BELOW,
     LEVELS,
     PASS_LEVEL,

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.ledger import Ledger
 from autoresearch.records import Failure, Metric, Proposal, Role, Run, Status, Verdict
-from autoresearch.rows import Note, SessionRow
-from autoresearch.schema import APPLICATION_ID, VERSION
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.rows import Note, SessionRow
+from autoresearch.store.schema import APPLICATION_ID, VERSION
 
 
 def begin_session(ledger: Ledger, tag: str = "t") -> SessionRow:

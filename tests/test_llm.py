@@ -22,8 +22,8 @@ from model_server import MODEL, TOKENS_IN, TOKENS_OUT, ModelServer
 
 from autoresearch import agents
 from autoresearch.agents import llm
-from autoresearch.agents._chat import Said, _refusal, asked_wait_s, read_reply
 from autoresearch.agents.llm import Llm, Provider, create, prompt
+from autoresearch.agents.support.chat import Said, _refusal, asked_wait_s, read_reply
 from autoresearch.errors import AgentError
 from autoresearch.records import Agent, Failure, Proposal, Turn
 from autoresearch.testing import AgentSuite
@@ -308,7 +308,9 @@ def test_without_the_library_it_says_how_to_install_it(monkeypatch: pytest.Monke
 
 
 def test_the_library_is_imported_by_nobody_else() -> None:
-    script = "import sys, autoresearch.cli, autoresearch.agents.llm; print('openai' in sys.modules)"
+    script = (
+        "import sys, autoresearch.cli.main, autoresearch.agents.llm; print('openai' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )

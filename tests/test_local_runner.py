@@ -18,10 +18,10 @@ import psutil
 import pytest
 from conftest import alive, linux_only, wait_until
 
-from autoresearch import sandbox
 from autoresearch.records import Outcome, RunSpec
 from autoresearch.runners.local import LocalRunner, _share
-from autoresearch.sandbox import Confinement
+from autoresearch.sandbox import landlock
+from autoresearch.sandbox.landlock import Confinement
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
 BURN = "import time\nwhile time.process_time() < {}: pass\n"
@@ -234,7 +234,7 @@ def test_interrupt(runner: LocalRunner, place: Place) -> None:
 def test_an_interrupt_that_comes_with_the_request(place: Place) -> None:
     """Both are read at once, before the run has begun."""
     warden = subprocess.Popen(
-        [sys.executable, "-m", "autoresearch.runners._warden", ""],
+        [sys.executable, "-m", "autoresearch.runners.warden.main", ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -319,7 +319,7 @@ def test_shares_of_cores_and_gpus() -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from autoresearch.home import Home, Lock
+from autoresearch.store.paths import Home, Lock
 from autoresearch.records import RunSpec
 from autoresearch.runners.local import LocalRunner
 
@@ -341,7 +341,7 @@ runner.run(RunSpec(argv, folder, folder / "log", folder / "outcome.json", {}, 60
 
 
 def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
-    from autoresearch.home import Home, Lock, owner
+    from autoresearch.store.paths import Home, Lock, owner
 
     harness = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)])
     files = [tmp_path / "pid", tmp_path / "daemon"]
@@ -361,7 +361,7 @@ def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
 
 # ---- confinement -------------------------------------------------------------------------------
 
-needs_landlock = pytest.mark.skipif(sandbox.abi() == 0, reason="this kernel has no Landlock")
+needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc", sys.prefix, sys.base_prefix)
 
 
@@ -404,7 +404,7 @@ def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -
     script = (
         "import sys\nfrom pathlib import Path\nfrom autoresearch.records import RunSpec\n"
         "from autoresearch.runners.local import LocalRunner\n"
-        "from autoresearch.sandbox import Confinement, Ruleset\n"
+        "from autoresearch.sandbox.landlock import Confinement, Ruleset\n"
         "tree, log, outcome = map(Path, sys.argv[1:])\nall = Confinement(write=('/',))\n"
         "with Ruleset(all) as ruleset:\n    for _ in range(16): ruleset.apply()\n"
         "spec = RunSpec(('touch', 'begun'), tree, log, outcome, {'PATH': '/usr/bin:/bin'}, 30.0)\n"
@@ -424,7 +424,7 @@ def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -
 def test_the_kernel_stops_the_forks_of_who_is_not_root() -> None:
     """However fast they are: see `_most_threads`."""
     script = (
-        "import os, resource, signal\nfrom autoresearch.runners import _warden\n"
+        "import os, resource, signal\nfrom autoresearch.runners.warden import main as _warden\n"
         "os.setuid(65534)\nallowed = _warden._most_threads(3)\n"
         "resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))\n"
         "children = []\n"

@@ -28,13 +28,13 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import desk, judge, roster
-from autoresearch.desk import Desk
+from autoresearch.core import judge, scheduler, turns
+from autoresearch.core.session import Session
+from autoresearch.core.turns import Desk
 from autoresearch.errors import AgentError, BaselineError
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
 from autoresearch.records import UNSELECTED, Failure, Proposal, Turn
-from autoresearch.session import Session
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
 
 Counted = Callable[[], list[str]]
 
@@ -297,7 +297,7 @@ def test_a_failing_agent_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPat
     """Longer and longer, from the start again after an experiment; and not beyond the limits."""
     pauses: list[float] = []
     clock = [0.0]
-    monkeypatch.setattr(roster, "BACKOFF_S", (1.0, 3.0))
+    monkeypatch.setattr(scheduler, "BACKOFF_S", (1.0, 3.0))
 
     class Clock:
         @staticmethod
@@ -321,7 +321,7 @@ def test_a_failing_agent_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPat
         pauses.append(clock[0])
         return change(VALUE=20.0)(turn)
 
-    monkeypatch.setattr(desk, "time", Clock)
+    monkeypatch.setattr(turns, "time", Clock)
     agent = ScriptedAgent(down(), down(), down(), down(60.0), works, down(), nothing)
     run_session(root, agent)
     pauses.append(clock[0])
@@ -539,7 +539,7 @@ def test_hours(root: Path) -> None:
 
 def test_until(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time of day, reckoned once, on the clock that nobody can set back."""
-    from autoresearch import start as module
+    from autoresearch.commands import start as module
 
     class Evening(datetime.datetime):
         @classmethod

@@ -22,12 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
-from autoresearch.measure import Interrupted, Laboratory, Outputs, read_log, tail
+from autoresearch.git.repository import Workspace, remove_tree
+from autoresearch.measure.runs import Interrupted, Laboratory, Outputs, read_log, tail
 from autoresearch.records import Outcome, Proposal, Role, Run, RunSpec
 from autoresearch.runners.local import LocalRunner
-from autoresearch.workspace import Workspace, remove_tree
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
 
 
 def untouched(run: Run) -> bool:

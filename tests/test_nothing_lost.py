@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 from conftest import ScriptedAgent, change, run_session, wait_until, workspace_of
 
-from autoresearch.home import Home
-from autoresearch.measure import SESSION
-from autoresearch.workspace import STALE_LOCK_S
+from autoresearch.git.repository import STALE_LOCK_S
+from autoresearch.measure.runs import SESSION
+from autoresearch.store.paths import Home
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "nothing_lost.py"
 

@@ -29,12 +29,12 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import agent_files, outside
-from autoresearch.fsck import audit
-from autoresearch.home import Home, module, owner
-from autoresearch.ledger import Ledger
-from autoresearch.start import opened
-from autoresearch.workspace import Manifest, Workspace
+from autoresearch.commands.fsck import audit
+from autoresearch.commands.start import opened
+from autoresearch.git.repository import Manifest, Workspace
+from autoresearch.interactive import instructions, trial
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home, module, owner
 
 
 def call(
@@ -174,13 +174,13 @@ def test_what_is_refused_costs_no_run_and_leaves_the_folder(
 
 def test_links_out_of_the_folder_are_taken_away_not_followed(root: Path, work: Path) -> None:
     outside = root.parent / "precious"
-    outside.mkdir()
+    trial.mkdir()
     (outside / "prog.py").write_text("mine")
     (work / "prog.py").unlink()
     (work / "prog.py").symlink_to(outside / "prog.py")
     assert answer(work, "try", "-m", "a link")["reason"] == "link"
     git(work, "checkout", "prog.py")
-    (work / "__pycache__").symlink_to(outside)
+    (work / "__pycache__").symlink_to(trial)
     edit(work, VALUE=12.0)
     answer(work, "try", "-m", "worse, with a link beside it")
     assert (outside / "prog.py").read_text() == "mine"
@@ -556,13 +556,13 @@ def test_an_error_over_mcp_is_an_error(root: Path) -> None:
 def test_agent_files(root: Path) -> None:
     done = call(root, "init", "--agent-files")
     assert done.returncode == 0, done.stderr
-    assert (root / "AGENTS.md").read_text() == agent_files.TEXT
-    skill = (root / agent_files.SKILL).read_text()
-    assert skill.startswith("---\nname: autoresearch\n") and skill.endswith(agent_files.TEXT)
+    assert (root / "AGENTS.md").read_text() == instructions.TEXT
+    skill = (root / instructions.SKILL).read_text()
+    assert skill.startswith("---\nname: autoresearch\n") and skill.endswith(instructions.TEXT)
     (root / "AGENTS.md").write_text("mine")
     done = call(root, "init", "--agent-files")
     assert (root / "AGENTS.md").read_text() == "mine"
-    assert "left as it is" in done.stdout and agent_files.SKILL in done.stdout
+    assert "left as it is" in done.stdout and instructions.SKILL in done.stdout
 
 
 def test_agent_files_of_a_folder_without_a_task(tmp_path: Path) -> None:
@@ -579,7 +579,7 @@ def test_agent_files_of_a_folder_without_a_task(tmp_path: Path) -> None:
         "loss",
     )
     assert done.returncode == 0, done.stderr
-    for name in ("autoresearch.toml", "program.md", "AGENTS.md", agent_files.SKILL):
+    for name in ("autoresearch.toml", "program.md", "AGENTS.md", instructions.SKILL):
         assert (tmp_path / name).exists()
 
 
@@ -587,10 +587,10 @@ def test_the_commands_in_the_text_exist() -> None:
     import re
     import shlex
 
-    from autoresearch import cli
+    from autoresearch.cli import main
 
-    for line in re.findall(r"`(autoresearch [^`]*)`", agent_files.TEXT):
-        cli.parser().parse_args(shlex.split(line)[1:])
+    for line in re.findall(r"`(autoresearch [^`]*)`", instructions.TEXT):
+        main.parser().parse_args(shlex.split(line)[1:])
 
 
 def test_what_the_scorer_printed_is_not_told(tmp_path: Path) -> None:
@@ -625,10 +625,10 @@ def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(
         edit(work, VALUE=7.0)  # by an agent that did not wait
 
     monkeypatch.setattr(Workspace, "restore", restored)
-    with opened(task_of(root), "t", lambda line: None, outside.Terminal("terminal")) as session:
-        outside._bring(session)
+    with opened(task_of(root), "t", lambda line: None, trial.Terminal("terminal")) as session:
+        trial._bring(session)
         monkeypatch.undo()
-        outside._refresh(session)
+        trial._refresh(session)
     assert "VALUE = 7.0" in (work / "prog.py").read_text()
     assert "VALUE = 10.0" in git(work, "show", "HEAD:prog.py")
     assert git(work, "status", "--porcelain") == "M prog.py"

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch.agents import _events
-from autoresearch.agents._events import LONGEST_WAIT_S, MOST, Cause, Ended
-from autoresearch.agents._headless import Creator, Headless, Settings, Spec, one_line
-from autoresearch.agents._process import Output
+from autoresearch.agents.support import events
+from autoresearch.agents.support.events import LONGEST_WAIT_S, MOST, Cause, Ended
+from autoresearch.agents.support.headless import Creator, Headless, Settings, Spec, one_line
+from autoresearch.agents.support.process import Output
 from autoresearch.errors import AgentError
 from autoresearch.records import Failure
 
@@ -200,8 +200,8 @@ def test_a_sum_is_an_amount(values: list[object]) -> None:
     plausible = [v for v in plausible if 0 <= v < MOST]
     expected = sum(plausible) if plausible and sum(plausible) < MOST else None
     dollars = None if expected is None else float(expected)
-    assert _events.dollars(*values) == (None if dollars is None or dollars >= MOST else dollars)
-    tokens = _events.total(*values)
+    assert events.dollars(*values) == (None if dollars is None or dollars >= MOST else dollars)
+    tokens = events.total(*values)
     assert tokens == (None if expected is None else round(expected))
 
 
@@ -217,7 +217,7 @@ def test_the_document_at_the_end_is_found_whatever_stands_above(
     for wanted in ({"found": value}, [value]):
         text = json.dumps(wanted, indent=1, allow_nan=False) if _finite(wanted) else "{}"
         noise = [line for line in above if not line.lstrip().startswith(("{", "["))]
-        found = _events.document([*noise, "[x]", *text.split("\n"), " "])
+        found = events.document([*noise, "[x]", *text.split("\n"), " "])
         assert found == json.loads(text)
 
 
@@ -252,10 +252,10 @@ def _finite(value: object) -> bool:
 )
 @example("try again in " + "9" * 400 + "h")
 def test_a_complaint_says_how_long_to_wait_or_nothing(message: str) -> None:
-    wait_s = _events.retry_after_s(message)
+    wait_s = events.retry_after_s(message)
     assert wait_s is None or 0 <= wait_s <= LONGEST_WAIT_S
-    assert _events.cause_of(message) in (None, *Cause)
-    assert len(_events.complaint(message)) <= _events.MESSAGE_LENGTH
+    assert events.cause_of(message) in (None, *Cause)
+    assert len(events.complaint(message)) <= events.MESSAGE_LENGTH
 
 
 def test_a_flood_of_beginnings_is_read_in_bounded_time() -> None:

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autoresearch.agents import replay
-from autoresearch.desk import printable
+from autoresearch.core.turns import printable
 from autoresearch.errors import AgentError, NotOursError, TaskError
-from autoresearch.ledger import Ledger
-from autoresearch.measure import Reading, read_log, tail, whole_lines
+from autoresearch.measure.runs import Reading, read_log, tail, whole_lines
 from autoresearch.records import Experiment, Metric, Proposal, Role, Run, Status, Verdict
-from autoresearch.report.table import OURS, ResultsFile, check_ours, header, parse, row
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.results import OURS, ResultsFile, check_ours, header, parse, row
 
 quick = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -10,7 +10,7 @@ import warnings
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch.agents.constants import Constant, SourceError, Value, edit, find
+from autoresearch.agents.tuning.constants import Constant, SourceError, Value, edit, find
 
 NUMBERS = st.one_of(
     st.integers().map(str),

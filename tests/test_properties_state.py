@@ -16,14 +16,17 @@ from conftest import ScriptedAgent, edit, run_session
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch import home as homes
-from autoresearch import measure, outside, roster, stored
+from autoresearch.core import scheduler
+from autoresearch.core.scheduler import printable, recordable
 from autoresearch.errors import BusyError, StorageError
-from autoresearch.home import Home, Lock, owner, running
-from autoresearch.outside import Tried, latest
+from autoresearch.interactive import trial
+from autoresearch.interactive.trial import Tried, latest
+from autoresearch.measure import runs
 from autoresearch.records import Failure, Metric, Outcome, Proposal, Turn
-from autoresearch.roster import printable, recordable
-from autoresearch.rows import SessionRow
+from autoresearch.store import paths as homes
+from autoresearch.store import values
+from autoresearch.store.paths import Home, Lock, owner, running
+from autoresearch.store.rows import SessionRow
 
 WHOLE = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -89,8 +92,8 @@ def home(tmp_path: Path) -> Home:
 def test_an_outcome_comes_back_unless_it_settles_nothing(home: Home, outcome: Outcome) -> None:
     path = home.folder / "outcome.json"
     path.write_text(json.dumps(asdict(outcome)))
-    unsettled = outcome.stopped in measure.UNSETTLED
-    assert measure._load_outcome(path) == (None if unsettled else outcome)
+    unsettled = outcome.stopped in runs.UNSETTLED
+    assert runs._load_outcome(path) == (None if unsettled else outcome)
 
 
 @quick
@@ -100,16 +103,16 @@ def test_a_try_comes_back_and_can_be_told(home: Home, told: Tried) -> None:
     found = latest(home)
     assert found is not None and found.pid == os.getpid()
     assert replace(found, pid=told.pid) == told
-    assert outside.text(told, ROW)
-    assert outside.to_json(told)["status"] == told.status
+    assert trial.text(told, ROW)
+    assert trial.to_json(told)["status"] == told.status
 
 
 def told_or_none(home: Home) -> Tried | None:
     """What `wait` does with it."""
     told = latest(home)
     if told is not None:
-        outside.text(told, ROW).encode()
-        json.dumps(outside.to_json(told), allow_nan=False)
+        trial.text(told, ROW).encode()
+        json.dumps(trial.to_json(told), allow_nan=False)
     return told
 
 
@@ -130,9 +133,9 @@ def test_any_file_is_a_value_or_none(home: Home, data: bytes) -> None:
     for path in (home.latest_try, home.folder / "outcome.json"):
         path.write_bytes(data)
     told_or_none(home)
-    outcome = measure._load_outcome(home.folder / "outcome.json")
-    assert outcome is None or stored.parse(json.dumps(asdict(outcome)), Outcome) == outcome
-    state = stored.parse(data, outside._State) or outside._State()
+    outcome = runs._load_outcome(home.folder / "outcome.json")
+    assert outcome is None or values.parse(json.dumps(asdict(outcome)), Outcome) == outcome
+    state = values.parse(data, trial._State) or trial._State()
     assert state.base is None or (type(state.base) is int and abs(state.base) <= 2**63)
     assert state.taken is None or isinstance(state.taken, str)
 
@@ -145,7 +148,7 @@ def test_a_torn_file_is_none(
     for value, path in ((outcome, home.folder / "outcome.json"), (told, home.latest_try)):
         whole = json.dumps(asdict(value)).encode()  # type: ignore[call-overload]
         path.write_bytes(whole[: length % len(whole)] + rest)
-        assert stored.read(path, type(value)) is None
+        assert values.read(path, type(value)) is None
 
 
 @quick
@@ -155,7 +158,7 @@ def test_a_value_of_another_type_is_none(
 ) -> None:
     path = home.folder / "outcome.json"
     path.write_text(json.dumps({**asdict(outcome), name: value}))
-    found = measure._load_outcome(path)
+    found = runs._load_outcome(path)
     if found is not None:
         assert getattr(found, name) == value
         database = sqlite3.connect(":memory:")  # what the ledger does with it
@@ -277,7 +280,7 @@ def test_an_answer_is_recordable_or_refused(answer: object) -> None:
 
 def test_no_answer_ends_the_night(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the real ledger and the real git."""
-    monkeypatch.setattr(roster, "BACKOFF_S", (0.01, 0.01))
+    monkeypatch.setattr(scheduler, "BACKOFF_S", (0.01, 0.01))
 
     def odd(turn: Turn) -> Proposal:
         edit(turn.worktree, VALUE=5.0)

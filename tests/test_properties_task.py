@@ -16,10 +16,11 @@ from conftest import git
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch import agents, layouts, values
+from autoresearch import agents
 from autoresearch.errors import AgentError, TaskError
-from autoresearch.task import KEYS, TASK_FILE, Task, _matches, load, override, parse
-from autoresearch.values import NAMES, Kind
+from autoresearch.task import layouts, values
+from autoresearch.task.model import KEYS, TASK_FILE, Task, _matches, load, override, parse
+from autoresearch.task.values import NAMES, Kind
 
 SMALL = """\
 objective = "Go."

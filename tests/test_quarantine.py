@@ -14,14 +14,14 @@ from conftest import PROGRAM, Night, ScriptedAgent, change, make_task, run_sessi
 from rich.console import Console
 from test_fsck import findings, sql
 
-from autoresearch import cli
-from autoresearch.fsck import audit
-from autoresearch.judge import Excess, too_good
-from autoresearch.ledger import Ledger
+from autoresearch.cli import main as cli
+from autoresearch.commands.fsck import audit
+from autoresearch.core.judge import Excess, too_good
 from autoresearch.report.live import render
 from autoresearch.report.page import page
 from autoresearch.report.summary import Summary, summarise, to_json
-from autoresearch.report.table import parse
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.results import parse
 
 SD = 0.1  # of one run, in the pure tests
 

@@ -19,8 +19,8 @@ from conftest import night
 from model_server import MODEL, TOKENS_IN, TOKENS_OUT, ModelServer
 
 from autoresearch import agents
-from autoresearch.agents import _process
-from autoresearch.agents._headless import Headless
+from autoresearch.agents.support import process
+from autoresearch.agents.support.headless import Headless
 from autoresearch.errors import AgentError
 from autoresearch.records import Failure, Proposal, Turn
 
@@ -171,7 +171,7 @@ def take_turn(
     for key, value in environment(name, url, tmp_path / "home").items():
         monkeypatch.setenv(key, value)
     recording = "-".join((mode, *args[-1:]))
-    monkeypatch.setattr(_process.Program, "run", recorded(name, recording, tmp_path))
+    monkeypatch.setattr(process.Program, "run", recorded(name, recording, tmp_path))
     tree = tmp_path / "worktree"
     tree.mkdir()
     for file in ("train.py", "problem.py"):
@@ -192,11 +192,11 @@ def take_turn(
     return answer
 
 
-def recorded(name: str, recording: str, tmp_path: Path) -> Callable[..., _process.Output]:
+def recorded(name: str, recording: str, tmp_path: Path) -> Callable[..., process.Output]:
     """`Program.run`, which keeps what it returns when asked to."""
-    run = _process.Program.run
+    run = process.Program.run
 
-    def run_and_keep(self: _process.Program, *args: Any, **kwargs: Any) -> _process.Output:
+    def run_and_keep(self: process.Program, *args: Any, **kwargs: Any) -> process.Output:
         output = run(self, *args, **kwargs)
         if "RECORD" in os.environ:
             keep(RECORDINGS / name / recording, output, tmp_path)
@@ -205,7 +205,7 @@ def recorded(name: str, recording: str, tmp_path: Path) -> Callable[..., _proces
     return run_and_keep
 
 
-def keep(where: Path, output: _process.Output, tmp_path: Path) -> None:
+def keep(where: Path, output: process.Output, tmp_path: Path) -> None:
     """Its stdout; its stderr where that is all it said."""
     if not (text := "\n".join(output.lines) or output.stderr):
         return

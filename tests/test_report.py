@@ -15,10 +15,10 @@ from statistics import fmean
 import pytest
 from rich.console import Console
 
-from autoresearch import judge
+from autoresearch.core import judge
+from autoresearch.core.history import noise
 from autoresearch.errors import LedgerError, NotOursError, StorageError, TaskError
-from autoresearch.history import noise
-from autoresearch.ledger import Ledger
+from autoresearch.formatting import Numbers, duration, one_line, percent, printable
 from autoresearch.records import (
     Experiment,
     Failure,
@@ -34,10 +34,10 @@ from autoresearch.report import text
 from autoresearch.report.live import LiveView, render
 from autoresearch.report.page import headline, page
 from autoresearch.report.plot import frame, plot
-from autoresearch.report.publish import publish
 from autoresearch.report.summary import Summary, summarise, to_json
-from autoresearch.report.table import ResultsFile, check_ours, header, parse, row, table
-from autoresearch.report.words import Numbers, duration, one_line, percent, printable
+from autoresearch.store.files import publish
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.results import ResultsFile, check_ours, header, parse, row, table
 
 NOW = 1_795_000_000.0
 BPB = Metric("val_bpb")

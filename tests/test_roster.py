@@ -20,16 +20,18 @@ from unittest.mock import patch
 import pytest
 from conftest import Night, Step, change, make_task, night, task_of
 
-from autoresearch import agents, desk, probe, roster
+from autoresearch import agents
+from autoresearch.commands.start import opened
+from autoresearch.core import probe, scheduler
+from autoresearch.core import turns as desk
+from autoresearch.core.loop import Loop
+from autoresearch.core.scheduler import Roster, portfolio
+from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, ServiceRefusal, TaskError
-from autoresearch.home import ledger_path
-from autoresearch.ledger import Ledger
-from autoresearch.loop import Loop
 from autoresearch.records import Failure, Proposal, Turn
-from autoresearch.roster import Roster, portfolio
-from autoresearch.rows import Share
-from autoresearch.session import Session
-from autoresearch.start import opened
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import ledger_path
+from autoresearch.store.rows import Share
 
 # The score is the constant itself: deterministic, so that an experiment is one run.
 PROGRAM = "VALUE = 1000.0\nprint('METRIC score=%r' % VALUE)\n"
@@ -495,7 +497,7 @@ def test_limits_in_time_hold_while_it_waits(quick: Path) -> None:
 def test_other_failures_still_count_as_fruitless(
     quick: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(roster, "BACKOFF_S", (0.1, 0.1))
+    monkeypatch.setattr(scheduler, "BACKOFF_S", (0.1, 0.1))
     agent = Fake("a", *[fails("agent failed", "no")] * 10, worse())
     found = spend(quick, [agent], limits__experiments=2)
     assert by(found) == {"a": 1} and found.reason == "2 experiments done"
@@ -592,7 +594,7 @@ def test_no_limit_no_budget(quick: Path) -> None:
 
 def test_claude_is_told_what_is_left(tmp_path: Path) -> None:
     from autoresearch.agents import claude
-    from autoresearch.agents._headless import Ask
+    from autoresearch.agents.support.headless import Ask
 
     def words(usd_left: float | None) -> str:
         ask = Ask(None, "", tmp_path / "stdin", tmp_path, ("train.py",), usd_left)

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from conftest import alive, wait_until
 
-from autoresearch import sandbox, seccomp
-from autoresearch.sandbox import Confinement, Ruleset, describe, without
+from autoresearch.sandbox import landlock, seccomp
+from autoresearch.sandbox.landlock import Confinement, Ruleset, describe, without
 
-ABI = sandbox.abi()
+ABI = landlock.abi()
 pytestmark = pytest.mark.skipif(ABI == 0, reason="this kernel has no Landlock")
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc", sys.prefix, sys.base_prefix)
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="what only root could do")
@@ -161,7 +161,7 @@ def test_other_processes_keep_their_secrets(attempt: Try, inside: Path) -> None:
 needs_seccomp = pytest.mark.skipif(not seccomp.available(), reason="needs seccomp")
 
 
-@pytest.mark.skipif(ABI < sandbox.NET_ABI, reason="needs Landlock's ABI 4")
+@pytest.mark.skipif(ABI < landlock.NET_ABI, reason="needs Landlock's ABI 4")
 @pytest.mark.parametrize("filtered", [True, False])
 def test_tcp_is_denied_when_asked(
     attempt: Try, monkeypatch: pytest.MonkeyPatch, filtered: bool
@@ -169,7 +169,7 @@ def test_tcp_is_denied_when_asked(
     """By Landlock alone where there is no seccomp."""
     if not filtered:
         monkeypatch.setattr(seccomp, "available", lambda: False)
-    assert "TCP" in (sandbox.denied_network() or "")
+    assert "TCP" in (landlock.denied_network() or "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect = f"socket.create_connection({server.getsockname()!r})"
         assert attempt(connect) == "ok"
@@ -259,7 +259,7 @@ def test_root_is_no_exception(attempt: Try) -> None:
     both = f"import resource; {limit}\n    try: {raise_it}\n    except ValueError: pass"
     assert attempt(both + "\n    else: raise OSError(errno.EBADF, '')") == "ok"
     left = int(attempt(read).split()[1], 16)
-    assert left and not any(left >> capability & 1 for capability in sandbox.ROOT_ONLY)
+    assert left and not any(left >> capability & 1 for capability in landlock.ROOT_ONLY)
 
 
 @pytest.mark.parametrize("version", range(1, ABI + 1))
@@ -267,7 +267,7 @@ def test_each_version_of_the_interface(
     attempt: Try, inside: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     """An older kernel enforces what its version knows, and `describe` says what is missing."""
-    monkeypatch.setattr(sandbox, "abi", lambda: version)
+    monkeypatch.setattr(landlock, "abi", lambda: version)
     monkeypatch.setattr(seccomp, "available", lambda: False)
     assert attempt("open('../outside/secret')") == "EACCES"
     assert attempt("open('new', 'w').write('x')") == "ok"
@@ -288,11 +288,11 @@ def test_each_version_of_the_interface(
 
 
 def test_without_landlock_nothing_is_confined_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "abi", lambda: 0)
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
     with pytest.raises(OSError, match="has no Landlock"):
         Ruleset(Confinement())
     assert describe().holds == ()
-    assert sandbox.denied_network() is None
+    assert landlock.denied_network() is None
     assert "no Landlock" in describe().lacks[0]
 
 
@@ -333,8 +333,9 @@ def test_a_folder_without_what_is_private_in_it(tmp_path: Path) -> None:
 def test_the_parents_death_still_kills(tmp_path: Path) -> None:
     """As runs and turns rely on (`PR_SET_PDEATHSIG`, set before it is confined)."""
     script = (
-        "import os, subprocess, sys, time\nfrom autoresearch.runners import _warden\n"
-        "from autoresearch.sandbox import Confinement\n"
+        "import os, subprocess, sys, time\n"
+        "from autoresearch.runners.warden import main as _warden\n"
+        "from autoresearch.sandbox.landlock import Confinement\n"
         "spec = {'argv': ['sh', '-c', 'echo $$ > pid; exec sleep 600'], 'tree': sys.argv[1],"
         " 'env': {'PATH': os.environ['PATH']},"
         " 'confinement': Confinement(('/',), (sys.argv[1],)).to_json()}\n"

@@ -26,23 +26,23 @@ from conftest import (
     wait_until,
 )
 
-from autoresearch import history, judge
-from autoresearch.baseline import verify
-from autoresearch.cli_shared import write_report
+from autoresearch.cli.common import write_report
+from autoresearch.commands.fsck import audit
+from autoresearch.commands.start import opened
+from autoresearch.core import history, judge
+from autoresearch.core.baseline import verify
+from autoresearch.core.loop import Loop
+from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import BaselineError, TaskError
-from autoresearch.fsck import audit
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
-from autoresearch.loop import Loop
-from autoresearch.measure import SPOILED
+from autoresearch.measure.fingerprint import around, changes, told
+from autoresearch.measure.runs import SPOILED
 from autoresearch.records import Metric, Proposal, Role, Run, Turn
 from autoresearch.report import summary
 from autoresearch.report.machine import machine, sentences
 from autoresearch.report.page import page
-from autoresearch.rows import Segment
-from autoresearch.session import Session, Stopped
-from autoresearch.start import opened
-from autoresearch.surroundings import around, changes, told
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.rows import Segment
 
 DATA = TASK.replace("[run]", '[run]\ninputs = ["data/"]')
 READS = PROGRAM.replace(
@@ -414,7 +414,7 @@ def test_what_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_contents_are_read_once(fed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, read = task_of(fed), [0]
-    digest = "autoresearch.surroundings._digest"
+    digest = "autoresearch.measure.fingerprint._digest"
 
     def counted(file: Path) -> str:
         read[0] += file.name == "shift"

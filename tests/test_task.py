@@ -14,10 +14,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch import layouts
 from autoresearch.errors import TaskError
 from autoresearch.records import Goal
-from autoresearch.task import (
+from autoresearch.task import layouts
+from autoresearch.task.model import (
     KEYS,
     Bound,
     Task,

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 
 from autoresearch import agents
-from autoresearch.agents.constants import edit, find
+from autoresearch.agents.tuning.constants import edit, find
 from autoresearch.errors import AgentError
 from autoresearch.records import Agent, Experiment, Failure, Metric, Proposal, Status, Turn
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from conftest import PROGRAM, commit_all, edit, git, make_task, workspace_of
 
-from autoresearch import workspace as module
 from autoresearch.errors import (
     DirtyError,
     NotOursError,
@@ -20,7 +19,8 @@ from autoresearch.errors import (
     TaskError,
     WorkspaceError,
 )
-from autoresearch.workspace import Manifest, Workspace, files_below, remove_tree
+from autoresearch.git import repository as module
+from autoresearch.git.repository import Manifest, Workspace, files_below, remove_tree
 
 EDITABLE = {"prog.py", "model.py", "src/a.py", "src/b.py"}
 

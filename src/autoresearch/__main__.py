@@ -1,4 +1,4 @@
-from autoresearch.cli import main
+from autoresearch.cli.main import main
 
 if __name__ == "__main__":
     main()

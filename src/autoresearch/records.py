@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from autoresearch.sandbox import Confinement
+from autoresearch.sandbox.landlock import Confinement
 
 
 class Goal(StrEnum):

@@ -32,9 +32,8 @@ from typing import ClassVar
 import psutil
 
 from autoresearch.briefing import Briefer
-from autoresearch.history import SessionHistory
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
+from autoresearch.core.history import SessionHistory
+from autoresearch.git.repository import Workspace, remove_tree
 from autoresearch.records import (
     Agent,
     Experiment,
@@ -48,9 +47,10 @@ from autoresearch.records import (
     Turn,
     Verdict,
 )
-from autoresearch.sandbox import Confinement
-from autoresearch.task import parse
-from autoresearch.workspace import Workspace, remove_tree
+from autoresearch.sandbox.landlock import Confinement
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.task.model import parse
 
 __all__ = ["AgentSuite", "RunnerSuite"]
 
@@ -185,7 +185,7 @@ class AgentSuite:
 
 
 class _Desk:
-    """Gives an agent its turns as `autoresearch.desk` does, and makes up the verdicts."""
+    """Gives an agent its turns as `autoresearch.core.turns` does, and makes up the verdicts."""
 
     def __init__(self, root: Path, task_file: str, home: Home, ledger: Ledger) -> None:
         self.task = parse(task_file, root, root / "autoresearch.toml")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from autoresearch.agents._events import Ended, dollars, failed, total, unknown
-from autoresearch.agents._headless import Ask, Spec, creator
-from autoresearch.agents._reach import Needs
+from autoresearch.agents.support.events import Ended, dollars, failed, total, unknown
+from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.sandbox.agent_policy import Needs
 
 QUIET = (
     *("--yes-always", "--no-auto-commits", "--no-dirty-commits", "--no-suggest-shell-commands"),

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from autoresearch.agents._events import (
+from autoresearch.agents.support.events import (
     Ended,
     at,
     events,
@@ -19,8 +19,8 @@ from autoresearch.agents._events import (
     unknown,
     usage_tokens,
 )
-from autoresearch.agents._headless import Ask, Spec, creator
-from autoresearch.agents._reach import Needs
+from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.sandbox.agent_policy import Needs
 
 TOOLS = "Read,Edit,Write,Glob,Grep"
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from autoresearch.agents._events import Ended, at, events, failed, total, unknown
-from autoresearch.agents._headless import Ask, Spec, creator
-from autoresearch.agents._reach import Needs
+from autoresearch.agents.support.events import Ended, at, events, failed, total, unknown
+from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.sandbox.agent_policy import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:

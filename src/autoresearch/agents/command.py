@@ -22,12 +22,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agents._events import Cause, Ended, dollars, events, total
-from autoresearch.agents._headless import SERVICE, Ask, Headless, Spec, settings
-from autoresearch.agents._reach import Needs
+from autoresearch.agents.support.events import Cause, Ended, dollars, events, total
+from autoresearch.agents.support.headless import SERVICE, Ask, Headless, Spec, settings
 from autoresearch.errors import AgentError
-from autoresearch.reach import files_named
-from autoresearch.task import shell_words
+from autoresearch.sandbox.agent_policy import Needs
+from autoresearch.sandbox.installed import files_named
+from autoresearch.task.model import shell_words
 
 MARK = re.compile(r"\{(briefing|briefing_file)\}")
 FIRST = re.compile(r"""\s*(?:\w+=[\w./:-]*\s+)*([\w./+@:-]+)(?=[\s|&;<>]|$)""")  # word of a line

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from autoresearch import values
-from autoresearch.agents import _edits
-from autoresearch.agents._about import About
-from autoresearch.agents._chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
-from autoresearch.agents._events import MESSAGE_LENGTH, Cause
-from autoresearch.agents._headless import FATAL, one_line
-from autoresearch.agents._secrets import leaked, mask
+from autoresearch.agents.support import edits
+from autoresearch.agents.support.availability import About
+from autoresearch.agents.support.chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
+from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause
+from autoresearch.agents.support.headless import FATAL, one_line
+from autoresearch.agents.support.secrets import leaked, mask
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.records import Failure, Proposal, Turn
+from autoresearch.task import values
 
 SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not
 SMALL_LENGTH = 500  # a file of no more may be in the briefing by chance: it is shown anyway
@@ -204,9 +204,9 @@ class Llm:
         if said.cause is not None:
             return self._failure(said)
         try:
-            answer = _edits.parse(said.text)
-            edited = _edits.apply(files, answer.blocks)
-        except _edits.BadEdit as why:
+            answer = edits.parse(said.text)
+            edited = edits.apply(files, answer.blocks)
+        except edits.BadEdit as why:
             return self._fruitless("bad edit", str(why), said)
         if not edited:
             return self._fruitless("no change", f"its blocks change nothing: {said.text}", said)
@@ -277,7 +277,7 @@ def prompt(turn: Turn, files: Mapping[str, bytes]) -> str:
         left -= len(text) if len(text) <= left else 0
     head = "\n## The files you may edit, as they are now\n\n" if sources else ""
     editable = ", ".join(files) or "nothing"
-    how = _edits.FORMAT.format(example=next(iter(files), "train.py"), editable=editable)
+    how = edits.FORMAT.format(example=next(iter(files), "train.py"), editable=editable)
     return f"{turn.briefing}\n{head}{chr(10).join(sources)}{how}"
 
 

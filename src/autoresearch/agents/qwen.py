@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from autoresearch.agents._events import Ended, at, document, failed, items, result, unknown
-from autoresearch.agents._headless import Ask, Spec, creator
-from autoresearch.agents._reach import Needs
+from autoresearch.agents.support.events import Ended, at, document, failed, items, result, unknown
+from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.sandbox.agent_policy import Needs
 
 
 def argv(ask: Ask) -> Sequence[str]:

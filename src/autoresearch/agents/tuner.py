@@ -19,13 +19,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoresearch.agents._space import Divisibility, Key, Program, Space, take_apart
-from autoresearch.agents.constants import SourceError, Value, edit
+from autoresearch.agents.tuning.constants import SourceError, Value, edit
+from autoresearch.agents.tuning.space import Divisibility, Key, Program, Space, take_apart
 from autoresearch.errors import AgentError
 from autoresearch.records import Experiment, Failure, History, Proposal, Status, Turn
 
 if TYPE_CHECKING:
-    from autoresearch.agents._study import Measured, Study
+    from autoresearch.agents.tuning.study import Measured, Study
 
 SAMPLERS = ("trend", "tpe", "random")
 
@@ -57,7 +57,7 @@ class Tuner:
     reads = False
 
     def __init__(self, sampler: str, seed: int) -> None:
-        from autoresearch.agents._study import Study  # optuna takes half a second to import
+        from autoresearch.agents.tuning.study import Study  # optuna takes half a second to import
 
         self._seed = seed
         self._near = sampler != "random"
@@ -152,7 +152,7 @@ class Tuner:
         self, history: History, incumbent: Program, in_flight: Sequence[Experiment]
     ) -> dict[str, Value] | None:
         """The values to propose; None if there is nothing left to try."""
-        from autoresearch.agents._study import Situation
+        from autoresearch.agents.tuning.study import Situation
 
         running = [self._program(history, e) for e in in_flight]
         programs = [program for program in running if program is not None]
@@ -209,7 +209,7 @@ class Tuner:
 
 
 def _measured(program: Program, score: float | None = None, runs: int = 1) -> Measured:
-    from autoresearch.agents._study import Measured
+    from autoresearch.agents.tuning.study import Measured
 
     return Measured(program.values, program.digest, score, runs)
 

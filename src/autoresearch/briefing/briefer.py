@@ -6,19 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TypeVar
 
-from autoresearch import history
 from autoresearch.briefing import ground, record
 from autoresearch.briefing.logs import Curve, curves, edges, kind_of, last_words
 from autoresearch.briefing.memory import DESCRIPTION, GAINING, Memory
 from autoresearch.briefing.scene import Crash, Scene, Training
 from autoresearch.briefing.sections import Section, fit
 from autoresearch.briefing.source import Names, joined, names, source
-from autoresearch.home import Home
-from autoresearch.ledger import Ledger
+from autoresearch.core import history
+from autoresearch.git.repository import Workspace
 from autoresearch.records import Experiment, Run
-from autoresearch.rows import SessionRow
-from autoresearch.task import Task
-from autoresearch.workspace import Workspace
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.rows import SessionRow
+from autoresearch.task.model import Task
 
 T = TypeVar("T")
 

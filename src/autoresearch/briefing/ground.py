@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from autoresearch.briefing.memory import NearMiss
 from autoresearch.briefing.scene import Scene
 from autoresearch.briefing.sections import BYTES_PER_TOKEN, Section, line
-from autoresearch.judge import DROP_BELOW, LEVELS
-from autoresearch.report.words import counted, duration, percent, printable
-from autoresearch.rows import Tried
+from autoresearch.core.judge import DROP_BELOW, LEVELS
+from autoresearch.formatting import counted, duration, percent, printable
+from autoresearch.store.rows import Tried
 
 PLATEAU = 15  # finished experiments without a keep
 WRAP = 300  # characters of a line of the objective, so that it can be cut between lines

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from autoresearch.records import Metric, Status
-from autoresearch.rows import Tried
+from autoresearch.store.rows import Tried
 
 DESCRIPTION = 300  # characters of a description that are looked at
 WORDS = 20_000  # told apart; of more, the rarer half is forgotten

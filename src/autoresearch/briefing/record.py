@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 from autoresearch.briefing.memory import Theme
 from autoresearch.briefing.scene import Scene
 from autoresearch.briefing.sections import Section, line, quoted
-from autoresearch.judge import DROP_BELOW, FRESH_RUNS, SCORE_RUNS
+from autoresearch.core.judge import DROP_BELOW, FRESH_RUNS, SCORE_RUNS
+from autoresearch.formatting import clock, counted
 from autoresearch.records import Experiment, Status
-from autoresearch.report.words import clock, counted
-from autoresearch.rows import Tried
+from autoresearch.store.rows import Tried
 
 KEEPS = 20  # the biggest, and as many of the latest
 NAMES, OTHERS, UNTRIED = 120, 48, 48  # names of the source, other words, constants never named

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from autoresearch.briefing.logs import Curve
 from autoresearch.briefing.memory import Memory
 from autoresearch.briefing.source import Names
-from autoresearch.history import Scale
-from autoresearch.judge import Reference
+from autoresearch.core.history import Scale
+from autoresearch.core.judge import Reference
+from autoresearch.formatting import Numbers, in_sd, sds
 from autoresearch.records import Experiment
-from autoresearch.report.words import Numbers, in_sd, sds
-from autoresearch.rows import Note, SessionRow
-from autoresearch.task import Task
+from autoresearch.store.rows import Note, SessionRow
+from autoresearch.task.model import Task
 
 
 @dataclass(frozen=True, slots=True)

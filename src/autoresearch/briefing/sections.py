@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from autoresearch.report.words import cut
+from autoresearch.formatting import cut
 
 BYTES_PER_TOKEN = 3
 """Of UTF-8. English and code take 3.5 to 4.5 in today's tokenizers, numbers about 2.5, other

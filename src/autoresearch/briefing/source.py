@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from autoresearch.report.words import counted, printable
+from autoresearch.formatting import counted, printable
 
 FILE_BYTES, ALL_BYTES = 200_000, 400_000  # shown whole up to here
 NOT_CODE = re.compile(r'"""[\s\S]*?"""|' r"'''[\s\S]*?'''|#[^\n]*")

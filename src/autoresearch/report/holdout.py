@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autoresearch.judge import difference_interval
-from autoresearch.ledger import Ledger
+from autoresearch.core.judge import difference_interval
 from autoresearch.records import HELD_OUT, Experiment, Goal, Metric, Role, Run
-from autoresearch.rows import SessionRow
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.rows import SessionRow
 
 GAP = Metric("gap", Goal.MAXIMIZE)  # so that its "gain" is by how much it has grown
 

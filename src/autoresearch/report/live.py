@@ -18,11 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch.errors import AutoresearchError
+from autoresearch.formatting import counted, duration, one_line, short
 from autoresearch.records import Status
 from autoresearch.report import text
 from autoresearch.report.page import outcome
 from autoresearch.report.summary import Finished, OpenRun, Summary
-from autoresearch.report.words import counted, duration, one_line, short
 
 REFRESH_PER_SECOND = 2
 BAR_WIDTH = 16

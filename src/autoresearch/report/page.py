@@ -9,11 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from autoresearch.records import Experiment, Status
-from autoresearch.report.holdout import Gap
-from autoresearch.report.machine import sentences
-from autoresearch.report.summary import Finished, Kept, Summary, Verification, held_against
-from autoresearch.report.words import (
+from autoresearch.formatting import (
     Numbers,
     clock,
     counted,
@@ -24,6 +20,10 @@ from autoresearch.report.words import (
     sds,
     short,
 )
+from autoresearch.records import Experiment, Status
+from autoresearch.report.holdout import Gap
+from autoresearch.report.machine import sentences
+from autoresearch.report.summary import Finished, Kept, Summary, Verification, held_against
 
 NEAR_MISSES = 5
 REASONS = 10  # of crashes; the rarer ones are summed up

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
+from autoresearch.formatting import Numbers, counted, cut
 from autoresearch.records import Experiment, Metric, Status
-from autoresearch.report.words import Numbers, counted, cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

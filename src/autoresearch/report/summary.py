@@ -16,15 +16,15 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from autoresearch.history import Scale, latest_noise
-from autoresearch.judge import LEVELS, SCORE_RUNS, pooled_noise
-from autoresearch.ledger import Ledger
-from autoresearch.limits import FRUITLESS_TURNS
+from autoresearch.core.history import Scale, latest_noise
+from autoresearch.core.judge import LEVELS, SCORE_RUNS, pooled_noise
+from autoresearch.core.limits import FRUITLESS_TURNS
+from autoresearch.formatting import Numbers, in_sd
 from autoresearch.records import Experiment, Metric, Role, Run, Status
 from autoresearch.report.holdout import Holdout, interval, unsealed
 from autoresearch.report.machine import Machine, machine
-from autoresearch.report.words import Numbers, in_sd
-from autoresearch.rows import Segment, SessionRow, Share, segment_of
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.rows import Segment, SessionRow, Share, segment_of
 
 RECENT = 10  # finished experiments shown
 TYPICAL_OVER = 20  # runs behind the typical run time

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from autoresearch.judge import FRESH_RUNS, LEVELS, SCREEN_RUNS
-from autoresearch.records import SEGMENT_STRIDE, Experiment, Metric, Role, Run
-from autoresearch.report.page import amount, cost_of_each, outcome
-from autoresearch.report.summary import OpenExperiment, OpenRun, Summary, Verification
-from autoresearch.report.words import (
+from autoresearch.core.judge import FRESH_RUNS, LEVELS, SCREEN_RUNS
+from autoresearch.formatting import (
     Numbers,
     clock,
     counted,
@@ -22,6 +19,9 @@ from autoresearch.report.words import (
     short,
     size,
 )
+from autoresearch.records import SEGMENT_STRIDE, Experiment, Metric, Role, Run
+from autoresearch.report.page import amount, cost_of_each, outcome
+from autoresearch.report.summary import OpenExperiment, OpenRun, Summary, Verification
 
 FLAGGED = 8  # flagged keeps named, the latest
 

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 from autoresearch.errors import RunnerError
 from autoresearch.records import Runner
-from autoresearch.task import RunnerSettings
+from autoresearch.task.model import RunnerSettings
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name[0] != "_")
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def load(settings: RunnerSettings, inherit: Sequence[int] = ()) -> Runner:

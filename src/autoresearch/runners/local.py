@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TypeVar
 
-from autoresearch import stored
 from autoresearch.errors import RunnerError
-from autoresearch.home import module
 from autoresearch.records import Outcome, RunSpec
-from autoresearch.task import RunnerSettings
+from autoresearch.store import values
+from autoresearch.store.paths import module
+from autoresearch.task.model import RunnerSettings
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ class _Warden:
             answer = process.stdout.readline()
         except (OSError, ValueError):  # it died, or `close` came first
             answer = ""
-        outcome = stored.parse(answer, Outcome) if answer.endswith("\n") else None
+        outcome = values.parse(answer, Outcome) if answer.endswith("\n") else None
         return outcome or self._lost(process)
 
     def _lost(self, process: subprocess.Popen[str]) -> Outcome:
@@ -100,7 +100,7 @@ class _Warden:
                 cores = ",".join(map(str, self._cores))
                 try:
                     self._process = subprocess.Popen(
-                        module("autoresearch.runners._warden", cores),
+                        module("autoresearch.runners.warden.main", cores),
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         text=True,

@@ -1,0 +1,151 @@
+"""One bounded turn of a program: what it may know, how long it may take, what it said.
+
+It is started by the warden that also watches runs (`runners/_warden.py`) and dies as runs do, with
+everything it has started: at its deadline, at its own end, and with us, however we end. What it
+prints is bounded, and the values of the secrets it was given are taken out before anybody sees it.
+
+Of its folder it may write `tmp` and what it prints, no more: what else lies there is ours, and a
+link in its place would make us write or read through it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from autoresearch.agents.support.secrets import Secret, mask
+from autoresearch.git.repository import remove_tree
+from autoresearch.measure.runs import STANDARD_ENV, tail
+from autoresearch.records import RunSpec
+from autoresearch.runners.local import LocalRunner
+from autoresearch.sandbox.landlock import Confinement
+
+NETWORK_ENV = (
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+)
+"""What a program needs, beside the standard set, to reach a service from where it stands."""
+
+PLAIN_ENV = {"NO_COLOR": "1", "TERM": "dumb"}
+STDOUT_BYTES = 256_000_000  # a program that prints more is stopped
+KEPT_BYTES = 32_000_000  # of its lines, the last ones
+LINE_BYTES = 4_000_000  # a longer line counts as several
+STDERR_BYTES = 65_536  # of its end are read
+FILE_BLOCKS = 2**21  # of 512 bytes: no file it writes, stderr among them, grows beyond 1 GiB
+LONGEST_S = 86_400.0  # of a turn without a deadline of its own
+SHELL = f'ulimit -f {FILE_BLOCKS}; exec "$@" <"$0/stdin" 2>"$0/stderr"'
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a program did. `stopped` is None when it ended by itself."""
+
+    lines: tuple[str, ...]  # of its stdout, or of the report it was to write instead
+    stderr: str  # the end of it
+    exit_code: int | None  # negative: that signal
+    stopped: str | None  # "timeout", "log too large", "interrupted", "lost", "not confined"
+    detail: str = ""
+
+
+def environment(names: Iterable[str]) -> dict[str, str]:
+    """The standard set and `names`, as far as they are set here. Nothing else is passed on."""
+    allowed = (*STANDARD_ENV, *NETWORK_ENV, *names)
+    return {name: os.environ[name] for name in allowed if name in os.environ} | PLAIN_ENV
+
+
+class Program:
+    """Runs one program at a time in `folder`, which is made for each turn and removed after it."""
+
+    def __init__(self, folder: Path, runner: LocalRunner) -> None:
+        self.folder = folder
+        self.temporary = folder / "tmp"  # for files of its own
+        self._runner = runner
+
+    def run(
+        self,
+        argv: Sequence[str],
+        cwd: Path,
+        env: Mapping[str, str],
+        timeout_s: float | None = None,
+        stdin: str = "",
+        report: str | None = None,
+        skip: str | None = None,
+        confinement: Confinement | None = None,
+        secrets: Sequence[Secret] = (),
+    ) -> Output:
+        """Until the whole tree of processes is dead. Raises nothing for what the program did.
+
+        `report` names a file in `temporary` that counts instead of stdout; lines that begin with
+        `skip` do not count. `secrets` are taken out of what it says.
+        """
+        (self.folder / "stdin").write_text(stdin, encoding="utf-8")
+        (self.folder / "stderr").touch()
+        spec = RunSpec(
+            argv=("/bin/sh", "-c", SHELL, str(self.folder), *argv),
+            tree=cwd,
+            log=self.folder / "stdout",
+            outcome=self.folder / "outcome.json",
+            # A `git` called in the folder must not walk up to the user's repository.
+            env={
+                **env,
+                "GIT_CEILING_DIRECTORIES": str(cwd.parent),
+                "TMPDIR": str(self.temporary),
+            },
+            timeout_s=timeout_s or LONGEST_S,
+            log_bytes=STDOUT_BYTES,
+            confinement=confinement and self._with_folder(confinement),
+        )
+        outcome = self._runner.run(spec)
+        written = self.temporary / report if report else self.folder / "stdout"
+        lines = _lines(written, skip)
+        return Output(
+            lines=tuple(mask(line.decode(errors="replace").rstrip(), secrets) for line in lines),
+            stderr=mask(tail(self.folder / "stderr", STDERR_BYTES), secrets).strip(),
+            exit_code=outcome.exit_code,
+            stopped=outcome.stopped,
+            detail=outcome.detail,
+        )
+
+    def _with_folder(self, confinement: Confinement) -> Confinement:
+        write = (self.temporary, self.folder / "stdout", self.folder / "stderr")
+        return replace(
+            confinement,
+            read=(*confinement.read, str(self.folder)),
+            write=(*confinement.write, *map(str, write)),
+        )
+
+    def __enter__(self) -> Program:
+        remove_tree(self.folder)
+        self.temporary.mkdir(parents=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        remove_tree(self.folder)
+
+
+def _lines(path: Path, skip: str | None) -> Iterable[bytes]:
+    """The lines of a file that are not empty; of too many, the last ones. None of what is no
+    regular file: the program may have put a link or a pipe in its place."""
+    kept: deque[bytes] = deque()
+    size = 0
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return kept
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return kept
+        for line in iter(partial(file.readline, LINE_BYTES), b""):
+            if line.isspace() or (skip and line.startswith(skip.encode())):
+                continue
+            kept.append(line)
+            size += len(line)
+            while size > KEPT_BYTES:
+                size -= len(kept.popleft())
+    return kept

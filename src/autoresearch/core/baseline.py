@@ -1,0 +1,283 @@
+"""Measuring without choosing: the unchanged program at the start, and the result at the end."""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+
+from autoresearch.core import judge
+from autoresearch.core.segments import NewSegment
+from autoresearch.core.session import Session, Stopped
+from autoresearch.errors import BaselineError
+from autoresearch.git.repository import remove_tree
+from autoresearch.measure.runs import UNSETTLED, tail
+from autoresearch.records import Experiment, Proposal, Role, Run, Status, Verdict, index_in
+from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
+
+SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
+ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
+SCORE_FACTOR = 1.5  # over its scores': of the same model, they took 3.7 to 4.9 s on a busy machine
+LOG_LINES = 15  # of a failed run's log, shown with the error
+
+
+def establish(session: Session) -> None:
+    """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
+    allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
+    ledger, row, task = session.ledger, session.row, session.task
+    session.laboratory.prepare()
+    if why := unconfined(task):
+        session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
+    if not ledger.has_experiments(row):
+        ledger.begin(
+            row,
+            base=0,
+            commit=row.base_commit,
+            tree=session.workspace.tree_id(row.base_commit),
+            agent="",
+            proposal=Proposal("baseline"),
+            now=time.time(),
+        )
+    if ledger.experiment(row, 0).status is None:
+        session.workspace.keep_reachable(row.tag, 0, row.base_commit)
+        set_up(session)
+    while ledger.experiment(row, 0).status is None:
+        with suppress(NewSegment):  # then all runs anew
+            _measure(session, session.segments.look())
+    session.set_limits()
+
+
+def _measure(session: Session, segment: int) -> None:
+    """Raises `NewSegment` when that segment ends meanwhile."""
+    ledger, row = session.ledger, session.row
+    baseline = ledger.experiment(row, 0)
+    latest = [run for run in ledger.runs(row, 0) if run.attempt == baseline.attempt]
+    failed = any(run.finished and run.reason for run in latest)
+    earlier = any(run.segment != segment for run in latest)
+    if failed or earlier or baseline.commit != row.base_commit:
+        # It failed in an earlier start and may have been mended since, or it is another commit
+        # or another segment now: all runs anew.
+        baseline = ledger.move_base(
+            row,
+            0,
+            base=0,
+            commit=row.base_commit,
+            tree=session.workspace.tree_id(row.base_commit),
+        )
+    runs = make_runs(session, baseline.attempt)
+    check_guards(session)
+    if session.segments.look() != segment:
+        raise NewSegment
+    values = [run.metric for run in runs if run.metric is not None]
+    _learn_noise(session, values)
+    _learn_allowance(session, runs)
+    peak = max(run.peak_memory_bytes or 0 for run in runs)
+    verdict = Verdict(Status.KEEP, None, fmean(values), f"{len(values)} runs")
+    ledger.finish(row, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
+
+
+def make_runs(session: Session, attempt: int) -> list[Run]:
+    """The baseline's runs: one first, so that what is broken shows at once. Raises `NewSegment`
+    when something changed meanwhile."""
+    segment = session.segments.look()
+    wanted = 2 if session.task.judge.deterministic else session.task.judge.baseline_runs
+
+    def make(index: int) -> None:
+        commit = session.row.base_commit
+        run = session.make(0, attempt, Role.BASELINE, index, commit, segment)
+        if run.metric is None or run.reason is not None:
+            raise BaselineError(_failure(session, run))
+        shown = f"{session.row.metric.name} {run.metric:.6g}, {run.took_s:.1f} s"
+        session.say(f"baseline {index + 1} of {wanted}: {shown}")
+
+    def made() -> list[Run]:
+        runs = session.ledger.runs(session.row, 0)
+        return [r for r in runs if r.role is Role.BASELINE and r.attempt == attempt and r.finished]
+
+    session.in_slots([partial(make, 0)])
+    if session.stopping is None:
+        session.in_slots([partial(make, i) for i in range(1, min(wanted, SAME_RUNS))])
+    if session.stopping is None and len({run.metric for run in made()}) > 1:
+        session.in_slots([partial(make, i) for i in range(SAME_RUNS, wanted)])
+    if session.stopping is not None:
+        raise Stopped
+    if session.segments.number != segment:
+        raise NewSegment
+    return made()
+
+
+def renew(session: Session, segment: int) -> None:
+    """At the beginning of a segment the incumbent is measured again, unless it was kept in it.
+    Raises `BaselineError` when it does not run any more, `NewSegment` when the next one begins."""
+    ledger, row = session.ledger, session.row
+    best = ledger.incumbent(row)
+    if session.segments.holds(best.order or 0):
+        return
+    wanted = 1 if row.deterministic else judge.FRESH_RUNS
+    known = ledger.runs_of(row, best.commit, (Role.SEGMENT,))
+    made = [run for run in known if run.segment == segment]
+    good = sum(run.metric is not None for run in made)
+    tries = wanted - good + 1  # once more if it crashes: it may have been bad luck
+    while good < wanted:
+        if tries == 0:
+            raise incumbent_gone(session, best, made[-1])
+        tries -= 1
+        index = index_in(segment, len(made))
+        run = session.make(best.number, best.attempt, Role.SEGMENT, index, best.commit, segment)
+        good += run.metric is not None
+        made.append(run)
+
+
+def incumbent_gone(session: Session, best: Experiment, run: Run) -> BaselineError:
+    return BaselineError(
+        f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
+        f"Its log is {session.home.runs / run.name / 'log'}"
+    )
+
+
+def check_guards(session: Session) -> None:
+    """A guard command that refuses the unchanged program would refuse every change of the night."""
+    for name, command in session.task.guards.commands:
+        if why := session.guard(name, command, 0, session.row.base_commit):
+            log = session.home.runs / "0000" / f"guard-{name}.log"
+            raise BaselineError(
+                f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
+                f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
+            )
+
+
+def check_holdout(session: Session, runs: list[Run]) -> None:
+    """A sealed holdout that cannot be scored would be missed only in the morning."""
+    failed = [run for run in runs if run.holdout is None]
+    if session.task.holdout is not None and failed:
+        log = session.home.runs / failed[0].name / "holdout.log"
+        raise BaselineError(
+            f"[holdout] command gave no {session.row.metric.name} for the unchanged program: "
+            f"{session.task.holdout.command}\n"
+            f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
+        )
+
+
+def _end_of(log: Path) -> str:
+    lines = tail(log).splitlines()[-LOG_LINES:]
+    return "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"
+
+
+def _failure(session: Session, run: Run) -> str:
+    """What to tell about a failed run of the unchanged program."""
+    folder = session.home.runs / run.name
+    log = folder / ("score.log" if (folder / "score.log").exists() else "log")
+    hint = ""
+    metric = session.row.metric.name
+    if run.reason == "no metric":
+        hint = f"\nThe program has to print `{metric}: NUMBER` or `METRIC {metric}=NUMBER`."
+    elif run.reason == "command not found":
+        hint = f"\nThe command is `{session.task.run.command}`."
+    elif run.reason == "timeout":
+        hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
+    hint += denied(session.task, tail(log))
+    return (
+        f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
+        f"The end of its log {log}:\n{_end_of(log)}{hint}"
+    )
+
+
+def _learn_noise(session: Session, values: list[float]) -> None:
+    """Is there any? If not, comparisons are exact, and that is said loudly."""
+    declared = session.task.judge.deterministic
+    same = len(set(values)) == 1
+    if declared and not same:
+        raise BaselineError(
+            f"the task is declared deterministic, but two runs of the unchanged program gave "
+            f"{values[0]:.9g} and {values[1]:.9g}: remove `[judge] deterministic`, or mend it"
+        )
+    if declared is None and same:
+        session.warn(
+            f"every seed gave {session.row.metric.name} {values[0]:.9g}: either the program "
+            "ignores AUTORESEARCH_SEED (`autoresearch check` shows the one-line patch), or the "
+            "task is deterministic (say so: `[judge] deterministic = true`). It is taken as "
+            "deterministic: one run, compared exactly"
+        )
+    session.learn(deterministic=bool(declared) or (declared is None and same))
+
+
+def _learn_allowance(session: Session, runs: list[Run]) -> None:
+    budget_s = session.task.run.budget_s
+    if budget_s is None:
+        return
+    clock = session.task.run.budget_clock
+    used = max((run.cpu_s if clock == "cpu" else run.wall_s) or 0.0 for run in runs)
+    beyond = max(0.0, used - budget_s)
+    if beyond > 2 * budget_s:
+        session.warn(
+            f"the unchanged program used {used:.1f} s ({clock}) with a budget of {budget_s:g} s: "
+            "does it keep to AUTORESEARCH_BUDGET? Everything beyond is taken for start-up and "
+            "evaluation"
+        )
+    session.learn(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
+    scoring = [run.score_cpu_s if clock == "cpu" else run.score_wall_s for run in runs]
+    if known := [seconds for seconds in scoring if seconds is not None]:
+        # What a change executes while it is scored is time too: training could go on there.
+        session.learn(score_allowance_s=SCORE_FACTOR * max(known) + ALLOWANCE_S)
+
+
+def set_up(session: Session) -> None:
+    """The task's `setup` command, once a session, in a tree of its own that stays."""
+    command = session.task.run.setup
+    done = session.home.folder / "setup.done"
+    if command is None or done.exists():
+        return
+    session.say(f"setup: {command}")
+    folder = session.home.setup
+    log = session.home.folder / "setup.log"
+    laboratory = session.laboratory
+    laboratory.fresh_tree(session.row.base_commit, folder)
+    result = done.with_suffix(".json")
+    spec = laboratory.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
+    outcome = laboratory.execute(spec)
+    if outcome.stopped or outcome.exit_code != 0:
+        how = outcome.stopped or f"exit code {outcome.exit_code}"
+        remove_tree(folder)
+        if outcome.stopped in UNSETTLED and session.stopping is not None:
+            raise Stopped
+        raise BaselineError(
+            f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}"
+            f"{denied(session.task, tail(log))}"
+        )
+    done.touch()
+
+
+def verify(session: Session, runs: int | None = None) -> None:
+    """At the end: the first and the best commit again, interleaved, on fresh seeds, so many times
+    each. These numbers chose nothing, so they may be believed."""
+    best = session.ledger.incumbent(session.row)
+    if best.number == 0 or session.row.deterministic:
+        return
+    count = runs or session.task.judge.baseline_runs
+    pair = ((Role.VERIFY, best.commit), (Role.VERIFY_BASELINE, session.row.base_commit))
+    while True:
+        segment = session.segments.look()
+        made = {
+            (run.role, run.index)
+            for run in session.ledger.runs(session.row, best.number)
+            if run.finished and run.attempt == best.attempt
+        }
+        indices = [index_in(segment, index) for index in range(count)]
+        jobs = [
+            partial(session.make, best.number, best.attempt, role, index, commit, segment)
+            for index in indices
+            for role, commit in pair
+            if (role, index) not in made
+        ]
+        if not jobs:
+            return
+        session.say(
+            f"measuring the result again: {count} fresh runs of the baseline and of the best"
+        )
+        random.Random(session.row.secret).shuffle(jobs)
+        session.in_slots(jobs)
+        if session.stopping is not None or session.segments.number == segment:
+            return

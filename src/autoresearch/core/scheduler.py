@@ -1,0 +1,231 @@
+"""The agents of a session: whose turn it is, who waits, who has left.
+
+Next is whoever is furthest behind its share of the experiments begun. An agent that fails waits,
+longer each time, while the others go on; one whose last turn came to nothing lets the others go
+first once. Nothing here reads a clock: `now` is a monotonic time in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from autoresearch.errors import AgentError, AutoresearchError, TaskError
+from autoresearch.records import SERVICE_REASONS, Agent, Failure, Proposal, Turn
+from autoresearch.task.values import unquoted
+
+MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow
+BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
+WORDS = ("description", "hypothesis", "notes")  # of a proposal
+WEIGHT = re.compile(r"(.+):(\d+(?:\.\d+)?)")
+
+
+def portfolio(text: str) -> str | dict[str, float]:
+    """The agents of a command line: `claude:3,tuner` is two of them, with weights 3 and 1.
+
+    Without a comma it is one agent. Quotes around an argument keep its commas and colons, and are
+    no part of it: `command:"a, b"`. Raises `TaskError`.
+    """
+    if "," not in text:
+        return unquoted(text)
+    members = _members(text)
+    if len(members) == 1:
+        return unquoted(members[0])
+    weights: dict[str, float] = {}
+    for member in members:
+        match = WEIGHT.fullmatch(member)
+        name, weight = unquoted(match[1] if match else member), float(match[2] if match else 1)
+        if not name or weight <= 0:
+            wrong = "a weight of 0" if name else "a name is missing"
+            raise TaskError(f"agents {text!r}: {wrong}; accepted: NAME or NAME:WEIGHT, ...")
+        if name in weights:
+            raise TaskError(f"agents {text!r}: {name!r} comes twice; give it a weight instead")
+        weights[name] = weight
+    return weights
+
+
+def _members(text: str) -> list[str]:
+    """Split at the commas that are in no quotes."""
+    pieces, quote = [""], ""
+    for letter in text:
+        if letter == "," and not quote:
+            pieces.append("")
+            continue
+        if letter in "\"'":
+            quote = "" if letter == quote else quote or letter
+        pieces[-1] += letter
+    return [piece.strip() for piece in pieces]
+
+
+@dataclass(slots=True)
+class Member:
+    """An agent at work, under the name that the ledger knows it by."""
+
+    name: str
+    agent: Agent
+    weight: float = 1.0
+    begun: int = 0  # experiments, over all resumes
+    failures: int = 0  # in a row
+    ready_at: float = 0.0
+    longest_s: float = 0.0  # of the pauses in this row of failures
+    refused: bool = False  # its service refused its last turn
+    passed: bool = False  # its last turn came to nothing: the others first
+
+    def propose(self, turn: Turn) -> Proposal | Failure | None:
+        """Its answer. Raises what makes going on pointless, and nothing else."""
+        try:
+            answer = self.agent.propose(turn)
+            return None if answer is None else recordable(answer)
+        except AutoresearchError:
+            raise
+        except Exception as error:  # a bug of one agent is no reason to lose the night
+            return Failure("agent broke", printable(f"{type(error).__name__}: {error}"))
+
+    @property
+    def share(self) -> float:
+        """Experiments begun, for its weight; the lower, the further behind."""
+        return self.begun / self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What follows a turn that came to nothing."""
+
+    seconds: float  # 0: the next turn may begin at once
+    grew: bool  # longer than any since it last worked
+
+
+class Roster:
+    def __init__(
+        self,
+        agents: Sequence[tuple[str, Agent, float]],
+        fallback: tuple[str, Agent] | None = None,
+        begun: Mapping[str, int] | None = None,
+    ) -> None:
+        """`agents` are (name, agent, weight), the names unlike each other; `begun` says how many
+        experiments each name has begun already."""
+        self._begun = begun or {}
+        self.members = [self._member(*one) for one in agents]
+        self._fallback = self._member(*fallback) if fallback else None
+        everyone = [*self.members, *([self._fallback] if self._fallback else [])]
+        self._agents = [one.agent for one in everyone]  # those who have left as well
+        self._refusal: AgentError | None = None  # why the latest left that could not go on
+
+    def _member(self, name: str, agent: Agent, weight: float = 1.0) -> Member:
+        return Member(name, agent, weight, self._begun.get(name, 0))
+
+    @property
+    def names(self) -> str:
+        """For people."""
+        return ", ".join(one.name for one in self.members)
+
+    # ---- whose turn it is ------------------------------------------------------------------
+
+    def next(self, now: float) -> Member | None:
+        """Whose turn it is; None while all wait."""
+        ready = [one for one in self.members if one.ready_at <= now]
+        if all(one.passed for one in ready):
+            for one in ready:
+                one.passed = False
+        candidates = [one for one in ready if not one.passed]
+        return min(candidates, key=lambda one: one.share, default=None)
+
+    def wakes_at(self) -> float:
+        """When the first of those that wait is ready."""
+        return min(one.ready_at for one in self.members)
+
+    # ---- what became of it -----------------------------------------------------------------
+
+    def began(self, member: Member) -> None:
+        """Its turn became an experiment."""
+        member.begun += 1
+        for one in self.members:
+            one.passed = False
+
+    def worked(self, member: Member) -> int:
+        """It answered, whatever became of that; returns how many failures that ends."""
+        failures, member.failures, member.longest_s = member.failures, 0, 0.0
+        return failures
+
+    def failed(self, member: Member, failure: Failure, now: float) -> Pause:
+        """Its turn came to nothing."""
+        member.passed = True
+        if failure.retry_after_s == 0 and failure.reason not in SERVICE_REASONS:
+            return Pause(0.0, grew=False)
+        # Beyond 2^20 it is the longest pause anyway, and 2.0^1024 is no float.
+        doubled_s = BACKOFF_S[0] * 2.0 ** min(member.failures, 20)
+        seconds = max(min(doubled_s, BACKOFF_S[1]), failure.retry_after_s or 0.0)
+        pause = Pause(seconds, grew=seconds > member.longest_s)
+        member.failures += 1
+        member.longest_s = max(member.longest_s, seconds)
+        member.ready_at = now + seconds
+        return pause
+
+    def leave(self, member: Member, refusal: AgentError | None = None) -> Member | None:
+        """It proposes nothing more: in good order, or because it cannot go on. Returns the
+        fallback when that takes over: nobody else is left, and not all left in good order.
+
+        Raises the latest refusal when nobody is left and there is no fallback.
+        """
+        self.members.remove(member)
+        self._refusal = refusal or self._refusal
+        if self.members or self._refusal is None:
+            return None
+        if self._fallback is None:
+            raise self._refusal
+        taking_over, self._fallback, self._refusal = self._fallback, None, None
+        self.members.append(taking_over)
+        return taking_over
+
+    # ---- all of them -----------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """End the turn under way, from another thread."""
+        for agent in self._agents:
+            if interrupt := getattr(agent, "interrupt", None):
+                interrupt()
+
+    def close(self, say: Callable[[str], None]) -> None:
+        """Let every agent release what it holds. Called once, at the session's end."""
+        for agent in self._agents:
+            if close := getattr(agent, "close", None):
+                try:
+                    close()
+                except Exception as error:  # a bug of one must not leave the others open
+                    say(f"agent {agent.name} did not close: {type(error).__name__}: {error}")
+
+
+Answer = TypeVar("Answer", bound=Proposal | Failure)
+
+
+def recordable(answer: Answer) -> Answer:
+    """An agent's answer with words that the ledger, git and a terminal can take, and with the costs
+    that can be: nothing it says makes a limit more distant. Raises `TypeError` for what is no
+    answer."""
+    if not isinstance(answer, Proposal | Failure):
+        raise TypeError(f"it answered with a {type(answer).__name__}")
+    names = ("reason", "message") if isinstance(answer, Failure) else WORDS
+    words: dict[str, Any] = {name: printable(getattr(answer, name)) for name in names}
+    return replace(answer, **words, tokens=_tokens(answer.tokens), usd=_dollars(answer.usd))
+
+
+def _tokens(said: object) -> int | None:
+    """What an agent says it used, where that can be: nothing it says makes a limit more distant."""
+    if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= MOST_TOKENS:
+        return None
+    return said
+
+
+def _dollars(said: object) -> float | None:
+    if not isinstance(said, int | float) or isinstance(said, bool):
+        return None
+    return float(said) if math.isfinite(said) and said >= 0 else None
+
+
+def printable(text: str) -> str:
+    """`text` without what neither SQLite nor git nor a terminal can take: bytes that are no UTF-8,
+    and NULs."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

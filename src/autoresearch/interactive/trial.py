@@ -1,0 +1,412 @@
+"""The other way in: an agent that already sits in a terminal calls the harness.
+
+    start  ->  a folder with the incumbent's files  ->  the agent edits them  ->  try
+           ->  the same loop, judge and record      ->  the folder holds the incumbent again
+
+Everything is in the ledger, so each call is a process of its own: what one that was killed left
+unfinished, the next one finishes. `.autoresearch/<tag>/try.json` only says what became of the
+latest try, for who did not wait for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from autoresearch.core import baseline
+from autoresearch.core.history import reference
+from autoresearch.core.loop import Loop
+from autoresearch.core.scheduler import printable, recordable
+from autoresearch.core.session import Session, Stopped
+from autoresearch.core.turns import Desk, hide
+from autoresearch.errors import LedgerError, Refused, TaskError
+from autoresearch.git.repository import files_below
+from autoresearch.measure.runs import tail
+from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
+from autoresearch.store import values
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import Home
+from autoresearch.store.rows import SessionRow
+from autoresearch.task.model import Task, override
+
+OUTPUT_LINES, LINE_LENGTH = 20, 200  # of a crashed run's log, shown to the agent
+
+YOUR_TURN = """
+## Your turn
+
+Edit {editable} in {folder}, one idea at a time, and call there
+
+    autoresearch try -m "what you changed, and why it should help"
+
+The harness runs it, measures, judges, records and commits, and brings the folder to the incumbent:
+do none of that yourself. Then have the next idea, and go on until it says that a limit is reached.
+If your shell cannot wait that long: `autoresearch try --detach -m "..."`, then
+`autoresearch wait --timeout 60` until there is a verdict. `autoresearch note "..."` is kept for
+your later self, `autoresearch brief` shows this page as it is by then.
+"""
+
+
+class Terminal:
+    """Whoever sits in a terminal, as the session's agent: it is never asked, it calls."""
+
+    reads = False
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def propose(self, turn: Turn) -> Proposal | Failure | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a try. `status` is an experiment's, or "refused" (it was no experiment; the
+    folder is as it was), "running", "interrupted" or "limit" (it was not begun)."""
+
+    status: str
+    description: str = ""
+    experiment: int | None = None
+    reason: str | None = None
+    detail: str = ""
+    metric: float | None = None
+    flag: str | None = None  # why a keep is to be looked at before it is believed
+    incumbent: int | None = None  # the experiment whose files the folder holds now
+    score: float | None = None  # the incumbent's
+    output: tuple[str, ...] = ()  # the end of what a crashed run printed
+    limit: str | None = None  # that is reached now: there is nothing more to try
+    edited: bool = False  # the folder was edited meanwhile, and was left as it is
+    pid: int | None = None  # of the process that said so
+
+    def save(self, home: Home) -> None:
+        draft = home.latest_try.with_suffix(".tmp")
+        draft.write_text(json.dumps(asdict(replace(self, pid=os.getpid()))))
+        draft.replace(home.latest_try)
+
+
+def latest(home: Home) -> Tried | None:
+    """What became of the latest try, as far as it is known; None when there was none."""
+    return values.read(home.latest_try, Tried)
+
+
+def agreed(task: Task, tag: str) -> Task:
+    """`task` with the limits and the level that session `tag` was started with."""
+    home = Home(task.root, tag)
+    try:
+        ledger = Ledger(home.ledger, readonly=True)
+        try:
+            row = ledger.session(tag)
+        finally:
+            ledger.close()
+    except LedgerError as error:
+        raise LedgerError(f"{error}. Begin with: autoresearch start --tag {tag}") from None
+    given = {f"limits.{key}": value for key, value in row.limits.items() if key != "deadline"}
+    if "limits.until" in given:
+        given["limits.until"] = given["limits.until"][:5]  # HH:MM
+    unlimited = replace(task, limits=type(task.limits)())
+    return override(unlimited, **given, **{"judge.level": row.level})
+
+
+def begin(session: Session) -> None:
+    """Measure the unchanged program, unless that is done, and make the folder."""
+    session.warn("the agent called the harness from a terminal: nothing confined it")
+    loop = Loop(session)
+    loop.begin()
+    _finish_unfinished(loop)
+    _refresh(session)
+
+
+def try_change(
+    session: Session, proposal: Proposal, taken: Callable[[Tried], None] | None = None
+) -> Tried:
+    """Measure what the folder holds, judge it, record it, and bring the folder to the incumbent.
+
+    `taken` is told as soon as the files have been copied out: from then on the try survives
+    whatever happens to this process.
+    """
+    loop = Loop(session)
+    proposal = recordable(proposal)
+    session.home.latest_try.unlink(missing_ok=True)
+    try:
+        loop.begin()
+        number = _finish_unfinished(loop)
+        if number is not None and _state(session).taken == _digest(session):
+            return _verdict(session, number)  # this is the same try again
+        if limit := session.limit():
+            return _last(session, Tried("limit", proposal.description, limit=limit))
+        session.laboratory.check_disk()
+        _refresh(session)
+        experiment = _taken(session, proposal)
+        if isinstance(experiment, Tried):
+            return _told(session, experiment)
+        told = Tried("running", experiment.description, experiment.number)
+        told.save(session.home)
+        if taken:
+            taken(told)
+        _live(loop, experiment)
+    except Stopped:
+        return _told(session, Tried("interrupted", proposal.description))
+    return _verdict(session, experiment.number)
+
+
+def go_on(session: Session) -> Tried | None:
+    """Finish a try that was cut off; None when there is none."""
+    loop = Loop(session)
+    try:
+        loop.begin()
+        number = _finish_unfinished(loop)
+    except Stopped:
+        return Tried("interrupted")
+    told = latest(session.home)
+    if number is None and told and told.status == "running":
+        number = told.experiment  # it was recorded, but nobody was told
+    return None if number is None else _verdict(session, number)
+
+
+def verify(session: Session, runs: int) -> None:
+    """Measure the result again now: so many fresh runs of the baseline and of the best. Raises
+    `Stopped` when interrupted."""
+    stopped = session.row.stopped
+    Loop(session).begin()
+    baseline.verify(session, runs)
+    session.learn(stopped=stopped)
+    if session.stopping:
+        raise Stopped
+
+
+def _finish_unfinished(loop: Loop) -> int | None:
+    number = None
+    for one in loop.ledger.in_flight(loop.session.row):
+        number = one.number
+        _live(loop, one)
+    return number
+
+
+def _live(loop: Loop, experiment: Experiment) -> None:
+    """To its verdict. Raises `Stopped` when it was interrupted before that."""
+    session = loop.session
+    session.in_slots([lambda: loop.live(experiment)])
+    if session.ledger.experiment(session.row, experiment.number).status is None:
+        raise Stopped
+
+
+def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
+    state = _state(session)
+    if state.base is None or not session.home.work.is_dir():
+        raise TaskError(
+            f"{session.home.work} is gone, or nobody knows what it was made from: save your edit, "
+            f"remove it, and `autoresearch start --tag {session.row.tag}` makes it again"
+        )
+    base = _nearest(session, state)
+    state = _State(base, taken=_digest(session))
+    state.save(session.home)  # before the commit point: a kill after it is recognised by this
+    try:
+        experiment = Desk(session).take(session.home.work, base, proposal)
+    except Refused as refused:
+        replace(state, taken=None).save(session.home)
+        message = printable(str(refused))
+        failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
+        session.ledger.add_turn(session.row, session.roster.members[0].name, failure, time.time())
+        return Tried("refused", proposal.description, reason=refused.reason, detail=message)
+    replace(state, commit=experiment.commit).save(session.home)
+    return experiment
+
+
+def _nearest(session: Session, state: _State) -> str:
+    """The commit that the folder is an edit of. After a try during which it was edited, that is
+    what was taken, or what that was made from if somebody began there again."""
+    known = [commit for commit in (state.commit, state.base) if commit is not None]
+    return min(known, key=lambda commit: _distance(session, commit))
+
+
+def _distance(session: Session, commit: str) -> int:
+    """Lines of editable files that the folder has and a commit has not, or the other way round."""
+    theirs = session.workspace.editable_files(commit)
+    ours = dict(_editable_files(session))
+    lines = 0
+    for path in theirs.keys() | ours.keys():
+        one, other = (Counter(side.get(path, b"").splitlines()) for side in (theirs, ours))
+        lines += (one - other).total() + (other - one).total()
+    return lines
+
+
+def _verdict(session: Session, number: int) -> Tried:
+    """The folder is brought to the incumbent, unless it was edited since the try was taken."""
+    done = session.ledger.experiment(session.row, number)
+    output: tuple[str, ...] = ()
+    if done.status is Status.CRASH and (runs := session.ledger.runs(session.row, number)):
+        output = _end_of(session, runs[-1].name)
+    state = _state(session)  # nothing taken: the folder was brought to the incumbent since
+    edited = state.taken is not None and state.taken != _digest(session)
+    if edited:  # what comes next may be a change of what was taken, or of what that was made from
+        replace(state, taken=None, commit=state.commit or done.commit).save(session.home)
+    elif state.taken is not None:
+        _bring(session)
+    told = Tried(
+        status=str(done.status),
+        description=done.description,
+        experiment=number,
+        reason=done.reason,
+        detail=done.detail,
+        metric=done.metric,
+        flag=done.flag,
+        output=output,
+        edited=edited,
+    )
+    if limit := session.limit():
+        return _last(session, replace(told, limit=limit))
+    return _told(session, told)
+
+
+def _last(session: Session, told: Tried) -> Tried:
+    """A limit is reached: the result is measured again, once."""
+    with suppress(Stopped):
+        baseline.verify(session)
+        session.learn(stopped=told.limit)
+    return _told(session, told)
+
+
+def _told(session: Session, told: Tried) -> Tried:
+    best = session.ledger.incumbent(session.row)
+    score = reference(session.ledger, session.row, best).score
+    told = replace(told, incumbent=best.number, score=score)
+    told.save(session.home)
+    session.tick()
+    return told
+
+
+def _end_of(session: Session, run: str) -> tuple[str, ...]:
+    """Of what the run itself printed: a scorer's words may hold what is hidden."""
+    lines = tail(session.home.runs / run / "log", 65_536).splitlines()[-OUTPUT_LINES:]
+    return tuple("".join(c for c in line if c.isprintable())[:LINE_LENGTH] for line in lines)
+
+
+# ---- the folder --------------------------------------------------------------------------------
+
+
+def _refresh(session: Session) -> None:
+    """Make the folder if it is missing, and bring it to the incumbent if nobody has edited it."""
+    _folder(session)
+    state = _state(session)
+    best = session.ledger.incumbent(session.row)
+    if not session.home.work.exists() or (
+        state.base != best.commit and state.brought == _digest(session)
+    ):
+        _bring(session)
+
+
+def _bring(session: Session) -> None:
+    """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
+    folder = _folder(session)
+    best = session.ledger.incumbent(session.row)
+    manifest = session.workspace.manifest(best.commit)
+    hide(session, manifest, folder)
+    session.workspace.restore(manifest, folder)
+    session.workspace.make_repository(folder, manifest)
+    # Of the commit, not of the folder: what was edited in it meanwhile is an edit.
+    files = session.workspace.editable_files(best.commit)
+    brought = _digest_of((p, data) for p, data in files.items() if not manifest[p].is_link)
+    _State(best.commit, brought=brought).save(session.home)
+
+
+def _folder(session: Session) -> Path:
+    """The working folder. Raises `TaskError` where it is a link: it would lead us elsewhere."""
+    folder = session.home.work
+    if folder.is_symlink():
+        raise TaskError(f"{folder} is a link now: put the folder back, or remove the link")
+    return folder
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Kept beside the folder. Digests are of the editable files in it."""
+
+    base: str | None = None  # the commit it was made from; None: nobody knows
+    brought: str | None = None  # as it was made
+    taken: str | None = None  # as it was when the try under way was taken out of it
+    commit: str | None = None  # of that try, as it was taken
+
+    def save(self, home: Home) -> None:
+        draft = _state_file(home).with_suffix(".tmp")
+        draft.write_text(json.dumps(asdict(self)))
+        draft.replace(_state_file(home))
+
+
+def _state(session: Session) -> _State:
+    return values.read(_state_file(session.home), _State) or _State()
+
+
+def _state_file(home: Home) -> Path:
+    return home.folder / "work.json"
+
+
+def _digest(session: Session) -> str:
+    """Of the editable files in the folder."""
+    return _digest_of(_editable_files(session))
+
+
+def _digest_of(files: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
+    for path, data in sorted(files):
+        digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+    return digest.hexdigest()
+
+
+def _editable_files(session: Session) -> Iterator[tuple[str, bytes]]:
+    """Those in the folder, as far as they are regular files."""
+    for path, found in files_below(_folder(session)):
+        if session.workspace.is_editable(path) and found.is_file(follow_symlinks=False):
+            yield path, Path(found.path).read_bytes()
+
+
+# ---- words -------------------------------------------------------------------------------------
+
+
+def your_turn(task: Task, folder: Path) -> str:
+    """What follows the briefing for who calls the harness."""
+    return YOUR_TURN.format(editable=" or ".join(task.editable), folder=folder)
+
+
+def text(told: Tried, row: SessionRow) -> str:
+    """A try's verdict for people and for agents."""
+    name = row.metric.name
+    number = "" if told.experiment is None else f" experiment {told.experiment}"
+    metric = "" if told.metric is None else f", {name} {told.metric:.6g}"
+    why = f" ({told.reason})" if told.reason else ""
+    lines = [f"{told.status}{number}{why}{metric}: {told.description}"]
+    if told.detail:
+        lines.append(told.detail)
+    if told.flag:
+        lines.append(f"flagged: {told.flag}")
+    if told.output:
+        lines += ["the end of what it printed:", *(f"    | {line}" for line in told.output)]
+    if told.edited and told.score is not None:
+        lines.append(
+            f"the incumbent is experiment {told.incumbent}, {name} {told.score:.6g}; the folder "
+            "was edited meanwhile and left as it is: your next try is what was edited since"
+        )
+    elif told.score is not None and told.status not in ("refused", "interrupted"):
+        lines.append(
+            f"the folder holds the incumbent, experiment {told.incumbent}, {name} {told.score:.6g}"
+        )
+    if told.status == "refused":
+        lines.append("that was no experiment; the folder is as you left it: mend it and try again")
+    if told.limit:
+        lines.append(f"{told.limit}: stop here. `autoresearch report` says what was found")
+    return "\n".join(lines)
+
+
+def to_json(told: Tried) -> dict[str, Any]:
+    """What there is to say; what is absent is left out."""
+    return {
+        key: value
+        for key, value in asdict(told).items()
+        if key != "pid" and value is not None and value is not False and value not in ("", ())
+    }

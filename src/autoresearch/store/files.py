@@ -1,0 +1,84 @@
+"""Replaces files of ours that lie among the user's: progress.png, report.md, results.tsv.
+
+A file is ours when its content is what we wrote there last. Anything else is somebody's work and
+is never overwritten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from autoresearch.errors import NotOursError, StorageError
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import PUBLIC, Home
+
+
+def publish(ledger: Ledger, path: Path, data: bytes) -> None:
+    """Make `data` the content of `path`, wholly or not at all.
+
+    Raises `NotOursError` when a file is there that we did not write, or that was edited since;
+    `StorageError` when the disk refuses."""
+    key = _key(ledger, path)
+    found = read_ours(path)
+    if found == data:
+        ledger.add_published(key, _sha256(data))
+        return
+    # An empty file holds nobody's work: it is what a power cut leaves of ours.
+    if found and not ledger.was_published(key, _sha256(found)):
+        raise NotOursError(
+            f"{path} is not the file this program wrote (or it was edited since), "
+            f"and is left alone: move it away, then run the command again"
+        )
+    ledger.add_published(key, _sha256(data))
+    replace_file(path, data)
+
+
+def read_ours(path: Path) -> bytes | None:
+    """The content of `path`; None when nothing is there. Raises `NotOursError` for what we never
+    write, such as a folder or a link."""
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise NotOursError(f"{path} is a link or no file, and is left alone: move it away")
+        return path.read_bytes() if path.exists() else None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def drafts(home: Home) -> list[Path]:
+    """What a kill in the middle of replacing a file leaves behind."""
+    public = [draft for name in PUBLIC for draft in home.root.glob(f".{name}.*.tmp")]
+    return sorted([*public, *home.folder.glob("*.tmp"), *home.folder.glob(".*.tmp")])
+
+
+def remove_drafts(home: Home) -> None:
+    for draft in drafts(home):
+        draft.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write beside `path`, then move onto it: a reader sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _key(ledger: Ledger, path: Path) -> Path:
+    """The path below the repository, so that a repository may be moved."""
+    repository = ledger.path.absolute().parent.parent
+    path = path.absolute()
+    return path.relative_to(repository) if path.is_relative_to(repository) else path
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
