@@ -33,7 +33,8 @@ from statistics import median
 from autoresearch.briefing import Briefer
 from autoresearch.briefing.sections import tokens
 from autoresearch.git.repository import Workspace
-from autoresearch.records import Experiment, Failure, Proposal, Role, Status, Verdict
+from autoresearch.protocols import Failure, Proposal
+from autoresearch.records import Experiment, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home
 from autoresearch.store.rows import SessionRow

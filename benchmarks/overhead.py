@@ -44,7 +44,7 @@ import psutil
 from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
-from autoresearch.records import Agent, Failure, Proposal, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.task.model import load, override
 
 WINDOWS = ((25, 75), (475, 525), (975, 1025), (1950, 2050))

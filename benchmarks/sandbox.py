@@ -33,7 +33,7 @@ import psutil
 from autoresearch.commands.start import opened
 from autoresearch.git.repository import remove_tree
 from autoresearch.measure.runs import Laboratory
-from autoresearch.records import Outcome
+from autoresearch.protocols import Outcome
 from autoresearch.sandbox import landlock
 from autoresearch.task.model import load, override
 

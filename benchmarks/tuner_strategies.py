@@ -23,7 +23,8 @@ import numpy as np
 
 from autoresearch import agents
 from autoresearch.agents.tuning.constants import Constant, edit, find
-from autoresearch.records import Agent, Experiment, Metric, Proposal, Status, Turn
+from autoresearch.protocols import Agent, Proposal, Turn
+from autoresearch.records import Experiment, Metric, Status
 
 PROGRAM = b"""\
 DEPTH = 4  # in [1, 8]

@@ -22,7 +22,8 @@ from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.git.repository import Workspace
-from autoresearch.records import Experiment, Failure, Proposal, Run, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.records import Experiment, Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home
 from autoresearch.store.rows import SessionRow

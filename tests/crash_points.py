@@ -38,7 +38,7 @@ from autoresearch.commands.start import opened
 from autoresearch.core import judge
 from autoresearch.core.loop import Loop
 from autoresearch.git.repository import Workspace
-from autoresearch.records import Proposal, Turn
+from autoresearch.protocols import Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.paths import Lock
 from autoresearch.store.results import ResultsFile

@@ -13,7 +13,7 @@ import pytest
 
 from autoresearch.agents.support.events import Cause, Ended, cause_of, complaint, retry_after_s
 from autoresearch.agents.support.headless import one_line
-from autoresearch.records import SERVICE_REASONS
+from autoresearch.protocols import SERVICE_REASONS
 
 RECORDINGS = Path(__file__).parent / "agents"
 STREAMS = sorted(RECORDINGS.glob("*/*.out"))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import TASK, ScriptedAgent, make_task, run_session
 
+from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, nested
 
 needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
@@ -115,7 +116,7 @@ def test_what_it_may_do(tmp_path: Path) -> None:
 
 def asked(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     read = ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, sys.prefix)
-    wall = nested.prefix(landlock.Confinement(read, (), False))
+    wall = nested.prefix(Confinement(read, (), False))
     return subprocess.run(
         [*shlex.split(wall), *command],
         cwd=folder,
@@ -156,8 +157,8 @@ def test_where_nothing_confines_it_the_scorer_is_not_told_otherwise(tmp_path: Pa
 
 def test_the_whole_command_is_one_word_list() -> None:
     """Paths with spaces and quotes come back as they were."""
-    wanted = landlock.Confinement(("/a b", "/c'd"), ("/e",), False, True)
+    wanted = Confinement(("/a b", "/c'd"), ("/e",), False, True)
     python, *flags, file, given = shlex.split(nested.prefix(wanted))
     assert python == sys.executable and flags == ["-I", "-S"]
     assert Path(file).samefile(nested.__file__) and Path(file).is_absolute()
-    assert landlock.Confinement.from_json(json.loads(given)) == wanted
+    assert Confinement.from_json(json.loads(given)) == wanted

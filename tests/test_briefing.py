@@ -35,17 +35,8 @@ from autoresearch.briefing.source import names, source
 from autoresearch.core import judge, limits
 from autoresearch.errors import LedgerError
 from autoresearch.git.repository import Workspace
-from autoresearch.records import (
-    Experiment,
-    Failure,
-    Goal,
-    Metric,
-    Proposal,
-    Role,
-    Status,
-    Turn,
-    Verdict,
-)
+from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.records import Experiment, Goal, Metric, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home
 from autoresearch.store.rows import SessionRow

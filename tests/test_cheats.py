@@ -19,7 +19,8 @@ import pytest
 from conftest import Night, ScriptedAgent, git, run_session
 
 from autoresearch.commands.fsck import audit
-from autoresearch.records import Experiment, Proposal, Turn
+from autoresearch.protocols import Proposal, Turn
+from autoresearch.records import Experiment
 from autoresearch.sandbox import landlock
 from autoresearch.task.model import load
 

@@ -19,7 +19,7 @@ from autoresearch import agents
 from autoresearch.agents.support import process
 from autoresearch.agents.support.headless import Headless
 from autoresearch.errors import AgentError, ServiceRefusal
-from autoresearch.records import Failure, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
 
 EDIT = "echo LR = 0.2 > train.py"
 

@@ -35,6 +35,7 @@ from conftest import (
 from autoresearch.commands.check import check, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.measure.runs import make_private
+from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, run_policy
 from autoresearch.sandbox.run_policy import Cells, Purpose, editable_in
 from autoresearch.store.paths import Home
@@ -678,4 +679,4 @@ def test_what_is_allowed_is_looked_up_once_and_travels_as_json(root: Path) -> No
     again = cells.confinement(Purpose.RUN, root / "a", root / "b")
     assert time.perf_counter() - began < 0.1
     assert first == again and first is not None
-    assert landlock.Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first
+    assert Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first

@@ -22,7 +22,7 @@ from autoresearch.agents.support.headless import Headless, Settings, Spec
 from autoresearch.agents.support.process import Program
 from autoresearch.commands.check import enforced, not_enforced
 from autoresearch.errors import AgentError, TaskError
-from autoresearch.records import Grants, Proposal, Turn
+from autoresearch.protocols import Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox import installed as reaching
 from autoresearch.sandbox import landlock

@@ -9,7 +9,7 @@ import pytest
 
 from autoresearch import agents, runners
 from autoresearch.errors import Refused
-from autoresearch.records import Agent, Failure, Outcome, Proposal, Runner, RunSpec, Turn
+from autoresearch.protocols import Agent, Failure, Outcome, Proposal, Runner, RunSpec, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.task.model import RunnerSettings
 from autoresearch.testing import AgentSuite, RunnerSuite

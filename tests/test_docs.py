@@ -73,7 +73,7 @@ def test_toml_blocks_are_task_files(tmp_path: Path) -> None:
 
 
 def test_the_readmes_agent_is_an_agent(tmp_path: Path) -> None:
-    from autoresearch.records import Proposal, Turn
+    from autoresearch.protocols import Proposal, Turn
 
     [block] = [block for _, block in blocks("python") if "def create" in block]
     space: dict[str, object] = {}

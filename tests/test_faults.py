@@ -38,7 +38,7 @@ from autoresearch.core import limits, turns
 from autoresearch.core.session import Session
 from autoresearch.errors import LedgerError, StorageError
 from autoresearch.git import repository
-from autoresearch.records import Agent, Failure, Proposal, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.sandbox import landlock
 from autoresearch.store.paths import Home
 

@@ -36,7 +36,8 @@ from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.measure.runs import Interrupted, Laboratory
-from autoresearch.records import HELD_OUT, Outcome, Proposal, Role, RunSpec, Turn
+from autoresearch.protocols import Outcome, Proposal, RunSpec, Turn
+from autoresearch.records import HELD_OUT, Role
 from autoresearch.report.page import page
 from autoresearch.report.summary import Summary, summarise
 from autoresearch.runners.local import LocalRunner

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.records import Failure, Metric, Proposal, Role, Run, Status, Verdict
+from autoresearch.protocols import Failure, Proposal
+from autoresearch.records import Metric, Role, Run, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import Note, SessionRow
 from autoresearch.store.schema import APPLICATION_ID, VERSION

@@ -25,7 +25,7 @@ from autoresearch.agents import llm
 from autoresearch.agents.llm import Llm, Provider, create, prompt
 from autoresearch.agents.support.chat import Said, _refusal, asked_wait_s, read_reply
 from autoresearch.errors import AgentError
-from autoresearch.records import Agent, Failure, Proposal, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.testing import AgentSuite
 
 INSTANT = Path(__file__).parent.parent / "src" / "autoresearch" / "tasks" / "instant"

@@ -18,10 +18,9 @@ import psutil
 import pytest
 from conftest import alive, linux_only, wait_until
 
-from autoresearch.records import Outcome, RunSpec
+from autoresearch.protocols import Confinement, Outcome, RunSpec
 from autoresearch.runners.local import LocalRunner, _share
 from autoresearch.sandbox import landlock
-from autoresearch.sandbox.landlock import Confinement
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
 BURN = "import time\nwhile time.process_time() < {}: pass\n"
@@ -320,7 +319,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from autoresearch.store.paths import Home, Lock
-from autoresearch.records import RunSpec
+from autoresearch.protocols import RunSpec
 from autoresearch.runners.local import LocalRunner
 
 folder = Path(sys.argv[1])

@@ -32,7 +32,8 @@ from autoresearch.core import judge, scheduler, turns
 from autoresearch.core.session import Session
 from autoresearch.core.turns import Desk
 from autoresearch.errors import AgentError, BaselineError
-from autoresearch.records import UNSELECTED, Failure, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.records import UNSELECTED
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home
 

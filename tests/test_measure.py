@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.git.repository import Workspace, remove_tree
 from autoresearch.measure.runs import Interrupted, Laboratory, Outputs, read_log, tail
-from autoresearch.records import Outcome, Proposal, Role, Run, RunSpec
+from autoresearch.protocols import Outcome, Proposal, RunSpec
+from autoresearch.records import Role, Run
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home

@@ -21,7 +21,7 @@ BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "nothing_lost.py"
 HARNESS = """\
 import os, sys
 from pathlib import Path
-from autoresearch.records import RunSpec
+from autoresearch.protocols import RunSpec
 from autoresearch.runners.local import LocalRunner
 
 folder, script = Path(sys.argv[1]), sys.argv[2]

@@ -20,7 +20,7 @@ from autoresearch.agents.support.events import LONGEST_WAIT_S, MOST, Cause, Ende
 from autoresearch.agents.support.headless import Creator, Headless, Settings, Spec, one_line
 from autoresearch.agents.support.process import Output
 from autoresearch.errors import AgentError
-from autoresearch.records import Failure
+from autoresearch.protocols import Failure
 
 RECORDINGS = {
     path: [line for line in path.read_text().split("\n") if line.strip()]

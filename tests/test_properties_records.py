@@ -15,7 +15,8 @@ from autoresearch.agents import replay
 from autoresearch.core.turns import printable
 from autoresearch.errors import AgentError, NotOursError, TaskError
 from autoresearch.measure.runs import Reading, read_log, tail, whole_lines
-from autoresearch.records import Experiment, Metric, Proposal, Role, Run, Status, Verdict
+from autoresearch.protocols import Proposal
+from autoresearch.records import Experiment, Metric, Role, Run, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.results import OURS, ResultsFile, check_ours, header, parse, row
 

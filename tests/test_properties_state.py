@@ -22,7 +22,8 @@ from autoresearch.errors import BusyError, StorageError
 from autoresearch.interactive import trial
 from autoresearch.interactive.trial import Tried, latest
 from autoresearch.measure import runs
-from autoresearch.records import Failure, Metric, Outcome, Proposal, Turn
+from autoresearch.protocols import Failure, Outcome, Proposal, Turn
+from autoresearch.records import Metric
 from autoresearch.store import paths as homes
 from autoresearch.store import values
 from autoresearch.store.paths import Home, Lock, owner, running

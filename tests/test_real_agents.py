@@ -22,7 +22,7 @@ from autoresearch import agents
 from autoresearch.agents.support import process
 from autoresearch.agents.support.headless import Headless
 from autoresearch.errors import AgentError
-from autoresearch.records import Failure, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
 
 pytestmark = [pytest.mark.agents, pytest.mark.timeout(3600)]
 

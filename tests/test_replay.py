@@ -8,7 +8,8 @@ import pytest
 
 from autoresearch import agents
 from autoresearch.errors import AgentError
-from autoresearch.records import Agent, Experiment, Failure, Metric, Proposal, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Turn
+from autoresearch.records import Experiment, Metric
 
 SOURCE = b"import torch\n\nDEPTH = 4\nLR = 0.1\n\nprint(DEPTH)\n"
 

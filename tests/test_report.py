@@ -19,17 +19,8 @@ from autoresearch.core import judge
 from autoresearch.core.history import noise
 from autoresearch.errors import LedgerError, NotOursError, StorageError, TaskError
 from autoresearch.formatting import Numbers, duration, one_line, percent, printable
-from autoresearch.records import (
-    Experiment,
-    Failure,
-    Goal,
-    Metric,
-    Proposal,
-    Role,
-    Run,
-    Status,
-    Verdict,
-)
+from autoresearch.protocols import Failure, Proposal
+from autoresearch.records import Experiment, Goal, Metric, Role, Run, Status, Verdict
 from autoresearch.report import text
 from autoresearch.report.live import LiveView, render
 from autoresearch.report.page import headline, page

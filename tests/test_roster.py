@@ -28,7 +28,7 @@ from autoresearch.core.loop import Loop
 from autoresearch.core.scheduler import Roster, portfolio
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, ServiceRefusal, TaskError
-from autoresearch.records import Failure, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import ledger_path
 from autoresearch.store.rows import Share

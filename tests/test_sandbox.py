@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 from conftest import alive, wait_until
 
+from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, seccomp
-from autoresearch.sandbox.landlock import Confinement, Ruleset, describe, without
+from autoresearch.sandbox.landlock import Ruleset, describe, without
 
 ABI = landlock.abi()
 pytestmark = pytest.mark.skipif(ABI == 0, reason="this kernel has no Landlock")

@@ -36,7 +36,8 @@ from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.measure.fingerprint import around, changes, told
 from autoresearch.measure.runs import SPOILED
-from autoresearch.records import Metric, Proposal, Role, Run, Turn
+from autoresearch.protocols import Proposal, Turn
+from autoresearch.records import Metric, Role, Run
 from autoresearch.report import summary
 from autoresearch.report.machine import machine, sentences
 from autoresearch.report.page import page

@@ -18,7 +18,8 @@ import pytest
 from autoresearch import agents
 from autoresearch.agents.tuning.constants import edit, find
 from autoresearch.errors import AgentError
-from autoresearch.records import Agent, Experiment, Failure, Metric, Proposal, Status, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Turn
+from autoresearch.records import Experiment, Metric, Status
 
 ROOT = Path(__file__).parent.parent
 

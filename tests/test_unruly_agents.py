@@ -11,7 +11,7 @@ import pytest
 from conftest import Night, alive, git, run_session, side
 
 from autoresearch import agents
-from autoresearch.records import Proposal, Turn
+from autoresearch.protocols import Proposal, Turn
 
 GOOD = "sed 's/VALUE = 10.0/VALUE = 8.0/' prog.py > new; cat new > prog.py; rm new"
 GIT = "git -c user.name=a -c user.email=a@localhost"

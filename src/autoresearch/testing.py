@@ -34,20 +34,17 @@ import psutil
 from autoresearch.briefing import Briefer
 from autoresearch.core.history import SessionHistory
 from autoresearch.git.repository import Workspace, remove_tree
-from autoresearch.records import (
+from autoresearch.protocols import (
     Agent,
-    Experiment,
+    Confinement,
     Failure,
     Outcome,
     Proposal,
-    Role,
     Runner,
     RunSpec,
-    Status,
     Turn,
-    Verdict,
 )
-from autoresearch.sandbox.landlock import Confinement
+from autoresearch.records import Experiment, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home
 from autoresearch.task.model import parse

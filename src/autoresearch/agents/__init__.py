@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from autoresearch.errors import AgentError
-from autoresearch.records import Agent
+from autoresearch.protocols import Agent
 
 __all__ = ["load", "names", "parse"]
 

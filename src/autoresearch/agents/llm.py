@@ -25,7 +25,7 @@ from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause
 from autoresearch.agents.support.headless import FATAL, one_line
 from autoresearch.agents.support.secrets import leaked, mask
 from autoresearch.errors import AgentError, ServiceRefusal
-from autoresearch.records import Failure, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.task import values
 
 SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not

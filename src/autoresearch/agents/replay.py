@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from autoresearch.errors import AgentError
-from autoresearch.records import Failure, History, Proposal, Turn
+from autoresearch.protocols import Failure, History, Proposal, Turn
 
 SUFFIXES = (".patch", ".diff")
 DESCRIPTION = "description.txt"

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 from autoresearch.agents.tuning.constants import SourceError, Value, edit
 from autoresearch.agents.tuning.space import Divisibility, Key, Program, Space, take_apart
 from autoresearch.errors import AgentError
-from autoresearch.records import Experiment, Failure, History, Proposal, Status, Turn
+from autoresearch.protocols import Failure, History, Proposal, Turn
+from autoresearch.records import Experiment, Status
 
 if TYPE_CHECKING:
     from autoresearch.agents.tuning.study import Measured, Study

@@ -34,7 +34,7 @@ from autoresearch.git.repository import Workspace
 from autoresearch.interactive import mcp as mcp_server
 from autoresearch.interactive import trial
 from autoresearch.interactive.trial import Terminal, Tried, latest
-from autoresearch.records import Proposal
+from autoresearch.protocols import Proposal
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home, enclosing, ledger_path, module, owner
 from autoresearch.store.rows import SessionRow

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import runners
+from autoresearch.briefing import Briefer
 from autoresearch.commands.start import fingerprint
 from autoresearch.core import baseline, judge
 from autoresearch.core.limits import seconds_until
@@ -79,7 +80,17 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
             fingerprint=fingerprint(task),
             now=0.0,
         )
-        session = Session(task, home, workspace, ledger, runner, Roster(()), row, say)
+        session = Session(
+            task,
+            home,
+            workspace,
+            ledger,
+            runner,
+            Roster(()),
+            row,
+            Briefer(task, ledger, row, workspace, home),
+            say,
+        )
         baseline.set_up(session)
         made = baseline.make_runs(session, 0)
         baseline.check_guards(session)

@@ -13,12 +13,13 @@ from dataclasses import asdict
 from datetime import datetime
 
 from autoresearch import agents, runners
+from autoresearch.briefing import Briefer
 from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import Roster
 from autoresearch.core.session import Session
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.git.repository import Workspace, remove_tree
-from autoresearch.records import Agent
+from autoresearch.protocols import Agent
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, Home, Lock, check_alone
 from autoresearch.store.results import check_ours
@@ -61,7 +62,8 @@ def opened(
             try:
                 runner = runners.load(task.runner, inherit=(lock.fd,))
                 try:
-                    yield Session(task, home, workspace, ledger, runner, roster, row, say)
+                    briefer = Briefer(task, ledger, row, workspace, home)
+                    yield Session(task, home, workspace, ledger, runner, roster, row, briefer, say)
                 finally:
                     runner.close()
             finally:

@@ -15,7 +15,8 @@ from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import BaselineError
 from autoresearch.git.repository import remove_tree
 from autoresearch.measure.runs import UNSETTLED, tail
-from autoresearch.records import Experiment, Proposal, Role, Run, Status, Verdict, index_in
+from autoresearch.protocols import Proposal
+from autoresearch.records import Experiment, Role, Run, Status, Verdict, index_in
 from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
 
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing

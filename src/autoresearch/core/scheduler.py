@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from autoresearch.errors import AgentError, AutoresearchError, TaskError
-from autoresearch.records import SERVICE_REASONS, Agent, Failure, Proposal, Turn
+from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Proposal, Turn
 from autoresearch.task.values import unquoted
 
 MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow

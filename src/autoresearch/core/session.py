@@ -9,7 +9,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 
-from autoresearch.briefing import Briefer
 from autoresearch.core import limits
 from autoresearch.core.history import SessionHistory, reference
 from autoresearch.core.scheduler import Member, Roster
@@ -17,7 +16,8 @@ from autoresearch.core.segments import NewSegment, Segments
 from autoresearch.errors import AgentError
 from autoresearch.git.repository import Workspace
 from autoresearch.measure.runs import Interrupted, Laboratory
-from autoresearch.records import Grants, Role, Run, Runner
+from autoresearch.protocols import Briefer, Grants, Runner
+from autoresearch.records import Role, Run
 from autoresearch.sandbox.run_policy import checkout
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home
@@ -44,6 +44,7 @@ class Session:
         runner: Runner,
         roster: Roster,
         row: SessionRow,
+        briefer: Briefer,
         say: Callable[[str], None],
     ) -> None:
         self.task = task
@@ -59,7 +60,7 @@ class Session:
         self.segments = Segments(ledger, row, around, self.warn)
         self.set_limits()
         self.history = SessionHistory(ledger, row, workspace)
-        self.briefer = Briefer(task, ledger, row, workspace, home)
+        self.briefer = briefer
         self.stopping: str | None = None  # why no further run is to begin
         self._warning = threading.Lock()
         self._at_once = False  # what is under way is to end too

@@ -30,7 +30,8 @@ from autoresearch.core.turns import Desk, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.git.repository import files_below
 from autoresearch.measure.runs import tail
-from autoresearch.records import Experiment, Failure, Proposal, Status, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.records import Experiment, Status
 from autoresearch.store import values
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import Home

@@ -24,7 +24,8 @@ import psutil
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.git.repository import Manifest, Workspace, files_below, remove_tree
 from autoresearch.measure.fingerprint import Surroundings, around
-from autoresearch.records import HELD_OUT, Outcome, Role, Run, Runner, RunSpec, Sealed
+from autoresearch.protocols import Outcome, Runner, RunSpec
+from autoresearch.records import HELD_OUT, Role, Run, Sealed
 from autoresearch.sandbox.run_policy import Cells, Purpose, seen
 from autoresearch.store import values
 from autoresearch.store.ledger import Ledger

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Sequence
 
 from autoresearch.errors import RunnerError
-from autoresearch.records import Runner
+from autoresearch.protocols import Runner
 from autoresearch.task.model import RunnerSettings
 
 

@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from autoresearch.errors import RunnerError
-from autoresearch.records import Outcome, RunSpec
+from autoresearch.protocols import Outcome, RunSpec
 from autoresearch.store import values
 from autoresearch.store.paths import module
 from autoresearch.task.model import RunnerSettings

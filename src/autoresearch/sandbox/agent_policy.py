@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.errors import AgentError
-from autoresearch.records import Grants
+from autoresearch.protocols import Confinement, Grants
 from autoresearch.sandbox import landlock
 from autoresearch.sandbox.installed import Walls
-from autoresearch.sandbox.landlock import Confinement
 
 DEVICES = (
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"),

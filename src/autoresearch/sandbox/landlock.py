@@ -19,13 +19,15 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from autoresearch.sandbox import seccomp
+
+if TYPE_CHECKING:  # `nested.py` loads this file where nothing else of the package can be read
+    from autoresearch.protocols import Confinement
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # system calls, on every architecture
 CREATE_RULESET_VERSION = 1
@@ -57,28 +59,6 @@ CLONE_NEWNS = 0x20000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Confinement:
-    """The files a process may use, itself and all it starts; everything else is refused.
-
-    A path is a folder with all below it, or a single file. One that does not exist when the process
-    starts is skipped. `write` includes reading and executing.
-    """
-
-    read: tuple[str, ...] = ()
-    write: tuple[str, ...] = ()
-    network: bool | None = None  # False: no sockets but AF_UNIX, and no abstract ones of others
-    proc: bool = False  # it may write the files of processes in /proc, its own above all
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, given: Mapping[str, Any]) -> Confinement:
-        read, write = (tuple(given[name]) for name in ("read", "write"))
-        return cls(read, write, given["network"], given["proc"])
 
 
 @dataclass(frozen=True, slots=True)

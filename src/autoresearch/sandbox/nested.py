@@ -22,9 +22,9 @@ import os
 import shlex
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 FOLDER = Path(__file__).resolve().parent  # what a scorer has to be able to read for it
 
@@ -35,7 +35,10 @@ if __name__ == "__main__" and "autoresearch" not in sys.modules:
         sys.modules[name] = ModuleType(name)
     sys.modules["autoresearch.sandbox"].__path__ = [str(FOLDER)]
 
-from autoresearch.sandbox.landlock import Confinement, Ruleset  # noqa: E402 - after the lines above
+from autoresearch.sandbox.landlock import Ruleset  # noqa: E402 - after the lines above
+
+if TYPE_CHECKING:
+    from autoresearch.protocols import Confinement
 
 VARIABLE = "AUTORESEARCH_ASIDE"
 
@@ -47,10 +50,12 @@ def prefix(confinement: Confinement) -> str:
 
 
 def main() -> None:
-    given = Confinement.from_json(json.loads(sys.argv[1]))
+    # A Confinement's fields: its class is not in this folder.
+    given = SimpleNamespace(**json.loads(sys.argv[1]))
     own = tempfile.mkdtemp(prefix="aside-")
-    read, write = (*given.read, str(Path.cwd())), (*given.write, own)
-    confinement = replace(given, read=read, write=write)
+    given.read = (*given.read, str(Path.cwd()))
+    given.write = (*given.write, own)
+    confinement = cast("Confinement", given)
     env = {name: value for name, value in os.environ.items() if name != VARIABLE}
     env["TMPDIR"] = own
     try:

@@ -25,9 +25,9 @@ from pathlib import Path
 
 from autoresearch.errors import TaskError
 from autoresearch.git.repository import Workspace
+from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, nested
 from autoresearch.sandbox.installed import Walls, files_named
-from autoresearch.sandbox.landlock import Confinement
 from autoresearch.store.paths import Home
 from autoresearch.task.model import Task, exists, private_paths
 

@@ -24,20 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.records import (
-    SERVICE_REASONS,
-    UNSELECTED,
-    Experiment,
-    Failure,
-    Metric,
-    Outcome,
-    Proposal,
-    Role,
-    Run,
-    Sealed,
-    Status,
-    Verdict,
-)
+from autoresearch.protocols import SERVICE_REASONS, Failure, Outcome, Proposal
+from autoresearch.records import UNSELECTED, Experiment, Metric, Role, Run, Sealed, Status, Verdict
 from autoresearch.store.rows import (
     Note,
     Segment,

@@ -21,9 +21,8 @@ from pathlib import Path
 from autoresearch.agents.support.secrets import Secret, mask
 from autoresearch.git.repository import remove_tree
 from autoresearch.measure.runs import STANDARD_ENV, tail
-from autoresearch.records import RunSpec
+from autoresearch.protocols import Confinement, RunSpec
 from autoresearch.runners.local import LocalRunner
-from autoresearch.sandbox.landlock import Confinement
 
 NETWORK_ENV = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),

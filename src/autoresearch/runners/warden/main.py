@@ -36,7 +36,8 @@ from typing import Any, BinaryIO
 
 import psutil
 
-from autoresearch.sandbox.landlock import Confinement, Ruleset
+from autoresearch.protocols import Confinement
+from autoresearch.sandbox.landlock import Ruleset
 
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG = 1

@@ -1,0 +1,206 @@
+"""The two things one can plug in, an agent and a runner, and the values that pass between them and
+the harness.
+
+A third party writes a class with the methods of `Agent` or `Runner`. `autoresearch.testing` has a
+conformance suite for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from autoresearch.records import Experiment, Metric
+
+# --------------------------------------------------------------------------------------------
+# Agents
+
+
+class History(Protocol):
+    """What has happened so far, as data. Every call costs the same at the 2,000th experiment."""
+
+    @property
+    def metric(self) -> Metric: ...
+    @property
+    def noise_sd(self) -> float | None:
+        """Standard deviation of one run, in metric units; None when it is not known."""
+        ...
+
+    def baseline(self) -> Experiment:
+        """The unchanged program, experiment 0."""
+        ...
+
+    def incumbent(self) -> Experiment: ...
+    def incumbent_score(self) -> float | None: ...
+    def finished(self, after: int = 0) -> list[Experiment]:
+        """Finished experiments with `order` > `after`, in that order (the baseline excluded)."""
+        ...
+
+    def in_flight(self) -> list[Experiment]: ...
+    def editable_files(self, commit: str) -> dict[str, bytes]:
+        """The editable files of a commit: path in the repository -> content."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What an agent's process may use beside its worktree, its program and its configuration."""
+
+    env: tuple[str, ...] = ()  # names of variables
+    read: tuple[str, ...] = ()  # absolute paths, perhaps with ~
+    write: tuple[str, ...] = ()
+    confine: bool = True
+    checkout: Path | None = None  # the user's repository: of it, at most a virtual environment
+    private: tuple[Path, ...] = ()  # in no case: the record, the hidden files
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One attempt of an agent to propose: what it is given."""
+
+    worktree: Path  # the incumbent's files; edit here. The harness copies the editable ones out
+    editable: tuple[str, ...]  # paths in the worktree that exist now and may be edited
+    history: History
+    briefing: str  # the same as text, bounded in size; empty unless the agent `reads`
+    timeout_s: float | None = None
+    grants: Grants = Grants()
+    usd_left: float | None = None  # of the session's limit; None when there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What an agent says about its edit. It reports no metric and no status."""
+
+    description: str  # one line
+    hypothesis: str = ""
+    notes: str = ""  # for its later self
+    tokens: int | None = None
+    usd: float | None = None
+
+
+class Briefer(Protocol):
+    """Writes what an agent that `reads` is told before it proposes."""
+
+    def text(self, left: Sequence[str] = ()) -> str:
+        """The briefing. `left` says what is left of each limit, one line each."""
+        ...
+
+
+SERVICE_REASONS = ("rate limited", "service down")
+"""Reasons of a `Failure` that are the service's: the agent burned nothing, so such a turn is waited
+out and never counts towards the limit on experiments."""
+
+
+KILLED_REASONS = ("timeout", "interrupted", "log too large", "lost")
+"""Reasons of a `Failure` whose turn was cut off: it may have cost more than it could say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A turn that produced nothing: the service is down, the answer is no edit, time ran out.
+
+    The next turn waits longer after each failure, and at least `retry_after_s`; not at all when
+    that is 0, unless the reason is the service's."""
+
+    reason: str
+    message: str
+    retry_after_s: float | None = None
+    tokens: int | None = None
+    usd: float | None = None
+
+
+class Agent(Protocol):
+    """Proposes a change by editing `turn.worktree`.
+
+    `propose` is called by the loop, one call at a time, from any thread. It returns a `Proposal`
+    after editing, a `Failure` when this turn came to nothing, or `None` when it has nothing more
+    to propose (it leaves in good order; the session ends when nobody is left). It raises
+    `AgentError` only when going on is pointless, such as a refused key; its `tokens` and `usd` are
+    counted as an answer's are.
+
+    Three things it may have beside: `probes = True` asks for a first small turn before anything
+    is measured, on a worktree with one tiny file; `interrupt()`, called from another thread, ends
+    the turn under way as a `Failure`; `close()` is called at the session's end.
+    """
+
+    name: str
+    reads: bool  # wants `turn.briefing` and a git repository of one commit around the worktree
+
+    def propose(self, turn: Turn) -> Proposal | Failure | None: ...
+
+
+# --------------------------------------------------------------------------------------------
+# Runners
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """The files a process may use, itself and all it starts; everything else is refused.
+
+    A path is a folder with all below it, or a single file. One that does not exist when the process
+    starts is skipped. `write` includes reading and executing.
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    network: bool | None = None  # False: no sockets but AF_UNIX, and no abstract ones of others
+    proc: bool = False  # it may write the files of processes in /proc, its own above all
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Confinement:
+        read, write = (tuple(given[name]) for name in ("read", "write"))
+        return cls(read, write, given["network"], given["proc"])
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """Everything a runner needs to execute one run."""
+
+    argv: tuple[str, ...]
+    tree: Path  # the working directory: a pristine tree nobody else uses
+    log: Path  # stdout and stderr, as one file
+    outcome: Path  # the runner writes the Outcome here, atomically, before it returns it
+    env: Mapping[str, str]  # the whole environment, nothing is added but the slot's own
+    timeout_s: float  # wall; the run is killed after this, whatever it does
+    limit_s: float | None = None  # of `limit_clock`, over the whole tree of processes
+    limit_clock: str = "cpu"  # or "wall"
+    memory_bytes: int | None = None  # resident, over the whole tree of processes
+    log_bytes: int | None = None
+    file_bytes: int | None = None  # no file it writes grows beyond
+    processes: int | None = None  # at a time, over the whole tree
+    confinement: Confinement | None = None  # asked for and not to be had: the run does not start
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `stopped` is None when it ended by itself."""
+
+    exit_code: int | None  # negative: that signal; None: it never started
+    stopped: str | None  # "timeout", "over budget", "memory", "not confined", "interrupted", ...
+    wall_s: float
+    cpu_s: float | None
+    peak_memory_bytes: int | None
+    slot: int | None = None
+    detail: str = ""
+
+
+class Runner(Protocol):
+    """Executes runs. `run` is called from several threads at once and blocks until the whole tree
+    of processes is dead; it never raises for what the run did, only `RunnerError` for itself."""
+
+    name: str
+    slots: int  # how many runs at a time
+
+    def run(self, spec: RunSpec) -> Outcome: ...
+    def interrupt(self) -> None:
+        """Kill what is running now; those calls return with `stopped="interrupted"`."""
+        ...
+
+    def close(self) -> None:
+        """Kill what is running and release everything. May be called twice."""
+        ...
