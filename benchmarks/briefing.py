@@ -32,12 +32,12 @@ from statistics import median
 
 from autoresearch.briefing import Briefer
 from autoresearch.briefing.sections import tokens
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Experiment, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, load
 
 SIZES = (10, 100, 1_000, 10_000)
@@ -84,8 +84,8 @@ NOTES = (
 @dataclass(frozen=True, slots=True)
 class Night:
     task: Task
-    home: Home
-    workspace: Workspace
+    paths: SessionPaths
+    repository: Repository
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +107,9 @@ class Writer:
         self.score = 1.63
         self.at = 1_750_000_000.0
         self.experiments = experiments
-        self.row = ledger.create_session(
+        self.record = ledger.create_session(
             "night",
-            base_commit=night.workspace.head(),
+            base_commit=night.repository.head(),
             metric=night.task.metric,
             level="default",
             budget_s=10.0,
@@ -118,14 +118,16 @@ class Writer:
             fingerprint={},
             now=self.at,
         )
-        ledger.update_session(self.row, deterministic=False, allowance_s=3.5)
-        self._finish(self._begin("baseline", self.row.base_commit), Status.KEEP, None, self.score)
+        ledger.update_session(self.record, deterministic=False, allowance_s=3.5)
+        self._finish(
+            self._begin("baseline", self.record.base_commit), Status.KEEP, None, self.score
+        )
 
     def experiment(self, finish: bool = True) -> Experiment:
         """The next one, with what a night brings: 1 keep in 30 at first, fewer later."""
         self.at += 20
-        roll, base = self.rng.random(), self.ledger.incumbent(self.row)
-        keeps = 1 / (30 + self.ledger.started(self.row) / 4)
+        roll, base = self.rng.random(), self.ledger.incumbent(self.record)
+        keeps = 1 / (30 + self.ledger.started(self.record) / 4)
         kept = roll < keeps
         commit = self._commit(base) if kept else f"{self.rng.getrandbits(160):040x}"
         one = self._begin(self._description(), commit, base.number)
@@ -145,7 +147,7 @@ class Writer:
             self._finish(one, Status.DISCARD, (why, ""), self.score - gain)
         if roll > 0.98:
             failure = Failure("frozen file", "prepare.py was changed; only train.py may be")
-            self.ledger.add_turn(self.row, "claude", failure, self.at)
+            self.ledger.add_turn(self.record, "claude", failure, self.at)
         return one
 
     def _description(self) -> str:
@@ -158,16 +160,16 @@ class Writer:
         return f"{name} {was} -> {now}: {why}, as far as experiment {self.rng.randrange(99)} tells"
 
     def _commit(self, base: Experiment) -> str:
-        path = str(self.night.workspace.prefix / "train.py")
-        text = self.night.workspace.editable_files(base.commit)[path]
+        path = str(self.night.repository.prefix / "train.py")
+        text = self.night.repository.editable_files(base.commit)[path]
         changed = text + f"# kept {self.rng.random()}\n".encode()
-        return self.night.workspace.commit(base.commit, {path: changed}, "keep\n")
+        return self.night.repository.commit(base.commit, {path: changed}, "keep\n")
 
     def _begin(self, description: str, commit: str, base: int = 0) -> Experiment:
         noted = self.rng.random() < 0.03
         proposal = Proposal(description, notes=self.rng.choice(NOTES) if noted else "")
         return self.ledger.begin(
-            self.row,
+            self.record,
             base=base,
             commit=commit,
             tree=f"{self.rng.random()}",
@@ -187,7 +189,7 @@ class Writer:
             value = (metric or 0.0) + self.rng.gauss(0, SD)
             self._run(one, fresh, index + 1, value, None, "")
         verdict = Verdict(status, reason, metric, "")
-        self.ledger.finish(self.row, one.number, verdict, peak_memory_bytes=10**8, now=self.at)
+        self.ledger.finish(self.record, one.number, verdict, peak_memory_bytes=10**8, now=self.at)
 
     def _run(
         self,
@@ -199,7 +201,7 @@ class Writer:
         message: str,
     ) -> None:
         run = self.ledger.open_run(
-            self.row,
+            self.record,
             experiment=one.number,
             attempt=0,
             role=role,
@@ -220,7 +222,7 @@ class Writer:
         )
         late = one.number > self.experiments - LOGGED or role in (Role.BASELINE, Role.REMEASURE)
         if late:
-            folder = self.night.home.runs / run.name
+            folder = self.night.paths.runs / run.name
             folder.mkdir(parents=True)
             (folder / "log").write_text(self._log(metric, message, long=run.id % 8 == 0))
 
@@ -248,9 +250,11 @@ def make(folder: Path, experiments: int) -> tuple[Night, Ledger, Writer]:
     for name in ("data", "val", "holdout"):
         (folder / name).mkdir(exist_ok=True)
     task = load(folder)
-    night = Night(task, Home(folder, "night"), Workspace(folder, task.editable, task.may_edit))
-    night.home.folder.mkdir(parents=True)
-    ledger = Ledger(night.home.ledger)
+    night = Night(
+        task, SessionPaths(folder, "night"), Repository(folder, task.editable, task.may_edit)
+    )
+    night.paths.folder.mkdir(parents=True)
+    ledger = Ledger(night.paths.ledger)
     with ledger.transaction():
         writer = Writer(night, ledger, experiments)
         for _ in range(experiments):
@@ -261,8 +265,8 @@ def make(folder: Path, experiments: int) -> tuple[Night, Ledger, Writer]:
     return night, ledger, writer
 
 
-def briefer(night: Night, ledger: Ledger, row: SessionRow) -> Briefer:
-    return Briefer(night.task, ledger, row, night.workspace, night.home)
+def briefer(night: Night, ledger: Ledger, row: SessionRecord) -> Briefer:
+    return Briefer(night.task, ledger, row, night.repository, night.paths)
 
 
 LEFT = ("63 experiments of 100", "5 h 10 min of 8 hours", "1,200,000 of 5,000,000 tokens")
@@ -272,11 +276,11 @@ def measure(folder: Path, experiments: int) -> Row:
     night, ledger, writer = make(folder, experiments)
     cold = []
     for _ in range(COLD):
-        reader = Ledger(night.home.ledger, readonly=True)
-        workspace = Workspace(folder, night.task.editable, night.task.may_edit)
+        reader = Ledger(night.paths.ledger, readonly=True)
+        repository = Repository(folder, night.task.editable, night.task.may_edit)
         began = time.process_time()
         row = reader.session("night")
-        Briefer(night.task, reader, row, workspace, night.home).text(LEFT)
+        Briefer(night.task, reader, row, repository, night.paths).text(LEFT)
         cold.append(time.process_time() - began)
         reader.close()
     warm, lengths, sources = [], [], []

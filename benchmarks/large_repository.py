@@ -26,7 +26,7 @@ from statistics import median
 
 import psutil
 
-from autoresearch.git.repository import Manifest, Workspace
+from autoresearch.git.repository import Manifest, Repository
 
 ROUNDS = 5
 PER_FOLDER = 100
@@ -71,18 +71,18 @@ def timed(action: Callable[[], object]) -> tuple[float, float]:
 
 
 def measure(root: Path, trees: Path) -> dict[str, list[tuple[float, float]]]:
-    workspace = Workspace(root, ["train.py"], lambda path: path == "train.py")
-    head = workspace.head()
+    repository = Repository(root, ["train.py"], lambda path: path == "train.py")
+    head = repository.head()
     found: dict[str, list[tuple[float, float]]] = {step: [] for step in STEPS}
     for number in range(1 + ROUNDS):
         tree = trees / str(number)
         made: list[Manifest] = []
-        materialize = partial(workspace.materialize, head, tree)
+        materialize = partial(repository.materialize, head, tree)
         found[STEPS[min(number, 1)]].append(timed(lambda m=made, do=materialize: m.append(do())))
         (tree / "train.py").write_text("LR = 0.2\n")
-        found[STEPS[2]].append(timed(partial(workspace.collect, tree, made[0])))
-        found[STEPS[3]].append(timed(partial(workspace.put_aside, tree, made[0])))
-    found[STEPS[4]].append(timed(workspace.drop_spares))
+        found[STEPS[2]].append(timed(partial(repository.collect, tree, made[0])))
+        found[STEPS[3]].append(timed(partial(repository.put_aside, tree, made[0])))
+    found[STEPS[4]].append(timed(repository.drop_spares))
     return found
 
 

@@ -34,7 +34,7 @@ import psutil
 
 from autoresearch.errors import LedgerError
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 from autoresearch.store.results import table
 
 TAG = "kills"
@@ -133,7 +133,7 @@ class Night:
     def _phase(self) -> str:
         """What the runs under way at the kill were for."""
         try:
-            ledger = Ledger(Home(self.root, TAG).ledger, readonly=True)
+            ledger = Ledger(SessionPaths(self.root, TAG).ledger, readonly=True)
             row = ledger.session(TAG)
             roles = {run.role for run in ledger.open_runs(row)}
             ledger.close()
@@ -186,7 +186,7 @@ class Night:
 
     def check(self) -> dict[str, int]:
         """Everything that has to agree; what does not goes to `problems`."""
-        ledger = Ledger(Home(self.root, TAG).ledger, readonly=True)
+        ledger = Ledger(SessionPaths(self.root, TAG).ledger, readonly=True)
         row = ledger.session(TAG)
         experiments = ledger.all_experiments(row)
         recorded = {
@@ -240,7 +240,7 @@ class Night:
         self._expect(not status, f"left in the user's folder: {status}")
         locks = list((self.root / ".git").rglob("*.lock"))
         self._expect(not locks, f"stale locks: {locks}")
-        with sqlite3.connect(Home(self.root, TAG).ledger) as database:
+        with sqlite3.connect(SessionPaths(self.root, TAG).ledger) as database:
             found = database.execute("PRAGMA integrity_check").fetchone()[0]
         database.close()
         self._expect(found == "ok", f"integrity_check: {found}")

@@ -127,7 +127,7 @@ class Meter:
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         began = time.thread_time()
-        done = self._session.ledger.started(self._session.row)
+        done = self._session.ledger.started(self._session.record)
         if done in self._marks and done not in self.snapshots:
             self.take(done)
         ready = time.thread_time()
@@ -139,7 +139,7 @@ class Meter:
 
     def take(self, experiments: int) -> None:
         session, process = self._session, psutil.Process()
-        spent = session.ledger.spent(session.row)
+        spent = session.ledger.spent(session.record)
         self.snapshots[experiments] = Snapshot(
             experiments=experiments,
             harness_s=time.process_time() - self._thinking_s - self._measuring_s,
@@ -182,7 +182,7 @@ def measure(
     windows = [window for window in WINDOWS if window[1] <= experiments]
     marks = {mark for window in windows for mark in window} - {experiments}
     with opened(task, "overhead", lambda line: None) as session:
-        [member] = session.roster.members
+        [member] = session.scheduler.members
         meter = Meter(session, Cheap() if agent == "cheap" else member.agent, marks)
         member.agent = meter
         loop = Loop(session)

@@ -5,7 +5,7 @@
 
 Each round makes one run of each kind, in random order, so that other work on the machine hits all
 of them alike; what is printed are medians of the differences within a round. The program is Python
-that does nothing. Both ways through the runner are those of a session (`Laboratory.spec` and
+that does nothing. Both ways through the runner are those of a session (`RunExecutor.spec` and
 `execute`): the same limits and temporary folder, once with `[runner] confine` and once without. CPU
 is that of this process, of the warden and of the run. Exits with 1 when a confined run takes more
 than 15 ms longer than a plain subprocess, in CPU or by the wall clock, or when a confined run could
@@ -32,8 +32,8 @@ import psutil
 
 from autoresearch.commands.start import opened
 from autoresearch.git.repository import remove_tree
-from autoresearch.measure.runs import Laboratory
-from autoresearch.protocols import Outcome
+from autoresearch.measure.runs import RunExecutor
+from autoresearch.protocols import RunResult
 from autoresearch.sandbox import landlock
 from autoresearch.task.model import load, override
 
@@ -52,7 +52,7 @@ class Cost:
 class Bench:
     """Makes one run in each of three ways."""
 
-    def __init__(self, root: Path, confined: Laboratory, free: Laboratory) -> None:
+    def __init__(self, root: Path, confined: RunExecutor, free: RunExecutor) -> None:
         self.root = root
         self.ways: dict[str, Callable[[], float]] = {
             "plain": self._plain,
@@ -66,15 +66,15 @@ class Bench:
         wall_s = time.perf_counter() - began
         return Cost(wall_s * 1000, (self._cpu_s() - cpu_s + run_cpu_s) * 1000)
 
-    def run(self, laboratory: Laboratory, command: str) -> Outcome:
+    def run(self, executor: RunExecutor, command: str) -> RunResult:
         tree = self.root / ".autoresearch" / "bench" / "trees" / "00001"
         tree.mkdir(parents=True, exist_ok=True)
         log, outcome = tree.parent / "log", tree.parent / "outcome.json"
-        return laboratory.execute(laboratory.spec(command, tree, log, outcome, 1))
+        return executor.execute(executor.spec(command, tree, log, outcome, 1))
 
-    def _by(self, laboratory: Laboratory) -> float:
+    def _by(self, executor: RunExecutor) -> float:
         """CPU seconds of the run itself."""
-        outcome = self.run(laboratory, COMMAND)
+        outcome = self.run(executor, COMMAND)
         if outcome.exit_code != 0 or outcome.cpu_s is None:
             raise SystemExit(f"the program failed: {COMMAND}: {outcome}")
         return outcome.cpu_s
@@ -99,10 +99,10 @@ def measure(root: Path, runs: int, rng: random.Random) -> list[dict[str, Cost]]:
     task = load(root)
     with opened(task, "bench", lambda line: None) as session:
         free_task = override(task, **{"runner.confine": False})
-        free = Laboratory(
-            free_task, session.home, session.workspace, session.runner, session.ledger
+        free = RunExecutor(
+            free_task, session.paths, session.repository, session.runner, session.ledger
         )
-        bench = Bench(root, session.laboratory, free)
+        bench = Bench(root, session.executor, free)
         rounds = []
         for number in range(WARM_UP + runs):
             ways = list(bench.ways)
@@ -110,8 +110,8 @@ def measure(root: Path, runs: int, rng: random.Random) -> list[dict[str, Cost]]:
             costs = {way: bench.cost(way) for way in ways}
             if number >= WARM_UP:
                 rounds.append(costs)
-        look = LOOK.format(session.home.ledger)
-        codes = [bench.run(one, look).exit_code for one in (free, session.laboratory)]
+        look = LOOK.format(session.paths.ledger)
+        codes = [bench.run(one, look).exit_code for one in (free, session.executor)]
         if codes != [0, 1]:
             raise SystemExit("a confined run could read the ledger: nothing was confined")
     remove_tree(root)
@@ -139,11 +139,11 @@ def main() -> None:
     )
     print("| median ms per run | wall | 25 to 75 % | CPU |\n|---|---:|---:|---:|")
     for way in ("plain", "runner", "confined"):
-        walls = [costs[way].wall_ms for costs in rounds]
-        low, _, high = quantiles(walls, n=4)
+        rules = [costs[way].wall_ms for costs in rounds]
+        low, _, high = quantiles(rules, n=4)
         cpu_ms = median(costs[way].cpu_ms for costs in rounds)
         name = {"plain": "a plain subprocess", "runner": "by the runner"}.get(way, "and confined")
-        print(f"| {name} | {median(walls):.1f} | {low:.1f} to {high:.1f} | {cpu_ms:.1f} |")
+        print(f"| {name} | {median(rules):.1f} | {low:.1f} to {high:.1f} | {cpu_ms:.1f} |")
     problems = []
     for over, name in (("runner", "over the runner alone"), ("plain", "over a plain subprocess")):
         wall_ms = median(added(rounds, "confined", over, "wall_ms"))

@@ -20,7 +20,7 @@ from pathlib import Path
 from autoresearch.cli import main as cli
 from autoresearch.core import judge
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import load
 
 TRUTH, SD = 1.0, 0.01
@@ -64,8 +64,8 @@ def session(root: Path, kind: str, experiments: int) -> dict[str, float]:
     subprocess.run([*COMMAND, "new", "instant", str(root)], **quiet)  # type: ignore[call-overload]
     command = [*COMMAND, "run", str(root), "--plain", "--tag", "null"]
     subprocess.run([*command, "--experiments", str(experiments)], **quiet)  # type: ignore[call-overload]
-    ledger = Ledger(Home(root, "null").ledger, readonly=True)
-    found = cli.read_summary(ledger, Home(root, "null"), load(root))
+    ledger = Ledger(SessionPaths(root, "null").ledger, readonly=True)
+    found = cli.read_summary(ledger, SessionPaths(root, "null"), load(root))
     best = found.incumbent
     assert best is not None and best.score is not None
     result = {

@@ -11,16 +11,16 @@ from rich.console import Console
 
 from autoresearch.report import live, plot, summary
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 DOCS = Path(__file__).parent.parent / "docs"
 
 
 def main() -> None:
-    home = Home(Path(sys.argv[1]).resolve(), sys.argv[2])
-    ledger = Ledger(home.ledger, readonly=True)
-    row = ledger.session(home.tag)
-    found = summary.summarise(ledger, home.tag, time.time(), task="tiny_gpt")
+    paths = SessionPaths(Path(sys.argv[1]).resolve(), sys.argv[2])
+    ledger = Ledger(paths.ledger, readonly=True)
+    row = ledger.session(paths.tag)
+    found = summary.summarise(ledger, paths.tag, time.time(), task="tiny_gpt")
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
     console.print(live.render(found, running=bool(found.open_runs)))
     console.save_svg(str(DOCS / "live.svg"), title="autoresearch run")

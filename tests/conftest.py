@@ -21,12 +21,12 @@ from autoresearch import agents
 from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, load, override
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about what Linux alone has")
@@ -167,14 +167,14 @@ class Night:
     tag: str
     reason: str
     lines: list[str]
-    row: SessionRow
+    row: SessionRecord
     experiments: list[Experiment]  # by number, the baseline first
     runs: list[Run]
     results: list[list[str]] = field(default_factory=list)
 
     @property
-    def home(self) -> Home:
-        return Home(self.root, self.tag)
+    def paths(self) -> SessionPaths:
+        return SessionPaths(self.root, self.tag)
 
     @property
     def verdicts(self) -> list[tuple[str, str | None]]:
@@ -225,7 +225,7 @@ def run_session(
 
 def night(root: Path, tag: str = "t", reason: str = "", lines: Sequence[str] = ()) -> Night:
     """Read a session back from its ledger."""
-    ledger = Ledger(Home(root, tag).ledger, readonly=True)
+    ledger = Ledger(SessionPaths(root, tag).ledger, readonly=True)
     try:
         row = ledger.session(tag)
         experiments = ledger.all_experiments(row)
@@ -239,9 +239,9 @@ def night(root: Path, tag: str = "t", reason: str = "", lines: Sequence[str] = (
     return Night(root, tag, reason, list(lines), row, experiments, runs, table)
 
 
-def workspace_of(root: Path) -> Workspace:
+def workspace_of(root: Path) -> Repository:
     task = load(root)
-    return Workspace(task.root, task.editable, task.may_edit)
+    return Repository(task.root, task.editable, task.may_edit)
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:

@@ -37,7 +37,7 @@ from autoresearch import agents
 from autoresearch.commands.start import opened
 from autoresearch.core import judge
 from autoresearch.core.loop import Loop
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.paths import Lock
@@ -236,10 +236,10 @@ def watched(points: Points) -> ExitStack:
     watch(pygit2.repository.References, "create", by_git)
     if points.what == "full":  # what is written by the disk's own measure; to remove is allowed
         watch(os, "mkdir")
-        watch(Workspace, "_write")
+        watch(Repository, "_write")
     elif points.what == "readonly":
         watch(os, "mkdir")
-        watch(Workspace, "_write")
+        watch(Repository, "_write")
         put(os, "unlink", unlinked)
         watch(shutil, "rmtree")
     else:
@@ -249,8 +249,8 @@ def watched(points: Points) -> ExitStack:
         watch(fcntl, "flock")
         for owner, name in (
             (Lock, "release"),
-            (Workspace, "exclude"),
-            (Workspace, "materialize"),
+            (Repository, "exclude"),
+            (Repository, "materialize"),
             (ResultsFile, "append"),
             (LocalRunner, "run"),
             (LocalRunner, "close"),

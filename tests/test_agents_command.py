@@ -14,7 +14,7 @@ from conftest import alive
 
 from autoresearch import agents
 from autoresearch.agents.support import availability
-from autoresearch.agents.support.availability import About, Standing, about, standings
+from autoresearch.agents.support.availability import About, AgentAvailability, about, standings
 from autoresearch.cli import main as cli
 from autoresearch.errors import AgentError
 from autoresearch.report.availability import standing_text
@@ -48,7 +48,7 @@ def install(home: Path) -> Callable[[str, str], None]:
     return install
 
 
-def found(timeout_s: float = PATIENT_S) -> dict[str, Standing]:
+def found(timeout_s: float = PATIENT_S) -> dict[str, AgentAvailability]:
     return {one.name: one for one in standings(timeout_s)}
 
 

@@ -69,7 +69,7 @@ def tried(folder: Path, line: str) -> list[str]:
     root = make_task(folder / "task", program, toml, files=files)
     found = run_session(root, ScriptedAgent(), judge__deterministic=True)
     assert {(run.metric, run.reason) for run in found.runs} == {(8.0, None)}
-    log = (found.home.runs / found.runs[0].name / "score.log").read_text()
+    log = (found.paths.runs / found.runs[0].name / "score.log").read_text()
     code, question, *words = json.loads(log.splitlines()[0])
     assert (code, question) == (0, "question"), log
     return list(words)

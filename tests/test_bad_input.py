@@ -29,7 +29,7 @@ from conftest import (
 )
 
 from autoresearch.cli import main as cli
-from autoresearch.store.paths import Home, ledger_path, owner
+from autoresearch.store.paths import SessionPaths, ledger_path, owner
 from autoresearch.store.schema import VERSION
 
 USAGE, BUSY, BASELINE, AGENT, STORAGE = 2, 3, 4, 5, 7
@@ -89,7 +89,7 @@ def nothing_half_done(root: Path, tag: str = "t") -> None:
     """No branch, no ref, no results, no lock, no process; and git sees no difference."""
     assert git(root, "for-each-ref", "refs/autoresearch", "refs/heads/autoresearch") == ""
     assert not (root / "results.tsv").exists()
-    assert owner(Home(root, tag)) is None
+    assert owner(SessionPaths(root, tag)) is None
 
 
 def goes_on(autoresearch: Run, root: Path, agent: str) -> None:
@@ -574,7 +574,7 @@ def test_a_clock_set_back(
     found = night(root)
     assert found.verdicts == [("discard", "worse"), ("keep", None), ("keep", None)]
     assert [row[5] for row in found.results[1:]] == ["0", "1", "2", "3"]
-    assert 0 < found.row.elapsed_s < 120
+    assert 0 < found.record.elapsed_s < 120
     for command in ("status", "log", "report"):
         said = autoresearch(command, root, "--json")
         assert said.code == 0

@@ -34,12 +34,12 @@ from autoresearch.briefing.sections import Section, fit, size, tokens
 from autoresearch.briefing.source import names, source
 from autoresearch.core import judge, limits
 from autoresearch.errors import LedgerError
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Goal, Metric, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Limits, Task
 
 SD = 0.2  # of the runs of a keep: see `OFFSETS`
@@ -65,14 +65,14 @@ class Story:
     """A session as it could have been, told to a real ledger."""
 
     task: Task
-    home: Home
-    workspace: Workspace
+    paths: SessionPaths
+    repository: Repository
     ledger: Ledger
-    row: SessionRow
+    row: SessionRecord
     score: float = 10.0
 
     def briefer(self, ledger: Ledger | None = None) -> Briefer:
-        return Briefer(self.task, ledger or self.ledger, self.row, self.workspace, self.home)
+        return Briefer(self.task, ledger or self.ledger, self.record, self.repository, self.paths)
 
     def text(self) -> str:
         return self.briefer().text()
@@ -81,10 +81,10 @@ class Story:
         return self.text().rpartition("## The source")[0]
 
     def begin(self, description: str, commit: str | None = None, notes: str = "") -> Experiment:
-        number = self.ledger.started(self.row) + 1 if commit is None else 0
-        base = self.ledger.incumbent(self.row).number if number else 0
+        number = self.ledger.started(self.record) + 1 if commit is None else 0
+        base = self.ledger.incumbent(self.record).number if number else 0
         return self.ledger.begin(
-            self.row,
+            self.record,
             base=base,
             commit=commit or f"{number:040x}",
             tree=str(number),
@@ -96,12 +96,12 @@ class Story:
     def keep(self, description: str, gain_sd: float = 1.0, commit: str | None = None) -> Experiment:
         one = self.begin(description, commit)
         if one.number:  # real commits, because its source is shown
-            root = self.ledger.incumbent(self.row).commit
-            path = str(self.workspace.prefix / "prog.py")
-            data = self.workspace.editable_files(root)[path] + f"# {one.number}\n".encode()
-            commit = self.workspace.commit(root, {path: data}, "keep\n")
+            root = self.ledger.incumbent(self.record).commit
+            path = str(self.repository.prefix / "prog.py")
+            data = self.repository.editable_files(root)[path] + f"# {one.number}\n".encode()
+            commit = self.repository.commit(root, {path: data}, "keep\n")
             one = self.ledger.move_base(
-                self.row, one.number, base=one.base, commit=commit, tree=commit
+                self.record, one.number, base=one.base, commit=commit, tree=commit
             )
             self.score += self.task.metric.gain(gain_sd * SD, 0)
         role = Role.REMEASURE if one.number else Role.BASELINE
@@ -130,7 +130,7 @@ class Story:
         log: str = "",
     ) -> None:
         run = self.ledger.open_run(
-            self.row,
+            self.record,
             experiment=one.number,
             attempt=one.attempt,
             role=role,
@@ -150,24 +150,24 @@ class Story:
             peak_memory_bytes=1,
         )
         if log:
-            folder = self.home.runs / run.name
+            folder = self.paths.runs / run.name
             folder.mkdir(parents=True)
             (folder / "log").write_text(log, errors="replace")
 
     def finish(self, one: Experiment, verdict: Verdict) -> Experiment:
-        return self.ledger.finish(self.row, one.number, verdict, peak_memory_bytes=1, now=2.0)
+        return self.ledger.finish(self.record, one.number, verdict, peak_memory_bytes=1, now=2.0)
 
 
 def tell(root: Path, tag: str = "t", **changes: object) -> Story:
     """A story that has its baseline."""
     task = task_of(root, **changes)
-    home = Home(root, tag)
-    home.folder.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(home.ledger)
-    workspace = workspace_of(root)
+    paths = SessionPaths(root, tag)
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(paths.ledger)
+    repository = workspace_of(root)
     row = ledger.create_session(
         tag,
-        base_commit=workspace.head(),
+        base_commit=repository.head(),
         metric=task.metric,
         level="default",
         budget_s=None,
@@ -177,7 +177,7 @@ def tell(root: Path, tag: str = "t", **changes: object) -> Story:
         now=0.0,
     )
     row = ledger.update_session(row, deterministic=False)
-    story = Story(task, home, workspace, ledger, row)
+    story = Story(task, paths, repository, ledger, row)
     story.keep("baseline", commit=row.base_commit)
     return story
 
@@ -221,7 +221,9 @@ def test_a_session_without_a_baseline(root: Path) -> None:
         fingerprint={},
         now=0.0,
     )
-    briefer = Briefer(story.task, story.ledger, other, story.workspace, Home(root, "other"))
+    briefer = Briefer(
+        story.task, story.ledger, other, story.repository, SessionPaths(root, "other")
+    )
     with pytest.raises(LedgerError, match="session 'other' has no baseline yet"):
         briefer.text()
     story.row = other
@@ -356,7 +358,7 @@ def test_crashes_by_reason_and_the_last_words_of_two_that_differ(story: Story) -
 def test_what_the_scorer_said_is_not_told(story: Story) -> None:
     one = story.crash("a", "score: exit code 1", TRACEBACK.format("ValueError: a run's own"))
     [run] = story.ledger.runs(story.row, one.number)
-    (story.home.runs / run.name / "score.log").write_text("AssertionError: holdout is 42")
+    (story.paths.runs / run.name / "score.log").write_text("AssertionError: holdout is 42")
     text = story.text()
     assert "- score: exit code 1: 1 time" in text and "holdout" not in text
 
@@ -446,7 +448,7 @@ def test_the_briefings_of_a_real_session(root: Path) -> None:
 def test_a_reader_is_told_the_same(story: Story) -> None:
     story.keep("VALUE 10 -> 9", 2.0)
     story.crash("x", "exit code 1", TRACEBACK.format("KeyError: 1"))
-    reader = Ledger(story.home.ledger, readonly=True)
+    reader = Ledger(story.paths.ledger, readonly=True)
     assert story.briefer(reader).text() == story.text()
     reader.close()
 

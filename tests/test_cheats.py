@@ -190,5 +190,5 @@ def test_a_night_of_cheats_keeps_nothing(tmp_path: Path) -> None:
     numbers = {one.description: one.number for one in night.experiments}
     for name, message in SAID.items():
         [run] = night.runs_of(numbers[name])
-        assert re.search(message, (night.home.runs / run.name / "score.log").read_text())
+        assert re.search(message, (night.paths.runs / run.name / "score.log").read_text())
     assert audit(load(night.root), night.tag) == []

@@ -32,7 +32,7 @@ from conftest import (
 from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import audit
 from autoresearch.measure.runs import leftovers
-from autoresearch.store.paths import Home, owner
+from autoresearch.store.paths import SessionPaths, owner
 from autoresearch.task.model import load
 
 COMMAND = (sys.executable, "-m", "autoresearch")
@@ -59,13 +59,13 @@ def gate(root: Path) -> Path:
 
 
 @pytest.fixture
-def home(root: Path) -> Iterator[Home]:
+def paths(root: Path) -> Iterator[SessionPaths]:
     """Of a session `t`, which is ended when the test has forgotten it."""
-    home = Home(root, "t")
-    yield home
-    if (pid := owner(home)) is not None:
+    paths = SessionPaths(root, "t")
+    yield paths
+    if (pid := owner(paths)) is not None:
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: owner(home) is None)
+        wait_until(lambda: owner(paths) is None)
 
 
 def detached(root: Path, *words: str) -> dict[str, Any]:
@@ -74,19 +74,21 @@ def detached(root: Path, *words: str) -> dict[str, Any]:
     return said
 
 
-def under_way(home: Home) -> Callable[[], bool]:
+def under_way(paths: SessionPaths) -> Callable[[], bool]:
     return lambda: (
-        (home.runs / "0000").exists()
-        and any((folder / "log").exists() for folder in (home.runs / "0000").iterdir())
+        (paths.runs / "0000").exists()
+        and any((folder / "log").exists() for folder in (paths.runs / "0000").iterdir())
     )
 
 
 # ---- a session without a terminal --------------------------------------------------------------
 
 
-def test_a_detached_session_is_watched_to_its_end(root: Path, home: Home, gate: Path) -> None:
+def test_a_detached_session_is_watched_to_its_end(
+    root: Path, paths: SessionPaths, gate: Path
+) -> None:
     said = detached(root)
-    assert said == {"tag": "t", "pid": owner(home), "log": str(home.log)}
+    assert said == {"tag": "t", "pid": owner(paths), "log": str(paths.log)}
     assert told(root, "status")["running"] is True
     watcher = subprocess.Popen(
         [*COMMAND, "attach", "--json"], cwd=root, stdout=subprocess.PIPE, text=True
@@ -101,13 +103,13 @@ def test_a_detached_session_is_watched_to_its_end(root: Path, home: Home, gate: 
     assert audit(load(root)) == []
 
 
-def test_watching_ends_and_the_session_goes_on(root: Path, home: Home, gate: Path) -> None:
+def test_watching_ends_and_the_session_goes_on(root: Path, paths: SessionPaths, gate: Path) -> None:
     detached(root)
     watcher = subprocess.Popen(
         [*COMMAND, "attach"], cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
-    wait_until(under_way(home))
-    with home.log.open("a") as log:
+    wait_until(under_way(paths))
+    with paths.log.open("a") as log:
         log.write("something\n")
     assert watcher.stdout is not None
     while watcher.stdout.readline() != "something\n":  # it is watching
@@ -115,11 +117,11 @@ def test_watching_ends_and_the_session_goes_on(root: Path, home: Home, gate: Pat
     watcher.send_signal(signal.SIGINT)
     out, _ = watcher.communicate(timeout=30)
     assert watcher.returncode == 0 and "session t goes on" in out
-    assert owner(home) is not None
+    assert owner(paths) is not None
     gate.touch()
 
 
-def test_a_second_start_is_refused(root: Path, home: Home, gate: Path) -> None:
+def test_a_second_start_is_refused(root: Path, paths: SessionPaths, gate: Path) -> None:
     detached(root)
     for words in (("run", "--tag", "t"), ("run", "--tag", "t", "--detach")):
         done = call(root, *words)
@@ -127,35 +129,35 @@ def test_a_second_start_is_refused(root: Path, home: Home, gate: Path) -> None:
     gate.touch()
 
 
-def test_stop_ends_it_after_the_runs_under_way(root: Path, home: Home, gate: Path) -> None:
+def test_stop_ends_it_after_the_runs_under_way(root: Path, paths: SessionPaths, gate: Path) -> None:
     detached(root)
-    wait_until(under_way(home))
+    wait_until(under_way(paths))
     stopping = subprocess.Popen([*COMMAND, "stop", "--json"], cwd=root, stdout=subprocess.PIPE)
-    wait_until(lambda: "finishing the runs under way" in home.log.read_text())
+    wait_until(lambda: "finishing the runs under way" in paths.log.read_text())
     gate.touch()
     out, _ = stopping.communicate(timeout=60)
-    assert json.loads(out) == {"stopped": "t"} and owner(home) is None
+    assert json.loads(out) == {"stopped": "t"} and owner(paths) is None
     assert [run.finished for run in night(root).runs] == [True]
     assert audit(load(root)) == []
     done = call(root, "stop")
     assert done.returncode == 2 and "session 't' is not running" in done.stderr
 
 
-def test_stop_now_does_not_wait(root: Path, home: Home, gate: Path) -> None:
+def test_stop_now_does_not_wait(root: Path, paths: SessionPaths, gate: Path) -> None:
     detached(root)
-    wait_until(under_way(home))
+    wait_until(under_way(paths))
     assert told(root, "stop", "--now") == {"stopped": "t"}
-    assert not gate.exists() and leftovers(home) == []
+    assert not gate.exists() and leftovers(paths) == []
     assert [run.finished for run in night(root).runs] == [False]
 
 
 def test_stop_reaches_what_a_script_has_put_into_the_background(
-    root: Path, home: Home, gate: Path
+    root: Path, paths: SessionPaths, gate: Path
 ) -> None:
     """A shell that is not interactive has what it starts with `&` ignore Ctrl-C."""
     line = " ".join((*COMMAND, "run", "--plain", "--tag", "t"))
     subprocess.run(["sh", "-c", f"{line} > said 2>&1 &"], cwd=root, check=True)
-    wait_until(under_way(home))
+    wait_until(under_way(paths))
     assert told(root, "stop", "--now") == {"stopped": "t"}
 
 
@@ -183,7 +185,7 @@ def test_the_complaint_is_found_in_what_a_command_said() -> None:
 
 
 @pytest.mark.parametrize("often", [1, 2])
-def test_ctrl_c(root: Path, home: Home, gate: Path, often: int) -> None:
+def test_ctrl_c(root: Path, paths: SessionPaths, gate: Path, often: int) -> None:
     session = subprocess.Popen(
         [*COMMAND, "run", "--plain", "--tag", "t", "--experiments", "1"],
         cwd=root,
@@ -191,7 +193,7 @@ def test_ctrl_c(root: Path, home: Home, gate: Path, often: int) -> None:
         text=True,
         start_new_session=True,
     )
-    wait_until(under_way(home))
+    wait_until(under_way(paths))
     session.send_signal(signal.SIGINT)
     assert session.stdout is not None
     while "finishing the runs under way" not in (line := session.stdout.readline()):

@@ -37,8 +37,8 @@ from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.measure.runs import make_private
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, run_policy
-from autoresearch.sandbox.run_policy import Cells, Purpose, editable_in
-from autoresearch.store.paths import Home
+from autoresearch.sandbox.run_policy import Purpose, RunPolicies, editable_in
+from autoresearch.store.paths import SessionPaths
 
 needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 needs_scopes = pytest.mark.skipif(
@@ -63,9 +63,9 @@ class Prey:
     installed on this machine, as far as a broken wall may damage it."""
 
     def __init__(self, folder: Path) -> None:
-        self.home = folder / "home"
-        (self.home / ".ssh").mkdir(parents=True)
-        (self.home / ".ssh" / "id_ed25519").write_text(SECRET)
+        self.paths = folder / "home"
+        (self.paths / ".ssh").mkdir(parents=True)
+        (self.paths / ".ssh" / "id_ed25519").write_text(SECRET)
         self.installed = installation(folder)
         self.root = make_task(
             folder / "task",
@@ -85,7 +85,7 @@ class Prey:
         (self.root / "prog.py").write_text(TRY.format(line=line))
         git(self.root, "commit", "-qam", "tries something", "--allow-empty")
         found = run_session(self.root, ScriptedAgent(), tag=f"t{time.monotonic_ns()}", **settings)
-        logs = [found.home.runs / run.name / "log" for run in found.runs]
+        logs = [found.paths.runs / run.name / "log" for run in found.runs]
         assert len(logs) == 3
         return [log.read_text().splitlines()[0] for log in logs]
 
@@ -93,7 +93,7 @@ class Prey:
 @pytest.fixture
 def prey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prey:
     made = Prey(tmp_path)
-    monkeypatch.setenv("HOME", str(made.home))
+    monkeypatch.setenv("HOME", str(made.paths))
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{made.installed / 'bin'}")
     return made
 
@@ -108,7 +108,7 @@ def installation(folder: Path) -> Path:
 
 def logs(found: Night, number: int) -> str:
     """All that an experiment's runs printed."""
-    return "".join((found.home.runs / r.name / "log").read_text() for r in found.runs_of(number))
+    return "".join((found.paths.runs / r.name / "log").read_text() for r in found.runs_of(number))
 
 
 @needs_landlock
@@ -146,7 +146,7 @@ def logs(found: Night, number: int) -> str:
 def test_files_that_are_none_of_its_business(prey: Prey, line: str) -> None:
     before = git(prey.root, "status", "--porcelain", "--ignored")
     state = prey.root / ".autoresearch"
-    filled = line.format(root=prey.root, state=state, home=prey.home, installed=prey.installed)
+    filled = line.format(root=prey.root, state=state, paths=prey.paths, installed=prey.installed)
     assert set(prey.try_to(filled)) <= {"EACCES", "EXDEV", "ENOENT"}
     after = git(prey.root, "status", "--porcelain", "--ignored")
     assert after.replace("!! .autoresearch/\n!! ", "!! ").replace("!! results.tsv", "").split() == (
@@ -190,11 +190,11 @@ def test_the_temporary_folder_is_its_own_and_gone_after_it(prey: Prey) -> None:
 
 
 def test_what_a_killed_session_left_in_its_temporary_folder_is_removed(root: Path) -> None:
-    left = Home(root, "t").temporary / "00001" / "x"
+    left = SessionPaths(root, "t").temporary / "00001" / "x"
     left.mkdir(parents=True)
     left.parent.chmod(0)
     run_session(root, ScriptedAgent())
-    assert not Home(root, "t").temporary.exists()
+    assert not SessionPaths(root, "t").temporary.exists()
 
 
 def test_a_temporary_folder_of_somebody_elses_is_not_used(tmp_path: Path) -> None:
@@ -384,9 +384,9 @@ def test_a_huge_file(root: Path, confined: bool) -> None:
         expected[3] = found.verdicts[3]  # root may, where nothing confines it
     assert found.verdicts == expected
     assert (
-        not list(found.home.runs.rglob("huge"))
+        not list(found.paths.runs.rglob("huge"))
         or not confined
-        or all(path.stat().st_size <= 50_000_000 for path in found.home.runs.rglob("huge"))
+        or all(path.stat().st_size <= 50_000_000 for path in found.paths.runs.rglob("huge"))
     )
 
 
@@ -442,7 +442,7 @@ def test_what_is_left_for_the_scorer_does_not_reach_it(
     found = run_session(root, ScriptedAgent())
     assert [(run.metric, run.reason) for run in found.runs] == [(2.0, None)] * 3
     assert {path.name for path in installed.rglob("*.py*")} == {"module.py"}
-    said = (found.home.runs / found.runs[0].name / "score.log").read_text()
+    said = (found.paths.runs / found.runs[0].name / "score.log").read_text()
     assert said.splitlines()[:4] == [
         "refused",
         "refused",
@@ -472,7 +472,7 @@ def test_what_setup_makes_stays_and_is_read_by_runs(
     found = run_session(root, ScriptedAgent())
     assert [run.metric for run in found.runs] == [4.0] * 3
     assert "WROTE" not in logs(found, 0)
-    assert (found.home.folder / "setup.log").read_text() == "refused\n"
+    assert (found.paths.folder / "setup.log").read_text() == "refused\n"
 
 
 # ---- environments --------------------------------------------------------------------------------
@@ -577,7 +577,9 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
     make_task(root, program, toml, files=files)
     (root / "src" / "own" / "__init__.py").write_text("NUMBER = 77.0\n")  # not committed
     git(root, "update-index", "--assume-unchanged", "src/own/__init__.py")
-    cells = Cells(task_of(root), Home(root, "t"), workspace_of(root), {"PATH": os.environ["PATH"]})
+    cells = RunPolicies(
+        task_of(root), SessionPaths(root, "t"), workspace_of(root), {"PATH": os.environ["PATH"]}
+    )
     env = cells.environment(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
     assert env["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "tree" / "src")]
     allowed = cells.confinement(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
@@ -594,7 +596,7 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
 
 @needs_landlock
 def test_a_baseline_that_its_confinement_breaks_says_so(prey: Prey) -> None:
-    (prey.root / "prog.py").write_text(f"open({str(prey.home / '.ssh' / 'id_ed25519')!r})\n")
+    (prey.root / "prog.py").write_text(f"open({str(prey.paths / '.ssh' / 'id_ed25519')!r})\n")
     git(prey.root, "commit", "-qam", "reads a key")
     with pytest.raises(BaselineError) as raised:
         run_session(prey.root, ScriptedAgent())
@@ -624,7 +626,7 @@ def test_who_confines_nothing_is_told(root: Path, tmp_path: Path) -> None:
     told = [line for line in found.lines if "runs are not confined" in line]
     assert len(told) == 1
     assert "[runner] confine = false" in told[0]
-    assert any("runs are not confined" in warning for warning in found.row.warnings)
+    assert any("runs are not confined" in warning for warning in found.record.warnings)
 
 
 def test_where_there_is_no_landlock_runs_go_on_and_it_is_said_once(
@@ -634,7 +636,7 @@ def test_where_there_is_no_landlock_runs_go_on_and_it_is_said_once(
     for value in (5.0, 4.0):
         found = run_session(root, ScriptedAgent(change(VALUE=value)))
     assert found.verdicts == [("keep", None)] * 2
-    assert sum("no Landlock" in warning for warning in found.row.warnings) == 1
+    assert sum("no Landlock" in warning for warning in found.record.warnings) == 1
     assert not any("no Landlock" in line for line in found.lines)  # of the second
     assert any("no Landlock" in line for line in not_enforced(task_of(root)))
 
@@ -673,7 +675,9 @@ def test_devices_are_those_to_compute_on(tmp_path: Path) -> None:
 
 @needs_landlock
 def test_what_is_allowed_is_looked_up_once_and_travels_as_json(root: Path) -> None:
-    cells = Cells(task_of(root), Home(root, "t"), workspace_of(root), dict(os.environ))
+    cells = RunPolicies(
+        task_of(root), SessionPaths(root, "t"), workspace_of(root), dict(os.environ)
+    )
     first = cells.confinement(Purpose.RUN, root / "a", root / "b")
     began = time.perf_counter()
     again = cells.confinement(Purpose.RUN, root / "a", root / "b")

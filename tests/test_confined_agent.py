@@ -368,7 +368,7 @@ def test_a_turn_that_cannot_be_confined_is_a_failed_turn(
     if ABI == 0:
         pytest.skip("this kernel has no Landlock")
     monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, "/proc/self/ns/net"))
-    monkeypatch.setattr(reaching.Walls, "outside", lambda _, folder: [folder])
+    monkeypatch.setattr(reaching.AccessRules, "outside", lambda _, folder: [folder])
     answer = says(tree, Needs(), "echo x >> train.py; echo done")
     assert getattr(answer, "reason", None) == "not confined"
     assert "/proc/self/ns/net" in getattr(answer, "message", "")

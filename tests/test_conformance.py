@@ -9,7 +9,7 @@ import pytest
 
 from autoresearch import agents, runners
 from autoresearch.errors import Refused
-from autoresearch.protocols import Agent, Failure, Outcome, Proposal, Runner, RunSpec, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Runner, RunResult, RunSpec, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.task.model import RunnerSettings
 from autoresearch.testing import AgentSuite, RunnerSuite
@@ -96,7 +96,7 @@ def test_the_suite_passes_one_that_keeps_them(tmp_path: Path) -> None:
 
 def test_the_suite_refuses_a_runner_that_ignores_a_limit(tmp_path: Path) -> None:
     class Deaf(LocalRunner):
-        def run(self, spec: RunSpec) -> Outcome:
+        def run(self, spec: RunSpec) -> RunResult:
             return super().run(replace(spec, log_bytes=None, timeout_s=1.0))
 
     class Suite(RunnerSuite):

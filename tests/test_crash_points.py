@@ -37,7 +37,7 @@ from autoresearch.errors import LedgerError
 from autoresearch.measure.runs import leftovers
 from autoresearch.records import HELD_OUT, Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home, owner
+from autoresearch.store.paths import SessionPaths, owner
 
 DRIVER = Path(__file__).parent / "crash_points.py"
 PARTS = 8  # that the whole enumeration is cut into
@@ -149,9 +149,9 @@ def test_the_end_of_what_was_written_is_cut_off(
     moment. It goes on from there, or is refused where results.tsv knows more."""
     root = make(tmp_path)
     assert driver.session(root, 200, "after").status == KILLED
-    home = Home(root, TAG)
-    wait_until(lambda: owner(home) is None, timeout_s=5)
-    results, log = home.results.read_bytes(), home.ledger.with_name("ledger.sqlite-wal")
+    paths = SessionPaths(root, TAG)
+    wait_until(lambda: owner(paths) is None, timeout_s=5)
+    results, log = paths.results.read_bytes(), paths.ledger.with_name("ledger.sqlite-wal")
     os.truncate(log, int(log.stat().st_size * part))
     last = driver.session(root)
     if last.status == 0:
@@ -160,9 +160,9 @@ def test_the_end_of_what_was_written_is_cut_off(
         assert night(root).verdicts == VERDICTS
     else:
         assert last.error == ("LedgerError" if part == 0 else "NotOursError"), last.reason
-        assert home.results.read_bytes() == results
+        assert paths.results.read_bytes() == results
     assert last.status == 0 or part < 0.9
-    assert leftovers(home) == []
+    assert leftovers(paths) == []
 
 
 @pytest.mark.faults
@@ -248,13 +248,13 @@ def one_round(driver: Driver, root: Path, number: int, when: str) -> bool:
 def after_kill(root: Path) -> dict[int, float | None]:
     """Wait for the wardens; the metric by seed of every run that had ended by then, recorded or
     not. What does not agree is only what follows from the ledger."""
-    home = Home(root, TAG)
+    paths = SessionPaths(root, TAG)
     git(root, "gc", "-q", "--prune=now")  # of all moments, the user chooses this one
-    if home.lock.exists():
-        wait_until(lambda: owner(home) is None, timeout_s=5)
-    wait_until(lambda: not leftovers(home), timeout_s=2)
+    if paths.lock.exists():
+        wait_until(lambda: owner(paths) is None, timeout_s=5)
+    wait_until(lambda: not leftovers(paths), timeout_s=2)
     try:
-        ledger = Ledger(home.ledger, readonly=True)
+        ledger = Ledger(paths.ledger, readonly=True)
     except LedgerError:
         return {}
     try:
@@ -266,12 +266,12 @@ def after_kill(root: Path) -> dict[int, float | None]:
     if row is None:
         return {}
     assert [one for one in audit(task_of(root)) if not one.repairable] == []
-    return {run.seed: run.metric for run in night(root).runs if run.finished or unseen(home, run)}
+    return {run.seed: run.metric for run in night(root).runs if run.finished or unseen(paths, run)}
 
 
-def unseen(home: Home, run: Run) -> bool:
+def unseen(paths: SessionPaths, run: Run) -> bool:
     """It ended, but was not recorded."""
-    file = home.runs / run.name / "outcome.json"
+    file = paths.runs / run.name / "outcome.json"
     return file.exists() and json.loads(file.read_text())["stopped"] is None
 
 
@@ -306,7 +306,7 @@ def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = 
     assert [run.segment for run in checked] == [last] * 4
     assert found.branch() == best.commit
     assert audit(task_of(root)) == []
-    assert leftovers(Home(root, TAG)) == []
+    assert leftovers(SessionPaths(root, TAG)) == []
     assert git(root, "status", "--porcelain") == ""
     git(root, "fsck", "--no-dangling")
     assert not list((root / ".git").rglob("*.lock"))

@@ -18,7 +18,7 @@ from autoresearch.agents import codex
 from autoresearch.agents.support.headless import Ask
 from autoresearch.core import limits
 from autoresearch.runners.warden import main as _warden
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 ELSEWHERE = Path(__file__).parent / "elsewhere"
 LEFT = """\
@@ -90,10 +90,10 @@ def test_there_is_room_for_the_names_of_sockets(
     """Of multiprocessing's, for one, in a run's own temporary folder."""
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(tempfile, "tempdir", "/var/folders/zz/zyxvpxvq6csfxvn_n0000000000000/T")
-    run = Home(tmp_path, "t").temporary / "12345-holdout"
+    run = SessionPaths(tmp_path, "t").temporary / "12345-holdout"
     assert len(str(run / "pymp-xxxxxxxx" / "listener-xxxxxxxx")) <= 103
     monkeypatch.setattr(tempfile, "tempdir", "/scratch")
-    assert Home(tmp_path, "t").temporary.parent == Path("/scratch")
+    assert SessionPaths(tmp_path, "t").temporary.parent == Path("/scratch")
 
 
 def test_processes_are_limited_where_nobody_counts_threads(

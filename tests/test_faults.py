@@ -40,7 +40,7 @@ from autoresearch.errors import LedgerError, StorageError
 from autoresearch.git import repository
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.sandbox import landlock
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 INSTANT = Path(__file__).parent.parent / "src" / "autoresearch" / "tasks" / "instant"
 BETTER, WORSE = change(VALUE=5.0), change(VALUE=20.0)
@@ -93,11 +93,13 @@ def test_programs_that_misbehave(tmp_path: Path) -> None:
     found = run_session(root, ScriptedAgent(BETTER))
     assert found.verdicts == [*crashes, ("keep", None)]
     assert [one.metric for one in found.experiments[1:-1]] == [None] * len(crashes)
-    pids = [int(file.read_text()) for file in Home(root, "t").runs.glob("*/*/artefacts/pid")]
+    pids = [
+        int(file.read_text()) for file in SessionPaths(root, "t").runs.glob("*/*/artefacts/pid")
+    ]
     assert len(pids) == 2
     assert not any(alive(pid) for pid in pids)
     flood = found.runs_of(len(crashes))[0]
-    assert (Home(root, "t").runs / flood.name / "log").stat().st_size <= 1_000_000
+    assert (SessionPaths(root, "t").runs / flood.name / "log").stat().st_size <= 1_000_000
     in_order(root)
 
 
@@ -135,8 +137,8 @@ os.symlink("lib", "more")
     assert [status for status, _ in found.verdicts] == ["discard", "discard", "keep"]
     assert found.experiments[3].metric == pytest.approx(5.0, abs=0.1)
     assert found.experiments[2].metric == pytest.approx(20.0, abs=0.1)
-    home = Home(root, "t")
-    assert not [*home.trees.glob("*"), *home.turns.glob("*")]
+    paths = SessionPaths(root, "t")
+    assert not [*paths.trees.glob("*"), *paths.turns.glob("*")]
     in_order(root)
 
 
@@ -238,10 +240,10 @@ def test_the_folder_of_a_run_under_way_is_deleted(
     gate = tmp_path / "gate"
 
     def delete(turn: Turn) -> Proposal:
-        home = Home(root, "t")
+        paths = SessionPaths(root, "t")
         wait_until(lambda: len(counted()) == 4)  # the first run after the baseline's three
-        [tree] = home.trees.iterdir()
-        shutil.rmtree(tree if what == "trees" else next(home.runs.glob(f"*/{tree.name}")))
+        [tree] = paths.trees.iterdir()
+        shutil.rmtree(tree if what == "trees" else next(paths.runs.glob(f"*/{tree.name}")))
         gate.touch()
         return WORSE(turn)  # type: ignore[return-value]
 
@@ -254,10 +256,10 @@ def test_the_folder_of_a_run_under_way_is_deleted(
 def test_everything_but_the_ledger_is_deleted_between_two_nights(root: Path) -> None:
     """Only the logs of the runs are lost, and that is said."""
     first = run_session(root, ScriptedAgent(BETTER))
-    shutil.rmtree(Home(root, "t").folder)
+    shutil.rmtree(SessionPaths(root, "t").folder)
     assert run_session(root, ScriptedAgent(WORSE)).verdicts == GOOD_NIGHT
     said = {(one.what, one.where) for one in audit(task_of(root))}
-    assert said == {("run folder", str(first.home.runs / run.name)) for run in first.runs}
+    assert said == {("run folder", str(first.paths.runs / run.name)) for run in first.runs}
 
 
 # ---- repositories of all shapes ----------------------------------------------------------------
@@ -470,7 +472,7 @@ time.sleep(float(sys.argv[2]))
 
 def hold(root: Path, seconds: float) -> subprocess.Popen[str]:
     """Another process, with a lock on the ledger."""
-    command = [sys.executable, "-c", HOLD, str(Home(root, "t").ledger), str(seconds)]
+    command = [sys.executable, "-c", HOLD, str(SessionPaths(root, "t").ledger), str(seconds)]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout and holder.stdout.readline() == "held\n"
     return holder
@@ -514,7 +516,7 @@ CUT = "is damaged|is empty, but there are runs beside it: it was cut short"
 def test_a_ledger_cut_to_any_length(root: Path) -> None:
     """Nothing is made of what is left, not even of nothing, and it is said how to go on."""
     found = run_session(root, ScriptedAgent(BETTER, WORSE))
-    file, results = found.home.ledger, (root / "results.tsv").read_bytes()
+    file, results = found.paths.ledger, (root / "results.tsv").read_bytes()
     whole = file.read_bytes()
     pages = range(0, len(whole), 4096)
     for length in {0, 1, 15, 16, 50, 100, 511, 512, 1024, *pages, *(at - 1 for at in pages if at)}:
@@ -535,7 +537,7 @@ def test_a_ledger_cut_to_any_length(root: Path) -> None:
 @pytest.mark.parametrize("part", [0.0, 0.5])
 def test_a_ledger_cut_while_a_session_works(root: Path, part: float) -> None:
     """It is seen at the next start at the latest, and results.tsv has what was finished."""
-    file = Home(root, "t").ledger
+    file = SessionPaths(root, "t").ledger
 
     def cut(turn: Turn) -> Proposal | Failure | None:
         os.truncate(file, int(file.stat().st_size * part))
@@ -618,7 +620,7 @@ def test_a_clock_set_forward_by_hours(root: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(time, "time", later)
     found = run_session(root, ScriptedAgent(BETTER, WORSE), limits__hours=1.0)
     assert found.verdicts == GOOD_NIGHT
-    assert 0 < found.row.elapsed_s < 60
+    assert 0 < found.record.elapsed_s < 60
     assert all(0 < (run.wall_s or 0) < 60 for run in found.runs)
     in_order(root)
 
@@ -640,7 +642,7 @@ def test_a_suspended_machine_has_not_worked(root: Path, monkeypatch: pytest.Monk
     steps = asleep(monkeypatch, hours=8), WORSE
     found = run_session(root, ScriptedAgent(*steps), limits__hours=1.0)
     assert found.verdicts == GOOD_NIGHT
-    assert 0 < found.row.elapsed_s < 60
+    assert 0 < found.record.elapsed_s < 60
     in_order(root)
 
 

@@ -18,7 +18,7 @@ from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import Finding, audit, repair
 from autoresearch.errors import BusyError, LedgerError
 from autoresearch.measure.runs import SESSION
-from autoresearch.store.paths import Home, Lock
+from autoresearch.store.paths import Lock, SessionPaths
 
 STEPS = (change(VALUE=9.0), change(VALUE=20.0), rewrite("import sys; sys.exit(3)\n"))
 """A keep, a discard and a crash."""
@@ -44,7 +44,7 @@ def findings(root: Path) -> list[tuple[str, bool]]:
 
 
 def sql(root: Path, statement: str, *values: object) -> None:
-    db = sqlite3.connect(Home(root, "t").ledger)
+    db = sqlite3.connect(SessionPaths(root, "t").ledger)
     with db:
         assert db.execute(statement, values).rowcount == 1
     db.close()
@@ -113,19 +113,19 @@ def results_behind(root: Path) -> None:
 
 
 def folder_of_nobody(root: Path) -> None:
-    (Home(root, "t").runs / "0002" / "00999").mkdir()
+    (SessionPaths(root, "t").runs / "0002" / "00999").mkdir()
 
 
 def tree_left(root: Path) -> None:
-    (Home(root, "t").trees / "00001").mkdir(parents=True)
+    (SessionPaths(root, "t").trees / "00001").mkdir(parents=True)
 
 
 def turn_left(root: Path) -> None:
-    (Home(root, "t").turns / "worktree").mkdir(parents=True)
+    (SessionPaths(root, "t").turns / "worktree").mkdir(parents=True)
 
 
 def outcome_left(root: Path) -> None:
-    folder = next(Home(root, "t").runs.glob("0001/*"))
+    folder = next(SessionPaths(root, "t").runs.glob("0001/*"))
     (folder / "outcome.json").write_text("{}")
 
 
@@ -170,7 +170,7 @@ def test_what_can_be_made_again(done: Path, damage: Callable[[Path], None], what
 
 
 def test_a_process_that_outlived_its_run(done: Path) -> None:
-    env = os.environ | {SESSION: str(Home(done, "t").folder)}
+    env = os.environ | {SESSION: str(SessionPaths(done, "t").folder)}
     left = subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
     assert findings(done) == [("process", True)]
     repair(task_of(done))
@@ -225,7 +225,7 @@ def run_of_another_commit(root: Path) -> None:
 
 
 def log_gone(root: Path) -> None:
-    next(Home(root, "t").runs.glob("0003/*/log")).unlink()
+    next(SessionPaths(root, "t").runs.glob("0003/*/log")).unlink()
 
 
 def results_of_another(root: Path) -> None:
@@ -301,7 +301,7 @@ def test_who_stands_on_the_branch_is_left_there(done: Path) -> None:
 
 @pytest.mark.parametrize("look", [audit, repair])
 def test_a_damaged_ledger_is_refused(done: Path, look: Callable[[object], object]) -> None:
-    file = Home(done, "t").ledger
+    file = SessionPaths(done, "t").ledger
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LedgerError, match=r"is damaged.*\.recover"):
@@ -317,7 +317,7 @@ def test_no_ledger(root: Path) -> None:
 def test_while_a_process_owns_a_session(done: Path) -> None:
     tree_left(done)  # as a run under way has one
     ref_gone(done)
-    lock = Lock(Home(done, "t"))
+    lock = Lock(SessionPaths(done, "t"))
     try:
         assert audit(task_of(done)) == []
         with pytest.raises(BusyError, match="owned by a running process"):
@@ -339,7 +339,7 @@ def test_an_interrupted_session_is_in_order(root: Path) -> None:
     )
     sql(root, "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'screen'")
     [screen] = [one for one in read_night(root).runs if one.role == "screen"]
-    (Home(root, "t").trees / f"{screen.id:05d}").mkdir(parents=True)
+    (SessionPaths(root, "t").trees / f"{screen.id:05d}").mkdir(parents=True)
     assert "leftover" not in [what for what, _ in findings(root)]
 
 

@@ -35,15 +35,15 @@ from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.errors import BaselineError, TaskError
-from autoresearch.measure.runs import Interrupted, Laboratory
-from autoresearch.protocols import Outcome, Proposal, RunSpec, Turn
+from autoresearch.measure.runs import Interrupted, RunExecutor
+from autoresearch.protocols import Proposal, RunResult, RunSpec, Turn
 from autoresearch.records import HELD_OUT, Role
 from autoresearch.report.page import page
 from autoresearch.report.summary import Summary, summarise
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox import landlock
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 LEARNER = PROGRAM.replace("SPREAD = 0.1\n", "SPREAD = 0.1\n\nOVERFIT = 0.0\n").replace(
     'print("score:", score)',
@@ -95,7 +95,7 @@ def scorings(root: Path) -> Counter[str]:
 
 
 def report_of(root: Path) -> tuple[Summary, str]:
-    ledger = Ledger(Home(root, "t").ledger, readonly=True)
+    ledger = Ledger(SessionPaths(root, "t").ledger, readonly=True)
     try:
         found = summarise(ledger, "t", time.time(), all_keeps=True, open_holdout=True)
         return found, page(found, ledger.finished(ledger.session("t")))
@@ -120,7 +120,7 @@ def test_it_is_scored_for_what_chose_nothing_and_seen_by_nobody(
     assert found.verdicts == [("keep", None), ("discard", "worse")]
     assert trees == [{"prog.py", "score.py", "autoresearch.toml", ".git", *gitignore(committed)}]
     for run in found.runs:
-        folder = found.home.runs / run.name
+        folder = found.paths.runs / run.name
         assert run.metric is not None
         assert "seen: []" in (folder / "log").read_text()
         assert "seen: ['validation']" in (folder / "score.log").read_text()
@@ -212,8 +212,8 @@ def test_it_stays_sealed_until_the_session_is_over(tmp_path: Path) -> None:
     seen: list[Summary] = []
 
     def look(turn: Turn) -> Proposal:
-        ledger = Ledger(Home(root, "t").ledger, readonly=True)
-        seen.append(read_summary(ledger, Home(root, "t"), task_of(root), open_holdout=True))
+        ledger = Ledger(SessionPaths(root, "t").ledger, readonly=True)
+        seen.append(read_summary(ledger, SessionPaths(root, "t"), task_of(root), open_holdout=True))
         ledger.close()
         return change(VALUE=20.0)(turn)
 
@@ -300,7 +300,7 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
     found = run_session(root, ScriptedAgent(change(VALUE=9.5), change(VALUE=20.0)), runner__slots=2)
     assert found.verdicts == [("keep", None), ("discard", "worse")]
     assert {run.holdout for run in found.runs} == {None}
-    warnings = [one for one in found.row.warnings if "holdout" in one]
+    warnings = [one for one in found.record.warnings if "holdout" in one]
     assert sorted(warnings) == [
         f"the sealed holdout could not be scored for experiment {number} (exit code 1): "
         f"{found.home.runs / f'{number:04d}'}/*/holdout.log"
@@ -309,7 +309,7 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
     assert sorted(line for line in found.lines if "holdout" in line) == sorted(
         f"warning: {one}" for one in warnings
     )
-    assert "KeyError" in (found.home.runs / found.runs[0].name / "holdout.log").read_text()
+    assert "KeyError" in (found.paths.runs / found.runs[0].name / "holdout.log").read_text()
     assert audit(task_of(root)) == []
     summary, text = report_of(root)
     assert summary.holdout is None
@@ -360,14 +360,14 @@ class Cut(LocalRunner):
         super().__init__(1)
         self.what, self.after = what, after
 
-    def run(self, spec: RunSpec) -> Outcome:
+    def run(self, spec: RunSpec) -> RunResult:
         if spec.outcome.stem != self.what:
             return super().run(spec)
         self.what = ""
         if self.after:
             super().run(spec)
             raise KeyboardInterrupt
-        return Outcome(None, "lost", 0.0, None, None)
+        return RunResult(None, "lost", 0.0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -388,15 +388,15 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
     root = make(tmp_path)
     with bench(root) as made:
         run = made.open()
-        laboratory = made.laboratory
+        executor = made.executor
         runner = Cut(what, after)
-        cut = Laboratory(laboratory.task, made.home, made.workspace, runner, made.ledger)
+        cut = RunExecutor(executor.task, made.paths, made.repository, runner, made.ledger)
         with pytest.raises(error):
             cut.measure(run, untouched)
         runner.close()
         assert not made.ledger.runs(made.row, 0)[0].finished
-        assert laboratory.ended_unseen(run)
-        done = laboratory.measure(run, untouched)
+        assert executor.ended_unseen(run)
+        done = executor.measure(run, untouched)
         assert done.metric is not None
         assert done.holdout == pytest.approx(done.metric + 770000.25)
         assert counted() == [str(run.seed)]

@@ -13,7 +13,7 @@ import pytest
 from conftest import wait_until
 
 from autoresearch.errors import BusyError, StorageError
-from autoresearch.store.paths import Home, Lock, owner
+from autoresearch.store.paths import Lock, SessionPaths, owner
 
 HOLD = """
 import sys, time
@@ -38,11 +38,11 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_session_that_is_owned(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
-    home = Home(tmp_path, "t")
-    assert owner(home) == holder.pid
+    paths = SessionPaths(tmp_path, "t")
+    assert owner(paths) == holder.pid
     with pytest.raises(BusyError, match=rf"'t' is owned by a running process \(pid {holder.pid}\)"):
-        Lock(home, patience_s=0.1)
-    other = Lock(Home(tmp_path, "other"), patience_s=0)  # each session has its own
+        Lock(paths, patience_s=0.1)
+    other = Lock(SessionPaths(tmp_path, "other"), patience_s=0)  # each session has its own
     other.release()
 
 
@@ -50,40 +50,40 @@ def test_a_session_that_is_owned(tmp_path: Path, holder: subprocess.Popen[str]) 
 def test_a_lock_dies_with_its_process(
     tmp_path: Path, holder: subprocess.Popen[str], number: signal.Signals
 ) -> None:
-    home = Home(tmp_path, "t")
+    paths = SessionPaths(tmp_path, "t")
     holder.send_signal(number)
     holder.wait()
-    assert owner(home) is None
-    lock = Lock(home, patience_s=0)
-    assert home.lock.read_text() == f"{os.getpid()}\n"
-    assert owner(home) == os.getpid()
+    assert owner(paths) is None
+    lock = Lock(paths, patience_s=0)
+    assert paths.lock.read_text() == f"{os.getpid()}\n"
+    assert owner(paths) == os.getpid()
     lock.release()
-    assert owner(home) is None
+    assert owner(paths) is None
 
 
 def test_a_lock_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     """The wardens of a killed session need a moment to kill its runs."""
     holder.terminate()
-    lock = Lock(Home(tmp_path, "t"), patience_s=20)
+    lock = Lock(SessionPaths(tmp_path, "t"), patience_s=20)
     lock.release()
 
 
 def test_nobody_owns_what_never_was(tmp_path: Path) -> None:
-    assert owner(Home(tmp_path, "t")) is None
+    assert owner(SessionPaths(tmp_path, "t")) is None
 
 
 def test_asking_does_not_disturb_the_owner(tmp_path: Path) -> None:
-    home = Home(tmp_path, "t")
-    lock = Lock(home)
+    paths = SessionPaths(tmp_path, "t")
+    lock = Lock(paths)
     for _ in range(3):
-        assert owner(home) == os.getpid()
+        assert owner(paths) == os.getpid()
     with pytest.raises(BusyError):
-        Lock(home, patience_s=0)
+        Lock(paths, patience_s=0)
     lock.release()
-    wait_until(lambda: owner(home) is None)
+    wait_until(lambda: owner(paths) is None)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / ".autoresearch").write_text("a file")
     with pytest.raises(StorageError, match="cannot write"):
-        Lock(Home(tmp_path, "t"))
+        Lock(SessionPaths(tmp_path, "t"))

@@ -17,8 +17,8 @@ from autoresearch.core.judge import (
     DROP_BELOW,
     LEVELS,
     PASS_LEVEL,
-    Outcome,
     Reference,
+    TestResult,
     difference_interval,
     pooled_noise,
     reproduces,
@@ -80,7 +80,7 @@ def arrangements(k: int) -> list[Labels]:
     ]
 
 
-def separated(values: Sequence[float], labels: Labels, metric: Metric = LOSS) -> Outcome:
+def separated(values: Sequence[float], labels: Labels, metric: Metric = LOSS) -> TestResult:
     """A separation in which the i-th run made has the i-th value, whoever makes it."""
     made = iter(values)
     k = len(labels) // 2
@@ -198,12 +198,12 @@ def first_violation(values: Sequence[float], labels: Labels) -> int:
 
 def test_a_tie_is_a_violation() -> None:
     outcome = separated([1.0, 1.0, 0, 0, 0, 0], (True, False, True, False, True, False))
-    assert outcome == Outcome(False, (1.0,), (1.0,))
+    assert outcome == TestResult(False, (1.0,), (1.0,))
 
 
 def test_a_kept_change_has_all_runs_of_both_sides() -> None:
     outcome = separated([1, 4, 2, 5, 3, 6], (True, False) * 3)
-    assert outcome == Outcome(True, (1, 2, 3), (4, 5, 6))
+    assert outcome == TestResult(True, (1, 2, 3), (4, 5, 6))
 
 
 @pytest.mark.parametrize("crash_at", range(6))
@@ -341,15 +341,15 @@ def test_cached_separation_raises_what_its_draw_raises() -> None:
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
-        ((0.0,), Outcome(False, (0.0,))),  # the same is not better
-        ((0.5,), Outcome(False, (0.5,))),
-        ((-1e-12, -1e-12), Outcome(True, (-1e-12, -1e-12))),
-        ((-2.0, -2.5), Outcome(False, (-2.0, -2.5))),  # better, and not the same twice
-        ((-2.0, 1.0), Outcome(False, (-2.0, 1.0))),
+        ((0.0,), TestResult(False, (0.0,))),  # the same is not better
+        ((0.5,), TestResult(False, (0.5,))),
+        ((-1e-12, -1e-12), TestResult(True, (-1e-12, -1e-12))),
+        ((-2.0, -2.5), TestResult(False, (-2.0, -2.5))),  # better, and not the same twice
+        ((-2.0, 1.0), TestResult(False, (-2.0, 1.0))),
     ],
 )
 def test_a_deterministic_keep_is_better_and_the_same_twice(
-    scores: tuple[float, ...], expected: Outcome
+    scores: tuple[float, ...], expected: TestResult
 ) -> None:
     series = Series(scores)
     assert reproduces(reference(sd=0.0, runs=1, df=0), series.side("change")) == expected
@@ -372,8 +372,8 @@ def test_a_deterministic_task_raises_what_its_draw_raises() -> None:
 SCORES = st.floats(-1e6, 1e6).map(lambda value: round(value, 6))
 
 
-def mirrored(outcome: Outcome) -> Outcome:
-    return Outcome(
+def mirrored(outcome: TestResult) -> TestResult:
+    return TestResult(
         outcome.passed, tuple(-v for v in outcome.values), tuple(-v for v in outcome.controls)
     )
 

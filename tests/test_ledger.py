@@ -14,11 +14,11 @@ from autoresearch.errors import LedgerError, StorageError
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Metric, Role, Run, Status, Verdict
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import Note, SessionRow
+from autoresearch.store.rows import Note, SessionRecord
 from autoresearch.store.schema import APPLICATION_ID, VERSION
 
 
-def begin_session(ledger: Ledger, tag: str = "t") -> SessionRow:
+def begin_session(ledger: Ledger, tag: str = "t") -> SessionRecord:
     return ledger.create_session(
         tag,
         base_commit="c0",
@@ -32,18 +32,18 @@ def begin_session(ledger: Ledger, tag: str = "t") -> SessionRow:
     )
 
 
-def begin(ledger: Ledger, row: SessionRow, tree: str = "tree") -> int:
+def begin(ledger: Ledger, row: SessionRecord, tree: str = "tree") -> int:
     proposal = Proposal("try", hypothesis="h", notes="n", tokens=5, usd=0.5)
     return ledger.begin(
         row, base=0, commit=f"c-{tree}", tree=tree, agent="a", proposal=proposal, now=2.0
     ).number
 
 
-def keep(ledger: Ledger, row: SessionRow, number: int, metric: float = 1.0) -> None:
+def keep(ledger: Ledger, row: SessionRecord, number: int, metric: float = 1.0) -> None:
     ledger.finish(row, number, Verdict(Status.KEEP, None, metric), peak_memory_bytes=7, now=3.0)
 
 
-def make_run(ledger: Ledger, row: SessionRow, number: int, index: int = 0) -> Run:
+def make_run(ledger: Ledger, row: SessionRecord, number: int, index: int = 0) -> Run:
     run = ledger.open_run(
         row, experiment=number, attempt=0, role=Role.SCREEN, index=index, commit="c", now=1.0
     )

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from conftest import alive, linux_only, wait_until
 
-from autoresearch.protocols import Confinement, Outcome, RunSpec
+from autoresearch.protocols import Confinement, RunResult, RunSpec
 from autoresearch.runners.local import LocalRunner, _share
 from autoresearch.sandbox import landlock
 
@@ -74,7 +74,7 @@ def test_a_run(runner: LocalRunner, place: Place) -> None:
     assert "PATH" not in spec.log.read_text()
     assert "error" in spec.log.read_text()
     assert (spec.tree / "left").read_text() == "x"
-    assert Outcome(**json.loads(spec.outcome.read_text())) == outcome
+    assert RunResult(**json.loads(spec.outcome.read_text())) == outcome
 
 
 def test_a_run_has_no_terminal_and_no_input(runner: LocalRunner, place: Place) -> None:
@@ -340,18 +340,20 @@ runner.run(RunSpec(argv, folder, folder / "log", folder / "outcome.json", {}, 60
 
 
 def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
-    from autoresearch.store.paths import Home, Lock, owner
+    from autoresearch.store.paths import Lock, SessionPaths, owner
 
     harness = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)])
     files = [tmp_path / "pid", tmp_path / "daemon"]
     wait_until(lambda: all(file.exists() and file.read_text() for file in files))
     pids = [int(file.read_text()) for file in files]
     assert all(map(alive, pids))
-    assert owner(Home(tmp_path, "t")) == harness.pid
+    assert owner(SessionPaths(tmp_path, "t")) == harness.pid
     harness.send_signal(signal.SIGKILL)
     harness.wait()
     began = time.monotonic()
-    lock = Lock(Home(tmp_path, "t"), patience_s=20)  # free when the runs are dead, and not before
+    lock = Lock(
+        SessionPaths(tmp_path, "t"), patience_s=20
+    )  # free when the runs are dead, and not before
     assert time.monotonic() - began < 20
     assert not any(map(alive, pids))
     lock.release()
@@ -392,7 +394,7 @@ def test_a_run_that_cannot_be_confined_does_not_start(runner: LocalRunner, place
     assert "/proc/self/ns/net" in outcome.detail
     assert "cannot be confined" in spec.log.read_text()
     assert not (spec.tree / "begun").exists()
-    assert Outcome(**json.loads(spec.outcome.read_text())) == outcome
+    assert RunResult(**json.loads(spec.outcome.read_text())) == outcome
     assert runner.run(place.spec("pass")).exit_code == 0
 
 

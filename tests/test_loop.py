@@ -30,12 +30,12 @@ from conftest import (
 
 from autoresearch.core import judge, scheduler, turns
 from autoresearch.core.session import Session
-from autoresearch.core.turns import Desk
+from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import AgentError, BaselineError
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import UNSELECTED
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 Counted = Callable[[], list[str]]
 
@@ -93,7 +93,7 @@ def test_a_night(root: Path, counted: Counted) -> None:
     assert len(counted()) == len(set(counted())) == len(found.runs) - 2  # two never got that far
     assert all(run.finished for run in found.runs)
     for name in ("trees", "turns"):
-        assert not list((found.home.folder / name).iterdir())
+        assert not list((found.paths.folder / name).iterdir())
 
 
 def test_the_metric_of_a_keep_comes_from_fresh_runs_only(root: Path) -> None:
@@ -207,7 +207,7 @@ def test_a_guard_command(tmp_path: Path) -> None:
     ]
     # Of the unchanged program, of the first change and of the last; not of the one screened out.
     assert Path(f"{count}-guard").read_text() == "xxx"
-    assert (found.home.runs / "0001" / "guard-sane.log").exists()
+    assert (found.paths.runs / "0001" / "guard-sane.log").exists()
 
 
 def test_a_guard_command_that_the_unchanged_program_fails(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_declared_deterministic(tmp_path: Path) -> None:
     assert found.verdicts[0] == ("keep", None)
     assert found.verdicts[1] == ("discard", "worse")
     assert found.experiments[1].metric == 9.999
-    assert all("no Landlock" in line for line in found.row.warnings)
+    assert all("no Landlock" in line for line in found.record.warnings)
     assert len(found.runs_of(2)) == 1
 
 
@@ -244,9 +244,9 @@ def test_undeclared_but_the_same_on_every_seed_is_said_loudly(tmp_path: Path) ->
     root = make_task(tmp_path / "task", EXACT)
     found = run_session(root, ScriptedAgent(change(VALUE=5.0)))
     assert found.verdicts == [("keep", None)]
-    assert found.row.deterministic
+    assert found.record.deterministic
     assert any("every seed gave score 10" in line for line in found.lines)
-    assert any("AUTORESEARCH_SEED" in warning for warning in found.row.warnings)
+    assert any("AUTORESEARCH_SEED" in warning for warning in found.record.warnings)
     assert len(found.runs_of(0, "baseline")) == 3
 
 
@@ -274,8 +274,12 @@ def failure(turn: Turn) -> Failure:
 def test_fruitless_turns_cost_no_run_and_are_no_experiment(root: Path) -> None:
     found = run_session(root, ScriptedAgent(nothing, failure, delete, change(VALUE=5.0)))
     assert found.verdicts == [("keep", None)]
-    ledger = Ledger(found.home.ledger, readonly=True)
-    assert [turn[2] for turn in ledger.turns(found.row)] == ["no change", "service down", "deleted"]
+    ledger = Ledger(found.paths.ledger, readonly=True)
+    assert [turn[2] for turn in ledger.turns(found.record)] == [
+        "no change",
+        "service down",
+        "deleted",
+    ]
     ledger.close()
     assert sum("came to nothing" in line for line in found.lines) == 3
 
@@ -533,7 +537,7 @@ def test_hours(root: Path) -> None:
     steps = [change(VALUE=20.0 + i) for i in range(500)]
     found = run_session(root, ScriptedAgent(*steps), limits__hours=2 / 3600)
     assert found.reason == "0.000555556 hours worked"
-    assert 1.5 < found.row.elapsed_s < 8
+    assert 1.5 < found.record.elapsed_s < 8
     more = run_session(root, ScriptedAgent(*steps), limits__hours=2 / 3600)
     assert len(more.experiments) == len(found.experiments)
 
@@ -568,7 +572,7 @@ def test_a_clock_that_is_set_back(root: Path, monkeypatch: pytest.MonkeyPatch) -
     found = run_session(root, ScriptedAgent(*steps), limits__hours=1.0)
     assert found.verdicts == [("discard", "worse"), ("keep", None), ("discard", "worse")]
     assert [e.order for e in found.experiments] == [0, 1, 2, 3]
-    assert 0 < found.row.elapsed_s < 60
+    assert 0 < found.record.elapsed_s < 60
     assert all((run.wall_s or 0) > 0 for run in found.runs)
     agrees(found)
 
@@ -606,7 +610,7 @@ def test_stop_and_resume(root: Path, tmp_path: Path, counted: Counted, at_once: 
     stopper = Stopper(tmp_path, counted, at_once)
     agent = ScriptedAgent(change(VALUE=5.0, WAIT_A=str(stopper.gate)), stopper.second)
     found = run_session(root, agent, before=stopper.see, runner__slots=2)
-    assert found.reason == found.row.stopped == "interrupted"
+    assert found.reason == found.record.stopped == "interrupted"
     assert [one.status for one in found.experiments] == ["keep", None, None]
     finished = [run for run in found.runs if run.finished]
     assert len(finished) == (3 if at_once else 4)
@@ -648,7 +652,7 @@ def test_a_baseline_that_was_stopped_and_then_changed_is_the_new_one(root: Path)
     commit_all(root)
     found = run_session(root, ScriptedAgent(change(VALUE=1.0)))
     head = git(root, "rev-parse", "HEAD")
-    assert found.row.base_commit == found.experiments[0].commit == head
+    assert found.record.base_commit == found.experiments[0].commit == head
     assert found.experiments[0].metric == pytest.approx(3.0, abs=0.1)
     assert found.verdicts == [("keep", None)]
     agrees(found)
@@ -672,7 +676,7 @@ def test_a_failed_baseline_is_made_anew(tmp_path: Path) -> None:
     assert found.verdicts == [("keep", None)]
     assert found.experiments[0].attempt == 1
     assert [run.reason for run in found.runs_of(0)] == ["timeout", None, None, None]
-    assert found.row.allowance_s == pytest.approx(1.0, abs=0.2)  # nothing of the timeout's
+    assert found.record.allowance_s == pytest.approx(1.0, abs=0.2)  # nothing of the timeout's
 
 
 def test_a_guard_or_a_run_that_is_lost_is_made_again(tmp_path: Path) -> None:
@@ -763,7 +767,7 @@ def test_a_branch_somebody_stands_on_is_left_alone(root: Path) -> None:
     assert found.branch() == first.experiments[1].commit
     best = git(root, "rev-parse", "refs/autoresearch/t/best")
     assert best == found.experiments[2].commit
-    assert any("is checked out, so it was not moved" in w for w in found.row.warnings)
+    assert any("is checked out, so it was not moved" in w for w in found.record.warnings)
     assert git(root, "status", "--porcelain") == ""
     git(root, "checkout", "-q", "main")
     agrees(run_session(root, ScriptedAgent()))
@@ -779,7 +783,7 @@ def test_a_branch_moved_by_the_user_is_left_alone(root: Path) -> None:
     found = run_session(root, ScriptedAgent(change(VALUE=1.0)))
     assert found.verdicts == [("keep", None)] * 2
     assert found.branch() == mine
-    assert any("was moved by somebody else" in warning for warning in found.row.warnings)
+    assert any("was moved by somebody else" in warning for warning in found.record.warnings)
     assert git(root, "rev-parse", "refs/autoresearch/t/best") == found.experiments[2].commit
 
 
@@ -840,8 +844,8 @@ def test_desk_is_closed_when_the_agent_has_nothing_more(root: Path) -> None:
     agent = ScriptedAgent()
     run_session(root, agent, runner__slots=3)
     assert len(agent.turns) == 1
-    assert Desk.__doc__
-    assert Home(root, "t").ledger.exists()
+    assert TurnTaker.__doc__
+    assert SessionPaths(root, "t").ledger.exists()
 
 
 # ---- simpler programs --------------------------------------------------------------------------

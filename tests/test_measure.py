@@ -22,13 +22,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.git.repository import Workspace, remove_tree
-from autoresearch.measure.runs import Interrupted, Laboratory, Outputs, read_log, tail
-from autoresearch.protocols import Outcome, Proposal, RunSpec
+from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.measure.runs import Interrupted, Outputs, RunExecutor, read_log, tail
+from autoresearch.protocols import Proposal, RunResult, RunSpec
 from autoresearch.records import Role, Run
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 
 def untouched(run: Run) -> bool:
@@ -115,15 +115,15 @@ def test_the_end_of_a_file(tmp_path: Path) -> None:
 class Bench:
     """A laboratory and a way to make runs of the last commit in it."""
 
-    def __init__(self, laboratory: Laboratory, ledger: Ledger) -> None:
-        self.laboratory = laboratory
+    def __init__(self, executor: RunExecutor, ledger: Ledger) -> None:
+        self.executor = executor
         self.ledger = ledger
-        self.home = laboratory.home
-        self.workspace = laboratory.workspace
-        task = laboratory.task
-        self.row = ledger.create_session(
+        self.paths = executor.paths
+        self.repository = executor.repository
+        task = executor.task
+        self.record = ledger.create_session(
             "t",
-            base_commit=self.workspace.head(),
+            base_commit=self.repository.head(),
             metric=task.metric,
             level="default",
             budget_s=None,
@@ -132,43 +132,43 @@ class Bench:
             fingerprint={},
             now=0.0,
         )
-        commit, tree = self.row.base_commit, self.workspace.tree_id(self.row.base_commit)
+        commit, tree = self.record.base_commit, self.repository.tree_id(self.record.base_commit)
         begun = {"base": 0, "commit": commit, "tree": tree, "agent": "", "now": 0.0}
-        ledger.begin(self.row, proposal=Proposal("baseline"), **begun)  # type: ignore[arg-type]
+        ledger.begin(self.record, proposal=Proposal("baseline"), **begun)  # type: ignore[arg-type]
         self.count = 0
 
     def open(self) -> Run:
         self.count += 1
         return self.ledger.open_run(
-            self.row,
+            self.record,
             experiment=0,
             attempt=0,
             role=Role.BASELINE,
             index=self.count,
-            commit=self.row.base_commit,
+            commit=self.record.base_commit,
             now=0.0,
         )
 
     def measure(self) -> Run:
-        return self.laboratory.measure(self.open(), untouched)
+        return self.executor.measure(self.open(), untouched)
 
     def file(self, run: Run, name: str) -> Path:
-        return self.home.runs / run.name / name
+        return self.paths.runs / run.name / name
 
 
 @contextmanager
 def bench(root: Path, **settings: object) -> Iterator[Bench]:
     task = task_of(root, **settings)
-    workspace = Workspace(task.root, task.editable, task.may_edit)
-    home = Home(root, "t")
-    home.folder.mkdir(parents=True)
-    runner, ledger = LocalRunner(1), Ledger(home.ledger)
+    repository = Repository(task.root, task.editable, task.may_edit)
+    paths = SessionPaths(root, "t")
+    paths.folder.mkdir(parents=True)
+    runner, ledger = LocalRunner(1), Ledger(paths.ledger)
     try:
-        yield Bench(Laboratory(task, home, workspace, runner, ledger), ledger)
+        yield Bench(RunExecutor(task, paths, repository, runner, ledger), ledger)
     finally:
         runner.close()
         ledger.close()
-        remove_tree(home.temporary)
+        remove_tree(paths.temporary)
 
 
 def test_a_run_is_recorded(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_a_run_is_recorded(tmp_path: Path) -> None:
         assert dict(run.numbers) == {"memory": 5}
         assert run.wall_s and run.cpu_s and run.peak_memory_bytes
         assert made.ledger.runs(made.row, 0) == [run]
-        assert made.laboratory.measure(run, untouched) is run
+        assert made.executor.measure(run, untouched) is run
         assert "memory: 5" in made.file(run, "log").read_text()
-        assert not list(made.home.trees.iterdir())
-        assert [path.name for path in (made.home.runs / run.name).iterdir()] == ["log"]
+        assert not list(made.paths.trees.iterdir())
+        assert [path.name for path in (made.paths.runs / run.name).iterdir()] == ["log"]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_artefacts(tmp_path: Path) -> None:
         kept = made.file(run, "artefacts")
         found = {p.relative_to(kept).as_posix() for p in kept.rglob("*") if not p.is_dir()}
         assert found - {"closed/x"} == {"out/deep/model", "frozen.txt"}
-        assert not list(made.home.trees.iterdir())
+        assert not list(made.paths.trees.iterdir())
 
 
 def test_artefacts_are_kept_within_a_limit(tmp_path: Path) -> None:
@@ -306,27 +306,27 @@ def test_artefacts_are_kept_within_a_limit(tmp_path: Path) -> None:
     found = run_session(root, agent, runner__keep_outputs="1500kB")
     sizes = {
         number: sum(
-            (found.home.runs / run.name / "artefacts" / "model").exists()
+            (found.paths.runs / run.name / "artefacts" / "model").exists()
             for run in found.runs_of(number)
         )
         for number in range(5)
     }
     assert sizes[0] == sizes[2] == 1  # one of each keep stays, and one of the baseline
     [kept] = [r for r in found.runs_of(2, "remeasure") if r.index == 0]
-    assert (found.home.runs / kept.name / "artefacts" / "model").exists()
+    assert (found.paths.runs / kept.name / "artefacts" / "model").exists()
     assert sizes[1] == sizes[3] == 0
-    assert all((found.home.runs / run.name / "log").exists() for run in found.runs)
+    assert all((found.paths.runs / run.name / "log").exists() for run in found.runs)
     roomy = run_session(root, ScriptedAgent(change(VALUE=23.0)), runner__keep_outputs="1GB")
-    assert (roomy.home.runs / roomy.runs_of(5)[0].name / "artefacts" / "model").exists()
+    assert (roomy.paths.runs / roomy.runs_of(5)[0].name / "artefacts" / "model").exists()
 
 
 def test_artefacts_are_counted_once(tmp_path: Path) -> None:
-    home = Home(tmp_path, "t")
-    folder = home.runs / "0001" / "00001" / "artefacts"
+    paths = SessionPaths(tmp_path, "t")
+    folder = paths.runs / "0001" / "00001" / "artefacts"
     folder.mkdir(parents=True)
     (folder / "model").write_bytes(bytes(600))
     run = Run(id=1, experiment=1, attempt=0, role=Role.SCREEN, index=0, commit="c", seed=1)
-    outputs = Outputs(home, 1000, lambda folder: False)
+    outputs = Outputs(paths, 1000, lambda folder: False)
     outputs.offer([run])
     assert folder.exists()
 
@@ -365,7 +365,7 @@ def test_the_scorer_has_the_last_word(tmp_path: Path, committed: bool) -> None:
         said = made.file(run, "score.log").read_text()
         assert "pristine" in said
         assert "planted.py" not in said
-        assert not list(made.home.trees.iterdir())
+        assert not list(made.paths.trees.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -406,32 +406,32 @@ class Broken(LocalRunner):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.answers: list[Callable[[RunSpec], Outcome]] = []
+        self.answers: list[Callable[[RunSpec], RunResult]] = []
 
-    def run(self, spec: RunSpec) -> Outcome:
+    def run(self, spec: RunSpec) -> RunResult:
         return self.answers.pop(0)(spec) if self.answers else super().run(spec)
 
 
 @pytest.mark.parametrize("how", ["lost", "interrupted"])
 def test_what_was_cut_off_is_made_again(root: Path, how: str) -> None:
     with bench(root) as made:
-        made.laboratory.runner.close()
+        made.executor.runner.close()
         runner = Broken()
-        made.laboratory.runner = runner
+        made.executor.runner = runner
 
-        def cut_off(spec: RunSpec) -> Outcome:
+        def cut_off(spec: RunSpec) -> RunResult:
             spec.outcome.write_text(
                 f'{{"exit_code": null, "stopped": "{how}", "wall_s": 1.0, '
                 '"cpu_s": null, "peak_memory_bytes": null}'
             )
-            return Outcome(None, how, 1.0, None, None)
+            return RunResult(None, how, 1.0, None, None)
 
         runner.answers = [cut_off]
         run = made.open()
         with pytest.raises(Interrupted):
-            made.laboratory.measure(run, untouched)
-        assert not made.laboratory.ended_unseen(run)
-        again = made.laboratory.measure(run, untouched)
+            made.executor.measure(run, untouched)
+        assert not made.executor.ended_unseen(run)
+        again = made.executor.measure(run, untouched)
         assert (again.finished, again.seed, again.reason) == (True, run.seed, None)
         runner.close()
 
@@ -439,24 +439,24 @@ def test_what_was_cut_off_is_made_again(root: Path, how: str) -> None:
 def test_what_ended_unseen_is_recorded_and_not_made_again(root: Path) -> None:
     with bench(root) as made:
         run = made.open()
-        folder = made.home.runs / run.name
+        folder = made.paths.runs / run.name
         folder.mkdir(parents=True)
         (folder / "log").write_text("score: 77\n")
         (folder / "outcome.json").write_text(
             '{"exit_code": 0, "stopped": null, "wall_s": 1, "cpu_s": 1, "peak_memory_bytes": 1}'
         )
-        assert made.laboratory.ended_unseen(run)
-        assert made.laboratory.measure(run, untouched).metric == 77
+        assert made.executor.ended_unseen(run)
+        assert made.executor.measure(run, untouched).metric == 77
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"other": 1}'])
 def test_a_torn_outcome_is_none(root: Path, torn: str) -> None:
     with bench(root) as made:
         run = made.open()
-        folder = made.home.runs / run.name
+        folder = made.paths.runs / run.name
         folder.mkdir(parents=True)
         (folder / "outcome.json").write_text(torn)
-        assert made.laboratory.measure(run, untouched).metric == pytest.approx(10, abs=0.1)
+        assert made.executor.measure(run, untouched).metric == pytest.approx(10, abs=0.1)
 
 
 def test_no_room_no_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -476,7 +476,7 @@ def test_a_disk_that_fills_up_meanwhile(
     with bench(root) as made:
         trees = full_disk / "trees"
         trees.mkdir()
-        monkeypatch.setattr(Home, "trees", trees)
+        monkeypatch.setattr(SessionPaths, "trees", trees)
         with (full_disk / "filler").open("wb") as filler, pytest.raises(OSError):
             while True:
                 filler.write(bytes(1 << 16))

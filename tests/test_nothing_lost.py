@@ -14,7 +14,7 @@ from conftest import ScriptedAgent, change, run_session, wait_until, workspace_o
 
 from autoresearch.git.repository import STALE_LOCK_S
 from autoresearch.measure.runs import SESSION
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 
 BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "nothing_lost.py"
 
@@ -75,7 +75,7 @@ def test_what_is_under_way_dies_with_the_harness(tmp_path: Path) -> None:
 
 
 def test_what_outlived_its_warden_dies_at_the_next_start(root: Path) -> None:
-    env = os.environ | {SESSION: str(Home(root, "t").folder)}
+    env = os.environ | {SESSION: str(SessionPaths(root, "t").folder)}
     left = subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
     run_session(root, ScriptedAgent())
     assert left.wait(timeout=5) == -9
@@ -94,14 +94,14 @@ def test_locks_left_on_refs_are_removed(root: Path) -> None:
 
 
 def test_a_lock_on_the_packed_refs_is_respected_while_it_is_young(root: Path) -> None:
-    workspace = workspace_of(root)
+    repository = workspace_of(root)
     lock = root / ".git" / "packed-refs.lock"
     lock.touch()
     for number, age_s in enumerate((0, STALE_LOCK_S + 1)):
         then = time.time() - age_s
         os.utime(lock, (then, then))
-        commit = workspace.commit(workspace.head(), {"prog.py": b"%d" % number}, "a change\n")
-        workspace.keep_reachable("t", number, commit)
-        workspace.pack()
+        commit = repository.commit(repository.head(), {"prog.py": b"%d" % number}, "a change\n")
+        repository.keep_reachable("t", number, commit)
+        repository.pack()
         assert lock.exists() == (not age_s)
-        assert workspace.ref(f"refs/autoresearch/t/{number}") == commit
+        assert repository.ref(f"refs/autoresearch/t/{number}") == commit

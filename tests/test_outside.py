@@ -31,10 +31,10 @@ from conftest import (
 
 from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import opened
-from autoresearch.git.repository import Manifest, Workspace
+from autoresearch.git.repository import Manifest, Repository
 from autoresearch.interactive import instructions, trial
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home, module, owner
+from autoresearch.store.paths import SessionPaths, module, owner
 
 
 def call(
@@ -64,8 +64,8 @@ def work(root: Path) -> Path:
     return Path(begun["worktree"])
 
 
-def home(root: Path) -> Home:
-    return Home(root, "t")
+def paths(root: Path) -> SessionPaths:
+    return SessionPaths(root, "t")
 
 
 def seen(root: Path) -> Night:
@@ -281,10 +281,10 @@ def test_a_killed_try_is_finished_by_the_next_call(
     edit(work, VALUE=8.0, WAIT_A=str(gate))
     answer(work, "try", "--detach", "-m", "slow")
     wait_until(lambda: len(seen(root).runs) > 6)
-    pid = owner(home(root))
+    pid = owner(paths(root))
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: owner(home(root)) is None and not alive(pid))
+    wait_until(lambda: owner(paths(root)) is None and not alive(pid))
     gate.touch()
     told = answer(work, "wait") if again == "wait" else answer(work, "try", "-m", "slow")
     assert (told["status"], told["experiment"], told["incumbent"]) == ("keep", 1, 1)
@@ -412,7 +412,7 @@ def test_start_again_keeps_the_limits_that_are_not_named(root: Path) -> None:
 
 def test_until_is_the_same_morning_for_every_try(root: Path) -> None:
     work = Path(answer(root, "start", "--tag", "t", "--until", "07:00")["worktree"])
-    ledger = Ledger(home(root).ledger)
+    ledger = Ledger(paths(root).ledger)
     row = ledger.session("t")
     ledger.update_session(row, limits={**row.limits, "deadline": time.time() - 60})
     ledger.close()
@@ -618,13 +618,13 @@ def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(
     root: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is neither taken for the incumbent's file nor overwritten later."""
-    restore = Workspace.restore
+    restore = Repository.restore
 
-    def restored(self: Workspace, manifest: Manifest, folder: Path) -> None:
+    def restored(self: Repository, manifest: Manifest, folder: Path) -> None:
         restore(self, manifest, folder)
         edit(work, VALUE=7.0)  # by an agent that did not wait
 
-    monkeypatch.setattr(Workspace, "restore", restored)
+    monkeypatch.setattr(Repository, "restore", restored)
     with opened(task_of(root), "t", lambda line: None, trial.Terminal("terminal")) as session:
         trial._bring(session)
         monkeypatch.undo()

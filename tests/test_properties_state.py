@@ -20,20 +20,20 @@ from autoresearch.core import scheduler
 from autoresearch.core.scheduler import printable, recordable
 from autoresearch.errors import BusyError, StorageError
 from autoresearch.interactive import trial
-from autoresearch.interactive.trial import Tried, latest
+from autoresearch.interactive.trial import TrialReport, latest
 from autoresearch.measure import runs
-from autoresearch.protocols import Failure, Outcome, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, RunResult, Turn
 from autoresearch.records import Metric
 from autoresearch.store import paths as homes
 from autoresearch.store import values
-from autoresearch.store.paths import Home, Lock, owner, running
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import Lock, SessionPaths, owner, running
+from autoresearch.store.rows import SessionRecord
 
 WHOLE = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 OUTCOMES = st.builds(
-    Outcome,
+    RunResult,
     exit_code=st.none() | INTEGERS,
     stopped=st.none() | st.sampled_from(["timeout", "lost", "interrupted", "memory"]),
     wall_s=FLOATS,
@@ -43,7 +43,7 @@ OUTCOMES = st.builds(
     detail=WHOLE,
 )
 TRIES = st.builds(
-    Tried,
+    TrialReport,
     status=st.sampled_from(["keep", "discard", "crash", "refused", "running", "limit"]),
     description=WHOLE,
     experiment=st.none() | INTEGERS,
@@ -69,8 +69,8 @@ BYTES = st.one_of(
     ANYTHING.map(lambda value: json.dumps(value).encode()),
     st.sampled_from([b"", b"\0" * 200, b"{", b"\xff\xfe", DEEP, b'{"a":' * 3_000, b"9" * 5_000]),
 )
-ROW = SessionRow(
-    **{f.name: None for f in fields(SessionRow) if f.name != "metric"},  # type: ignore[arg-type]
+ROW = SessionRecord(
+    **{f.name: None for f in fields(SessionRecord) if f.name != "metric"},  # type: ignore[arg-type]
     metric=Metric("loss"),
 )
 quick = settings(
@@ -79,8 +79,8 @@ quick = settings(
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Home:
-    made = Home(tmp_path, "t")
+def paths(tmp_path: Path) -> SessionPaths:
+    made = SessionPaths(tmp_path, "t")
     made.folder.mkdir(parents=True)
     return made
 
@@ -90,8 +90,10 @@ def home(tmp_path: Path) -> Home:
 
 @quick
 @given(OUTCOMES)
-def test_an_outcome_comes_back_unless_it_settles_nothing(home: Home, outcome: Outcome) -> None:
-    path = home.folder / "outcome.json"
+def test_an_outcome_comes_back_unless_it_settles_nothing(
+    paths: SessionPaths, outcome: RunResult
+) -> None:
+    path = paths.folder / "outcome.json"
     path.write_text(json.dumps(asdict(outcome)))
     unsettled = outcome.stopped in runs.UNSETTLED
     assert runs._load_outcome(path) == (None if unsettled else outcome)
@@ -99,18 +101,18 @@ def test_an_outcome_comes_back_unless_it_settles_nothing(home: Home, outcome: Ou
 
 @quick
 @given(TRIES)
-def test_a_try_comes_back_and_can_be_told(home: Home, told: Tried) -> None:
-    told.save(home)
-    found = latest(home)
+def test_a_try_comes_back_and_can_be_told(paths: SessionPaths, told: TrialReport) -> None:
+    told.save(paths)
+    found = latest(paths)
     assert found is not None and found.pid == os.getpid()
     assert replace(found, pid=told.pid) == told
     assert trial.text(told, ROW)
     assert trial.to_json(told)["status"] == told.status
 
 
-def told_or_none(home: Home) -> Tried | None:
+def told_or_none(paths: SessionPaths) -> TrialReport | None:
     """What `wait` does with it."""
-    told = latest(home)
+    told = latest(paths)
     if told is not None:
         trial.text(told, ROW).encode()
         json.dumps(trial.to_json(told), allow_nan=False)
@@ -130,12 +132,12 @@ def told_or_none(home: Home) -> Tried | None:
 @example(b'{"exit_code": 0, "stopped": null, "wall_s": "?", "cpu_s": 1, "peak_memory_bytes": 1}')
 @example(b'{"base": true, "taken": 5}')
 @example(b'{"base": 1' + b"0" * 30 + b"}")
-def test_any_file_is_a_value_or_none(home: Home, data: bytes) -> None:
-    for path in (home.latest_try, home.folder / "outcome.json"):
+def test_any_file_is_a_value_or_none(paths: SessionPaths, data: bytes) -> None:
+    for path in (paths.latest_try, paths.folder / "outcome.json"):
         path.write_bytes(data)
-    told_or_none(home)
-    outcome = runs._load_outcome(home.folder / "outcome.json")
-    assert outcome is None or values.parse(json.dumps(asdict(outcome)), Outcome) == outcome
+    told_or_none(paths)
+    outcome = runs._load_outcome(paths.folder / "outcome.json")
+    assert outcome is None or values.parse(json.dumps(asdict(outcome)), RunResult) == outcome
     state = values.parse(data, trial._State) or trial._State()
     assert state.base is None or (type(state.base) is int and abs(state.base) <= 2**63)
     assert state.taken is None or isinstance(state.taken, str)
@@ -144,20 +146,20 @@ def test_any_file_is_a_value_or_none(home: Home, data: bytes) -> None:
 @quick
 @given(OUTCOMES, TRIES, st.integers(0, 500), st.sampled_from([b"", b"\0" * 9]))
 def test_a_torn_file_is_none(
-    home: Home, outcome: Outcome, told: Tried, length: int, rest: bytes
+    paths: SessionPaths, outcome: RunResult, told: TrialReport, length: int, rest: bytes
 ) -> None:
-    for value, path in ((outcome, home.folder / "outcome.json"), (told, home.latest_try)):
+    for value, path in ((outcome, paths.folder / "outcome.json"), (told, paths.latest_try)):
         whole = json.dumps(asdict(value)).encode()  # type: ignore[call-overload]
         path.write_bytes(whole[: length % len(whole)] + rest)
         assert values.read(path, type(value)) is None
 
 
 @quick
-@given(OUTCOMES, st.sampled_from([f.name for f in fields(Outcome)]), ANYTHING)
+@given(OUTCOMES, st.sampled_from([f.name for f in fields(RunResult)]), ANYTHING)
 def test_a_value_of_another_type_is_none(
-    home: Home, outcome: Outcome, name: str, value: object
+    paths: SessionPaths, outcome: RunResult, name: str, value: object
 ) -> None:
-    path = home.folder / "outcome.json"
+    path = paths.folder / "outcome.json"
     path.write_text(json.dumps({**asdict(outcome), name: value}))
     found = runs._load_outcome(path)
     if found is not None:
@@ -167,19 +169,19 @@ def test_a_value_of_another_type_is_none(
         database.close()
 
 
-def test_a_folder_in_the_place_of_a_file_is_an_error_of_ours(home: Home) -> None:
-    home.latest_try.mkdir()
+def test_a_folder_in_the_place_of_a_file_is_an_error_of_ours(paths: SessionPaths) -> None:
+    paths.latest_try.mkdir()
     with pytest.raises(StorageError, match=r"cannot read .*try\.json: Is a directory"):
-        latest(home)
+        latest(paths)
 
 
 # ---- the lock ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def held(home: Home) -> Iterator[int]:
+def held(paths: SessionPaths) -> Iterator[int]:
     """The lock is held by somebody, whatever is in the file."""
-    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT)
+    fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
     yield fd
     os.close(fd)
@@ -195,41 +197,43 @@ LOCKS = st.one_of(
 @quick
 @given(data=LOCKS)
 def test_a_lock_that_is_held_never_looks_free(
-    home: Home, held: int, data: bytes, monkeypatch: pytest.MonkeyPatch
+    paths: SessionPaths, held: int, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the pid that is to be signalled is a process's, never a group's."""
     monkeypatch.setattr(homes, "PID_WRITTEN_S", 0.0)
     os.ftruncate(held, 0)
     os.pwrite(held, data, 0)
     try:
-        pid = owner(home)
+        pid = owner(paths)
     except BusyError as error:
-        assert str(home.lock) in str(error)
+        assert str(paths.lock) in str(error)
         with pytest.raises(BusyError):
-            running(home.root)
+            running(paths.root)
     else:
         assert pid is not None
         assert 0 < pid < 10**7
         assert data == f"{pid}\n".encode()
-        assert running(home.root) == "t"
+        assert running(paths.root) == "t"
     with pytest.raises(BusyError, match="'t' is owned by a running process"):
-        Lock(home, patience_s=0)
+        Lock(paths, patience_s=0)
 
 
 @quick
 @given(data=LOCKS)
-def test_a_lock_that_nobody_holds_is_free_whatever_is_in_it(home: Home, data: bytes) -> None:
-    home.lock.write_bytes(data)
-    assert owner(home) is None
-    lock = Lock(home, patience_s=0)
-    assert home.lock.read_bytes() == f"{os.getpid()}\n".encode()
+def test_a_lock_that_nobody_holds_is_free_whatever_is_in_it(
+    paths: SessionPaths, data: bytes
+) -> None:
+    paths.lock.write_bytes(data)
+    assert owner(paths) is None
+    lock = Lock(paths, patience_s=0)
+    assert paths.lock.read_bytes() == f"{os.getpid()}\n".encode()
     lock.release()
 
 
-def test_a_folder_in_the_place_of_a_lock_is_an_error_of_ours(home: Home) -> None:
-    home.lock.mkdir()
+def test_a_folder_in_the_place_of_a_lock_is_an_error_of_ours(paths: SessionPaths) -> None:
+    paths.lock.mkdir()
     with pytest.raises(StorageError, match="cannot read"):
-        owner(home)
+        owner(paths)
 
 
 # ---- what agents answer ------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from autoresearch.commands.start import opened
 from autoresearch.core import probe, scheduler
 from autoresearch.core import turns as desk
 from autoresearch.core.loop import Loop
-from autoresearch.core.scheduler import Roster, portfolio
+from autoresearch.core.scheduler import AgentScheduler, portfolio
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, ServiceRefusal, TaskError
 from autoresearch.protocols import Failure, Proposal, Turn
@@ -212,11 +212,13 @@ def test_agents_of_a_command_line_that_make_no_sense(text: str, said: str) -> No
 # ---- the roster alone --------------------------------------------------------------------------
 
 
-def at_work(weights: dict[str, float], begun: dict[str, int] | None = None) -> Roster:
-    return Roster([(name, Fake(name), weight) for name, weight in weights.items()], None, begun)
+def at_work(weights: dict[str, float], begun: dict[str, int] | None = None) -> AgentScheduler:
+    return AgentScheduler(
+        [(name, Fake(name), weight) for name, weight in weights.items()], None, begun
+    )
 
 
-def take(one: Roster, count: int, now: float = 0.0) -> Counter[str]:
+def take(one: AgentScheduler, count: int, now: float = 0.0) -> Counter[str]:
     taken: Counter[str] = Counter()
     for _ in range(count):
         member = one.next(now)
@@ -299,7 +301,7 @@ def test_a_service_is_waited_for_whatever_it_says() -> None:
 
 def test_the_fallback_comes_when_nobody_is_left() -> None:
     given = [("a", Fake("a"), 1.0), ("b", Fake("b"), 1.0)]
-    one = Roster(given, ("f", Fake("f")), {"f": 3})
+    one = AgentScheduler(given, ("f", Fake("f")), {"f": 3})
     a, b = one.members
     assert one.leave(a, AgentError("first")) is None
     taking_over = one.leave(b)  # in good order, but not everybody did
@@ -309,7 +311,7 @@ def test_the_fallback_comes_when_nobody_is_left() -> None:
 
 
 def test_the_fallback_stays_away_from_a_good_end() -> None:
-    one = Roster([("a", Fake("a"), 1.0)], ("f", Fake("f")))
+    one = AgentScheduler([("a", Fake("a"), 1.0)], ("f", Fake("f")))
     assert one.leave(one.members[0]) is None
     assert not one.members
 
@@ -319,7 +321,7 @@ def test_the_last_refusal_is_raised() -> None:
     one.leave(one.members[0], AgentError("first"))
     with pytest.raises(AgentError, match="second"):
         one.leave(one.members[0], AgentError("second"))
-    alone = Roster([("a", Fake("a"), 1.0)], ("f", Fake("f")))
+    alone = AgentScheduler([("a", Fake("a"), 1.0)], ("f", Fake("f")))
     fallback = alone.leave(alone.members[0], AgentError("first"))
     assert fallback is not None
     with pytest.raises(AgentError, match="second"):
@@ -332,7 +334,7 @@ def test_a_close_that_breaks_leaves_nobody_open() -> None:
             raise OSError("gone")
 
     last, said = Fake("last"), []
-    Roster([("a", Broken("a"), 1.0), ("b", last, 1.0)]).close(said.append)
+    AgentScheduler([("a", Broken("a"), 1.0), ("b", last, 1.0)]).close(said.append)
     assert last.closed == 1
     assert said == ["agent a did not close: OSError: gone"]
 
@@ -439,7 +441,7 @@ def test_a_refused_key_with_a_fallback(quick: Path) -> None:
     found = spend(quick, pair, agent__fallback="f", limits__experiments=5)
     assert by(found) == {"a": 1, "f": 4}
     expected = "agent a has left: 401: the key was refused (the fallback f takes over)"
-    assert expected in found.row.warnings
+    assert expected in found.record.warnings
     assert f"warning: {expected}" in found.lines
     assert pair[1].closed == pair[0].closed
 
@@ -448,8 +450,10 @@ def test_the_others_go_on_before_the_fallback_does(quick: Path) -> None:
     trio = [Fake("a", refused), Fake("b", worse(), worse(), done), Fake("f", worse())]
     found = spend(quick, trio, agent__fallback="f", limits__experiments=5)
     assert by(found) == {"b": 2, "f": 3}
-    assert "agent a has left: 401: the key was refused (b goes on without it)" in found.row.warnings
-    assert "no other agent is left: the fallback f takes over" in found.row.warnings
+    assert (
+        "agent a has left: 401: the key was refused (b goes on without it)" in found.record.warnings
+    )
+    assert "no other agent is left: the fallback f takes over" in found.record.warnings
 
 
 def test_a_fallback_that_is_an_agent_already_is_none(quick: Path) -> None:
@@ -529,9 +533,9 @@ def test_the_costs_of_refused_turns_are_kept(quick: Path) -> None:
         ("duplicate", 1000, 1.0),
     ]
     with closing(Ledger(found.home.ledger, readonly=True)) as ledger:
-        assert ledger.costs(found.row) == (1042, 1.75)
-        assert ledger.largest_turn(found.row) == (1000, 1.0)
-        assert ledger.shares(found.row) == [Share("a", 1, 0, 3, 1042, 1.75)]
+        assert ledger.costs(found.record) == (1042, 1.75)
+        assert ledger.largest_turn(found.record) == (1000, 1.0)
+        assert ledger.shares(found.record) == [Share("a", 1, 0, 3, 1042, 1.75)]
 
 
 def test_what_cannot_be_a_cost_is_none(quick: Path) -> None:
@@ -580,7 +584,7 @@ def test_who_never_says_what_it_uses_is_told_of(quick: Path) -> None:
     silent.reads = honest.reads = True
     given = {"limits__usd": 9.0, "limits__tokens": 90_000, "limits__experiments": 6}
     found = spend(quick, [silent, honest, tuner], **given)
-    said = [one.partition(" does not say what it uses: ") for one in found.row.warnings]
+    said = [one.partition(" does not say what it uses: ") for one in found.record.warnings]
     told = [(who, what.partition(" does not hold")[0]) for who, _, what in said if what]
     wanted = [("agent a", "tokens"), ("agent a", "usd"), ("agent b", "usd")]
     assert told == [(who, f"[limits] {what}") for who, what in wanted]
@@ -615,7 +619,7 @@ def no_key(turn: Turn) -> Proposal:
 def test_who_is_refused_once_is_asked_again(quick: Path, clock: Clock) -> None:
     agent = Fake("a", no_key, worse(), no_key, worse())
     found = spend(quick, [agent], limits__experiments=2)
-    assert by(found) == {"a": 2} and not any("has left" in one for one in found.row.warnings)
+    assert by(found) == {"a": 2} and not any("has left" in one for one in found.record.warnings)
     assert [reason for _, reason, *_ in turns(quick)] == ["refused"] * 2
     assert clock.slept >= 120.0
 
@@ -670,9 +674,9 @@ def test_a_first_small_turn_that_works(quick: Path) -> None:
     assert not small.worktree.exists()
     assert turns(quick) == [("a", "probe", "done: said hello", 7, 0.5)]
     with closing(Ledger(found.home.ledger, readonly=True)) as ledger:
-        assert ledger.costs(found.row) == (7 + 200, pytest.approx(0.5 + 0.02))
-        assert ledger.fruitless_turns(found.row) == 0
-        assert ledger.turns(found.row) == []
+        assert ledger.costs(found.record) == (7 + 200, pytest.approx(0.5 + 0.02))
+        assert ledger.fruitless_turns(found.record) == 0
+        assert ledger.turns(found.record) == []
     spend(quick, [agent], limits__experiments=3)  # there is a baseline: no more of it
     assert [turn.editable for turn in agent.turns].count(("hello.txt",)) == 1
 
@@ -720,7 +724,7 @@ def test_who_fails_at_first_is_left_out_where_others_remain(quick: Path, said: s
     pair = [Fake("a", HOPELESS[said], probes=True), Fake("b", worse())]  # type: ignore[list-item]
     found = spend(quick, pair, limits__experiments=2)
     assert by(found) == {"b": 2} and len(pair[0].turns) == 1
-    [warning] = [line for line in found.row.warnings if line.startswith("agent a has left")]
+    [warning] = [line for line in found.record.warnings if line.startswith("agent a has left")]
     assert said in warning and warning.endswith("(b goes on without it)")
 
 
@@ -742,7 +746,7 @@ def test_a_service_that_is_down_at_first_may_recover(
     found = spend(quick, [agent], limits__experiments=2)
     assert by(found) == {"a": 2}
     assert clock.slept >= 30.0
-    assert any(f"{reason}: later" in warning for warning in found.row.warnings)
+    assert any(f"{reason}: later" in warning for warning in found.record.warnings)
     assert "a works again, after 1 turn that failed" in found.lines
 
 
@@ -774,7 +778,7 @@ def test_an_interrupt_during_a_first_small_turn(quick: Path) -> None:
 
     agent = Fake("a", interrupted, probes=True)
     found = spend(quick, [agent], before=sessions.append)
-    assert (found.reason, found.runs, found.row.warnings) == ("interrupted", [], ())
+    assert (found.reason, found.runs, found.record.warnings) == ("interrupted", [], ())
 
 
 # ---- from the command line, with a program for a coding agent ------------------------------------

@@ -42,7 +42,7 @@ from autoresearch.report import summary
 from autoresearch.report.machine import machine, sentences
 from autoresearch.report.page import page
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import Segment
 
 DATA = TASK.replace("[run]", '[run]\ninputs = ["data/"]')
@@ -80,7 +80,7 @@ def then(action: Callable[[], object], step: Step) -> Step:
 
 
 def segments(root: Path, tag: str = "t") -> list[Segment]:
-    ledger = Ledger(Home(root, tag).ledger, readonly=True)
+    ledger = Ledger(SessionPaths(root, tag).ledger, readonly=True)
     try:
         return ledger.segments(ledger.session(tag))
     finally:
@@ -88,10 +88,10 @@ def segments(root: Path, tag: str = "t") -> list[Segment]:
 
 
 def report(root: Path, tag: str = "t") -> str:
-    home = Home(root, tag)
-    ledger = Ledger(home.ledger)
+    paths = SessionPaths(root, tag)
+    ledger = Ledger(paths.ledger)
     try:
-        write_report(ledger, home, task_of(root))
+        write_report(ledger, paths, task_of(root))
         found = summary.summarise(ledger, tag, time.time(), all_keeps=True)
         summary.to_json(found)
         return page(found, ledger.finished(ledger.session(tag)))
@@ -123,7 +123,7 @@ def test_a_touch_is_no_change(fed: Path) -> None:
     found = run_session(fed, ScriptedAgent(change(VALUE=5.0), then(touch, change(VALUE=1.0))))
     assert found.verdicts == [("keep", None)] * 2
     assert [(one.number, one.after_order) for one in segments(fed)] == [(0, -1)]
-    assert found.row.warnings == ()
+    assert found.record.warnings == ()
     assert found.runs_of(1, "segment") == []
     agrees(found)
 
@@ -156,7 +156,7 @@ def test_gains_are_within_their_segment(fed: Path) -> None:
     )
     found = run_session(fed, agent)
     assert found.verdicts == [("keep", None)] * 3
-    ledger = Ledger(Home(fed, "t").ledger, readonly=True)
+    ledger = Ledger(SessionPaths(fed, "t").ledger, readonly=True)
     try:
         seen = summary.summarise(ledger, "t", time.time(), all_keeps=True)
     finally:
@@ -302,7 +302,7 @@ def test_data_that_never_rest(fed: Path) -> None:
     calm: list[bool] = []
 
     def restless(session: Session) -> None:
-        execute = session.laboratory.execute
+        execute = session.executor.execute
 
         def executed(spec: Any) -> Any:
             outcome = execute(spec)
@@ -310,7 +310,7 @@ def test_data_that_never_rest(fed: Path) -> None:
                 shift(fed, time.monotonic())
             return outcome
 
-        session.laboratory.execute = executed  # type: ignore[method-assign]
+        session.executor.execute = executed  # type: ignore[method-assign]
 
     with pytest.raises(TaskError, match="input data/shift changed 6 times before anything was"):
         run_session(fed, ScriptedAgent(change(VALUE=8.0)), before=restless)
@@ -379,7 +379,7 @@ def test_a_package_is_upgraded(root: Path, tmp_path: Path, monkeypatch: pytest.M
     [_, second] = segments(root)
     assert "package numpy 1.26.4 -> 2.0.0" in second.reason
     assert decided_in(found, 2) == {1}
-    assert any("package numpy 1.26.4 -> 2.0.0" in warning for warning in found.row.warnings)
+    assert any("package numpy 1.26.4 -> 2.0.0" in warning for warning in found.record.warnings)
     agrees(found)
 
 
@@ -422,23 +422,23 @@ def test_contents_are_read_once(fed: Path, monkeypatch: pytest.MonkeyPatch) -> N
         return file.read_text() if file.name == "shift" else ""
 
     monkeypatch.setattr(digest, counted)
-    surroundings = around(task, {}, [], ())
-    first = surroundings.look({})
-    assert surroundings.look(first) is first
+    environment = around(task, {}, [], ())
+    first = environment.look({})
+    assert environment.look(first) is first
     assert around(task, {}, [], ()).look(first) == first  # another process, told by what it knows
     assert read[0] == 1
     os.utime(fed / "data" / "shift", (1, 1))
-    assert changes(first, surroundings.look(first)) == []
+    assert changes(first, environment.look(first)) == []
     assert read[0] == 2
 
 
 def test_many_files_are_one_fact(fed: Path) -> None:
     for number in range(60):
         (fed / "data" / str(number)).write_text("x")
-    surroundings = around(task_of(fed), {}, [], ())
-    first = surroundings.look({})
+    environment = around(task_of(fed), {}, [], ())
+    first = environment.look({})
     (fed / "data" / "7").write_text("yy")
-    assert changes(first, surroundings.look(first)) == ["input data"]
+    assert changes(first, environment.look(first)) == ["input data"]
 
 
 # ---- drift -------------------------------------------------------------------------------------
@@ -579,7 +579,7 @@ def test_too_few_runs_say_nothing() -> None:
 
 def test_a_verdict_across_segments_is_found(fed: Path) -> None:
     found = run_session(fed, ScriptedAgent(change(VALUE=8.0)))
-    ledger = Ledger(Home(fed, "t").ledger)
+    ledger = Ledger(SessionPaths(fed, "t").ledger)
     [screen, *_] = found.runs_of(1, "screen")
     ledger._db.execute("UPDATE run SET segment = 1 WHERE id = ?", (screen.id,))
     ledger.close()
@@ -602,7 +602,7 @@ def test_verify_when_something_changes_meanwhile(fed: Path) -> None:
 
         session.make = make  # type: ignore[method-assign]
         verify(session, 4)
-        row = session.row
+        row = session.record
         runs = [
             run
             for one in session.ledger.all_experiments(row)
@@ -617,7 +617,7 @@ def test_what_a_margin_gave_away_is_counted_by_segment(fed: Path) -> None:
     """Worse data are no loss of the incumbent's."""
     agent = ScriptedAgent(change(VALUE=8.0), then(lambda: shift(fed, 9.0), change(VALUE=7.0)))
     run_session(fed, agent)
-    ledger = Ledger(Home(fed, "t").ledger)
+    ledger = Ledger(SessionPaths(fed, "t").ledger)
     try:
         row = ledger.session("t")
         score = history.reference(ledger, row, ledger.incumbent(row)).score
@@ -681,7 +681,7 @@ def test_two_threads_that_warn_do_not_wait_for_each_other(fed: Path) -> None:
 def test_a_session_of_a_version_that_did_not_look(fed: Path) -> None:
     """What changed before it was resumed is not known: nothing is compared across."""
     run_session(fed, ScriptedAgent(change(VALUE=9.0)))
-    ledger = Ledger(Home(fed, "t").ledger)
+    ledger = Ledger(SessionPaths(fed, "t").ledger)
     with ledger.transaction():
         ledger._db.execute("DELETE FROM segment")
     ledger.close()
@@ -697,7 +697,7 @@ def test_what_takes_long_to_look_at_is_looked_at_less_often(
     looks = []
     with opened(task_of(fed), "t", lambda line: None) as session:
         session.segments.look()
-        around_it = session.segments._surroundings()
+        around_it = session.segments._environment()
         real = around_it.look
 
         def slow(known: Any) -> Any:

@@ -92,7 +92,7 @@ def past() -> Past:
 
 
 @dataclass
-class Desk:
+class TurnTaker:
     """Where an agent works: gives it the incumbent's files and takes the edited ones."""
 
     folder: Path
@@ -120,15 +120,15 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, past: Past) -> Desk:
-    return Desk(tmp_path / "tree", past)
+def desk(tmp_path: Path, past: Past) -> TurnTaker:
+    return TurnTaker(tmp_path / "tree", past)
 
 
 def gain(values: Mapping[str, object]) -> float:
     return 0.01 * (float(str(values["DEPTH"])) - 4) - abs(float(str(values["MATRIX_LR"])) - 0.08)
 
 
-def night(desk: Desk, agent: Agent, experiments: int) -> Iterator[dict[str, object]]:
+def night(desk: TurnTaker, agent: Agent, experiments: int) -> Iterator[dict[str, object]]:
     """Sequential experiments without noise; what gains over 0.01 is kept, WIDTH > 400 crashes."""
     for _ in range(experiments):
         experiment = desk.start(agent)
@@ -149,7 +149,7 @@ def night(desk: Desk, agent: Agent, experiments: int) -> Iterator[dict[str, obje
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_a_proposal_changes_constants_and_nothing_else(desk: Desk, sampler: str):
+def test_a_proposal_changes_constants_and_nothing_else(desk: TurnTaker, sampler: str):
     said = desk.ask(agents.load("tuner", sampler, seed=1))
     assert isinstance(said, Proposal)
     assert desk.values() != {c.name: c.value for c in find(PROGRAM)}
@@ -159,7 +159,7 @@ def test_a_proposal_changes_constants_and_nothing_else(desk: Desk, sampler: str)
     assert b"SEED = 1\n" in after
 
 
-def test_the_description_names_each_change(desk: Desk):
+def test_the_description_names_each_change(desk: TurnTaker):
     agent = agents.load("tuner", seed=0)
     before = {c.name: c for c in find(PROGRAM)}
     for _ in range(30):
@@ -175,7 +175,7 @@ def test_the_description_names_each_change(desk: Desk):
             assert new == before[name].shown(values[name])  # type: ignore[arg-type]
 
 
-def test_a_tuner_moves_few_constants_and_random_moves_all(desk: Desk):
+def test_a_tuner_moves_few_constants_and_random_moves_all(desk: TurnTaker):
     start = {c.name: c.value for c in find(PROGRAM)}
 
     def moved(sampler: str) -> float:
@@ -191,19 +191,21 @@ def test_a_tuner_moves_few_constants_and_random_moves_all(desk: Desk):
 
 
 def test_no_constants_is_an_error_that_says_how_to_add_some(tmp_path: Path):
-    desk = Desk(tmp_path, Past({"c0": {"train.py": b"print(1)\n"}}))
+    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": b"print(1)\n"}}))
     with pytest.raises(AgentError, match=r"train\.py.*LR = 3e-4"):
         desk.ask(agents.load("tuner"))
 
 
 def test_a_source_that_does_not_parse_is_an_error(tmp_path: Path):
-    desk = Desk(tmp_path, Past({"c0": {"train.py": b"A = 1\nB = (\n"}}))
+    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": b"A = 1\nB = (\n"}}))
     with pytest.raises(AgentError, match=r"train\.py: line 2"):
         desk.ask(agents.load("tuner"))
 
 
 def test_several_files_prefix_their_constants(tmp_path: Path):
-    desk = Desk(tmp_path, Past({"c0": {"a.py": b"X = 1.0\n", "m/b.py": b"X = 2\n", "n.md": b"#"}}))
+    desk = TurnTaker(
+        tmp_path, Past({"c0": {"a.py": b"X = 1.0\n", "m/b.py": b"X = 2\n", "n.md": b"#"}})
+    )
     agent = agents.load("tuner", seed=1)
     said = [desk.ask(agent) for _ in range(20)]
     text = "; ".join(p.description for p in said if isinstance(p, Proposal))
@@ -224,14 +226,14 @@ def test_wrong_options_are_refused(argument: str | None, options: dict[str, obje
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_nothing_is_proposed_twice(desk: Desk, sampler: str):
+def test_nothing_is_proposed_twice(desk: TurnTaker, sampler: str):
     seen = [tuple(v.items()) for v in night(desk, agents.load("tuner", sampler, seed=2), 60)]
     assert len(set(seen)) == len(seen)
 
 
 def test_what_is_in_flight_is_not_proposed_again(tmp_path: Path):
     program = b"A = 1  # one of: 1, 2, 3\nB = True\n"
-    desk = Desk(tmp_path, Past({"c0": {"train.py": program}}))
+    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": program}}))
     other, mine = agents.load("tuner", seed=7), agents.load("tuner", seed=7)
     desk.start(other)
     desk.start(mine)
@@ -241,7 +243,7 @@ def test_what_is_in_flight_is_not_proposed_again(tmp_path: Path):
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
 def test_a_finite_space_is_used_up_and_then_it_ends(tmp_path: Path, sampler: str):
-    desk = Desk(tmp_path, Past({"c0": {"t.py": b"A = 2  # in [1, 4]\nB = True\n"}}))
+    desk = TurnTaker(tmp_path, Past({"c0": {"t.py": b"A = 2  # in [1, 4]\nB = True\n"}}))
     agent = agents.load("tuner", sampler, seed=1)
     for number in range(7):
         experiment = desk.start(agent)
@@ -251,7 +253,7 @@ def test_a_finite_space_is_used_up_and_then_it_ends(tmp_path: Path, sampler: str
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_a_restarted_tuner_goes_on_as_if_nothing_had_happened(desk: Desk, sampler: str):
+def test_a_restarted_tuner_goes_on_as_if_nothing_had_happened(desk: TurnTaker, sampler: str):
     agent = agents.load("tuner", sampler, seed=3)
     for _ in night(desk, agent, 25):
         pass
@@ -264,7 +266,7 @@ def test_a_restarted_tuner_goes_on_as_if_nothing_had_happened(desk: Desk, sample
     assert desk.values() != expected
 
 
-def test_a_refused_proposal_is_not_repeated(desk: Desk):
+def test_a_refused_proposal_is_not_repeated(desk: TurnTaker):
     agent = agents.load("tuner", seed=1)
     desk.ask(agent)
     first = desk.values()
@@ -272,7 +274,7 @@ def test_a_refused_proposal_is_not_repeated(desk: Desk):
     assert desk.values() != first
 
 
-def test_the_space_does_not_move_with_the_incumbent(desk: Desk):
+def test_the_space_does_not_move_with_the_incumbent(desk: TurnTaker):
     agent = agents.load("tuner", seed=1)
     experiment = desk.start(agent)
     assert experiment is not None
@@ -287,7 +289,7 @@ def test_the_space_does_not_move_with_the_incumbent(desk: Desk):
             assert isinstance(rate, float) and 0.01 <= rate <= 0.16
 
 
-def test_crashes_are_avoided(desk: Desk):
+def test_crashes_are_avoided(desk: TurnTaker):
     widths = [v["WIDTH"] for v in night(desk, agents.load("tuner", seed=1), 80)]
     crashed = [int(str(w)) > 400 for w in widths]
     assert sum(crashed[40:]) <= 2
@@ -295,7 +297,7 @@ def test_crashes_are_avoided(desk: Desk):
 
 def test_divisibility_is_learned(tmp_path: Path):
     program = b"DIM = 96  # in [16, 256]\nHEADS = 6  # in [1, 16]\nLR = 0.1\n"
-    desk = Desk(tmp_path, Past({"c0": {"train.py": program}}))
+    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": program}}))
     agent, crashes = agents.load("tuner", "random", seed=1), []
     for _ in range(40):
         experiment = desk.start(agent)
@@ -310,7 +312,7 @@ def test_divisibility_is_learned(tmp_path: Path):
     assert sum(crashes) == 1
 
 
-def test_other_agents_experiments_do_not_disturb(desk: Desk):
+def test_other_agents_experiments_do_not_disturb(desk: TurnTaker):
     agent = agents.load("tuner", seed=1)
     for _ in night(desk, agent, 5):
         pass
@@ -332,7 +334,7 @@ def test_a_maximized_metric_and_an_unknown_noise(tmp_path: Path):
     past = Past({"c0": {"train.py": b"LR = 0.1\nDEPTH = 3\n"}}, noise_sd=None)
     past.metric = Metric("accuracy", goal=type(past.metric.goal)("maximize"))
     past.best = replace(past.best, metric=0.0)
-    desk, agent = Desk(tmp_path, past), agents.load("tuner", seed=1)
+    desk, agent = TurnTaker(tmp_path, past), agents.load("tuner", seed=1)
     for _ in range(40):
         experiment = desk.start(agent)
         assert experiment is not None
@@ -365,7 +367,7 @@ def _benchmark() -> ModuleType:
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe"])
-def test_the_cost_of_a_proposal_does_not_grow(desk: Desk, sampler: str):
+def test_the_cost_of_a_proposal_does_not_grow(desk: TurnTaker, sampler: str):
     agent, medians = agents.load("tuner", sampler, seed=1), []
     for _ in range(3):
         costs = []
@@ -388,7 +390,7 @@ def _elsewhere(past: Past, experiments: int) -> None:
         past.finish(experiment, Status.DISCARD, rng.gauss(1.5, 0.01))
 
 
-def test_each_commit_is_read_once(desk: Desk):
+def test_each_commit_is_read_once(desk: TurnTaker):
     for _ in night(desk, agents.load("tuner", seed=1), 30):
         pass
     assert desk.past.reads <= 31
@@ -436,7 +438,7 @@ def test_importing_the_tuner_does_not_import_optuna():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_optuna_says_nothing(desk: Desk, capfd: pytest.CaptureFixture[str]):
+def test_optuna_says_nothing(desk: TurnTaker, capfd: pytest.CaptureFixture[str]):
     for sampler, _ in itertools.product(("trend", "tpe", "random"), range(3)):
         desk.ask(agents.load("tuner", sampler))
     assert capfd.readouterr() == ("", "")

@@ -20,13 +20,13 @@ from autoresearch.errors import (
     WorkspaceError,
 )
 from autoresearch.git import repository as module
-from autoresearch.git.repository import Manifest, Workspace, files_below, remove_tree
+from autoresearch.git.repository import Manifest, Repository, files_below, remove_tree
 
 EDITABLE = {"prog.py", "model.py", "src/a.py", "src/b.py"}
 
 
-def open_workspace(root: Path, named: tuple[str, ...] = ("prog.py",)) -> Workspace:
-    return Workspace(root, named, lambda path: path in EDITABLE)
+def open_workspace(root: Path, named: tuple[str, ...] = ("prog.py",)) -> Repository:
+    return Repository(root, named, lambda path: path in EDITABLE)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_an_editable_file_that_is_missing(repo: Path) -> None:
 
 def test_nothing_matches(repo: Path) -> None:
     with pytest.raises(TaskError, match="no file of the last commit matches"):
-        Workspace(repo, ("*.rs",), lambda path: False).check_editable()
+        Repository(repo, ("*.rs",), lambda path: False).check_editable()
 
 
 def test_an_editable_link(repo: Path) -> None:
@@ -120,16 +120,16 @@ def test_tags_that_cannot_be(repo: Path, tag: str) -> None:
 
 
 def test_branches_that_are_taken(repo: Path) -> None:
-    workspace = open_workspace(repo)
-    workspace.check_tag_name("nov23")
-    workspace.check_branch("nov23")
+    repository = open_workspace(repo)
+    repository.check_tag_name("nov23")
+    repository.check_branch("nov23")
     git(repo, "branch", "autoresearch/nov23")
     with pytest.raises(NotOursError, match="'autoresearch/nov23' exists"):
-        workspace.check_branch("nov23")
+        repository.check_branch("nov23")
     git(repo, "branch", "-D", "autoresearch/nov23")
     git(repo, "branch", "autoresearch")
     with pytest.raises(NotOursError, match="'autoresearch' exists"):
-        workspace.check_branch("nov23")
+        repository.check_branch("nov23")
 
 
 # ---- trees -------------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ def test_branches_that_are_taken(repo: Path) -> None:
 def test_a_pristine_tree(repo: Path, tmp_path: Path) -> None:
     (repo / "prog.py").write_text("uncommitted\n")
     (repo / "untracked").write_text("untracked\n")
-    workspace = open_workspace(repo)
+    repository = open_workspace(repo)
     tree = tmp_path / "tree"
-    manifest = workspace.materialize(workspace.head(), tree)
+    manifest = repository.materialize(repository.head(), tree)
     found = {path for path, _ in files_below(tree)}
     assert found == set(manifest) == set(git(repo, "ls-files").split())
     assert (tree / "prog.py").read_text() == PROGRAM
@@ -156,11 +156,11 @@ def test_bytes_are_kept_whatever_git_is_told(repo: Path, tmp_path: Path) -> None
     commit_all(repo)
     git(repo, "config", "core.autocrlf", "true")
     (repo / ".git" / "info" / "attributes").write_text("* text eol=crlf ident\n")
-    workspace = open_workspace(repo)
-    workspace.materialize(workspace.head(), tmp_path / "tree")
+    repository = open_workspace(repo)
+    repository.materialize(repository.head(), tmp_path / "tree")
     assert (tmp_path / "tree" / "raw.bin").read_bytes() == data
-    commit = workspace.commit(workspace.head(), {"prog.py": data}, "raw\n")
-    assert workspace.editable_files(commit)["prog.py"] == data
+    commit = repository.commit(repository.head(), {"prog.py": data}, "raw\n")
+    assert repository.editable_files(commit)["prog.py"] == data
 
 
 def test_remove_tree_whatever_its_permissions(tmp_path: Path) -> None:
@@ -191,10 +191,10 @@ Edit = Callable[[Path], object]
 
 def accepted(repo: Path, tree: Path, change: Edit) -> dict[str, bytes | None]:
     """What is collected after the edit of a pristine tree."""
-    workspace = open_workspace(repo)
-    manifest = workspace.materialize(workspace.head(), tree)
+    repository = open_workspace(repo)
+    manifest = repository.materialize(repository.head(), tree)
     change(tree)
-    return workspace.collect(tree, manifest)
+    return repository.collect(tree, manifest)
 
 
 def refused(repo: Path, tree: Path, change: Edit) -> str:
@@ -313,9 +313,9 @@ def test_a_change_of_nothing_but_a_seed(tmp_path: Path) -> None:
 
 
 def test_a_commit(repo: Path) -> None:
-    workspace = open_workspace(repo)
-    head = workspace.head()
-    commit = workspace.commit(
+    repository = open_workspace(repo)
+    head = repository.head()
+    commit = repository.commit(
         head,
         {"src/a.py": b"A = 2\n", "src/b.py": None, "new/deep/c.py": b"C\n"},
         "subject\n\nbody\n",
@@ -326,11 +326,11 @@ def test_a_commit(repo: Path) -> None:
         "D\tsrc/b.py",
     ]
     assert git(repo, "log", "-1", "--format=%s|%an", commit) == "subject|autoresearch"
-    assert workspace.head() == head
-    assert workspace.changed_lines(head, commit) == (2, 2)
-    assert "+A = 2" in workspace.diff(head, commit)
-    assert workspace.read(commit, "src/a.py") == b"A = 2\n"
-    assert workspace.read(commit, "src/b.py") is None
+    assert repository.head() == head
+    assert repository.changed_lines(head, commit) == (2, 2)
+    assert "+A = 2" in repository.diff(head, commit)
+    assert repository.read(commit, "src/a.py") == b"A = 2\n"
+    assert repository.read(commit, "src/b.py") is None
     git(repo, "fsck", "--strict")
 
 
@@ -338,53 +338,53 @@ def test_an_executable_stays_one(tmp_path: Path) -> None:
     root = make_task(tmp_path / "repo")
     (root / "prog.py").chmod(0o755)
     commit_all(root)
-    workspace = open_workspace(root)
-    commit = workspace.commit(workspace.head(), {"prog.py": b"#\n"}, "x\n")
+    repository = open_workspace(root)
+    commit = repository.commit(repository.head(), {"prog.py": b"#\n"}, "x\n")
     assert git(root, "ls-tree", commit, "prog.py").startswith("100755")
 
 
 def test_rebase(repo: Path) -> None:
-    workspace = open_workspace(repo)
-    head = workspace.head()
-    one = workspace.commit(head, {"src/a.py": b"A = 2\n"}, "one\n")
-    two = workspace.commit(head, {"src/b.py": b"B = 2\n"}, "two\n")
-    other = workspace.commit(head, {"src/a.py": b"A = 3\n"}, "other\n")
-    moved = workspace.rebase(head, two, one)
+    repository = open_workspace(repo)
+    head = repository.head()
+    one = repository.commit(head, {"src/a.py": b"A = 2\n"}, "one\n")
+    two = repository.commit(head, {"src/b.py": b"B = 2\n"}, "two\n")
+    other = repository.commit(head, {"src/a.py": b"A = 3\n"}, "other\n")
+    moved = repository.rebase(head, two, one)
     assert moved is not None
     assert git(repo, "log", "--format=%s", f"{head}..{moved}") == "two\none"
     assert git(repo, "diff", "--name-only", one, moved) == "src/b.py"
-    assert workspace.rebase(head, other, one) is None
+    assert repository.rebase(head, other, one) is None
 
 
 def test_everything_stays_reachable_and_packed(repo: Path) -> None:
-    workspace = open_workspace(repo)
-    head = workspace.head()
+    repository = open_workspace(repo)
+    head = repository.head()
     commits = []
     for number in range(70):
-        commits.append(workspace.commit(head, {"src/a.py": f"A = {number}\n".encode()}, "x\n"))
-        workspace.keep_reachable("t", number, commits[-1])
-        workspace.tidy(0)
+        commits.append(repository.commit(head, {"src/a.py": f"A = {number}\n".encode()}, "x\n"))
+        repository.keep_reachable("t", number, commits[-1])
+        repository.tidy(0)
     assert len(list((repo / ".git" / "objects").glob("??/*"))) < 60
     git(repo, "-c", "gc.auto=0", "gc", "--prune=now", "-q")
     git(repo, "fsck", "--strict")
     for number, commit in enumerate(commits):
         assert git(repo, "rev-parse", f"refs/autoresearch/t/{number}") == commit
-        assert workspace.read(commit, "src/a.py") == f"A = {number}\n".encode()
+        assert repository.read(commit, "src/a.py") == f"A = {number}\n".encode()
 
 
 def test_other_threads_and_a_pack_of_the_users_at_the_same_time(repo: Path) -> None:
-    workspace = open_workspace(repo)
-    head = workspace.head()
+    repository = open_workspace(repo)
+    head = repository.head()
     failures: list[BaseException] = []
 
     def work(slot: int) -> None:
         try:
             for number in range(30):
                 data = f"A = {slot * 1000 + number}\n".encode()
-                commit = workspace.commit(head, {"src/a.py": data}, "x\n")
-                workspace.keep_reachable("t", slot * 1000 + number, commit)
-                assert workspace.read(commit, "src/a.py") == data
-                workspace.tidy(0)
+                commit = repository.commit(head, {"src/a.py": data}, "x\n")
+                repository.keep_reachable("t", slot * 1000 + number, commit)
+                assert repository.read(commit, "src/a.py") == data
+                repository.tidy(0)
         except BaseException as error:
             failures.append(error)
 
@@ -402,11 +402,11 @@ def test_other_threads_and_a_pack_of_the_users_at_the_same_time(repo: Path) -> N
 def test_what_git_gc_took_is_written_again(repo: Path, tmp_path: Path, named: bool) -> None:
     """A `git gc --prune=now` sees the refs as they were when it began: a commit made meanwhile is
     garbage to it, whether it has got its ref by now or not."""
-    workspace = open_workspace(repo)
+    repository = open_workspace(repo)
     files = {"src/a.py": b"A = 5\n", "src/deep/down.py": b"new\n"}
-    commit = workspace.commit(workspace.head(), files, "x\n")
+    commit = repository.commit(repository.head(), files, "x\n")
     if named:
-        workspace.keep_reachable("t", 1, commit)
+        repository.keep_reachable("t", 1, commit)
         git(repo, "update-ref", "-d", "refs/autoresearch/t/1")  # which the collector saw not yet
     git(repo, "prune", "--expire=now")
     git(repo, "gc", "-q", "--prune=now")
@@ -414,11 +414,11 @@ def test_what_git_gc_took_is_written_again(repo: Path, tmp_path: Path, named: bo
         path = repo / ".git" / "refs" / "autoresearch" / "t" / "1"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{commit}\n")
-    assert workspace.changed_lines(workspace.head(), commit) == (2, 1)
-    workspace.keep_reachable("t", 1, commit)
-    workspace.materialize(commit, tmp_path / "tree")
+    assert repository.changed_lines(repository.head(), commit) == (2, 1)
+    repository.keep_reachable("t", 1, commit)
+    repository.materialize(commit, tmp_path / "tree")
     assert (tmp_path / "tree" / "src" / "deep" / "down.py").read_bytes() == b"new\n"
-    workspace.tidy(0)
+    repository.tidy(0)
     git(repo, "fsck", "--strict")
     assert git(repo, "show", f"{commit}:src/a.py") == "A = 5"
 
@@ -426,8 +426,8 @@ def test_what_git_gc_took_is_written_again(repo: Path, tmp_path: Path, named: bo
 def test_git_gc_all_the_time(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commits, moves and packs while the user collects garbage again and again."""
     monkeypatch.setattr(module, "PACK_EVERY", 7)
-    workspace = open_workspace(repo)
-    head, done = workspace.head(), threading.Event()
+    repository = open_workspace(repo)
+    head, done = repository.head(), threading.Event()
 
     def collect() -> None:
         while not done.is_set():
@@ -439,46 +439,46 @@ def test_git_gc_all_the_time(repo: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     try:
         for number in range(25):
             data = f"A = {number}\n".encode()
-            commit = workspace.commit(head, {"src/a.py": data}, "x\n")
-            workspace.keep_reachable("t", number, commit)
-            onto = workspace.commit(head, {"src/b.py": data}, "y\n")
-            workspace.keep_reachable("t", 100 + number, onto)
-            moved = workspace.rebase(head, commit, onto)
+            commit = repository.commit(head, {"src/a.py": data}, "x\n")
+            repository.keep_reachable("t", number, commit)
+            onto = repository.commit(head, {"src/b.py": data}, "y\n")
+            repository.keep_reachable("t", 100 + number, onto)
+            moved = repository.rebase(head, commit, onto)
             assert moved is not None
-            with workspace.held("t", number, moved):
-                workspace.keep_reachable("t", number, moved)
-            assert workspace.read(moved, "src/a.py") == data
-            workspace.tidy(0)
+            with repository.held("t", number, moved):
+                repository.keep_reachable("t", number, moved)
+            assert repository.read(moved, "src/a.py") == data
+            repository.tidy(0)
     finally:
         done.set()
         collector.join()
-    workspace.pack()
+    repository.pack()
     git(repo, "fsck", "--strict")
     for number in range(25):
         assert git(repo, "show", f"refs/autoresearch/t/{number}:src/a.py") == f"A = {number}"
 
 
 def test_locks_left_by_a_kill(repo: Path) -> None:
-    workspace = open_workspace(repo)
-    head = workspace.head()
-    workspace.keep_reachable("t", 1, head)
-    workspace.move("t", head, [head])
+    repository = open_workspace(repo)
+    head = repository.head()
+    repository.keep_reachable("t", 1, head)
+    repository.move("t", head, [head])
     refs = repo / ".git" / "refs"
-    commit = workspace.commit(head, {"src/a.py": b"A = 2\n"}, "x\n")
+    commit = repository.commit(head, {"src/a.py": b"A = 2\n"}, "x\n")
     for name in ("autoresearch/t/1", "autoresearch/t/best", "heads/autoresearch/t"):
         (refs / f"{name}.lock").touch()
-    workspace.break_locks("t")
-    workspace.keep_reachable("t", 1, commit)
-    assert workspace.move("t", commit, [head]) is None
-    assert workspace.ref("refs/heads/autoresearch/t") == commit
+    repository.break_locks("t")
+    repository.keep_reachable("t", 1, commit)
+    assert repository.move("t", commit, [head]) is None
+    assert repository.ref("refs/heads/autoresearch/t") == commit
 
 
 def test_exclude_leaves_what_is_there(repo: Path) -> None:
     exclude = repo / ".git" / "info" / "exclude"
     exclude.write_text("mine")
-    workspace = open_workspace(repo)
-    workspace.exclude(".autoresearch/", "results.tsv")
-    workspace.exclude(".autoresearch/", "results.tsv")
+    repository = open_workspace(repo)
+    repository.exclude(".autoresearch/", "results.tsv")
+    repository.exclude(".autoresearch/", "results.tsv")
     assert exclude.read_text() == "mine\n/.autoresearch/\n/results.tsv\n"
     (repo / "results.tsv").touch()
     assert git(repo, "status", "--porcelain") == ""
@@ -486,18 +486,18 @@ def test_exclude_leaves_what_is_there(repo: Path) -> None:
 
 def test_a_disk_that_is_full(full_disk: Path) -> None:
     root = make_task(full_disk / "repo")
-    workspace = workspace_of(root)
-    head = workspace.head()
+    repository = workspace_of(root)
+    head = repository.head()
     with (full_disk / "filler").open("wb") as filler, pytest.raises(OSError):
         while True:
             filler.write(os.urandom(1 << 16))
             filler.flush()
     with pytest.raises(StorageError, match="is full"):
         for number in range(100):
-            workspace.commit(head, {"prog.py": os.urandom(5000).hex().encode()}, f"{number}\n")
+            repository.commit(head, {"prog.py": os.urandom(5000).hex().encode()}, f"{number}\n")
     with pytest.raises(StorageError, match=r"cannot write .*No space left"):
         for number in range(100):
-            workspace.materialize(head, root / f"tree{number}")
+            repository.materialize(head, root / f"tree{number}")
 
 
 # ---- large trees that are used again -----------------------------------------------------------
@@ -597,19 +597,19 @@ def test_a_tree_used_again_is_as_pristine_as_a_new_one(
     (repo / "lib" / "link").symlink_to("same.py")
     git(repo, "add", "--all")
     git(repo, "commit", "-qm", "more")
-    workspace = Workspace(repo, ["prog.py"], lambda path: path == "prog.py")
-    new = workspace.materialize(workspace.head(), tmp_path / "trees" / "new")
+    repository = Repository(repo, ["prog.py"], lambda path: path == "prog.py")
+    new = repository.materialize(repository.head(), tmp_path / "trees" / "new")
     pristine = everything(tmp_path / "trees" / "new")
     untouched = (tmp_path / "trees" / "new" / "lib" / "same.py").stat().st_ino
     tamper(tmp_path / "trees" / "new" / "lib" / "frozen.py")
-    workspace.put_aside(tmp_path / "trees" / "new", new)
-    again = workspace.materialize(workspace.head(), tmp_path / "trees" / "again")
+    repository.put_aside(tmp_path / "trees" / "new", new)
+    again = repository.materialize(repository.head(), tmp_path / "trees" / "again")
     assert everything(tmp_path / "trees" / "again") == pristine
     assert list(again) == list(new)
     if tamper is not folder_replaced_by_a_link and new["lib/same.py"].ctime_ns < last_of(new):
         assert (tmp_path / "trees" / "again" / "lib" / "same.py").stat().st_ino == untouched
-    workspace.put_aside(tmp_path / "trees" / "again", again)
-    workspace.drop_spares()
+    repository.put_aside(tmp_path / "trees" / "again", again)
+    repository.drop_spares()
     assert not list((tmp_path / "trees").iterdir())
 
 
@@ -619,13 +619,13 @@ def last_of(manifest: Manifest) -> int:
 
 @pytest.mark.usefixtures("spares")
 def test_a_tree_used_again_for_another_commit(repo: Path, tmp_path: Path) -> None:
-    workspace = Workspace(repo, ["prog.py"], lambda path: path == "prog.py")
-    head = workspace.head()
-    commit = workspace.commit(head, {"prog.py": b"other\n", "new/x.py": b"x\n"}, "other\n")
-    first = workspace.materialize(head, tmp_path / "first")
-    workspace.put_aside(tmp_path / "first", first)
-    workspace.materialize(commit, tmp_path / "second")
-    workspace.materialize(commit, tmp_path / "whole", renewed=False)
+    repository = Repository(repo, ["prog.py"], lambda path: path == "prog.py")
+    head = repository.head()
+    commit = repository.commit(head, {"prog.py": b"other\n", "new/x.py": b"x\n"}, "other\n")
+    first = repository.materialize(head, tmp_path / "first")
+    repository.put_aside(tmp_path / "first", first)
+    repository.materialize(commit, tmp_path / "second")
+    repository.materialize(commit, tmp_path / "whole", renewed=False)
     assert everything(tmp_path / "second") == everything(tmp_path / "whole")
     assert not (tmp_path / "first").exists()
 
@@ -635,12 +635,12 @@ def test_what_was_written_last_is_not_trusted_to_show_a_change(
 ) -> None:
     """The clock of the file system may not have ticked between our write and a run's."""
     monkeypatch.setattr(module, "SPARE_FILES", 1)
-    workspace = Workspace(repo, ["prog.py"], lambda path: path == "prog.py")
-    manifest = workspace.materialize(workspace.head(), tmp_path / "first")
+    repository = Repository(repo, ["prog.py"], lambda path: path == "prog.py")
+    manifest = repository.materialize(repository.head(), tmp_path / "first")
     inodes = {path: entry.inode for path, entry in manifest.items() if entry.inode}
     held = [os.open(tmp_path / "first" / path, os.O_RDONLY) for path in inodes]  # none is reused
-    workspace.put_aside(tmp_path / "first", manifest)
-    again = workspace.materialize(workspace.head(), tmp_path / "second")
+    repository.put_aside(tmp_path / "first", manifest)
+    again = repository.materialize(repository.head(), tmp_path / "second")
     assert all(again[path].inode != inode for path, inode in inodes.items())
     for descriptor in held:
         os.close(descriptor)

@@ -177,7 +177,7 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """How a run ended. `stopped` is None when it ended by itself."""
 
     exit_code: int | None  # negative: that signal; None: it never started
@@ -196,7 +196,7 @@ class Runner(Protocol):
     name: str
     slots: int  # how many runs at a time
 
-    def run(self, spec: RunSpec) -> Outcome: ...
+    def run(self, spec: RunSpec) -> RunResult: ...
     def interrupt(self) -> None:
         """Kill what is running now; those calls return with `stopped="interrupted"`."""
         ...

@@ -128,7 +128,7 @@ def index_in(segment: int, index: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class HoldoutScore:
     """What the sealed holdout says of a run."""
 
     metric: float | None

@@ -33,20 +33,20 @@ import psutil
 
 from autoresearch.briefing import Briefer
 from autoresearch.core.history import SessionHistory
-from autoresearch.git.repository import Workspace, remove_tree
+from autoresearch.git.repository import Repository, remove_tree
 from autoresearch.protocols import (
     Agent,
     Confinement,
     Failure,
-    Outcome,
     Proposal,
     Runner,
+    RunResult,
     RunSpec,
     Turn,
 )
 from autoresearch.records import Experiment, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import parse
 
 __all__ = ["AgentSuite", "RunnerSuite"]
@@ -83,7 +83,7 @@ class AgentSuite:
         assert isinstance(agent.reads, bool)
 
     def test_it_proposes_an_edit_of_the_editable_files(self, tmp_path: Path) -> None:
-        """`Workspace.collect` refuses everything else, and says what."""
+        """`Repository.collect` refuses everything else, and says what."""
         with self._desk(tmp_path) as desk:
             answer, changes = desk.turn(self.make())
             assert isinstance(answer, Proposal), f"the first turn came to nothing: {answer}"
@@ -172,11 +172,11 @@ class AgentSuite:
         who = ["-c", "user.name=suite", "-c", "user.email=suite@localhost"]
         for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "start", "-n"]):
             subprocess.run(["git", "-c", "commit.gpgsign=false", *words], cwd=root, check=True)
-        home = Home(root, "suite")
-        home.folder.mkdir(parents=True)
+        paths = SessionPaths(root, "suite")
+        paths.folder.mkdir(parents=True)
         with (
-            closing(Ledger(home.ledger)) as ledger,
-            closing(_Desk(root, task_file, home, ledger)) as desk,
+            closing(Ledger(paths.ledger)) as ledger,
+            closing(_Desk(root, task_file, paths, ledger)) as desk,
         ):
             yield desk
 
@@ -184,14 +184,14 @@ class AgentSuite:
 class _Desk:
     """Gives an agent its turns as `autoresearch.core.turns` does, and makes up the verdicts."""
 
-    def __init__(self, root: Path, task_file: str, home: Home, ledger: Ledger) -> None:
+    def __init__(self, root: Path, task_file: str, paths: SessionPaths, ledger: Ledger) -> None:
         self.task = parse(task_file, root, root / "autoresearch.toml")
-        self.workspace = Workspace(root, self.task.editable, self.task.may_edit)
-        self.home = home
+        self.repository = Repository(root, self.task.editable, self.task.may_edit)
+        self.paths = paths
         self.ledger = ledger
-        self.row = ledger.create_session(
+        self.record = ledger.create_session(
             "suite",
-            base_commit=self.workspace.head(),
+            base_commit=self.repository.head(),
             metric=self.task.metric,
             level="default",
             budget_s=None,
@@ -200,29 +200,29 @@ class _Desk:
             fingerprint={},
             now=time.time(),
         )
-        self.history = SessionHistory(ledger, self.row, self.workspace)
-        self.briefer = Briefer(self.task, ledger, self.row, self.workspace, home)
+        self.history = SessionHistory(ledger, self.record, self.repository)
+        self.briefer = Briefer(self.task, ledger, self.record, self.repository, paths)
         self._metric = 1.0
         self._seen: list[Agent] = []
-        baseline = self._enter("", Proposal("baseline"), self.row.base_commit, base=0)
+        baseline = self._enter("", Proposal("baseline"), self.record.base_commit, base=0)
         self.finish(baseline, Status.KEEP)
 
     def turn(self, agent: Agent) -> tuple[Proposal | Failure | None, dict[str, bytes | None]]:
         """The agent's answer, and what it changed if it proposed something."""
         if agent not in self._seen:
             self._seen.append(agent)
-        worktree = self.home.turns / "worktree"
+        worktree = self.paths.turns / "worktree"
         remove_tree(worktree)
-        incumbent = self.ledger.incumbent(self.row)
-        manifest = self.workspace.materialize(incumbent.commit, worktree)
+        incumbent = self.ledger.incumbent(self.record)
+        manifest = self.repository.materialize(incumbent.commit, worktree)
         text = ""
         if agent.reads:
-            self.workspace.make_repository(worktree)
+            self.repository.make_repository(worktree)
             text = self.briefer.text()
         answer = agent.propose(
             Turn(
                 worktree=worktree,
-                editable=tuple(path for path in manifest if self.workspace.is_editable(path)),
+                editable=tuple(path for path in manifest if self.repository.is_editable(path)),
                 history=self.history,
                 briefing=text,
                 timeout_s=PATIENCE_S,
@@ -231,7 +231,9 @@ class _Desk:
         assert answer is None or isinstance(answer, (Proposal, Failure)), f"answered {answer!r}"
         if isinstance(answer, Failure):
             assert answer.reason.strip(), "a failure needs a reason"
-        changes = self.workspace.collect(worktree, manifest) if isinstance(answer, Proposal) else {}
+        changes = (
+            self.repository.collect(worktree, manifest) if isinstance(answer, Proposal) else {}
+        )
         return answer, changes
 
     def close(self) -> None:
@@ -243,16 +245,16 @@ class _Desk:
     def begin(
         self, agent: Agent, proposal: Proposal, changes: dict[str, bytes | None]
     ) -> Experiment:
-        incumbent = self.ledger.incumbent(self.row)
-        commit = self.workspace.commit(incumbent.commit, changes, proposal.description + "\n")
+        incumbent = self.ledger.incumbent(self.record)
+        commit = self.repository.commit(incumbent.commit, changes, proposal.description + "\n")
         return self._enter(agent.name, proposal, commit, base=incumbent.number)
 
     def _enter(self, agent: str, proposal: Proposal, commit: str, base: int) -> Experiment:
         return self.ledger.begin(
-            self.row,
+            self.record,
             base=base,
             commit=commit,
-            tree=self.workspace.tree_id(commit),
+            tree=self.repository.tree_id(commit),
             agent=agent,
             proposal=proposal,
             now=time.time(),
@@ -265,7 +267,7 @@ class _Desk:
         for index in range(4 if status is Status.KEEP else 0):
             role = Role.BASELINE if one.number == 0 else Role.REMEASURE
             run = self.ledger.open_run(
-                self.row,
+                self.record,
                 experiment=one.number,
                 attempt=0,
                 role=role,
@@ -287,7 +289,9 @@ class _Desk:
         metric = None if status is Status.CRASH else self._metric
         reason = {Status.KEEP: None, Status.DISCARD: "worse", Status.CRASH: "exit code 1"}[status]
         verdict = Verdict(status, reason, metric)
-        self.ledger.finish(self.row, one.number, verdict, peak_memory_bytes=None, now=time.time())
+        self.ledger.finish(
+            self.record, one.number, verdict, peak_memory_bytes=None, now=time.time()
+        )
 
 
 # --------------------------------------------------------------------------------------------
@@ -361,7 +365,7 @@ class RunnerSuite:
         spec = self.spec(tmp_path, "print('x')")
         with self.runner() as runner:
             outcome = runner.run(spec)
-            assert Outcome(**json.loads(spec.outcome.read_text())) == outcome
+            assert RunResult(**json.loads(spec.outcome.read_text())) == outcome
 
     def test_the_environment_is_the_one_given(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "import os\nprint(*os.environ)")

@@ -18,8 +18,8 @@ def argv(ask: Ask) -> Sequence[str]:
     model = ("-m", ask.model) if ask.model else ()
     alone = ("--skip-git-repo-check", "--ephemeral")
     free = ("--dangerously-bypass-approvals-and-sandbox",)
-    walls = ("--sandbox", "workspace-write") if sys.platform == "darwin" else free
-    return ("codex", "exec", "--json", *alone, *walls, *model, "-")
+    rules = ("--sandbox", "workspace-write") if sys.platform == "darwin" else free
+    return ("codex", "exec", "--json", *alone, *rules, *model, "-")
 
 
 def read_events(lines: Sequence[str]) -> Ended:

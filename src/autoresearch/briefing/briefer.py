@@ -13,11 +13,11 @@ from autoresearch.briefing.scene import Crash, Scene, Training
 from autoresearch.briefing.sections import Section, fit
 from autoresearch.briefing.source import Names, joined, names, source
 from autoresearch.core import history
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.records import Experiment, Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
 T = TypeVar("T")
@@ -44,57 +44,62 @@ class Briefer:
     """Writes the briefings of one session. Only reads; `ledger` may be open for reading only."""
 
     def __init__(
-        self, task: Task, ledger: Ledger, row: SessionRow, workspace: Workspace, home: Home
+        self,
+        task: Task,
+        ledger: Ledger,
+        record: SessionRecord,
+        repository: Repository,
+        paths: SessionPaths,
     ) -> None:
         self._task = task
         self._ledger = ledger
-        self._tag = row.tag
-        self._workspace = workspace
-        self._home = home
-        self._memory = Memory(row.metric)
+        self._tag = record.tag
+        self._repository = repository
+        self._paths = paths
+        self._memory = Memory(record.metric)
         self._read: dict[Hashable, object] = {}
 
     def text(self, left: Sequence[str] = ()) -> str:
         """The briefing, at most `[agent] briefing` tokens, and the source after it. `left` are
         lines that say what is left of the session's limits. Raises `LedgerError` while there is no
         baseline."""
-        row = self._ledger.session(self._tag)
-        incumbent = self._ledger.incumbent(row)
-        self._learn(row)
-        scene = self._scene(row, incumbent, left)
+        record = self._ledger.session(self._tag)
+        incumbent = self._ledger.incumbent(record)
+        self._learn(record)
+        scene = self._scene(record, incumbent, left)
         limit = self._task.agent.briefing
         briefing = fit(_sections(scene, limit), limit, IMPORTANCE)
         return briefing + self._once(("source", scene.incumbent.commit), self._source, scene)
 
-    def _learn(self, row: SessionRow) -> None:
+    def _learn(self, record: SessionRecord) -> None:
         """What finished since the last time."""
-        after, last = self._memory.order, self._ledger.last_order(row)
+        after, last = self._memory.order, self._ledger.last_order(record)
         if last > after:
-            scale = history.Scale(self._ledger, row)
-            tried = self._ledger.tried(row, after, last, GAINING)
+            scale = history.SegmentAlignment(self._ledger, record)
+            tried = self._ledger.tried(record, after, last, GAINING)
             self._memory.learn(
                 last,
                 [one._replace(metric=scale.then(one.metric, one.order)) for one in tried],
-                self._ledger.descriptions(row, max(0, after), last, DESCRIPTION),
+                self._ledger.descriptions(record, max(0, after), last, DESCRIPTION),
             )
 
-    def _scene(self, row: SessionRow, incumbent: Experiment, left: Sequence[str]) -> Scene:
-        ledger, scale = self._ledger, history.Scale(self._ledger, row)
+    def _scene(self, record: SessionRecord, incumbent: Experiment, left: Sequence[str]) -> Scene:
+        ledger, scale = self._ledger, history.SegmentAlignment(self._ledger, record)
         return Scene(
             task=self._task,
-            row=row,
-            reference=history.reference(ledger, row, incumbent),
+            record=record,
+            reference=history.reference(ledger, record, incumbent),
             incumbent=incumbent,
             memory=self._memory,
-            names=joined([self._names(incumbent.commit), self._names(row.base_commit)]),
-            latest=[scale.of(one) for one in ledger.finished(row, after=0, last=LATEST + 5)],
+            names=joined([self._names(incumbent.commit), self._names(record.base_commit)]),
+            latest=[scale.of(one) for one in ledger.finished(record, after=0, last=LATEST + 5)],
             scale=scale,
-            in_flight=ledger.in_flight(row),
-            trainings=list(self._trainings(row, incumbent.commit)),
-            crashes=self._crashes(row),
-            noted=ledger.noted(row, last=NOTES, among=AMONG),
-            notes=ledger.notes(row, last=NOTES),
-            turns=ledger.turns(row, last=TURNS),
+            in_flight=ledger.in_flight(record),
+            trainings=list(self._trainings(record, incumbent.commit)),
+            crashes=self._crashes(record),
+            noted=ledger.noted(record, last=NOTES, among=AMONG),
+            notes=ledger.notes(record, last=NOTES),
+            turns=ledger.turns(record, last=TURNS),
             left=left,
         )
 
@@ -110,32 +115,32 @@ class Briefer:
         return self._read[key]  # type: ignore[return-value]
 
     def _names(self, commit: str) -> Names:
-        return self._once(("names", commit), lambda: names(self._workspace.editable_files(commit)))
+        return self._once(("names", commit), lambda: names(self._repository.editable_files(commit)))
 
     def _source(self, scene: Scene) -> str:
-        return source(self._workspace.editable_files(scene.incumbent.commit))
+        return source(self._repository.editable_files(scene.incumbent.commit))
 
-    def _trainings(self, row: SessionRow, incumbent: str) -> Iterator[Training]:
+    def _trainings(self, record: SessionRecord, incumbent: str) -> Iterator[Training]:
         """Of the incumbent's latest scheduled run, and of the latest other experiments."""
-        own = self._ledger.runs_of(row, incumbent, last=1)
+        own = self._ledger.runs_of(record, incumbent, last=1)
         latest = {
             run.experiment: run
-            for run in self._ledger.latest_runs(row, 4 * CURVES)
+            for run in self._ledger.latest_runs(record, 4 * CURVES)
             if run.commit != incumbent
         }
         for run in (*own, *[latest[number] for number in sorted(latest)][-CURVES:]):
-            if found := self._once(("curves", run.id), self._curves, run, row.metric.name):
+            if found := self._once(("curves", run.id), self._curves, run, record.metric.name):
                 yield Training(run.experiment, found)
 
     def _curves(self, run: Run, metric: str) -> list[Curve]:
-        return curves(edges(self._home.runs / run.name / "log"), metric)
+        return curves(edges(self._paths.runs / run.name / "log"), metric)
 
-    def _crashes(self, row: SessionRow) -> list[Crash]:
+    def _crashes(self, record: SessionRecord) -> list[Crash]:
         """The latest two that ended differently."""
         found: dict[str, Crash] = {}
         for one in reversed(self._memory.crashed):
             crash = self._once(
-                ("crash", one.number), self._crash, row, one.number, one.reason or "unknown"
+                ("crash", one.number), self._crash, record, one.number, one.reason or "unknown"
             )
             if crash.words:
                 found.setdefault(kind_of(crash.words), crash)
@@ -143,13 +148,13 @@ class Briefer:
                 break
         return list(found.values())
 
-    def _crash(self, row: SessionRow, number: int, reason: str) -> Crash:
-        ended = [run for run in self._ledger.runs(row, number) if run.finished]
+    def _crash(self, record: SessionRecord, number: int, reason: str) -> Crash:
+        ended = [run for run in self._ledger.runs(record, number) if run.finished]
         broken = [run for run in ended if run.metric is None]
         # What a scorer said may hold what is hidden from the agent.
         if not broken or reason.startswith("score: "):
             return Crash(number, reason, ())
-        log = self._home.runs / broken[-1].name / "log"
+        log = self._paths.runs / broken[-1].name / "log"
         return Crash(number, reason, last_words(edges(log)))
 
 

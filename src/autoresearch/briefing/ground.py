@@ -10,7 +10,7 @@ from autoresearch.briefing.scene import Scene
 from autoresearch.briefing.sections import BYTES_PER_TOKEN, Section, line
 from autoresearch.core.judge import DROP_BELOW, LEVELS
 from autoresearch.formatting import counted, duration, percent, printable
-from autoresearch.store.rows import Tried
+from autoresearch.store.rows import PastAttempt
 
 PLATEAU = 15  # finished experiments without a keep
 WRAP = 300  # characters of a line of the objective, so that it can be cut between lines
@@ -87,7 +87,7 @@ def _budget(scene: Scene) -> list[str]:
     if run.budget_s is None:
         return [f"- A run has no budget of its own. {killed}"]
     clock = "CPU time, summed" if run.budget_clock == "cpu" else "wall time, measured"
-    allowance_s = run.allowance_s or scene.row.allowance_s
+    allowance_s = run.allowance_s or scene.record.allowance_s
     what = "start-up" if scene.task.score else "start-up and evaluation"
     beyond = f" beyond it and {duration(allowance_s)} for {what}, it is a crash"
     return [
@@ -97,9 +97,9 @@ def _budget(scene: Scene) -> list[str]:
 
 
 def better(scene: Scene) -> Section:
-    metric = scene.row.metric
+    metric = scene.record.metric
     lines = [f"- `{metric.name}`: {scene.numbers.direction}."]
-    if scene.row.deterministic:
+    if scene.record.deterministic:
         lines.append(
             "- The task is deterministic: one run is compared exactly with the incumbent's, and "
             "kept if it is better and comes out the same a second time. Any real gain counts."
@@ -112,7 +112,7 @@ def better(scene: Scene) -> Section:
 
 
 def _noise(scene: Scene, sd: float) -> list[str]:
-    value, level = scene.numbers.value, LEVELS[scene.row.level]
+    value, level = scene.numbers.value, LEVELS[scene.record.level]
     share = percent(sd / abs(scene.score)) if scene.score else ""
     first, later = DROP_BELOW[:2]
     chances = CHANCES[level.name]
@@ -141,13 +141,13 @@ def standing(scene: Scene) -> Section:
     runs, sd = len(scene.reference.scores), scene.sd
     within = f", give or take {value(sd / runs**0.5)}" if sd and runs else ""
     lines = [
-        f"- Incumbent: experiment {best.number}, `{scene.row.metric.name}` {value(scene.score)} "
+        f"- Incumbent: experiment {best.number}, `{scene.record.metric.name}` {value(scene.score)} "
         f"(mean of {counted(runs, 'run')} that did not choose it{within}): "
         f"{line(best.description)}. Build on it: its source is at the end.",
     ]
     baseline = memory.keeps[0].metric if memory.keeps else None
     if best.number and scene.score is not None and baseline is not None:
-        gain = scene.row.metric.gain(scene.scale.now(scene.score), baseline)
+        gain = scene.record.metric.gain(scene.scale.now(scene.score), baseline)
         share = f", {percent(gain / abs(baseline))}" if baseline else ""
         lines.append(f"- Gain over the baseline: {scene.effect(gain)}{share}.")
     if scene.scale.segments > 1:
@@ -220,7 +220,7 @@ def _undo(scene: Scene, lap: int) -> list[str]:
     ]
 
 
-def _weakest(scene: Scene, lap: int) -> Tried | None:
+def _weakest(scene: Scene, lap: int) -> PastAttempt | None:
     """The keep with the smallest effect, then the oldest, in turn."""
     keeps = scene.memory.keeps[1:]
     if not keeps:

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from autoresearch.records import Metric, Status
-from autoresearch.store.rows import Tried
+from autoresearch.store.rows import PastAttempt
 
 DESCRIPTION = 300  # characters of a description that are looked at
 WORDS = 20_000  # told apart; of more, the rarer half is forgotten
@@ -70,10 +70,10 @@ class Memory:
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
         self.order = -1  # of the latest experiment that was looked at
-        self.keeps: list[Tried] = []  # the baseline first
+        self.keeps: list[PastAttempt] = []  # the baseline first
         self.near: list[NearMiss] = []  # the best first
         self.crashes: Counter[str] = Counter()  # by reason
-        self.crashed: deque[Tried] = deque(maxlen=CRASHED)
+        self.crashed: deque[PastAttempt] = deque(maxlen=CRASHED)
         self.finished = 0  # experiments, the baseline excluded
         self._latest_crash: dict[str, int] = {}
         self._scores: dict[int, float] = {}  # of keeps, when they became the incumbent
@@ -94,11 +94,11 @@ class Memory:
     def latest_crash(self, reason: str) -> int | None:
         return self._latest_crash.get(reason)
 
-    def learn(self, last: int, tried: Sequence[Tried], descriptions: Sequence[str]) -> None:
+    def learn(self, last: int, tried: Sequence[PastAttempt], descriptions: Sequence[str]) -> None:
         """Take in what finished since, up to the one of order `last`: those `tried` that were kept,
         crashed or gained, in their order, and the descriptions of all."""
         self.finished, self.order = max(0, last), last
-        by_status: defaultdict[str, list[Tried]] = defaultdict(list)
+        by_status: defaultdict[str, list[PastAttempt]] = defaultdict(list)
         for row in tried:
             by_status[row.status].append(row)
         kept = by_status[Status.KEEP]
@@ -110,11 +110,11 @@ class Memory:
         if len(self._tried) > WORDS:
             self._forget()
 
-    def _learn_keeps(self, keeps: Sequence[Tried]) -> None:
+    def _learn_keeps(self, keeps: Sequence[PastAttempt]) -> None:
         self.keeps += keeps
         self._scores |= {row.number: row.metric for row in keeps if row.metric is not None}
 
-    def _learn_crashes(self, crashes: Sequence[Tried]) -> None:
+    def _learn_crashes(self, crashes: Sequence[PastAttempt]) -> None:
         self.crashed.extend(crashes)
         for row in crashes:
             reason = row.reason or "unknown"
@@ -123,7 +123,7 @@ class Memory:
             self.crashes[reason] += 1
             self._latest_crash[reason] = row.number
 
-    def _learn_gains(self, rows: Sequence[Tried]) -> None:
+    def _learn_gains(self, rows: Sequence[PastAttempt]) -> None:
         """The best of each word, and the near misses."""
         gained = []
         for row in rows:
@@ -191,7 +191,7 @@ class Memory:
         )
 
 
-def _of(rows: Iterable[Tried]) -> list[str]:
+def _of(rows: Iterable[PastAttempt]) -> list[str]:
     return [row.description[:DESCRIPTION].replace("\n", " ") for row in rows]
 
 

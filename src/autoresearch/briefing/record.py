@@ -12,7 +12,7 @@ from autoresearch.briefing.sections import Section, line, quoted
 from autoresearch.core.judge import DROP_BELOW, FRESH_RUNS, SCORE_RUNS
 from autoresearch.formatting import clock, counted
 from autoresearch.records import Experiment, Status
-from autoresearch.store.rows import Tried
+from autoresearch.store.rows import PastAttempt
 
 KEEPS = 20  # the biggest, and as many of the latest
 NAMES, OTHERS, UNTRIED = 120, 48, 48  # names of the source, other words, constants never named
@@ -48,7 +48,7 @@ def kept(scene: Scene) -> Section | None:
     )
 
 
-def _kept(scene: Scene, one: Tried) -> str:
+def _kept(scene: Scene, one: PastAttempt) -> str:
     effect = scene.effect(scene.memory.gain(one.base, one.metric))
     value = scene.numbers.value(one.metric)
     return f"- {one.number}: {effect} -> {value}: {line(one.description, DESCRIPTION)}"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from autoresearch.briefing.logs import Curve
 from autoresearch.briefing.memory import Memory
 from autoresearch.briefing.source import Names
-from autoresearch.core.history import Scale
+from autoresearch.core.history import SegmentAlignment
 from autoresearch.core.judge import Reference
 from autoresearch.formatting import Numbers, in_sd, sds
 from autoresearch.records import Experiment
-from autoresearch.store.rows import Note, SessionRow
+from autoresearch.store.rows import Note, SessionRecord
 from autoresearch.task.model import Task
 
 
@@ -36,13 +36,13 @@ class Crash:
 @dataclass(frozen=True, slots=True)
 class Scene:
     task: Task
-    row: SessionRow
+    record: SessionRecord
     reference: Reference  # what a change has to beat now
     incumbent: Experiment
     memory: Memory
     names: Names
     latest: Sequence[Experiment]  # finished, the oldest first
-    scale: Scale  # on which earlier metrics are given
+    scale: SegmentAlignment  # on which earlier metrics are given
     in_flight: Sequence[Experiment]
     trainings: Sequence[Training]
     crashes: Sequence[Crash]
@@ -54,12 +54,12 @@ class Scene:
     @property
     def sd(self) -> float | None:
         """Of one run; None where there is no noise, or it is not known."""
-        known = self.reference.df > 0 and self.reference.sd > 0 and not self.row.deterministic
+        known = self.reference.df > 0 and self.reference.sd > 0 and not self.record.deterministic
         return self.reference.sd if known else None
 
     @property
     def numbers(self) -> Numbers:
-        return Numbers.of(self.row.metric, self.sd)
+        return Numbers.of(self.record.metric, self.sd)
 
     @property
     def score(self) -> float | None:

@@ -18,8 +18,8 @@ from autoresearch.errors import LedgerError, NotOursError
 from autoresearch.report import page, plot, summary
 from autoresearch.store import files
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home, enclosing, ledger_path
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, load, override
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
@@ -63,7 +63,7 @@ def today() -> str:
     return datetime.date.today().strftime("%b%d").lower()
 
 
-def existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
+def existing(options: argparse.Namespace) -> tuple[Ledger, SessionPaths, Task]:
     """The ledger and the session a command is about: `--tag`, the one in whose working folder we
     stand, or the latest."""
     here = enclosing(Path(options.task).absolute())
@@ -73,15 +73,15 @@ def existing(options: argparse.Namespace) -> tuple[Ledger, Home, Task]:
     if not sessions:
         raise LedgerError(f"no session was started here yet: {ledger.path} has none")
     tag = options.tag or (here.tag if here else sessions[-1].tag)
-    row: SessionRow = ledger.session(tag)
-    return ledger, Home(task.root, row.tag), task
+    row: SessionRecord = ledger.session(tag)
+    return ledger, SessionPaths(task.root, row.tag), task
 
 
 def read_summary(
-    ledger: Ledger, home: Home, task: Task, *, open_holdout: bool = False
+    ledger: Ledger, paths: SessionPaths, task: Task, *, open_holdout: bool = False
 ) -> summary.Summary:
     name = task.root.name
-    return summary.summarise(ledger, home.tag, time.time(), task=name, open_holdout=open_holdout)
+    return summary.summarise(ledger, paths.tag, time.time(), task=name, open_holdout=open_holdout)
 
 
 def say_line(line: str) -> None:
@@ -120,24 +120,24 @@ def signals(session: Session) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def write_report(ledger: Ledger, home: Home, task: Task) -> list[str]:
+def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
     """report.md and progress.png, from the ledger; says where they are. Where a file of that name
     belongs to somebody else, ours goes into the session's own folder."""
-    row = ledger.session(home.tag)
+    row = ledger.session(paths.tag)
     experiments = ledger.finished(row)
     found = summary.summarise(
-        ledger, home.tag, time.time(), task=task.root.name, all_keeps=True, open_holdout=True
+        ledger, paths.tag, time.time(), task=task.root.name, all_keeps=True, open_holdout=True
     )
     segments = [(one.after_order, one.score) for one in found.segments[1:]]
     picture = plot.plot(experiments, row.metric, found.noise_sd, segments)
     words = page.page(found, experiments, sandbox="; ".join(not_enforced(task)))
     said = []
-    for path, data in ((home.report, words.encode()), (home.picture, picture)):
+    for path, data in ((paths.report, words.encode()), (paths.picture, picture)):
         try:
             files.publish(ledger, path, data)
             said.append(f"written: {path}")
         except NotOursError:
-            other = home.folder / path.name
+            other = paths.folder / path.name
             files.replace_file(other, data)
             said.append(f"written: {other} ({path} is not ours, and was left alone)")
     return said

@@ -47,14 +47,14 @@ from autoresearch.errors import (
     StorageError,
     TaskError,
 )
-from autoresearch.git.repository import Workspace, remove_tree
+from autoresearch.git.repository import Repository, remove_tree
 from autoresearch.interactive import instructions
 from autoresearch.measure.runs import tail
 from autoresearch.records import Run
 from autoresearch.report import availability, live, page, summary, text
 from autoresearch.store import results
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home, module, owner, running
+from autoresearch.store.paths import SessionPaths, module, owner, running
 from autoresearch.task import layouts
 from autoresearch.task.model import TASK_FILE, Task, load, override
 
@@ -341,11 +341,11 @@ def run(options: argparse.Namespace) -> int:
             try:
                 reason = Loop(session).run()
             except AgentError:
-                if session.ledger.has_baseline(session.row):
-                    write_report(session.ledger, session.home, task)
+                if session.ledger.has_baseline(session.record):
+                    write_report(session.ledger, session.paths, task)
                 raise
-        written = write_report(session.ledger, session.home, task)
-        found = read_summary(session.ledger, session.home, task)
+        written = write_report(session.ledger, session.paths, task)
+        found = read_summary(session.ledger, session.paths, task)
     if options.json:
         print(json.dumps({"stopped": reason, **summary.to_json(found)}))
     else:
@@ -364,15 +364,15 @@ def _nothing() -> Iterator[None]:
 @contextmanager
 def _view(session: Session) -> Iterator[live.LiveView]:
     """The live view of a session of this process, reading the ledger as anybody would."""
-    reader = Ledger(session.home.ledger, readonly=True)
+    reader = Ledger(session.paths.ledger, readonly=True)
 
     def read() -> summary.Summary:
         return summary.summarise(
             reader,
-            session.row.tag,
+            session.record.tag,
             time.time(),
             task=session.task.root.name,
-            agent=session.roster.names,
+            agent=session.scheduler.names,
             elapsed_s=session.elapsed_s(),
         )
 
@@ -385,15 +385,15 @@ def _view(session: Session) -> Iterator[live.LiveView]:
 
 def detach(task: Task, tag: str, options: argparse.Namespace) -> int:
     """Start the same command in a session of its own, and see it get going."""
-    Workspace(task.root, task.editable, task.may_edit).check_tag_name(tag)
-    home = Home(task.root, tag)
-    if owner(home) is not None:
+    Repository(task.root, task.editable, task.may_edit).check_tag_name(tag)
+    paths = SessionPaths(task.root, tag)
+    if owner(paths) is not None:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
-    home.folder.mkdir(parents=True, exist_ok=True)
+    paths.folder.mkdir(parents=True, exist_ok=True)
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
     if options.tag is None:
         arguments += ["--tag", tag]
-    with home.log.open("ab") as file:
+    with paths.log.open("ab") as file:
         started = file.tell()
         process = subprocess.Popen(
             module("autoresearch", *arguments),
@@ -402,20 +402,20 @@ def detach(task: Task, tag: str, options: argparse.Namespace) -> int:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    while process.poll() is None and owner(home) != process.pid:
+    while process.poll() is None and owner(paths) != process.pid:
         time.sleep(0.05)
     with suppress(subprocess.TimeoutExpired):  # most of what can be refused is by then
         process.wait(timeout=1.0)
     if process.poll():
-        with home.log.open("rb") as file:
+        with paths.log.open("rb") as file:
             file.seek(started)
             error = AutoresearchError(complaint(file.read().decode(errors="replace")))
         error.exit_code = process.returncode
         raise error
     if options.json:
-        print(json.dumps({"tag": tag, "pid": process.pid, "log": str(home.log)}))
+        print(json.dumps({"tag": tag, "pid": process.pid, "log": str(paths.log)}))
     else:
-        print(f"session {tag} goes on without this terminal (pid {process.pid}, log {home.log})")
+        print(f"session {tag} goes on without this terminal (pid {process.pid}, log {paths.log})")
         print(f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}")
     return 0
 
@@ -430,23 +430,23 @@ def complaint(words: str) -> str:
 
 
 def attach(options: argparse.Namespace) -> int:
-    ledger, home, task = existing(options)
+    ledger, paths, task = existing(options)
 
     def read() -> summary.Summary:
-        return read_summary(ledger, home, task)
+        return read_summary(ledger, paths, task)
 
     try:
         if sys.stdout.isatty() and not options.json:
             with live.LiveView(read):
-                while owner(home) is not None:
+                while owner(paths) is not None:
                     time.sleep(0.5)
         else:
-            for line in _said(home):
+            for line in _said(paths):
                 event = options.json and not line.startswith("{")
                 print(json.dumps({"event": line}) if event else line, flush=True)
     except KeyboardInterrupt:
         if not options.json:
-            print(f"\nno longer watching; session {home.tag} goes on")
+            print(f"\nno longer watching; session {paths.tag} goes on")
         return 0
     if options.json:
         print(json.dumps({"running": False, **summary.to_json(read())}))
@@ -455,13 +455,13 @@ def attach(options: argparse.Namespace) -> int:
     return 0
 
 
-def _said(home: Home) -> Iterator[str]:
+def _said(paths: SessionPaths) -> Iterator[str]:
     """The lines that a detached session says, until it ends."""
     position, begun = 0, b""
     while True:
-        running = owner(home) is not None
-        if home.log.exists():
-            with home.log.open("rb") as file:
+        running = owner(paths) is not None
+        if paths.log.exists():
+            with paths.log.open("rb") as file:
                 file.seek(position)
                 *lines, begun = (begun + file.read()).split(b"\n")
                 position = file.tell()
@@ -474,19 +474,19 @@ def _said(home: Home) -> Iterator[str]:
 
 
 def stop(options: argparse.Namespace) -> int:
-    ledger, home, _ = existing(options)
+    ledger, paths, _ = existing(options)
     ledger.close()
-    pid = owner(home)
+    pid = owner(paths)
     if pid is None:
-        raise NotOursError(f"session {home.tag!r} is not running")
+        raise NotOursError(f"session {paths.tag!r} is not running")
     with suppress(ProcessLookupError):  # it has just ended by itself
         os.kill(pid, signal.SIGTERM)  # a script's `&` leaves it deaf to SIGINT
         if options.now:
             time.sleep(0.2)
             os.kill(pid, signal.SIGTERM)
-    while owner(home) is not None:
+    while owner(paths) is not None:
         time.sleep(0.1)
-    print(json.dumps({"stopped": home.tag}) if options.json else f"session {home.tag} has ended")
+    print(json.dumps({"stopped": paths.tag}) if options.json else f"session {paths.tag} has ended")
     return 0
 
 
@@ -494,9 +494,9 @@ def stop(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    ledger, home, task = existing(options)
-    found = read_summary(ledger, home, task)
-    running = owner(home) is not None
+    ledger, paths, task = existing(options)
+    found = read_summary(ledger, paths, task)
+    running = owner(paths) is not None
     if options.json:
         print(json.dumps({"running": running, **summary.to_json(found)}))
     else:
@@ -505,8 +505,8 @@ def status(options: argparse.Namespace) -> int:
 
 
 def log(options: argparse.Namespace) -> int:
-    ledger, home, _ = existing(options)
-    row = ledger.session(home.tag)
+    ledger, paths, _ = existing(options)
+    row = ledger.session(paths.tag)
     if options.json:
         print(json.dumps([_experiment_json(one) for one in ledger.all_experiments(row)]))
     else:
@@ -525,23 +525,23 @@ def _run_json(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _end_of(home: Home, run: Run) -> str:
+def _end_of(paths: SessionPaths, run: Run) -> str:
     """Of the log that says how the run went: the scorer's, where that failed."""
     scored = (run.reason or "").startswith("score: ")
-    log = home.runs / run.name / ("score.log" if scored else "log")
+    log = paths.runs / run.name / ("score.log" if scored else "log")
     return (f"({log})\n" if scored else "") + tail(log, 4000)
 
 
 def show(options: argparse.Namespace) -> int:
-    ledger, home, task = existing(options)
-    row = ledger.session(home.tag)
+    ledger, paths, task = existing(options)
+    row = ledger.session(paths.tag)
     one = ledger.experiment(row, options.number)
     runs = ledger.runs(row, one.number)
-    workspace = Workspace(task.root, task.editable, task.may_edit)
+    repository = Repository(task.root, task.editable, task.may_edit)
     base = ledger.experiment(row, one.base)
-    diff = workspace.diff(base.commit, one.commit) if one.number else ""
+    diff = repository.diff(base.commit, one.commit) if one.number else ""
     its_own = [run for run in runs if run.commit == one.commit]  # others: what it was held against
-    end = _end_of(home, its_own[-1]) if its_own else ""
+    end = _end_of(paths, its_own[-1]) if its_own else ""
     if options.json:
         made = [_run_json(run) for run in runs]
         print(json.dumps({**_experiment_json(one), "runs": made, "diff": diff, "output": end}))
@@ -551,16 +551,16 @@ def show(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    ledger, home, task = existing(options)
+    ledger, paths, task = existing(options)
     ledger.close()
     if options.verify is not None:
-        terminal.verify(task, home.tag, options.verify)
-    ledger = Ledger(home.ledger)
-    row = ledger.session(home.tag)
-    if running(home.root) is None:  # a session that works writes it itself
-        results.ResultsFile(home.results, ledger, row).prepare()
-    written = write_report(ledger, home, task)
-    found = read_summary(ledger, home, task, open_holdout=True)
+        terminal.verify(task, paths.tag, options.verify)
+    ledger = Ledger(paths.ledger)
+    row = ledger.session(paths.tag)
+    if running(paths.root) is None:  # a session that works writes it itself
+        results.ResultsFile(paths.results, ledger, row).prepare()
+    written = write_report(ledger, paths, task)
+    found = read_summary(ledger, paths, task, open_holdout=True)
     if options.json:
         print(json.dumps(summary.to_json(found)))
     else:

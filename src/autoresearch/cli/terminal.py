@@ -30,14 +30,14 @@ from autoresearch.core import limits
 from autoresearch.core.scheduler import printable
 from autoresearch.core.session import Session, Stopped, spent
 from autoresearch.errors import AutoresearchError, BusyError, TaskError
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.interactive import mcp as mcp_server
 from autoresearch.interactive import trial
-from autoresearch.interactive.trial import Terminal, Tried, latest
+from autoresearch.interactive.trial import Terminal, TrialReport, latest
 from autoresearch.protocols import Proposal
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home, enclosing, ledger_path, module, owner
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths, enclosing, ledger_path, module, owner
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, load
 
 POLL_S = 0.1
@@ -98,8 +98,8 @@ def start(options: argparse.Namespace) -> int:
         except Stopped:
             _say("interrupted; the same command goes on")
             return INTERRUPTED
-        folder = session.home.work / session.workspace.prefix
-        told = _brief(session.ledger, task, session.home)
+        folder = session.paths.work / session.repository.prefix
+        told = _brief(session.ledger, task, session.paths)
     if options.json:
         print(json.dumps({"tag": tag, "worktree": str(folder), "briefing": told}))
     else:
@@ -117,7 +117,7 @@ def _tag_of(options: argparse.Namespace, task: Task) -> tuple[str, bool]:
     return tag, any(row.tag == tag for row in known)
 
 
-def _sessions(task: Task) -> list[SessionRow]:
+def _sessions(task: Task) -> list[SessionRecord]:
     if not ledger_path(task.root).exists():
         return []
     ledger = Ledger(ledger_path(task.root), readonly=True)
@@ -130,10 +130,10 @@ def _sessions(task: Task) -> list[SessionRow]:
 def try_change(options: argparse.Namespace) -> int:
     if not options.resume and not (options.message or "").strip():
         raise TaskError('try: say what was changed and why: autoresearch try -m "..."')
-    task, home = _place(options)
+    task, paths = _place(options)
     if options.detach:
-        return _detached(options, home)
-    with _session(trial.agreed(task, home.tag), home.tag, options.name) as session:
+        return _detached(options, paths)
+    with _session(trial.agreed(task, paths.tag), paths.tag, options.name) as session:
         if options.resume:
             told = trial.go_on(session)
         else:
@@ -142,48 +142,48 @@ def try_change(options: argparse.Namespace) -> int:
         if told is None:
             raise TaskError("try --resume: nothing was cut off")
         if told.status == "keep" or told.limit:
-            write_report(session.ledger, session.home, task)
-        return _tell(told, session.ledger, home, options)
+            write_report(session.ledger, session.paths, task)
+        return _tell(told, session.ledger, paths, options)
 
 
 def wait(options: argparse.Namespace) -> int:
-    _, home = _place(options)
+    _, paths = _place(options)
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     finisher: _Spawned | None = None
     while deadline is None or time.monotonic() < deadline:
-        told = latest(home)
+        told = latest(paths)
         if told is not None and told.status not in ("running", "interrupted"):
             break
-        if owner(home) is not None or (finisher and finisher.process.poll() is None):
+        if owner(paths) is not None or (finisher and finisher.process.poll() is None):
             time.sleep(POLL_S)
         elif told is None:
-            raise TaskError(f"session {home.tag!r}: nothing was tried yet")
+            raise TaskError(f"session {paths.tag!r}: nothing was tried yet")
         elif finisher is None:  # it was cut off: somebody has to finish it
-            finisher = _spawn(home, ["try", "--resume"])
+            finisher = _spawn(paths, ["try", "--resume"])
         else:
             raise finisher.failure()
-    return _tell_latest(home, options)
+    return _tell_latest(paths, options)
 
 
 def brief(options: argparse.Namespace) -> int:
-    task, home = _place(options)
-    ledger = Ledger(home.ledger, readonly=True)
+    task, paths = _place(options)
+    ledger = Ledger(paths.ledger, readonly=True)
     try:
-        told = _brief(ledger, task, home)
+        told = _brief(ledger, task, paths)
     finally:
         ledger.close()
-    print(json.dumps({"tag": home.tag, "briefing": told}) if options.json else told)
+    print(json.dumps({"tag": paths.tag, "briefing": told}) if options.json else told)
     return 0
 
 
 def note(options: argparse.Namespace) -> int:
     if not options.text.strip():
         raise TaskError("note: it is empty")
-    _, home = _place(options)
-    ledger = Ledger(home.ledger)
+    _, paths = _place(options)
+    ledger = Ledger(paths.ledger)
     try:
         ledger.add_note(
-            ledger.session(home.tag), options.name, printable(options.text), time.time()
+            ledger.session(paths.tag), options.name, printable(options.text), time.time()
         )
     finally:
         ledger.close()
@@ -210,10 +210,10 @@ def mcp(options: argparse.Namespace) -> int:
 # ---- what they share ---------------------------------------------------------------------------
 
 
-def _place(options: argparse.Namespace) -> tuple[Task, Home]:
-    ledger, home, task = existing(options)
+def _place(options: argparse.Namespace) -> tuple[Task, SessionPaths]:
+    ledger, paths, task = existing(options)
     ledger.close()
-    return task, home
+    return task, paths
 
 
 @contextmanager
@@ -229,17 +229,17 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _detached(options: argparse.Namespace, home: Home) -> int:
+def _detached(options: argparse.Namespace, paths: SessionPaths) -> int:
     """Start the same try in a process of its own, and see that it has taken the files."""
-    if owner(home) is not None:
-        raise BusyError(f"session {home.tag!r} is at work: autoresearch wait --tag {home.tag}")
+    if owner(paths) is not None:
+        raise BusyError(f"session {paths.tag!r} is at work: autoresearch wait --tag {paths.tag}")
     words = ["--resume"] if options.resume else [f"--message={options.message}"]
-    spawned = _spawn(home, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
+    spawned = _spawn(paths, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
     while spawned.process.poll() is None and not spawned.has_said():
         time.sleep(POLL_S)
     if not spawned.has_said():
         raise spawned.failure()
-    return _tell_latest(home, options)
+    return _tell_latest(paths, options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,17 +247,17 @@ class _Spawned:
     """A command of a session that outlives us; its words go to the session's log, from there."""
 
     process: subprocess.Popen[bytes]
-    home: Home
+    paths: SessionPaths
     said: int  # where its words begin
 
     def has_said(self) -> bool:
         """What became of the latest try is what this process said of its own."""
-        told = latest(self.home)
+        told = latest(self.paths)
         return told is not None and told.pid == self.process.pid
 
     def failure(self) -> AutoresearchError:
         """What it died of, in its own words and with its exit code."""
-        with self.home.log.open("rb") as file:
+        with self.paths.log.open("rb") as file:
             file.seek(self.said)
             words = file.read().decode(errors="replace").strip()
         error = AutoresearchError(words.removeprefix("autoresearch: ") or "it ended without a word")
@@ -265,43 +265,45 @@ class _Spawned:
         return error
 
 
-def _spawn(home: Home, words: Sequence[str]) -> _Spawned:
-    with home.log.open("ab") as file:
+def _spawn(paths: SessionPaths, words: Sequence[str]) -> _Spawned:
+    with paths.log.open("ab") as file:
         said = file.tell()
         process = subprocess.Popen(
-            module("autoresearch", *words, f"--tag={home.tag}", str(home.root)),
+            module("autoresearch", *words, f"--tag={paths.tag}", str(paths.root)),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return _Spawned(process, home, said)
+    return _Spawned(process, paths, said)
 
 
-def _tell_latest(home: Home, options: argparse.Namespace) -> int:
-    ledger = Ledger(home.ledger, readonly=True)
+def _tell_latest(paths: SessionPaths, options: argparse.Namespace) -> int:
+    ledger = Ledger(paths.ledger, readonly=True)
     try:
-        return _tell(latest(home) or Tried("running"), ledger, home, options)
+        return _tell(latest(paths) or TrialReport("running"), ledger, paths, options)
     finally:
         ledger.close()
 
 
-def _tell(told: Tried, ledger: Ledger, home: Home, options: argparse.Namespace) -> int:
+def _tell(
+    told: TrialReport, ledger: Ledger, paths: SessionPaths, options: argparse.Namespace
+) -> int:
     """Print what became of a try. A refused one exits with 1: it has to be mended."""
     if options.json:
         print(json.dumps(trial.to_json(told)))
     else:
-        print(trial.text(told, ledger.session(home.tag)))
+        print(trial.text(told, ledger.session(paths.tag)))
     return {"refused": 1, "interrupted": INTERRUPTED}.get(told.status, 0)
 
 
-def _brief(ledger: Ledger, task: Task, home: Home) -> str:
+def _brief(ledger: Ledger, task: Task, paths: SessionPaths) -> str:
     """What an agent reads, from a ledger that somebody else may be writing."""
-    row = ledger.session(home.tag)
-    workspace = Workspace(task.root, task.editable, task.may_edit)
-    wanted = trial.agreed(task, home.tag).limits
+    row = ledger.session(paths.tag)
+    repository = Repository(task.root, task.editable, task.may_edit)
+    wanted = trial.agreed(task, paths.tag).limits
     until_s = row.limits["deadline"] - time.time() if "deadline" in row.limits else None
     done = spent(ledger, row, wanted, row.elapsed_s)
     left = limits.left(wanted, done, row.metric, until_s)
-    told = Briefer(task, ledger, row, workspace, home).text(left)
-    return told + trial.your_turn(task, home.work / workspace.prefix)
+    told = Briefer(task, ledger, row, repository, paths).text(left)
+    return told + trial.your_turn(task, paths.work / repository.prefix)

@@ -16,14 +16,14 @@ from autoresearch.briefing import Briefer
 from autoresearch.commands.start import fingerprint
 from autoresearch.core import baseline, judge
 from autoresearch.core.limits import seconds_until
-from autoresearch.core.scheduler import Roster
+from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
-from autoresearch.git.repository import Workspace, remove_tree
+from autoresearch.git.repository import Repository, remove_tree
 from autoresearch.sandbox import landlock, run_policy, seccomp
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import OURS, Home
+from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.task import layouts
 from autoresearch.task.model import Task, override
 
@@ -59,19 +59,19 @@ class Checked:
 
 def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
     """Run the unchanged program `runs` times. Records nothing; raises like a session's start."""
-    workspace = Workspace(task.root, task.editable, task.may_edit)
-    editable = workspace.check_editable()
-    workspace.exclude(*OURS)
+    repository = Repository(task.root, task.editable, task.may_edit)
+    editable = repository.check_editable()
+    repository.exclude(*OURS)
     task = override(task, **{"judge.baseline_runs": runs, "judge.deterministic": False})
-    home = Home(task.root, TAG)
-    remove_tree(home.folder)
-    home.folder.mkdir(parents=True)
+    paths = SessionPaths(task.root, TAG)
+    remove_tree(paths.folder)
+    paths.folder.mkdir(parents=True)
     runner = runners.load(task.runner)
-    ledger = Ledger(home.folder / "ledger.sqlite")
+    ledger = Ledger(paths.folder / "ledger.sqlite")
     try:
-        row = ledger.create_session(
+        record = ledger.create_session(
             TAG,
-            base_commit=workspace.head(),
+            base_commit=repository.head(),
             metric=task.metric,
             level=task.judge.level,
             budget_s=task.run.budget_s,
@@ -82,13 +82,13 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         )
         session = Session(
             task,
-            home,
-            workspace,
+            paths,
+            repository,
             ledger,
             runner,
-            Roster(()),
-            row,
-            Briefer(task, ledger, row, workspace, home),
+            AgentScheduler(()),
+            record,
+            Briefer(task, ledger, record, repository, paths),
             say,
         )
         baseline.set_up(session)
@@ -96,13 +96,13 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
         baseline.check_guards(session)
         baseline.check_holdout(session, made)
     except NewSegment:
-        changed = session.row.warnings[-1]
+        changed = session.record.warnings[-1]
         raise BaselineError(f"{changed}. Check again when all is at rest") from None
     finally:
         runner.close()
         ledger.close()
-        remove_tree(home.temporary)
-    remove_tree(home.folder)  # only now: an error names the log of the failed run
+        remove_tree(paths.temporary)
+    remove_tree(paths.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in made if run.metric is not None)
     wall_s = statistics.fmean(run.took_s for run in made)
     same = len(set(values)) == 1

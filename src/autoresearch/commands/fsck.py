@@ -22,14 +22,14 @@ import psutil
 
 from autoresearch.core import judge
 from autoresearch.errors import NotOursError
-from autoresearch.git.repository import Workspace, remove_tree
+from autoresearch.git.repository import Repository, remove_tree
 from autoresearch.measure.runs import OUTCOMES, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
 from autoresearch.store.files import drafts, read_ours, replace_file
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home, Lock, owner
+from autoresearch.store.paths import Lock, SessionPaths, owner
 from autoresearch.store.results import DECIDING, check_ours, table
-from autoresearch.store.rows import SessionRow, segment_of
+from autoresearch.store.rows import SessionRecord, segment_of
 from autoresearch.task.model import Task
 
 OF_THE_BASE = {Role.CONTROL, Role.VERIFY_BASELINE}  # runs of another commit than the experiment's
@@ -75,11 +75,11 @@ def repair(task: Task, tag: str | None = None) -> list[Finding]:
     Raises `BusyError`, before anything is changed, while a process owns a session of the task."""
     with closing(_opened(task)) as ledger:
         ledger.check_integrity()
-        tags = [row.tag for row in ledger.sessions()]
+        tags = [record.tag for record in ledger.sessions()]
     locks: list[Lock] = []
     try:
         for one in tags:  # all of them: results.tsv is everybody's, and no other may begin now
-            locks.append(Lock(Home(task.root, one)))
+            locks.append(Lock(SessionPaths(task.root, one)))
         mended = []
         for problem in _problems(task, tag, ours=True):
             if problem.mend is not None:
@@ -92,23 +92,25 @@ def repair(task: Task, tag: str | None = None) -> list[Finding]:
 
 
 def _opened(task: Task) -> Ledger:
-    return Ledger(Home(task.root, "").ledger, readonly=True)
+    return Ledger(SessionPaths(task.root, "").ledger, readonly=True)
 
 
-def _sessions(ledger: Ledger, tag: str | None) -> list[SessionRow]:
+def _sessions(ledger: Ledger, tag: str | None) -> list[SessionRecord]:
     return ledger.sessions() if tag is None else [ledger.session(tag)]
 
 
 def _problems(task: Task, tag: str | None, ours: bool = False) -> list[_Problem]:
     """`ours`: the sessions are owned by this process."""
-    workspace = Workspace(task.root, task.editable, task.may_edit)
+    repository = Repository(task.root, task.editable, task.may_edit)
     with closing(_opened(task)) as ledger:
         ledger.check_integrity()  # seeds and names of runs are unique: the schema says so
         found = []
-        for row in _sessions(ledger, tag):
-            idle = ours or owner(Home(task.root, row.tag)) is None
-            found += list(_Audit(task, workspace, ledger, row).problems(idle))
-        if ours or all(owner(Home(task.root, one.tag)) is None for one in ledger.sessions()):
+        for record in _sessions(ledger, tag):
+            idle = ours or owner(SessionPaths(task.root, record.tag)) is None
+            found += list(_Audit(task, repository, ledger, record).problems(idle))
+        if ours or all(
+            owner(SessionPaths(task.root, one.tag)) is None for one in ledger.sessions()
+        ):
             found += _results(task, ledger)
         return found
 
@@ -116,17 +118,19 @@ def _problems(task: Task, tag: str | None, ours: bool = False) -> list[_Problem]
 class _Audit:
     """The checks of one session. Each is a generator of problems."""
 
-    def __init__(self, task: Task, workspace: Workspace, ledger: Ledger, row: SessionRow) -> None:
+    def __init__(
+        self, task: Task, repository: Repository, ledger: Ledger, record: SessionRecord
+    ) -> None:
         self.task = task
-        self.home = Home(task.root, row.tag)
-        self.workspace = workspace
-        self.row = row
+        self.paths = SessionPaths(task.root, record.tag)
+        self.repository = repository
+        self.record = record
         with ledger.snapshot():
-            self.experiments = ledger.all_experiments(row)
-            self.starts = ledger.starts(row)
-            self.runs = {one.number: ledger.runs(row, one.number) for one in self.experiments}
+            self.experiments = ledger.all_experiments(record)
+            self.starts = ledger.starts(record)
+            self.runs = {one.number: ledger.runs(record, one.number) for one in self.experiments}
             self.trees = {
-                one.number: ledger.recorded_tree(row, one.number) for one in self.experiments
+                one.number: ledger.recorded_tree(record, one.number) for one in self.experiments
             }
         finished = [one for one in self.experiments if one.order is not None]
         self.keeps = [one for one in finished if one.status is Status.KEEP]
@@ -175,7 +179,7 @@ class _Audit:
             wanted = one.commit
             if run.role in OF_THE_BASE:
                 control = run.role is Role.CONTROL
-                wanted = commits.get(one.base, "") if control else self.row.base_commit
+                wanted = commits.get(one.base, "") if control else self.record.base_commit
             if run.commit != wanted:
                 yield self._of(
                     one, "run", f"{run.role} run {run.name} is of {run.commit}, not of {wanted}"
@@ -191,7 +195,7 @@ class _Audit:
         if (one.status is Status.KEEP) != (one.reason is None):
             yield self._of(one, "verdict", f"{one.status} with the reason {one.reason!r}")
         mine = [r for r in self.runs[one.number] if r.attempt == one.attempt and r.finished]
-        known = _metrics_borne_out(one, mine, bool(self.row.deterministic))
+        known = _metrics_borne_out(one, mine, bool(self.record.deterministic))
         if one.metric not in known:
             said = " or ".join(map(str, known)) or "nothing"
             yield self._of(one, "metric", f"{one.metric} is recorded, its runs say {said}")
@@ -205,7 +209,7 @@ class _Audit:
         ):
             yield self._of(one, "verdict", f"of segment {here}, by runs of {sorted(astray)}")
         if one.flag is not None and (
-            one.status is not Status.KEEP or one.number == 0 or self.row.deterministic
+            one.status is not Status.KEEP or one.number == 0 or self.record.deterministic
         ):
             yield self._of(one, "flag", f"only a keep of a task with noise is flagged: {one.flag}")
         if one.status is Status.KEEP and one.number:
@@ -214,12 +218,12 @@ class _Audit:
 
     def _lacks(self, one: Experiment, runs: list[Run]) -> Iterator[str]:
         """What a keep's runs lack of what `judge.py` asks for."""
-        level, metric = judge.LEVELS[self.row.level], self.row.metric
+        level, metric = judge.LEVELS[self.record.level], self.record.metric
         screen, candidate, control, fresh = (
             _metrics(runs, role)
             for role in (Role.SCREEN, Role.CANDIDATE, Role.CONTROL, Role.REMEASURE)
         )
-        if self.row.deterministic:
+        if self.record.deterministic:
             if len(screen) < 2 or screen[0] != screen[1]:
                 yield f"it was not reproduced: {screen}"
             if not fresh:
@@ -242,32 +246,32 @@ class _Audit:
         """What a keep's worst run has to beat: less where removing code may cost a margin."""
         simpler = one.removed_lines > one.added_lines or "simpler" in one.detail
         margin = self.task.judge.simplify or 0.0
-        return self.row.metric.worsened(best, margin) if simpler else best
+        return self.record.metric.worsened(best, margin) if simpler else best
 
     # ---- what follows from the ledger ------------------------------------------------------
 
     def _commit(self, one: Experiment) -> Problems:
-        if not self.workspace.has_files(one.commit):
+        if not self.repository.has_files(one.commit):
             yield self._of(one, "commit", f"{one.commit} is not in the repository any more")
-        elif (tree := self.workspace.tree_id(one.commit)) != self.trees[one.number]:
+        elif (tree := self.repository.tree_id(one.commit)) != self.trees[one.number]:
             yield self._of(one, "commit", f"{one.commit} has the tree {tree}, another is recorded")
 
     def _refs(self) -> Problems:
-        tag, there = self.row.tag, self.workspace.refs(self.row.tag)
+        tag, there = self.record.tag, self.repository.refs(self.record.tag)
         for one in self.experiments:
             name = f"refs/autoresearch/{tag}/{one.number}"
             at = there.pop(name, None)
-            if at != one.commit and self.workspace.has_files(one.commit):
-                mend = partial(self.workspace.keep_reachable, tag, one.number, one.commit)
+            if at != one.commit and self.repository.has_files(one.commit):
+                mend = partial(self.repository.keep_reachable, tag, one.number, one.commit)
                 yield _Problem("ref", name, _instead(at, one.commit), mend)
         name = f"refs/autoresearch/{tag}/best"
         at = there.pop(name, None)
         if self.keeps and at != (best := self.keeps[-1].commit):
             yield _Problem("ref", name, _instead(at, best), self._move)
-        for name in self.workspace.passing_refs(tag, len(self.experiments)):
+        for name in self.repository.passing_refs(tag, len(self.experiments)):
             del there[name]
             yield _Problem(
-                "ref", name, "a kill left it behind", partial(self.workspace.drop_ref, name)
+                "ref", name, "a kill left it behind", partial(self.repository.drop_ref, name)
             )
         for name in there:
             yield _Problem("ref", name, "it belongs to no experiment of the ledger")
@@ -276,23 +280,23 @@ class _Audit:
         if not self.keeps:
             return
         best, ours = self.keeps[-1].commit, self._ours()
-        branch = self.workspace.branch_name(self.row.tag)
-        at = self.workspace.ref(f"refs/heads/{branch}")
-        if at == best or self.workspace.is_stood_on(self.row.tag):
+        branch = self.repository.branch_name(self.record.tag)
+        at = self.repository.ref(f"refs/heads/{branch}")
+        if at == best or self.repository.is_stood_on(self.record.tag):
             return  # who stands on it was told, or has made it go on from there
-        why = self.workspace.why_left_alone(self.row.tag, best, ours)
+        why = self.repository.why_left_alone(self.record.tag, best, ours)
         if why is None:
             yield _Problem("branch", branch, _instead(at, best), self._move)
-        elif why not in self.row.warnings:
+        elif why not in self.record.warnings:
             yield _Problem("branch", branch, why)
 
     def _ours(self) -> set[str]:
-        return {self.row.base_commit, *(keep.commit for keep in self.keeps)}
+        return {self.record.base_commit, *(keep.commit for keep in self.keeps)}
 
     def _move(self) -> None:
         best = self.keeps[-1].commit
-        if self.workspace.has_files(best):
-            self.workspace.move(self.row.tag, best, self._ours())
+        if self.repository.has_files(best):
+            self.repository.move(self.record.tag, best, self._ours())
 
     def _folders(self) -> Problems:
         """A folder for every finished run, and none for what is no run."""
@@ -300,11 +304,11 @@ class _Audit:
         known = {run.name for run in runs}
         for run in runs:
             given_up = (run.reason or "").startswith(GIVEN_UP)
-            if run.finished and not given_up and not (self.home.runs / run.name / "log").exists():
-                where = str(self.home.runs / run.name)
+            if run.finished and not given_up and not (self.paths.runs / run.name / "log").exists():
+                where = str(self.paths.runs / run.name)
                 yield _Problem("run folder", where, "the log of this finished run is gone")
-        for folder in sorted(self.home.runs.glob("*/*/")):
-            name = folder.relative_to(self.home.runs).as_posix()
+        for folder in sorted(self.paths.runs.glob("*/*/")):
+            name = folder.relative_to(self.paths.runs).as_posix()
             if name not in known:
                 mend = partial(remove_tree, folder)
                 yield _Problem("run folder", str(folder), "no run of the ledger made it", mend)
@@ -314,15 +318,15 @@ class _Audit:
         run had ended, its files are in there."""
         runs = [run for some in self.runs.values() for run in some]
         open_trees = {f"{run.id:05d}" for run in runs if not run.finished}
-        trees = [tree for tree in _below(self.home.trees) if tree.name not in open_trees]
-        for folder in (*trees, *_below(self.home.turns)):
+        trees = [tree for tree in _below(self.paths.trees) if tree.name not in open_trees]
+        for folder in (*trees, *_below(self.paths.turns)):
             yield _left(folder, partial(remove_tree, folder))
-        done = [self.home.runs / run.name for run in runs if run.finished]
+        done = [self.paths.runs / run.name for run in runs if run.finished]
         outcomes = [folder / name for folder in done for name in OUTCOMES]
         files = [file for file in outcomes if file.exists()]
-        for file in (*files, *drafts(self.home), *self.workspace.locks(self.row.tag)):
+        for file in (*files, *drafts(self.paths), *self.repository.locks(self.record.tag)):
             yield _left(file, partial(file.unlink, missing_ok=True))
-        for process in leftovers(self.home):
+        for process in leftovers(self.paths):
             yield _Problem(
                 "process", f"pid {process.pid}", "it outlived its run", partial(_kill, process)
             )
@@ -330,10 +334,10 @@ class _Audit:
     # ---- words -----------------------------------------------------------------------------
 
     def _of(self, one: Experiment, what: str, detail: str) -> _Problem:
-        return _Problem(what, f"session {self.row.tag}, experiment {one.number}", detail)
+        return _Problem(what, f"session {self.record.tag}, experiment {one.number}", detail)
 
     def _of_session(self, what: str, detail: str) -> _Problem:
-        return _Problem(what, f"session {self.row.tag}", detail)
+        return _Problem(what, f"session {self.record.tag}", detail)
 
 
 def _metrics(runs: Iterable[Run], role: Role) -> list[float]:
@@ -358,13 +362,13 @@ def _metrics_borne_out(one: Experiment, runs: list[Run], deterministic: bool) ->
 
 def _results(task: Task, ledger: Ledger) -> Problems:
     """results.tsv is the table of one session, the latest one's unless another was resumed."""
-    path = Home(task.root, "").results
+    path = SessionPaths(task.root, "").results
     sessions = ledger.sessions()
     try:
         found = read_ours(path)
-        if found is None and not any(ledger.finished(row, last=1) for row in sessions[-1:]):
+        if found is None and not any(ledger.finished(record, last=1) for record in sessions[-1:]):
             return
-        tables = [table(ledger, row).encode() for row in reversed(sessions)]
+        tables = [table(ledger, record).encode() for record in reversed(sessions)]
         if found in tables:
             return
         check_ours(path, ledger)

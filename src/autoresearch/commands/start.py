@@ -15,15 +15,15 @@ from datetime import datetime
 from autoresearch import agents, runners
 from autoresearch.briefing import Briefer
 from autoresearch.core.limits import seconds_until
-from autoresearch.core.scheduler import Roster
+from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
 from autoresearch.errors import StorageError, TaskError
-from autoresearch.git.repository import Workspace, remove_tree
+from autoresearch.git.repository import Repository, remove_tree
 from autoresearch.protocols import Agent
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import OURS, Home, Lock, check_alone
+from autoresearch.store.paths import OURS, Lock, SessionPaths, check_alone
 from autoresearch.store.results import check_ours
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
 
@@ -38,48 +38,55 @@ def opened(
     """The session `tag` on `task`, new or resumed, owned by this process until the end. `caller`
     is somebody else than the task names: who calls the harness from a terminal. With
     `keep_deadline` the limit `until` means the same morning as when it was set."""
-    workspace = Workspace(task.root, task.editable, task.may_edit)
-    home = Home(task.root, tag)
-    workspace.check_tag_name(tag)
+    repository = Repository(task.root, task.editable, task.may_edit)
+    paths = SessionPaths(task.root, tag)
+    repository.check_tag_name(tag)
     try:
-        home.ledger.parent.mkdir(exist_ok=True)
+        paths.ledger.parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise StorageError(f"cannot write {home.ledger.parent}: {error.strerror}") from error
-    workspace.exclude(*OURS)
-    lock = Lock(home)
+        raise StorageError(f"cannot write {paths.ledger.parent}: {error.strerror}") from error
+    repository.exclude(*OURS)
+    lock = Lock(paths)
     try:
-        check_alone(home)
-        ledger = Ledger(home.ledger)
+        check_alone(paths)
+        ledger = Ledger(paths.ledger)
         try:
             if caller is None and ledger.find_session(tag) is None:  # refused before there is one
-                _roster(task, 0, ledger, workspace, {}).close(lambda line: None)
-            row = _row(task, tag, workspace, ledger, home, keep_deadline)
+                _make_scheduler(task, 0, ledger, repository, {}).close(lambda line: None)
+            record = _row(task, tag, repository, ledger, paths, keep_deadline)
             if caller is not None:
-                roster = Roster([(caller.name, caller, 1.0)])
+                scheduler = AgentScheduler([(caller.name, caller, 1.0)])
             else:
-                begun = {share.agent: share.experiments for share in ledger.shares(row)}
-                roster = _roster(task, row.secret, ledger, workspace, begun)
+                begun = {share.agent: share.experiments for share in ledger.shares(record)}
+                scheduler = _make_scheduler(task, record.secret, ledger, repository, begun)
             try:
                 runner = runners.load(task.runner, inherit=(lock.fd,))
                 try:
-                    briefer = Briefer(task, ledger, row, workspace, home)
-                    yield Session(task, home, workspace, ledger, runner, roster, row, briefer, say)
+                    briefer = Briefer(task, ledger, record, repository, paths)
+                    yield Session(
+                        task, paths, repository, ledger, runner, scheduler, record, briefer, say
+                    )
                 finally:
                     runner.close()
             finally:
-                roster.close(say)
+                scheduler.close(say)
                 with suppress(OSError):  # a disk that is lost must not hide why
-                    remove_tree(home.temporary)
+                    remove_tree(paths.temporary)
         finally:
             ledger.close()
-            workspace.drop_spares()
+            repository.drop_spares()
     finally:
         lock.release()
 
 
 def _row(
-    task: Task, tag: str, workspace: Workspace, ledger: Ledger, home: Home, keep_deadline: bool
-) -> SessionRow:
+    task: Task,
+    tag: str,
+    repository: Repository,
+    ledger: Ledger,
+    paths: SessionPaths,
+    keep_deadline: bool,
+) -> SessionRecord:
     """The session's row: made now, or checked to be of the same task."""
     found = ledger.find_session(tag)
     given = {key: v for key, v in asdict(task.limits).items() if v is not None}
@@ -94,15 +101,15 @@ def _row(
         _check_same(task, found, fresh if begun else found.fingerprint)
         facts: dict[str, object] = {"limits": limits}
         if not begun:  # it never worked: begin with what is there now
-            workspace.check_editable()
-            facts |= {"base_commit": workspace.head(), "fingerprint": fresh}
+            repository.check_editable()
+            facts |= {"base_commit": repository.head(), "fingerprint": fresh}
         return ledger.update_session(found, **facts)
-    workspace.check_branch(tag)
-    workspace.check_editable()
-    check_ours(home.results, ledger)
+    repository.check_branch(tag)
+    repository.check_editable()
+    check_ours(paths.results, ledger)
     return ledger.create_session(
         tag,
-        base_commit=workspace.head(),
+        base_commit=repository.head(),
         metric=task.metric,
         level=task.judge.level,
         budget_s=task.run.budget_s,
@@ -113,26 +120,26 @@ def _row(
     )
 
 
-def _check_same(task: Task, row: SessionRow, fresh: Mapping[str, str]) -> None:
+def _check_same(task: Task, record: SessionRecord, fresh: Mapping[str, str]) -> None:
     """A session asks one question: these stay as they were. What else its numbers depend on may
     change, and begins a new segment (`segments.py`)."""
     pairs = {
         "[metric]": (
-            f"{row.metric.goal} {row.metric.name}",
+            f"{record.metric.goal} {record.metric.name}",
             f"{task.metric.goal} {task.metric.name}",
         ),
-        "[run] budget": (row.budget_s, task.run.budget_s),
-        "[run] budget_clock": (row.budget_clock, task.run.budget_clock),
-        "[judge] level": (row.level, task.judge.level),
-        "[holdout]": tuple(one.get("[holdout]", "None") for one in (row.fingerprint, fresh)),
+        "[run] budget": (record.budget_s, task.run.budget_s),
+        "[run] budget_clock": (record.budget_clock, task.run.budget_clock),
+        "[judge] level": (record.level, task.judge.level),
+        "[holdout]": tuple(one.get("[holdout]", "None") for one in (record.fingerprint, fresh)),
     }
-    for name, was in row.fingerprint.items():
+    for name, was in record.fingerprint.items():
         if name.startswith("["):
             pairs[name] = (was, fresh.get(name, "missing"))
     for what, (then, now) in pairs.items():
         if then != now:
             raise TaskError(
-                f"session {row.tag!r} began with {what} = {then}; now it is {now}. Its numbers "
+                f"session {record.tag!r} began with {what} = {then}; now it is {now}. Its numbers "
                 "could not be compared: put it back, or begin a new session with another --tag"
             )
 
@@ -150,38 +157,38 @@ def fingerprint(task: Task) -> dict[str, str]:
     return found
 
 
-def _roster(
-    task: Task, seed: int, ledger: Ledger, workspace: Workspace, begun: Mapping[str, int]
-) -> Roster:
+def _make_scheduler(
+    task: Task, seed: int, ledger: Ledger, repository: Repository, begun: Mapping[str, int]
+) -> AgentScheduler:
     """The agents of the task. Those of the same name go by the words that asked for them."""
     weights = dict(task.agent.portfolio)
     fallback = task.agent.fallback if task.agent.fallback not in weights else None
     specs = [*weights, *([fallback] if fallback else [])]
-    loaded = {spec: _agent(spec, task, seed, ledger, workspace) for spec in specs}
+    loaded = {spec: _agent(spec, task, seed, ledger, repository) for spec in specs}
     often = Counter(agent.name for agent in loaded.values())
     names = {spec: agent.name if often[agent.name] == 1 else spec for spec, agent in loaded.items()}
-    return Roster(
+    return AgentScheduler(
         [(names[spec], loaded[spec], weight) for spec, weight in weights.items()],
         (names[fallback], loaded[fallback]) if fallback else None,
         begun,
     )
 
 
-def _agent(spec: str, task: Task, seed: int, ledger: Ledger, workspace: Workspace) -> Agent:
+def _agent(spec: str, task: Task, seed: int, ledger: Ledger, repository: Repository) -> Agent:
     name, argument = agents.parse(spec)
     options = dict(task.agent.options.get(name, {}))
     if name == "replay" and argument and argument.startswith("session:"):
-        options["proposals"] = _proposals(argument.removeprefix("session:"), ledger, workspace)
+        options["proposals"] = _proposals(argument.removeprefix("session:"), ledger, repository)
     return agents.load(name, argument, options, seed=seed)
 
 
 def _proposals(
-    tag: str, ledger: Ledger, workspace: Workspace
+    tag: str, ledger: Ledger, repository: Repository
 ) -> list[tuple[str, dict[str, bytes | None]]]:
     """The changes of an earlier session, as (description, editable files) in their order."""
     earlier = ledger.session(tag)
     return [
-        (one.description, dict(workspace.editable_files(one.commit)))
+        (one.description, dict(repository.editable_files(one.commit)))
         for one in ledger.all_experiments(earlier)
         if one.number
     ]

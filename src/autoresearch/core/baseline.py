@@ -28,24 +28,24 @@ LOG_LINES = 15  # of a failed run's log, shown with the error
 def establish(session: Session) -> None:
     """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
     allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
-    ledger, row, task = session.ledger, session.row, session.task
-    session.laboratory.prepare()
+    ledger, record, task = session.ledger, session.record, session.task
+    session.executor.prepare()
     if why := unconfined(task):
         session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
-    if not ledger.has_experiments(row):
+    if not ledger.has_experiments(record):
         ledger.begin(
-            row,
+            record,
             base=0,
-            commit=row.base_commit,
-            tree=session.workspace.tree_id(row.base_commit),
+            commit=record.base_commit,
+            tree=session.repository.tree_id(record.base_commit),
             agent="",
             proposal=Proposal("baseline"),
             now=time.time(),
         )
-    if ledger.experiment(row, 0).status is None:
-        session.workspace.keep_reachable(row.tag, 0, row.base_commit)
+    if ledger.experiment(record, 0).status is None:
+        session.repository.keep_reachable(record.tag, 0, record.base_commit)
         set_up(session)
-    while ledger.experiment(row, 0).status is None:
+    while ledger.experiment(record, 0).status is None:
         with suppress(NewSegment):  # then all runs anew
             _measure(session, session.segments.look())
     session.set_limits()
@@ -53,20 +53,20 @@ def establish(session: Session) -> None:
 
 def _measure(session: Session, segment: int) -> None:
     """Raises `NewSegment` when that segment ends meanwhile."""
-    ledger, row = session.ledger, session.row
-    baseline = ledger.experiment(row, 0)
-    latest = [run for run in ledger.runs(row, 0) if run.attempt == baseline.attempt]
+    ledger, record = session.ledger, session.record
+    baseline = ledger.experiment(record, 0)
+    latest = [run for run in ledger.runs(record, 0) if run.attempt == baseline.attempt]
     failed = any(run.finished and run.reason for run in latest)
     earlier = any(run.segment != segment for run in latest)
-    if failed or earlier or baseline.commit != row.base_commit:
+    if failed or earlier or baseline.commit != record.base_commit:
         # It failed in an earlier start and may have been mended since, or it is another commit
         # or another segment now: all runs anew.
         baseline = ledger.move_base(
-            row,
+            record,
             0,
             base=0,
-            commit=row.base_commit,
-            tree=session.workspace.tree_id(row.base_commit),
+            commit=record.base_commit,
+            tree=session.repository.tree_id(record.base_commit),
         )
     runs = make_runs(session, baseline.attempt)
     check_guards(session)
@@ -77,7 +77,7 @@ def _measure(session: Session, segment: int) -> None:
     _learn_allowance(session, runs)
     peak = max(run.peak_memory_bytes or 0 for run in runs)
     verdict = Verdict(Status.KEEP, None, fmean(values), f"{len(values)} runs")
-    ledger.finish(row, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
+    ledger.finish(record, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
 
 
 def make_runs(session: Session, attempt: int) -> list[Run]:
@@ -87,15 +87,15 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
     wanted = 2 if session.task.judge.deterministic else session.task.judge.baseline_runs
 
     def make(index: int) -> None:
-        commit = session.row.base_commit
+        commit = session.record.base_commit
         run = session.make(0, attempt, Role.BASELINE, index, commit, segment)
         if run.metric is None or run.reason is not None:
             raise BaselineError(_failure(session, run))
-        shown = f"{session.row.metric.name} {run.metric:.6g}, {run.took_s:.1f} s"
+        shown = f"{session.record.metric.name} {run.metric:.6g}, {run.took_s:.1f} s"
         session.say(f"baseline {index + 1} of {wanted}: {shown}")
 
     def made() -> list[Run]:
-        runs = session.ledger.runs(session.row, 0)
+        runs = session.ledger.runs(session.record, 0)
         return [r for r in runs if r.role is Role.BASELINE and r.attempt == attempt and r.finished]
 
     session.in_slots([partial(make, 0)])
@@ -113,12 +113,12 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
 def renew(session: Session, segment: int) -> None:
     """At the beginning of a segment the incumbent is measured again, unless it was kept in it.
     Raises `BaselineError` when it does not run any more, `NewSegment` when the next one begins."""
-    ledger, row = session.ledger, session.row
-    best = ledger.incumbent(row)
+    ledger, record = session.ledger, session.record
+    best = ledger.incumbent(record)
     if session.segments.holds(best.order or 0):
         return
-    wanted = 1 if row.deterministic else judge.FRESH_RUNS
-    known = ledger.runs_of(row, best.commit, (Role.SEGMENT,))
+    wanted = 1 if record.deterministic else judge.FRESH_RUNS
+    known = ledger.runs_of(record, best.commit, (Role.SEGMENT,))
     made = [run for run in known if run.segment == segment]
     good = sum(run.metric is not None for run in made)
     tries = wanted - good + 1  # once more if it crashes: it may have been bad luck
@@ -135,15 +135,15 @@ def renew(session: Session, segment: int) -> None:
 def incumbent_gone(session: Session, best: Experiment, run: Run) -> BaselineError:
     return BaselineError(
         f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
-        f"Its log is {session.home.runs / run.name / 'log'}"
+        f"Its log is {session.paths.runs / run.name / 'log'}"
     )
 
 
 def check_guards(session: Session) -> None:
     """A guard command that refuses the unchanged program would refuse every change of the night."""
     for name, command in session.task.guards.commands:
-        if why := session.guard(name, command, 0, session.row.base_commit):
-            log = session.home.runs / "0000" / f"guard-{name}.log"
+        if why := session.guard(name, command, 0, session.record.base_commit):
+            log = session.paths.runs / "0000" / f"guard-{name}.log"
             raise BaselineError(
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
                 f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
@@ -154,9 +154,9 @@ def check_holdout(session: Session, runs: list[Run]) -> None:
     """A sealed holdout that cannot be scored would be missed only in the morning."""
     failed = [run for run in runs if run.holdout is None]
     if session.task.holdout is not None and failed:
-        log = session.home.runs / failed[0].name / "holdout.log"
+        log = session.paths.runs / failed[0].name / "holdout.log"
         raise BaselineError(
-            f"[holdout] command gave no {session.row.metric.name} for the unchanged program: "
+            f"[holdout] command gave no {session.record.metric.name} for the unchanged program: "
             f"{session.task.holdout.command}\n"
             f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
         )
@@ -169,10 +169,10 @@ def _end_of(log: Path) -> str:
 
 def _failure(session: Session, run: Run) -> str:
     """What to tell about a failed run of the unchanged program."""
-    folder = session.home.runs / run.name
+    folder = session.paths.runs / run.name
     log = folder / ("score.log" if (folder / "score.log").exists() else "log")
     hint = ""
-    metric = session.row.metric.name
+    metric = session.record.metric.name
     if run.reason == "no metric":
         hint = f"\nThe program has to print `{metric}: NUMBER` or `METRIC {metric}=NUMBER`."
     elif run.reason == "command not found":
@@ -197,7 +197,7 @@ def _learn_noise(session: Session, values: list[float]) -> None:
         )
     if declared is None and same:
         session.warn(
-            f"every seed gave {session.row.metric.name} {values[0]:.9g}: either the program "
+            f"every seed gave {session.record.metric.name} {values[0]:.9g}: either the program "
             "ignores AUTORESEARCH_SEED (`autoresearch check` shows the one-line patch), or the "
             "task is deterministic (say so: `[judge] deterministic = true`). It is taken as "
             "deterministic: one run, compared exactly"
@@ -228,17 +228,17 @@ def _learn_allowance(session: Session, runs: list[Run]) -> None:
 def set_up(session: Session) -> None:
     """The task's `setup` command, once a session, in a tree of its own that stays."""
     command = session.task.run.setup
-    done = session.home.folder / "setup.done"
+    done = session.paths.folder / "setup.done"
     if command is None or done.exists():
         return
     session.say(f"setup: {command}")
-    folder = session.home.setup
-    log = session.home.folder / "setup.log"
-    laboratory = session.laboratory
-    laboratory.fresh_tree(session.row.base_commit, folder)
+    folder = session.paths.setup
+    log = session.paths.folder / "setup.log"
+    executor = session.executor
+    executor.fresh_tree(session.record.base_commit, folder)
     result = done.with_suffix(".json")
-    spec = laboratory.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
-    outcome = laboratory.execute(spec)
+    spec = executor.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
+    outcome = executor.execute(spec)
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
         remove_tree(folder)
@@ -254,16 +254,16 @@ def set_up(session: Session) -> None:
 def verify(session: Session, runs: int | None = None) -> None:
     """At the end: the first and the best commit again, interleaved, on fresh seeds, so many times
     each. These numbers chose nothing, so they may be believed."""
-    best = session.ledger.incumbent(session.row)
-    if best.number == 0 or session.row.deterministic:
+    best = session.ledger.incumbent(session.record)
+    if best.number == 0 or session.record.deterministic:
         return
     count = runs or session.task.judge.baseline_runs
-    pair = ((Role.VERIFY, best.commit), (Role.VERIFY_BASELINE, session.row.base_commit))
+    pair = ((Role.VERIFY, best.commit), (Role.VERIFY_BASELINE, session.record.base_commit))
     while True:
         segment = session.segments.look()
         made = {
             (run.role, run.index)
-            for run in session.ledger.runs(session.row, best.number)
+            for run in session.ledger.runs(session.record, best.number)
             if run.finished and run.attempt == best.attempt
         }
         indices = [index_in(segment, index) for index in range(count)]
@@ -278,7 +278,7 @@ def verify(session: Session, runs: int | None = None) -> None:
         session.say(
             f"measuring the result again: {count} fresh runs of the baseline and of the best"
         )
-        random.Random(session.row.secret).shuffle(jobs)
+        random.Random(session.record.secret).shuffle(jobs)
         session.in_slots(jobs)
         if session.stopping is not None or session.segments.number == segment:
             return

@@ -8,10 +8,10 @@ from dataclasses import replace
 from statistics import fmean
 
 from autoresearch.core import judge
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.records import Experiment, Metric
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import SessionRow, segment_of
+from autoresearch.store.rows import SessionRecord, segment_of
 
 KEEPS = 20  # the latest so many tell the noise
 
@@ -19,10 +19,10 @@ KEEPS = 20  # the latest so many tell the noise
 class SessionHistory:
     """The ledger as an agent may see it (`records.History`): all metrics on one scale."""
 
-    def __init__(self, ledger: Ledger, session: SessionRow, workspace: Workspace) -> None:
+    def __init__(self, ledger: Ledger, session: SessionRecord, repository: Repository) -> None:
         self._ledger = ledger
         self._session = session
-        self._workspace = workspace
+        self._repository = repository
 
     @property
     def metric(self) -> Metric:
@@ -37,25 +37,27 @@ class SessionHistory:
         return self._ledger.experiment(self._session, 0)
 
     def incumbent(self) -> Experiment:
-        return Scale(self._ledger, self._session).of(self._ledger.incumbent(self._session))
+        return SegmentAlignment(self._ledger, self._session).of(
+            self._ledger.incumbent(self._session)
+        )
 
     def incumbent_score(self) -> float | None:
         score = reference(self._ledger, self._session, self.incumbent()).score
-        return Scale(self._ledger, self._session).now(score)
+        return SegmentAlignment(self._ledger, self._session).now(score)
 
     def finished(self, after: int = 0) -> list[Experiment]:
-        scale = Scale(self._ledger, self._session)
+        scale = SegmentAlignment(self._ledger, self._session)
         return [scale.of(one) for one in self._ledger.finished(self._session, after)]
 
     def in_flight(self) -> list[Experiment]:
         return self._ledger.in_flight(self._session)
 
     def editable_files(self, commit: str) -> dict[str, bytes]:
-        return self._workspace.editable_files(commit)
+        return self._repository.editable_files(commit)
 
 
 def scores(
-    ledger: Ledger, session: SessionRow, commit: str, before: int | None = None
+    ledger: Ledger, session: SessionRecord, commit: str, before: int | None = None
 ) -> tuple[float, ...]:
     """The latest unselected runs of a commit: the ones that may say how good it is. Of the latest
     segment that has any: of this one, but for the moment between its beginning and the first run
@@ -65,7 +67,7 @@ def scores(
     return tuple(known.get((commit, latest), [])[-judge.SCORE_RUNS :])
 
 
-def noise(ledger: Ledger, session: SessionRow, before: int | None = None) -> tuple[float, int]:
+def noise(ledger: Ledger, session: SessionRecord, before: int | None = None) -> tuple[float, int]:
     """(sd of one run, degrees of freedom): the spread within each keep's unselected runs of the
     latest segment that tells one. The latest keeps are enough, and keep the cost the same on the
     longest night."""
@@ -85,7 +87,7 @@ def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[floa
 
 
 def reference(
-    ledger: Ledger, session: SessionRow, incumbent: Experiment, before: int | None = None
+    ledger: Ledger, session: SessionRecord, incumbent: Experiment, before: int | None = None
 ) -> judge.Reference:
     """What a change has to beat now; or had to, `before` the run of that id."""
     sd, df = noise(ledger, session, before)
@@ -97,12 +99,12 @@ def reference(
     )
 
 
-class Scale:
+class SegmentAlignment:
     """Metrics of several segments on one scale, that of the first: of each, what the incumbent's
     own score moved at the beginning of a segment is taken off. For who learns from the past or
     adds up gains; the judge compares within a segment and has no need of it."""
 
-    def __init__(self, ledger: Ledger, session: SessionRow) -> None:
+    def __init__(self, ledger: Ledger, session: SessionRecord) -> None:
         self._starts = ledger.starts(session)
         self._shifts = [0.0]
         if len(self._starts) > 1:
@@ -144,18 +146,18 @@ class Scale:
         return replace(experiment, metric=self.then(experiment.metric, experiment.order))
 
 
-def lost(ledger: Ledger, session: SessionRow, score: float) -> float:
+def lost(ledger: Ledger, session: SessionRecord, score: float) -> float:
     """By how much the incumbent of `score` is behind the best one so far, in metric units."""
-    scale, metric = Scale(ledger, session), session.metric
+    scale, metric = SegmentAlignment(ledger, session), session.metric
     scaled = (scale.then(keep.metric, keep.order) for keep in ledger.keeps(session))
     known = [one for one in scaled if one is not None]
     return max(0.0, metric.gain(metric.best(known), scale.now(score)))
 
 
-def effects(ledger: Ledger, session: SessionRow) -> list[float]:
+def effects(ledger: Ledger, session: SessionRecord) -> list[float]:
     """By how much each keep was better than the one it was built on, as both were measured when
     they were kept; flagged ones left out."""
-    scale = Scale(ledger, session)
+    scale = SegmentAlignment(ledger, session)
     keeps = {one.number: scale.of(one) for one in ledger.keeps(session)}
     pairs = [(one, keeps[one.base]) for one in keeps.values() if one.number and not one.flag]
     return [

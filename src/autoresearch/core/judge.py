@@ -86,7 +86,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class TestResult:
     """What a screen or a separation saw, and whether the change passed it."""
 
     passed: bool
@@ -94,7 +94,7 @@ class Outcome:
     controls: tuple[float, ...] = ()  # the incumbent's, in a separation
 
 
-def screen(reference: Reference, draw: Draw) -> Outcome:
+def screen(reference: Reference, draw: Draw) -> TestResult:
     """One to three runs of a change against the incumbent's score.
 
     Dropped when less than 0.8 sd better after one run, or 0.5 sd after two or three; passed as
@@ -105,14 +105,16 @@ def screen(reference: Reference, draw: Draw) -> Outcome:
         values.append(draw(look))
         gain = reference.gain_in_sd(values)
         if gain < threshold:
-            return Outcome(False, tuple(values))
+            return TestResult(False, tuple(values))
         t = gain / math.sqrt(1 / len(values) + 1 / len(reference.scores))
         if t >= t_quantile(1 - PASS_LEVEL, reference.df):
-            return Outcome(True, tuple(values))
-    return Outcome(False, tuple(values))
+            return TestResult(True, tuple(values))
+    return TestResult(False, tuple(values))
 
 
-def separate(metric: Metric, k: int, rng: random.Random, candidate: Draw, control: Draw) -> Outcome:
+def separate(
+    metric: Metric, k: int, rng: random.Random, candidate: Draw, control: Draw
+) -> TestResult:
     """k fresh runs of each side in random order; stops at the first pair in the wrong order."""
     turns = [True] * k + [False] * k
     rng.shuffle(turns)
@@ -126,27 +128,27 @@ def separate(metric: Metric, k: int, rng: random.Random, candidate: Draw, contro
         if values and controls:
             worst, best = metric.worst(values), metric.best(controls)
             if not metric.better(worst, best):
-                return Outcome(False, tuple(values), tuple(controls))
-    return Outcome(True, tuple(values), tuple(controls))
+                return TestResult(False, tuple(values), tuple(controls))
+    return TestResult(True, tuple(values), tuple(controls))
 
 
-def separate_cached(reference: Reference, level: Level, draw: Draw) -> Outcome:
+def separate_cached(reference: Reference, level: Level, draw: Draw) -> TestResult:
     """The `fast` level: k fresh runs of the change against the incumbent's latest scores, by a t
     test at the same error. Approximate: all tests share one reference, and the noise is taken for
     normal; in simulation it keeps up to 1.9 times what it announces (`benchmarks/truth.py`)."""
     values = tuple(draw(index) for index in range(level.k))
     t = reference.gain_in_sd(values) / math.sqrt(1 / level.k + 1 / len(reference.scores))
-    return Outcome(t >= t_quantile(1 - level.false_keep, reference.df), values)
+    return TestResult(t >= t_quantile(1 - level.false_keep, reference.df), values)
 
 
-def reproduces(reference: Reference, draw: Draw) -> Outcome:
+def reproduces(reference: Reference, draw: Draw) -> TestResult:
     """For a deterministic task: one run, compared exactly, and a better one must come out the
     same a second time."""
     first = draw(0)
     if not reference.metric.better(first, reference.scores[-1]):  # a mean would round
-        return Outcome(False, (first,))
+        return TestResult(False, (first,))
     second = draw(1)
-    return Outcome(first == second, (first, second))
+    return TestResult(first == second, (first, second))
 
 
 def drifted(reference: Reference, first: float, again: Draw) -> bool:

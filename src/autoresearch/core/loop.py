@@ -21,7 +21,7 @@ from statistics import fmean
 from autoresearch.core import baseline, history, judge, probe
 from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session, Stopped
-from autoresearch.core.turns import Desk
+from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import AutoresearchError, StorageError
 from autoresearch.git.repository import remove_tree
 from autoresearch.measure.runs import Interrupted, Outputs
@@ -42,9 +42,9 @@ class Loop:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.ledger = session.ledger
-        self.workspace = session.workspace
-        self.results = ResultsFile(session.home.results, session.ledger, session.row)
-        self.outputs = Outputs(session.home, session.task.runner.keep_outputs_bytes, self._stays)
+        self.repository = session.repository
+        self.results = ResultsFile(session.paths.results, session.ledger, session.record)
+        self.outputs = Outputs(session.paths, session.task.runner.keep_outputs_bytes, self._stays)
         self._record = threading.Lock()  # one verdict at a time
         self._succession = threading.Lock()  # one new incumbent at a time
         self._renewed = 0  # the segment in which the incumbent has been measured
@@ -60,11 +60,11 @@ class Loop:
         session = self.session
         try:
             self.begin()
-            desk = Desk(session)
+            desk = TurnTaker(session)
             session.in_slots([lambda: self._work(desk)] * session.runner.slots)
             if session.stopping is None:
                 baseline.verify(session)
-                self._offer(self.ledger.incumbent(session.row))
+                self._offer(self.ledger.incumbent(session.record))
         except Stopped:
             pass  # `stopping` says why
         except AutoresearchError as error:
@@ -73,7 +73,7 @@ class Loop:
             raise
         finally:
             session.tick()
-            self.workspace.pack()
+            self.repository.pack()
         done = session.limit() or "the agent has nothing more to propose"
         session.learn(stopped=session.stopping or done)
         return session.stopping or done
@@ -83,7 +83,7 @@ class Loop:
         self._recover()
         probe.first_turns(self.session)
         baseline.establish(self.session)
-        unchanged = self.ledger.experiment(self.session.row, 0)
+        unchanged = self.ledger.experiment(self.session.record, 0)
         self._publish(unchanged)
         self.results.append(unchanged)
         self._offer(unchanged)
@@ -91,7 +91,7 @@ class Loop:
         if self.session.stopping is not None:
             raise Stopped
 
-    def _work(self, desk: Desk) -> None:
+    def _work(self, desk: TurnTaker) -> None:
         """A slot's night: one experiment after another."""
         while (experiment := desk.next_experiment()) is not None:
             self.live(experiment)
@@ -104,20 +104,20 @@ class Loop:
         done = None
         while done is None:
             with suppress(NewSegment):  # nor on another's day: then it begins again as well
-                done = self._lived(self.ledger.experiment(self.session.row, experiment.number))
+                done = self._lived(self.ledger.experiment(self.session.record, experiment.number))
         self._top_up(done)
 
     def _lived(self, experiment: Experiment) -> Experiment | None:
         """To its verdict; None when it is to begin again. Raises `NewSegment`."""
         segment = self._renew()
-        incumbent = self.ledger.incumbent(self.session.row)
+        incumbent = self.ledger.incumbent(self.session.record)
         try:
             experiment = self._in_segment(self._moved_onto(incumbent, experiment), segment)
             verdict = self._judged(experiment, incumbent, segment)
             if verdict.status is not Status.KEEP:
                 raise Decided(verdict)
             with self._succession:
-                if self.ledger.incumbent(self.session.row).number != incumbent.number:
+                if self.ledger.incumbent(self.session.record).number != incumbent.number:
                     return None
                 verdict = self._measured_again(experiment, incumbent, verdict, segment)
                 return self._finish(experiment, verdict, segment)
@@ -126,17 +126,17 @@ class Loop:
 
     def _judged(self, experiment: Experiment, incumbent: Experiment, segment: int) -> Verdict:
         """Screen, guards, separation. Raises `Decided` as soon as one run settles it."""
-        row = self.session.row
-        held = history.reference(self.ledger, row, incumbent)
+        record = self.session.record
+        held = history.reference(self.ledger, record, incumbent)
         margin = self._margin(experiment, incumbent, held)
         reference = held.worsened(margin)
-        level = judge.LEVELS[row.level]
+        level = judge.LEVELS[record.level]
         screening = self._draws(experiment, Role.SCREEN, experiment.commit, segment)
         candidate = self._draws(experiment, Role.CANDIDATE, experiment.commit, segment)
         control = self._draws(experiment, Role.CONTROL, incumbent.commit, segment)
         simpler = f", simpler and not {margin:.3g} worse" if margin else ""
 
-        if row.deterministic:
+        if record.deterministic:
             exact = judge.reproduces(reference, screening)
             metric = exact.values[0]
             if not exact.passed:
@@ -156,12 +156,12 @@ class Loop:
         if level.cached:
             separated = judge.separate_cached(reference, level, candidate)
         else:
-            order = random.Random(f"{row.secret}/{experiment.number}/{experiment.attempt}")
+            order = random.Random(f"{record.secret}/{experiment.number}/{experiment.attempt}")
 
             def worse(index: int) -> float:
-                return row.metric.worsened(control(index), margin)
+                return record.metric.worsened(control(index), margin)
 
-            separated = judge.separate(row.metric, level.k, order, candidate, worse)
+            separated = judge.separate(record.metric, level.k, order, candidate, worse)
         if not separated.passed:
             return Verdict(Status.DISCARD, "not confirmed", metric, seen)
         return Verdict(Status.KEEP, None, fmean(separated.values), f"{seen}, confirmed{simpler}")
@@ -174,10 +174,10 @@ class Loop:
         allowed = self.session.task.judge.simplify
         if allowed is None:
             return 0.0
-        lines = self.workspace.code_lines
+        lines = self.repository.code_lines
         if lines(experiment.commit) >= lines(incumbent.commit):
             return 0.0
-        given = history.lost(self.ledger, self.session.row, held.score)
+        given = history.lost(self.ledger, self.session.record, held.score)
         return max(0.0, allowed - given)
 
     def _measured_again(
@@ -185,17 +185,17 @@ class Loop:
     ) -> Verdict:
         """How good a new incumbent is, by runs that did not win it its place."""
         draw = self._draws(experiment, Role.REMEASURE, experiment.commit, segment)
-        if self.session.row.deterministic:
+        if self.session.record.deterministic:
             return replace(verdict, metric=draw(0))
         metric = fmean(draw(index) for index in range(judge.FRESH_RUNS))
         return replace(verdict, metric=metric, flag=self._flag(incumbent, metric))
 
     def _flag(self, incumbent: Experiment, metric: float) -> str | None:
         """Why an improvement is too good for the session's history; None when it is not."""
-        row, multiple = self.session.row, self.session.task.judge.quarantine
-        held = history.reference(self.ledger, row, incumbent)
-        gain = row.metric.gain(metric, held.score)
-        excess = judge.too_good(gain, held.sd, history.effects(self.ledger, row), multiple)
+        record, multiple = self.session.record, self.session.task.judge.quarantine
+        held = history.reference(self.ledger, record, incumbent)
+        gain = record.metric.gain(metric, held.score)
+        excess = judge.too_good(gain, held.sd, history.effects(self.ledger, record), multiple)
         if excess is None:
             return None
         return f"{excess}; beyond {multiple:g} times it is to be looked at before it is believed"
@@ -230,36 +230,36 @@ class Loop:
         """The experiment on the incumbent: its change is carried over if it was made on another."""
         if experiment.base == incumbent.number:
             return experiment
-        row = self.session.row
-        base = self.ledger.experiment(row, experiment.base)
-        commit = self.workspace.rebase(base.commit, experiment.commit, incumbent.commit)
+        record = self.session.record
+        base = self.ledger.experiment(record, experiment.base)
+        commit = self.repository.rebase(base.commit, experiment.commit, incumbent.commit)
         if commit is None:
             detail = f"does not fit onto experiment {incumbent.number}, kept meanwhile"
             raise Decided(Verdict(Status.DISCARD, "conflict", None, detail))
-        tree = self.workspace.tree_id(commit)
-        known = self.ledger.with_tree(row, tree)
+        tree = self.repository.tree_id(commit)
+        known = self.ledger.with_tree(record, tree)
         if known is not None and known.number != experiment.number:
             detail = f"on the new incumbent it is the same as experiment {known.number}"
             raise Decided(Verdict(Status.DISCARD, "duplicate", None, detail))
-        with self.workspace.held(row.tag, experiment.number, commit):
+        with self.repository.held(record.tag, experiment.number, commit):
             moved = self.ledger.move_base(
-                row, experiment.number, base=incumbent.number, commit=commit, tree=tree
+                record, experiment.number, base=incumbent.number, commit=commit, tree=tree
             )
-            self.workspace.keep_reachable(row.tag, experiment.number, commit)
+            self.repository.keep_reachable(record.tag, experiment.number, commit)
         return moved
 
     def _in_segment(self, experiment: Experiment, segment: int) -> Experiment:
         """The experiment as it lives in that segment: from the screen, if it has runs of an
         earlier one."""
-        row = self.session.row
-        runs = self.ledger.runs(row, experiment.number)
+        record = self.session.record
+        runs = self.ledger.runs(record, experiment.number)
         if any(run.attempt == experiment.attempt and run.segment != segment for run in runs):
             return self.ledger.move_base(
-                row,
+                record,
                 experiment.number,
                 base=experiment.base,
                 commit=experiment.commit,
-                tree=self.ledger.recorded_tree(row, experiment.number),
+                tree=self.ledger.recorded_tree(record, experiment.number),
             )
         return experiment
 
@@ -277,17 +277,17 @@ class Loop:
     def _finish(self, experiment: Experiment, verdict: Verdict, segment: int) -> Experiment:
         """Record, then move: the ledger's transaction is the commit point, the rest follows it.
         Raises `NewSegment` when the verdict was reached in one that is over."""
-        row = self.session.row
+        record = self.session.record
         self.session.segments.look()
-        runs = self.ledger.runs(row, experiment.number)
+        runs = self.ledger.runs(record, experiment.number)
         mine = [_peak_bytes(run) for run in runs if run.commit == experiment.commit]
         with self._record:
             with self.ledger.transaction():
-                if segment != self.ledger.segment(row):
+                if segment != self.ledger.segment(record):
                     raise NewSegment
                 self.session.tick()
                 done = self.ledger.finish(
-                    row,
+                    record,
                     experiment.number,
                     verdict,
                     peak_memory_bytes=max(mine, default=0) or None,
@@ -296,8 +296,8 @@ class Loop:
             self._publish(done)
             self.results.append(done)
             self._offer(done)
-            self.workspace.tidy(done.order or 0)
-        metric = "" if done.metric is None else f" {row.metric.name} {done.metric:.6g}"
+            self.repository.tidy(done.order or 0)
+        metric = "" if done.metric is None else f" {record.metric.name} {done.metric:.6g}"
         reason = f" ({done.reason})" if done.reason else ""
         self.session.say(f"{done.number:4d} {done.status}{reason}{metric}: {done.description}")
         if done.flag:
@@ -307,22 +307,22 @@ class Loop:
     def _publish(self, done: Experiment) -> None:
         """Move the branch to a new incumbent."""
         if done.status is Status.KEEP:
-            row = self.session.row
-            ours = {row.base_commit, *(keep.commit for keep in self.ledger.keeps(row))}
-            best = self.ledger.incumbent(row)
-            if warning := self.workspace.move(row.tag, best.commit, ours):
+            record = self.session.record
+            ours = {record.base_commit, *(keep.commit for keep in self.ledger.keeps(record))}
+            best = self.ledger.incumbent(record)
+            if warning := self.repository.move(record.tag, best.commit, ours):
                 self.session.warn(warning)
 
     def _top_up(self, done: Experiment) -> None:
         """Once in a while the incumbent is measured again: its score follows the machine. By the
         slot that finished the experiment in question, so that no other makes the same run."""
-        row, order = self.session.row, done.order or 0
-        if order % judge.TOPUP_EVERY == 0 and not row.deterministic:
+        record, order = self.session.record, done.order or 0
+        if order % judge.TOPUP_EVERY == 0 and not record.deterministic:
             with suppress(NewSegment):  # in which the incumbent is measured again anyway
                 self._topped_up(order, self._renew())
 
     def _topped_up(self, order: int, segment: int) -> None:
-        best = self.ledger.incumbent(self.session.row)
+        best = self.ledger.incumbent(self.session.record)
         for index in (order, -order):  # once more if it crashes: it may have been bad luck
             name = (best.number, best.attempt, Role.TOPUP, index)
             run = self.session.make(*name, best.commit, segment)
@@ -333,13 +333,13 @@ class Loop:
     def _look_for_drift(self) -> None:
         """Is the incumbent's latest top-up in line with its runs before? If not, and one more run
         says the same, the machine is another, and a new segment begins."""
-        row, segment = self.session.row, self.session.segments.number
-        best = self.ledger.incumbent(row)
-        known = self.ledger.runs_of(row, best.commit, (Role.TOPUP,))
+        record, segment = self.session.record, self.session.segments.number
+        best = self.ledger.incumbent(record)
+        known = self.ledger.runs_of(record, best.commit, (Role.TOPUP,))
         runs = [run for run in known if run.index > 0 and run.segment == segment]
-        if row.deterministic or not runs or (metric := (latest := runs[-1]).metric) is None:
+        if record.deterministic or not runs or (metric := (latest := runs[-1]).metric) is None:
             return
-        before = history.reference(self.ledger, row, best, latest.id)
+        before = history.reference(self.ledger, record, best, latest.id)
 
         def again(_: int) -> float:
             name = (best.number, best.attempt, Role.TOPUP, -latest.index)
@@ -353,54 +353,54 @@ class Loop:
     def _owed(self) -> None:
         """What a kill, or a change meanwhile, left to be done for the incumbent: its runs in a new
         segment, the latest top-up, and what follows from that."""
-        row = self.session.row
-        last = self.ledger.last_order(row)
+        record = self.session.record
+        last = self.ledger.last_order(record)
         due = last - last % judge.TOPUP_EVERY
         segment = None
         while segment != self.session.segments.number:
             with suppress(NewSegment):
                 segment = self._renew()
-                if due and not self.ledger.was_topped_up(row, due):
-                    self._top_up(self.ledger.finished(row, after=due - 1)[0])
+                if due and not self.ledger.was_topped_up(record, due):
+                    self._top_up(self.ledger.finished(record, after=due - 1)[0])
                 self._look_for_drift()
 
     def _recover(self) -> None:
         """After a kill: what ended unseen is recorded, what was cut off is forgotten, and what
         follows from the ledger follows again."""
-        session, row = self.session, self.session.row
-        session.laboratory.end_leftovers()
-        self.workspace.break_locks(row.tag)
-        remove_drafts(session.home)
-        for run in self.ledger.open_runs(row):
-            if session.laboratory.ended_unseen(run):
+        session, record = self.session, self.session.record
+        session.executor.end_leftovers()
+        self.repository.break_locks(record.tag)
+        remove_drafts(session.paths)
+        for run in self.ledger.open_runs(record):
+            if session.executor.ended_unseen(run):
                 with suppress(Interrupted):  # while it was scored: who asks for it gets the rest
-                    session.laboratory.measure(run, session.segments.spoiled)
+                    session.executor.measure(run, session.segments.spoiled)
             else:
-                remove_tree(session.home.runs / run.name)  # first: its number is given out again
+                remove_tree(session.paths.runs / run.name)  # first: its number is given out again
                 self.ledger.forget_run(run)
-        session.laboratory.remove_recorded(self.ledger.open_runs(row))
-        remove_tree(session.home.trees)
-        remove_tree(session.home.turns)
-        remove_tree(session.home.temporary)
-        experiments = self.ledger.all_experiments(row)
+        session.executor.remove_recorded(self.ledger.open_runs(record))
+        remove_tree(session.paths.trees)
+        remove_tree(session.paths.turns)
+        remove_tree(session.paths.temporary)
+        experiments = self.ledger.all_experiments(record)
         for experiment in experiments:
-            self.workspace.keep_reachable(row.tag, experiment.number, experiment.commit)
+            self.repository.keep_reachable(record.tag, experiment.number, experiment.commit)
             if experiment.number == 0 and experiment.status is Status.KEEP:
                 self._publish(experiment)
-        for ref in self.workspace.passing_refs(row.tag, len(experiments)):
-            self.workspace.drop_ref(ref)
+        for ref in self.repository.passing_refs(record.tag, len(experiments)):
+            self.repository.drop_ref(ref)
         self.results.prepare()
         session.learn(stopped=None)
 
     def _offer(self, experiment: Experiment) -> None:
-        self.outputs.offer(self.ledger.runs(self.session.row, experiment.number))
+        self.outputs.offer(self.ledger.runs(self.session.record, experiment.number))
 
     def _stays(self, folder: Path) -> bool:
         """Whether a run's artefacts are to stay: those of the first fresh run of a keep."""
         number = int(folder.parent.name)
-        if self.ledger.experiment(self.session.row, number).status is not Status.KEEP:
+        if self.ledger.experiment(self.session.record, number).status is not Status.KEEP:
             return False
-        runs = self.ledger.runs(self.session.row, number)
+        runs = self.ledger.runs(self.session.record, number)
         fresh = [r.name for r in runs if r.role in UNSELECTED and r.metric is not None]
         return fresh[:1] == [f"{folder.parent.name}/{folder.name}"]
 

@@ -34,10 +34,10 @@ Change nothing else. Answer with one line that says what you changed.
 def first_turns(session: Session) -> None:
     """One small turn of every agent that wants one. Who fails leaves; raises `AgentError` when
     nobody is left then, with nothing measured and the session ready to be resumed."""
-    if not session.task.agent.probe or session.ledger.has_baseline(session.row):
+    if not session.task.agent.probe or session.ledger.has_baseline(session.record):
         return
     tried: list[Member] = []
-    while left := [one for one in session.roster.members if one not in tried and _wants(one)]:
+    while left := [one for one in session.scheduler.members if one not in tried and _wants(one)]:
         tried.append(left[0])
         _try(session, left[0])
         if session.stopping is not None:
@@ -62,7 +62,7 @@ def _try(session: Session, member: Member) -> None:
         return
     said = f"{answer.reason}: {answer.message}"
     if answer.reason in SERVICE_REASONS:
-        session.roster.failed(member, answer, time.monotonic())
+        session.scheduler.failed(member, answer, time.monotonic())
         session.warn(
             f"agent {member.name} could not be tried, its service may recover: {printable(said)}"
         )
@@ -72,13 +72,13 @@ def _try(session: Session, member: Member) -> None:
 
 def _turn(session: Session, member: Member) -> Proposal | Failure:
     """The answer; a `Failure` too if the file is as it was."""
-    worktree = session.home.turns / PROBE
+    worktree = session.paths.turns / PROBE
     remove_tree(worktree)
     worktree.mkdir(parents=True)
     (worktree / FILE).write_text(TEXT)
     try:
         if member.agent.reads:
-            session.workspace.make_repository(worktree)
+            session.repository.make_repository(worktree)
         answer = member.propose(
             Turn(
                 worktree=worktree,
@@ -116,7 +116,7 @@ def _record(session: Session, member: Member, answer: Proposal | Failure) -> Non
         else f"{answer.reason}: {answer.message}"
     )
     turn = Failure(PROBE, printable(said), None, answer.tokens, answer.usd)
-    session.ledger.add_turn(session.row, member.name, turn, time.time())
+    session.ledger.add_turn(session.record, member.name, turn, time.time())
 
 
 def _failed(member: Member, said: str) -> AgentError:

@@ -98,7 +98,7 @@ class Pause:
     grew: bool  # longer than any since it last worked
 
 
-class Roster:
+class AgentScheduler:
     def __init__(
         self,
         agents: Sequence[tuple[str, Agent, float]],

@@ -1,6 +1,6 @@
 """The stretches of a session within which runs can be compared.
 
-A segment ends when something a run's number depends on changes (`surroundings.py`), or when the
+A segment ends when something a run's number depends on changes (`environment.py`), or when the
 incumbent's own runs say that the machine drifted. In the new one the incumbent is measured again,
 and what was under way begins again: nothing is compared across.
 """
@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from autoresearch.errors import TaskError
-from autoresearch.measure.fingerprint import Surroundings, changes, told
+from autoresearch.measure.fingerprint import Environment, changes, told
 from autoresearch.records import Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import SessionRow, segment_of
+from autoresearch.store.rows import SessionRecord, segment_of
 
 BEGAN = "the session began"
 DRIFTED = "the machine drifted"
@@ -35,15 +35,15 @@ class Segments:
     def __init__(
         self,
         ledger: Ledger,
-        row: SessionRow,
-        surroundings: Callable[[], Surroundings],
+        record: SessionRecord,
+        environment: Callable[[], Environment],
         warn: Callable[[str], None],
     ) -> None:
         self._ledger = ledger
-        self._row = row
-        self._surroundings = lru_cache(surroundings)  # of what is there when the first run begins
+        self._row = record
+        self._environment = lru_cache(environment)  # of what is there when the first run begins
         self._warn = warn
-        self._begun = ledger.segments(row)
+        self._begun = ledger.segments(record)
         self._seen: Mapping[str, str] | None = None
         self._rest_until = 0.0
         self._orders: list[int] = []  # of the latest experiment, at each of the latest changes
@@ -69,7 +69,7 @@ class Segments:
         began = time.monotonic()
         if self._seen is not None and began < self._rest_until:
             return self._seen
-        found = self._surroundings().look(latest)
+        found = self._environment().look(latest)
         took_s = time.monotonic() - began
         if found is self._seen and took_s > COSTLY_S:  # and no contents were read
             self._rest_until = began + took_s / LOOKING

@@ -11,17 +11,17 @@ from functools import partial
 
 from autoresearch.core import limits
 from autoresearch.core.history import SessionHistory, reference
-from autoresearch.core.scheduler import Member, Roster
+from autoresearch.core.scheduler import AgentScheduler, Member
 from autoresearch.core.segments import NewSegment, Segments
 from autoresearch.errors import AgentError
-from autoresearch.git.repository import Workspace
-from autoresearch.measure.runs import Interrupted, Laboratory
+from autoresearch.git.repository import Repository
+from autoresearch.measure.runs import Interrupted, RunExecutor
 from autoresearch.protocols import Briefer, Grants, Runner
 from autoresearch.records import Role, Run
 from autoresearch.sandbox.run_policy import checkout
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Limits, Task, private_paths
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
@@ -38,45 +38,45 @@ class Session:
     def __init__(
         self,
         task: Task,
-        home: Home,
-        workspace: Workspace,
+        paths: SessionPaths,
+        repository: Repository,
         ledger: Ledger,
         runner: Runner,
-        roster: Roster,
-        row: SessionRow,
+        scheduler: AgentScheduler,
+        record: SessionRecord,
         briefer: Briefer,
         say: Callable[[str], None],
     ) -> None:
         self.task = task
-        self.home = home
-        self.workspace = workspace
+        self.paths = paths
+        self.repository = repository
         self.ledger = ledger
         self.runner = runner
-        self.roster = roster
-        self.row = row
+        self.scheduler = scheduler
+        self.record = record
         self.say = say
-        self.laboratory = Laboratory(task, home, workspace, runner, ledger)
-        around = partial(self.laboratory.surroundings, row.base_commit)
-        self.segments = Segments(ledger, row, around, self.warn)
+        self.executor = RunExecutor(task, paths, repository, runner, ledger)
+        around = partial(self.executor.environment, record.base_commit)
+        self.segments = Segments(ledger, record, around, self.warn)
         self.set_limits()
-        self.history = SessionHistory(ledger, row, workspace)
+        self.history = SessionHistory(ledger, record, repository)
         self.briefer = briefer
         self.stopping: str | None = None  # why no further run is to begin
         self._warning = threading.Lock()
         self._at_once = False  # what is under way is to end too
         self._ticked = time.monotonic()
         self._deadline: float | None = None
-        if "deadline" in row.limits:
-            self.end_in(row.limits["deadline"] - time.time())
+        if "deadline" in record.limits:
+            self.end_in(record.limits["deadline"] - time.time())
 
     # ---- runs ------------------------------------------------------------------------------
 
     def set_limits(self) -> None:
         """Those of a run and of its score, as far as they are known: after the baseline."""
-        allowance_s = self.task.run.allowance_s or self.row.allowance_s
+        allowance_s = self.task.run.allowance_s or self.record.allowance_s
         if self.task.run.budget_s is not None and allowance_s is not None:
-            self.laboratory.limit_s = self.task.run.budget_s + allowance_s
-        self.laboratory.score_limit_s = self.row.score_allowance_s
+            self.executor.limit_s = self.task.run.budget_s + allowance_s
+        self.executor.score_limit_s = self.record.score_allowance_s
 
     def make(
         self, number: int, attempt: int, role: Role, index: int, commit: str, segment: int
@@ -88,7 +88,7 @@ class Session:
         if self.segments.look() != segment:
             raise NewSegment
         run = self.ledger.open_run(
-            self.row,
+            self.record,
             experiment=number,
             attempt=attempt,
             role=role,
@@ -105,19 +105,19 @@ class Session:
     def _made(self, run: Run) -> Run:
         for _ in range(LOST_LIMIT):
             try:
-                return self._with_holdout(self.laboratory.measure(run, self.segments.spoiled))
+                return self._with_holdout(self.executor.measure(run, self.segments.spoiled))
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
                 self.say(f"run {run.name} was lost ({interrupted}): it is made again")
-        return self.laboratory.give_up(run, f"lost {LOST_LIMIT} times running")
+        return self.executor.give_up(run, f"lost {LOST_LIMIT} times running")
 
     def _with_holdout(self, run: Run) -> Run:
         """A run whose holdout could not be scored counts all the same, but that is said."""
         if run.holdout_reason is not None:
             self.warn(
                 f"the sealed holdout could not be scored for experiment {run.experiment} "
-                f"({run.holdout_reason}): {self.home.runs / f'{run.experiment:04d}'}/*/holdout.log"
+                f"({run.holdout_reason}): {self.paths.runs / f'{run.experiment:04d}'}/*/holdout.log"
             )
         return run
 
@@ -127,7 +127,7 @@ class Session:
             if self.stopping is not None:
                 raise Stopped
             try:
-                outcome = self.laboratory.run_guard(name, command, number, commit)
+                outcome = self.executor.run_guard(name, command, number, commit)
             except Interrupted as interrupted:
                 self.say(f"guard {name} was lost ({interrupted}): it is made again")
                 continue
@@ -166,7 +166,7 @@ class Session:
         """End the runs and the turn under way too. Called from signal handlers."""
         self._at_once = True
         self.runner.interrupt()
-        self.roster.interrupt()
+        self.scheduler.interrupt()
 
     def stop(self, reason: str) -> None:
         """Begin no further run. Called from signal handlers and from any thread."""
@@ -184,58 +184,58 @@ class Session:
         reserve_s = self._reserve_s()
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
             return f"it is {wanted.until:%H:%M}"
-        return limits.reached(wanted, self._spent(), self.row.metric, reserve_s)
+        return limits.reached(wanted, self._spent(), self.record.metric, reserve_s)
 
     def left(self) -> list[str]:
         """What is left of each limit, one line each."""
         until_s = None if self._deadline is None else self._deadline - limits.boot_clock()
-        return limits.left(self.task.limits, self._spent(), self.row.metric, until_s)
+        return limits.left(self.task.limits, self._spent(), self.record.metric, until_s)
 
     def _spent(self) -> limits.Spent:
-        return spent(self.ledger, self.row, self.task.limits, self.elapsed_s())
+        return spent(self.ledger, self.record, self.task.limits, self.elapsed_s())
 
     def usd_left(self) -> float | None:
         """What the next turn may spend; None without a limit."""
         limit = self.task.limits.usd
-        return None if limit is None else max(0.0, limit - self.ledger.costs(self.row)[1])
+        return None if limit is None else max(0.0, limit - self.ledger.costs(self.record)[1])
 
     def _reserve_s(self) -> float:
         """What measuring the result again will take, so that the night ends in time."""
         hours = self.task.limits.hours
-        if self.row.deterministic or (hours is None and self._deadline is None):
+        if self.record.deterministic or (hours is None and self._deadline is None):
             return 0.0
-        best = self.ledger.incumbent(self.row)
-        commits = {self.row.base_commit, best.commit}  # of the one, perhaps none in this segment
-        runs = [run for one in commits for run in self.ledger.runs_of(self.row, one, last=8)]
+        best = self.ledger.incumbent(self.record)
+        commits = {self.record.base_commit, best.commit}  # of the one, perhaps none in this segment
+        runs = [run for one in commits for run in self.ledger.runs_of(self.record, one, last=8)]
         wall_s = max((run.took_s for run in runs), default=0.0)
         needed = 2 * self.task.judge.baseline_runs * wall_s / self.runner.slots
         return needed if hours is None else min(needed, RESERVE_SHARE * hours * 3600)
 
     def elapsed_s(self) -> float:
         """Seconds worked, over all resumes, by a clock that nobody can set back."""
-        return self.ledger.session(self.row.tag).elapsed_s + time.monotonic() - self._ticked
+        return self.ledger.session(self.record.tag).elapsed_s + time.monotonic() - self._ticked
 
     def tick(self) -> None:
         """Put the time worked since the last tick into the ledger."""
         with self.ledger.transaction():
             now = time.monotonic()
-            self.ledger.add_elapsed(self.row, now - self._ticked)
+            self.ledger.add_elapsed(self.record, now - self._ticked)
             self._ticked = now
 
     # ---- agents ----------------------------------------------------------------------------
 
     def grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""
-        task, top = self.task, checkout(self.workspace)
+        task, top = self.task, checkout(self.repository)
         given = task.agent
         return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 
     def dismiss(self, member: Member, refusal: AgentError) -> None:
         """An agent that cannot go on leaves; the others go on, or the fallback does. Raises the
         refusal when nobody is left."""
-        taking_over = self.roster.leave(member, refusal)
+        taking_over = self.scheduler.leave(member, refusal)
         if taking_over is None:
-            follows = f"{self.roster.names} goes on without it"
+            follows = f"{self.scheduler.names} goes on without it"
         else:
             follows = f"the fallback {taking_over.name} takes over"
         self.warn(f"agent {member.name} has left: {refusal} ({follows})")
@@ -244,33 +244,34 @@ class Session:
 
     def learn(self, **facts: object) -> None:
         """Record facts of the session, such as `deterministic`."""
-        self.row = self.ledger.update_session(self.row, **facts)
+        self.record = self.ledger.update_session(self.record, **facts)
 
     def warn(self, text: str) -> None:
         """Say it now, and again in the status and the report."""
         with self._warning:  # from several slots at once
-            if text in self.row.warnings:
+            if text in self.record.warnings:
                 return
-            self.learn(warnings=[*self.row.warnings, text])
+            self.learn(warnings=[*self.record.warnings, text])
         self.say(f"warning: {text}")
 
 
-def spent(ledger: Ledger, row: SessionRow, wanted: Limits, elapsed_s: float) -> limits.Spent:
+def spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> limits.Spent:
     """How far a session is, as far as the limits that are set need it."""
     found = limits.Spent(
-        experiments=ledger.started(row) + ledger.fruitless_turns(row) // limits.FRUITLESS_TURNS,
+        experiments=ledger.started(record)
+        + ledger.fruitless_turns(record) // limits.FRUITLESS_TURNS,
         elapsed_s=elapsed_s,
-        since_keep=ledger.since_keep(row),
+        since_keep=ledger.since_keep(record),
         score=None
         if wanted.target is None
-        else reference(ledger, row, ledger.incumbent(row)).score,
+        else reference(ledger, record, ledger.incumbent(record)).score,
     )
     if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
-        tokens, usd = ledger.costs(row)
-        turn_tokens, turn_usd = ledger.largest_turn(row)
+        tokens, usd = ledger.costs(record)
+        turn_tokens, turn_usd = ledger.largest_turn(record)
         found = replace(
             found,
-            run_s=ledger.spent(row)["wall_s"],
+            run_s=ledger.spent(record)["wall_s"],
             tokens=tokens,
             usd=usd,
             turn_tokens=turn_tokens,

@@ -21,14 +21,14 @@ POLL_S = 0.2  # while all agents wait
 MESSAGE_LENGTH = 200  # of a failure, shown while it happens; the ledger has all of it
 
 
-class Desk:
+class TurnTaker:
     """Gives out experiments to the slots. A turn that yields nothing measurable is recorded, costs
     no run and is no experiment."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
-        self._unfinished = session.ledger.in_flight(session.row)
+        self._unfinished = session.ledger.in_flight(session.record)
         self._worked: set[str] = set()  # names of agents
         self._warn_of_freedom()
         self.closed = False  # no agent has anything more to propose
@@ -41,8 +41,8 @@ class Desk:
                     return self._unfinished.pop(0)
                 if self._session.limit() is not None:
                     return None
-                self._session.laboratory.check_disk()
-                member = self._session.roster.next(time.monotonic())
+                self._session.executor.check_disk()
+                member = self._session.scheduler.next(time.monotonic())
                 if member is None:
                     self._wait()
                 elif (experiment := self._ask(member)) is not None:
@@ -56,15 +56,15 @@ class Desk:
         Raises `Refused` for everything the harness will not run.
         """
         session = self._session
-        incumbent = session.ledger.incumbent(session.row)
-        manifest = session.workspace.manifest(base)
+        incumbent = session.ledger.incumbent(session.record)
+        manifest = session.repository.manifest(base)
         hide(session, manifest, folder)
         changes = self._collect(folder, manifest)
-        return self._open(session.roster.members[0], incumbent, changes, proposal, base)
+        return self._open(session.scheduler.members[0], incumbent, changes, proposal, base)
 
     def _ask(self, member: Member) -> Experiment | None:
         """One agent's turn, and what follows for the agent."""
-        roster = self._session.roster
+        scheduler = self._session.scheduler
         try:
             answer = self._turn(member)
         except AgentError as refusal:
@@ -72,7 +72,7 @@ class Desk:
             return None
         member.refused = False
         if isinstance(answer, Experiment):
-            roster.began(member)
+            scheduler.began(member)
             self._end_stretch(member)
             return answer
         if answer is None:
@@ -84,10 +84,10 @@ class Desk:
     def _turn(self, member: Member) -> Experiment | Failure | None:
         """One turn: a worktree for the agent, its edit, a commit, an experiment."""
         session = self._session
-        incumbent = session.ledger.incumbent(session.row)
-        worktree = session.home.turns / "worktree"
+        incumbent = session.ledger.incumbent(session.record)
+        worktree = session.paths.turns / "worktree"
         remove_tree(worktree)
-        manifest = session.workspace.materialize(incumbent.commit, worktree)
+        manifest = session.repository.materialize(incumbent.commit, worktree)
         hide(session, manifest, worktree)
         try:
             answer = member.propose(self._invitation(member, manifest))
@@ -101,24 +101,24 @@ class Desk:
                 message = printable(str(refused))
                 return Failure(refused.reason, message, 0.0, answer.tokens, answer.usd)
         finally:
-            session.workspace.put_aside(worktree, manifest)
+            session.repository.put_aside(worktree, manifest)
 
     def _collect(self, folder: Path, manifest: Manifest) -> Files:
         try:
-            return self._session.workspace.collect(folder, manifest)
+            return self._session.repository.collect(folder, manifest)
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
             raise Refused("unreadable", printable(str(error))) from error
 
     def _invitation(self, member: Member, manifest: Manifest) -> Turn:
         session = self._session
-        worktree = session.home.turns / "worktree"
+        worktree = session.paths.turns / "worktree"
         text = ""
         if member.agent.reads:
-            session.workspace.make_repository(worktree)
+            session.repository.make_repository(worktree)
             text = session.briefer.text(session.left())
         return Turn(
             worktree=worktree,
-            editable=tuple(path for path in manifest if session.workspace.is_editable(path)),
+            editable=tuple(path for path in manifest if session.repository.is_editable(path)),
             history=session.history,
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
@@ -130,7 +130,7 @@ class Desk:
         """Say it when nothing confines the agents' programs."""
         session = self._session
         free = "the agent's program is not confined, and can read and write what you can: "
-        if not any(member.agent.reads for member in session.roster.members):
+        if not any(member.agent.reads for member in session.scheduler.members):
             return  # they start no program
         if not session.task.agent.confine:
             session.warn(f"{free}[agent] confine = false")
@@ -155,7 +155,7 @@ class Desk:
         session = self._session
         if failure.reason not in KILLED_REASONS:
             return failure
-        tokens, usd = session.ledger.largest_turn(session.row)
+        tokens, usd = session.ledger.largest_turn(session.record)
         wanted = session.task.limits
         if wanted.tokens and tokens and failure.tokens is None:
             failure = replace(failure, tokens=tokens)
@@ -177,31 +177,31 @@ class Desk:
         message = f"{subject[:SUBJECT_LENGTH]}\n\n"
         if len(subject) > SUBJECT_LENGTH or proposal.hypothesis:
             message += f"{subject}\n\n{proposal.hypothesis}".strip() + "\n\n"
-        message += f"Autoresearch-Session: {session.row.tag}\n"
+        message += f"Autoresearch-Session: {session.record.tag}\n"
         message += f"Autoresearch-Agent: {member.name}\n"
-        commit = session.workspace.commit(base or incumbent.commit, changes, message)
+        commit = session.repository.commit(base or incumbent.commit, changes, message)
         if base is not None and base != incumbent.commit:
-            moved = session.workspace.rebase(base, commit, incumbent.commit)
+            moved = session.repository.rebase(base, commit, incumbent.commit)
             if moved is None:
                 why = f"it does not fit onto experiment {incumbent.number}, kept meanwhile"
                 raise Refused("conflict", why)
             commit = moved
-        tree = session.workspace.tree_id(commit)
-        if known := session.ledger.with_tree(session.row, tree):
+        tree = session.repository.tree_id(commit)
+        if known := session.ledger.with_tree(session.record, tree):
             raise Refused("duplicate", f"the same files as experiment {known.number}")
         with session.ledger.transaction():
             experiment = session.ledger.begin(
-                session.row,
+                session.record,
                 base=incumbent.number,
                 commit=commit,
                 tree=tree,
                 agent=member.name,
                 proposal=proposal,
-                lines=session.workspace.changed_lines(incumbent.commit, commit),
+                lines=session.repository.changed_lines(incumbent.commit, commit),
                 now=time.time(),
             )
             # Before the commit point: a `git gc` must never find a recorded commit without a name.
-            session.workspace.keep_reachable(session.row.tag, experiment.number, commit)
+            session.repository.keep_reachable(session.record.tag, experiment.number, commit)
         return experiment
 
     def _refused(self, member: Member, refusal: AgentError) -> None:
@@ -213,16 +213,16 @@ class Desk:
             member.refused = True
             self._note(member, failure)
             return
-        self._session.ledger.add_turn(self._session.row, member.name, failure, time.time())
+        self._session.ledger.add_turn(self._session.record, member.name, failure, time.time())
         self._session.dismiss(member, refusal)
 
     def _leave(self, member: Member) -> None:
         """It has nothing more to propose."""
         session = self._session
-        taking_over = session.roster.leave(member)
+        taking_over = session.scheduler.leave(member)
         if taking_over is not None:
             session.warn(f"no other agent is left: the fallback {taking_over.name} takes over")
-        elif session.roster.members:
+        elif session.scheduler.members:
             session.say(f"{member.name} has nothing more to propose; the others go on")
         else:
             self.closed = True
@@ -231,8 +231,8 @@ class Desk:
         """Record a turn that came to nothing. People hear of each edit that was refused, but of a
         service that is down only when the wait grows, and when it works again."""
         session = self._session
-        session.ledger.add_turn(session.row, member.name, self._charged(failure), time.time())
-        pause = session.roster.failed(member, failure, time.monotonic())
+        session.ledger.add_turn(session.record, member.name, self._charged(failure), time.time())
+        pause = session.scheduler.failed(member, failure, time.monotonic())
         if pause.seconds == 0:
             self._end_stretch(member)
         if pause.grew or pause.seconds == 0:
@@ -243,14 +243,14 @@ class Desk:
             )
 
     def _end_stretch(self, member: Member) -> None:
-        if failures := self._session.roster.worked(member):
+        if failures := self._session.scheduler.worked(member):
             turns = "1 turn" if failures == 1 else f"{failures} turns"
             self._session.say(f"{member.name} works again, after {turns} that failed")
 
     def _wait(self) -> None:
         """Until the first agent is ready, or the session is to end."""
         session = self._session
-        until = session.roster.wakes_at()
+        until = session.scheduler.wakes_at()
         while time.monotonic() < until and session.stopping is None and session.limit() is None:
             time.sleep(POLL_S)
 
@@ -258,7 +258,7 @@ class Desk:
 def hide(session: Session, manifest: Manifest, folder: Path) -> None:
     """Take the hidden files out of a copy of a commit's files, and out of its manifest."""
     for name in session.task.hidden:
-        hidden = str(session.workspace.prefix / name.rstrip("/"))
+        hidden = str(session.repository.prefix / name.rstrip("/"))
         remove_tree(folder / hidden)
         for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
             del manifest[path]

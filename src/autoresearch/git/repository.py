@@ -93,7 +93,7 @@ Manifest = dict[str, Entry]
 COMMENT = (b"#", b"//")  # how a line begins that is one, in most languages
 
 
-class Workspace:
+class Repository:
     """The repository that holds the task. Usable from several threads: one at a time gets in."""
 
     def __init__(

@@ -26,7 +26,7 @@ from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
 from autoresearch.core.scheduler import printable, recordable
 from autoresearch.core.session import Session, Stopped
-from autoresearch.core.turns import Desk, hide
+from autoresearch.core.turns import TurnTaker, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.git.repository import files_below
 from autoresearch.measure.runs import tail
@@ -34,8 +34,8 @@ from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
 from autoresearch.store import values
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, override
 
 OUTPUT_LINES, LINE_LENGTH = 20, 200  # of a crashed run's log, shown to the agent
@@ -68,7 +68,7 @@ class Terminal:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class TrialReport:
     """What became of a try. `status` is an experiment's, or "refused" (it was no experiment; the
     folder is as it was), "running", "interrupted" or "limit" (it was not begun)."""
 
@@ -86,33 +86,33 @@ class Tried:
     edited: bool = False  # the folder was edited meanwhile, and was left as it is
     pid: int | None = None  # of the process that said so
 
-    def save(self, home: Home) -> None:
-        draft = home.latest_try.with_suffix(".tmp")
+    def save(self, paths: SessionPaths) -> None:
+        draft = paths.latest_try.with_suffix(".tmp")
         draft.write_text(json.dumps(asdict(replace(self, pid=os.getpid()))))
-        draft.replace(home.latest_try)
+        draft.replace(paths.latest_try)
 
 
-def latest(home: Home) -> Tried | None:
+def latest(paths: SessionPaths) -> TrialReport | None:
     """What became of the latest try, as far as it is known; None when there was none."""
-    return values.read(home.latest_try, Tried)
+    return values.read(paths.latest_try, TrialReport)
 
 
 def agreed(task: Task, tag: str) -> Task:
     """`task` with the limits and the level that session `tag` was started with."""
-    home = Home(task.root, tag)
+    paths = SessionPaths(task.root, tag)
     try:
-        ledger = Ledger(home.ledger, readonly=True)
+        ledger = Ledger(paths.ledger, readonly=True)
         try:
-            row = ledger.session(tag)
+            record = ledger.session(tag)
         finally:
             ledger.close()
     except LedgerError as error:
         raise LedgerError(f"{error}. Begin with: autoresearch start --tag {tag}") from None
-    given = {f"limits.{key}": value for key, value in row.limits.items() if key != "deadline"}
+    given = {f"limits.{key}": value for key, value in record.limits.items() if key != "deadline"}
     if "limits.until" in given:
         given["limits.until"] = given["limits.until"][:5]  # HH:MM
     unlimited = replace(task, limits=type(task.limits)())
-    return override(unlimited, **given, **{"judge.level": row.level})
+    return override(unlimited, **given, **{"judge.level": record.level})
 
 
 def begin(session: Session) -> None:
@@ -125,8 +125,8 @@ def begin(session: Session) -> None:
 
 
 def try_change(
-    session: Session, proposal: Proposal, taken: Callable[[Tried], None] | None = None
-) -> Tried:
+    session: Session, proposal: Proposal, taken: Callable[[TrialReport], None] | None = None
+) -> TrialReport:
     """Measure what the folder holds, judge it, record it, and bring the folder to the incumbent.
 
     `taken` is told as soon as the files have been copied out: from then on the try survives
@@ -134,38 +134,38 @@ def try_change(
     """
     loop = Loop(session)
     proposal = recordable(proposal)
-    session.home.latest_try.unlink(missing_ok=True)
+    session.paths.latest_try.unlink(missing_ok=True)
     try:
         loop.begin()
         number = _finish_unfinished(loop)
         if number is not None and _state(session).taken == _digest(session):
             return _verdict(session, number)  # this is the same try again
         if limit := session.limit():
-            return _last(session, Tried("limit", proposal.description, limit=limit))
-        session.laboratory.check_disk()
+            return _last(session, TrialReport("limit", proposal.description, limit=limit))
+        session.executor.check_disk()
         _refresh(session)
         experiment = _taken(session, proposal)
-        if isinstance(experiment, Tried):
+        if isinstance(experiment, TrialReport):
             return _told(session, experiment)
-        told = Tried("running", experiment.description, experiment.number)
-        told.save(session.home)
+        told = TrialReport("running", experiment.description, experiment.number)
+        told.save(session.paths)
         if taken:
             taken(told)
         _live(loop, experiment)
     except Stopped:
-        return _told(session, Tried("interrupted", proposal.description))
+        return _told(session, TrialReport("interrupted", proposal.description))
     return _verdict(session, experiment.number)
 
 
-def go_on(session: Session) -> Tried | None:
+def go_on(session: Session) -> TrialReport | None:
     """Finish a try that was cut off; None when there is none."""
     loop = Loop(session)
     try:
         loop.begin()
         number = _finish_unfinished(loop)
     except Stopped:
-        return Tried("interrupted")
-    told = latest(session.home)
+        return TrialReport("interrupted")
+    told = latest(session.paths)
     if number is None and told and told.status == "running":
         number = told.experiment  # it was recorded, but nobody was told
     return None if number is None else _verdict(session, number)
@@ -174,7 +174,7 @@ def go_on(session: Session) -> Tried | None:
 def verify(session: Session, runs: int) -> None:
     """Measure the result again now: so many fresh runs of the baseline and of the best. Raises
     `Stopped` when interrupted."""
-    stopped = session.row.stopped
+    stopped = session.record.stopped
     Loop(session).begin()
     baseline.verify(session, runs)
     session.learn(stopped=stopped)
@@ -184,7 +184,7 @@ def verify(session: Session, runs: int) -> None:
 
 def _finish_unfinished(loop: Loop) -> int | None:
     number = None
-    for one in loop.ledger.in_flight(loop.session.row):
+    for one in loop.ledger.in_flight(loop.session.record):
         number = one.number
         _live(loop, one)
     return number
@@ -194,29 +194,31 @@ def _live(loop: Loop, experiment: Experiment) -> None:
     """To its verdict. Raises `Stopped` when it was interrupted before that."""
     session = loop.session
     session.in_slots([lambda: loop.live(experiment)])
-    if session.ledger.experiment(session.row, experiment.number).status is None:
+    if session.ledger.experiment(session.record, experiment.number).status is None:
         raise Stopped
 
 
-def _taken(session: Session, proposal: Proposal) -> Experiment | Tried:
+def _taken(session: Session, proposal: Proposal) -> Experiment | TrialReport:
     state = _state(session)
-    if state.base is None or not session.home.work.is_dir():
+    if state.base is None or not session.paths.work.is_dir():
         raise TaskError(
-            f"{session.home.work} is gone, or nobody knows what it was made from: save your edit, "
-            f"remove it, and `autoresearch start --tag {session.row.tag}` makes it again"
+            f"{session.paths.work} is gone, or nobody knows what it was made from: save your edit, "
+            f"remove it, and `autoresearch start --tag {session.record.tag}` makes it again"
         )
     base = _nearest(session, state)
     state = _State(base, taken=_digest(session))
-    state.save(session.home)  # before the commit point: a kill after it is recognised by this
+    state.save(session.paths)  # before the commit point: a kill after it is recognised by this
     try:
-        experiment = Desk(session).take(session.home.work, base, proposal)
+        experiment = TurnTaker(session).take(session.paths.work, base, proposal)
     except Refused as refused:
-        replace(state, taken=None).save(session.home)
+        replace(state, taken=None).save(session.paths)
         message = printable(str(refused))
         failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
-        session.ledger.add_turn(session.row, session.roster.members[0].name, failure, time.time())
-        return Tried("refused", proposal.description, reason=refused.reason, detail=message)
-    replace(state, commit=experiment.commit).save(session.home)
+        session.ledger.add_turn(
+            session.record, session.scheduler.members[0].name, failure, time.time()
+        )
+        return TrialReport("refused", proposal.description, reason=refused.reason, detail=message)
+    replace(state, commit=experiment.commit).save(session.paths)
     return experiment
 
 
@@ -229,7 +231,7 @@ def _nearest(session: Session, state: _State) -> str:
 
 def _distance(session: Session, commit: str) -> int:
     """Lines of editable files that the folder has and a commit has not, or the other way round."""
-    theirs = session.workspace.editable_files(commit)
+    theirs = session.repository.editable_files(commit)
     ours = dict(_editable_files(session))
     lines = 0
     for path in theirs.keys() | ours.keys():
@@ -238,19 +240,19 @@ def _distance(session: Session, commit: str) -> int:
     return lines
 
 
-def _verdict(session: Session, number: int) -> Tried:
+def _verdict(session: Session, number: int) -> TrialReport:
     """The folder is brought to the incumbent, unless it was edited since the try was taken."""
-    done = session.ledger.experiment(session.row, number)
+    done = session.ledger.experiment(session.record, number)
     output: tuple[str, ...] = ()
-    if done.status is Status.CRASH and (runs := session.ledger.runs(session.row, number)):
+    if done.status is Status.CRASH and (runs := session.ledger.runs(session.record, number)):
         output = _end_of(session, runs[-1].name)
     state = _state(session)  # nothing taken: the folder was brought to the incumbent since
     edited = state.taken is not None and state.taken != _digest(session)
     if edited:  # what comes next may be a change of what was taken, or of what that was made from
-        replace(state, taken=None, commit=state.commit or done.commit).save(session.home)
+        replace(state, taken=None, commit=state.commit or done.commit).save(session.paths)
     elif state.taken is not None:
         _bring(session)
-    told = Tried(
+    told = TrialReport(
         status=str(done.status),
         description=done.description,
         experiment=number,
@@ -266,7 +268,7 @@ def _verdict(session: Session, number: int) -> Tried:
     return _told(session, told)
 
 
-def _last(session: Session, told: Tried) -> Tried:
+def _last(session: Session, told: TrialReport) -> TrialReport:
     """A limit is reached: the result is measured again, once."""
     with suppress(Stopped):
         baseline.verify(session)
@@ -274,18 +276,18 @@ def _last(session: Session, told: Tried) -> Tried:
     return _told(session, told)
 
 
-def _told(session: Session, told: Tried) -> Tried:
-    best = session.ledger.incumbent(session.row)
-    score = reference(session.ledger, session.row, best).score
+def _told(session: Session, told: TrialReport) -> TrialReport:
+    best = session.ledger.incumbent(session.record)
+    score = reference(session.ledger, session.record, best).score
     told = replace(told, incumbent=best.number, score=score)
-    told.save(session.home)
+    told.save(session.paths)
     session.tick()
     return told
 
 
 def _end_of(session: Session, run: str) -> tuple[str, ...]:
     """Of what the run itself printed: a scorer's words may hold what is hidden."""
-    lines = tail(session.home.runs / run / "log", 65_536).splitlines()[-OUTPUT_LINES:]
+    lines = tail(session.paths.runs / run / "log", 65_536).splitlines()[-OUTPUT_LINES:]
     return tuple("".join(c for c in line if c.isprintable())[:LINE_LENGTH] for line in lines)
 
 
@@ -296,8 +298,8 @@ def _refresh(session: Session) -> None:
     """Make the folder if it is missing, and bring it to the incumbent if nobody has edited it."""
     _folder(session)
     state = _state(session)
-    best = session.ledger.incumbent(session.row)
-    if not session.home.work.exists() or (
+    best = session.ledger.incumbent(session.record)
+    if not session.paths.work.exists() or (
         state.base != best.commit and state.brought == _digest(session)
     ):
         _bring(session)
@@ -306,20 +308,20 @@ def _refresh(session: Session) -> None:
 def _bring(session: Session) -> None:
     """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
     folder = _folder(session)
-    best = session.ledger.incumbent(session.row)
-    manifest = session.workspace.manifest(best.commit)
+    best = session.ledger.incumbent(session.record)
+    manifest = session.repository.manifest(best.commit)
     hide(session, manifest, folder)
-    session.workspace.restore(manifest, folder)
-    session.workspace.make_repository(folder, manifest)
+    session.repository.restore(manifest, folder)
+    session.repository.make_repository(folder, manifest)
     # Of the commit, not of the folder: what was edited in it meanwhile is an edit.
-    files = session.workspace.editable_files(best.commit)
+    files = session.repository.editable_files(best.commit)
     brought = _digest_of((p, data) for p, data in files.items() if not manifest[p].is_link)
-    _State(best.commit, brought=brought).save(session.home)
+    _State(best.commit, brought=brought).save(session.paths)
 
 
 def _folder(session: Session) -> Path:
     """The working folder. Raises `TaskError` where it is a link: it would lead us elsewhere."""
-    folder = session.home.work
+    folder = session.paths.work
     if folder.is_symlink():
         raise TaskError(f"{folder} is a link now: put the folder back, or remove the link")
     return folder
@@ -334,18 +336,18 @@ class _State:
     taken: str | None = None  # as it was when the try under way was taken out of it
     commit: str | None = None  # of that try, as it was taken
 
-    def save(self, home: Home) -> None:
-        draft = _state_file(home).with_suffix(".tmp")
+    def save(self, paths: SessionPaths) -> None:
+        draft = _state_file(paths).with_suffix(".tmp")
         draft.write_text(json.dumps(asdict(self)))
-        draft.replace(_state_file(home))
+        draft.replace(_state_file(paths))
 
 
 def _state(session: Session) -> _State:
-    return values.read(_state_file(session.home), _State) or _State()
+    return values.read(_state_file(session.paths), _State) or _State()
 
 
-def _state_file(home: Home) -> Path:
-    return home.folder / "work.json"
+def _state_file(paths: SessionPaths) -> Path:
+    return paths.folder / "work.json"
 
 
 def _digest(session: Session) -> str:
@@ -363,7 +365,7 @@ def _digest_of(files: Iterable[tuple[str, bytes]]) -> str:
 def _editable_files(session: Session) -> Iterator[tuple[str, bytes]]:
     """Those in the folder, as far as they are regular files."""
     for path, found in files_below(_folder(session)):
-        if session.workspace.is_editable(path) and found.is_file(follow_symlinks=False):
+        if session.repository.is_editable(path) and found.is_file(follow_symlinks=False):
             yield path, Path(found.path).read_bytes()
 
 
@@ -375,9 +377,9 @@ def your_turn(task: Task, folder: Path) -> str:
     return YOUR_TURN.format(editable=" or ".join(task.editable), folder=folder)
 
 
-def text(told: Tried, row: SessionRow) -> str:
+def text(told: TrialReport, record: SessionRecord) -> str:
     """A try's verdict for people and for agents."""
-    name = row.metric.name
+    name = record.metric.name
     number = "" if told.experiment is None else f" experiment {told.experiment}"
     metric = "" if told.metric is None else f", {name} {told.metric:.6g}"
     why = f" ({told.reason})" if told.reason else ""
@@ -404,7 +406,7 @@ def text(told: Tried, row: SessionRow) -> str:
     return "\n".join(lines)
 
 
-def to_json(told: Tried) -> dict[str, Any]:
+def to_json(told: TrialReport) -> dict[str, Any]:
     """What there is to say; what is absent is left out."""
     return {
         key: value

@@ -1,9 +1,9 @@
 """What a run's number depends on beside its commit: data, programs, packages, the system.
 
-`Surroundings.look` is called before and after every run. It compares what costs a few system calls
+`Environment.look` is called before and after every run. It compares what costs a few system calls
 (names, sizes, times), and reads contents again only where those differ: a mere touch is no
 change. Frozen files need no look: a run's tree is made from its commit, and what stays of an
-earlier one is held against it (`workspace.py`).
+earlier one is held against it (`repository.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Part:
     costly: bool = False  # to find the facts: a later process goes by the key alone
 
 
-class Surroundings:
+class Environment:
     """Of one session's runs. Not to be asked from two threads at once."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -110,7 +110,7 @@ def told(changed: Sequence[str]) -> str:
 
 def around(
     task: Task, env: Mapping[str, str], sites: Iterable[Path], tracked: Collection[str]
-) -> Surroundings:
+) -> Environment:
     """Those of a task's runs. `env` is what every run gets, `sites` are the folders of packages
     it sees, `tracked` the files of its commits: what lies there is read from the commit."""
     data = [("input", name, FILES_TOLD) for name in task.run.inputs]
@@ -124,7 +124,7 @@ def around(
     parts += [_packages(list(dict.fromkeys(site.resolve() for site in sites)))]
     parts += [_text(f"{Path(name).parent.name} driver", Path(name)) for name in DRIVERS]
     parts += [_fixed(_system() | _variables(task, env))]
-    return Surroundings(parts)
+    return Environment(parts)
 
 
 # ---- data --------------------------------------------------------------------------------------

@@ -22,14 +22,14 @@ from pathlib import Path
 import psutil
 
 from autoresearch.errors import StorageError, TaskError
-from autoresearch.git.repository import Manifest, Workspace, files_below, remove_tree
-from autoresearch.measure.fingerprint import Surroundings, around
-from autoresearch.protocols import Outcome, Runner, RunSpec
-from autoresearch.records import HELD_OUT, Role, Run, Sealed
-from autoresearch.sandbox.run_policy import Cells, Purpose, seen
+from autoresearch.git.repository import Manifest, Repository, files_below, remove_tree
+from autoresearch.measure.fingerprint import Environment, around
+from autoresearch.protocols import Runner, RunResult, RunSpec
+from autoresearch.records import HELD_OUT, HoldoutScore, Role, Run
+from autoresearch.sandbox.run_policy import Purpose, RunPolicies, seen
 from autoresearch.store import values
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Home
+from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import HoldoutSettings, ScoreSettings, Task, shell_words
 
 STANDARD_ENV = (
@@ -115,9 +115,9 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
         return ""
 
 
-def leftovers(home: Home, seed: int | None = None) -> list[psutil.Process]:
+def leftovers(paths: SessionPaths, seed: int | None = None) -> list[psutil.Process]:
     """The living processes of a session's runs, or of its run of that seed, wardens left out."""
-    marks = {SESSION: str(home.folder)}
+    marks = {SESSION: str(paths.folder)}
     if seed is not None:
         marks["AUTORESEARCH_SEED"] = str(seed)
     found = []
@@ -138,42 +138,47 @@ def whole_lines(path: Path, size: int = READ_BYTES) -> str:
     return text.partition("\n")[2] if cut else text
 
 
-class Laboratory:
+class RunExecutor:
     """Makes the runs of one session. Usable from several threads."""
 
     def __init__(
-        self, task: Task, home: Home, workspace: Workspace, runner: Runner, ledger: Ledger
+        self,
+        task: Task,
+        paths: SessionPaths,
+        repository: Repository,
+        runner: Runner,
+        ledger: Ledger,
     ) -> None:
         self.task = task
-        self.home = home
-        self.workspace = workspace
+        self.paths = paths
+        self.repository = repository
         self.runner = runner
         self.ledger = ledger
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
         self.score_limit_s: float | None = None  # the same, for a scorer and all it starts
         self._env = self._environment()
-        self._cells = Cells(task, home, workspace, self._env)
+        self._policies = RunPolicies(task, paths, repository, self._env)
 
     def prepare(self) -> None:
         """What takes its time and can be refused, before the first run."""
-        self._cells.prepare()
+        self._policies.prepare()
 
-    def surroundings(self, commit: str) -> Surroundings:
+    def environment(self, commit: str) -> Environment:
         """What runs of that commit, and of changes of it, depend on beside it."""
-        prefix = self.workspace.prefix
-        paths = [Path(path) for path in self.workspace.manifest(commit)]
+        prefix = self.repository.prefix
+        paths = [Path(path) for path in self.repository.manifest(commit)]
         tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
-        return around(self.task, self._env, self._cells.sites, tracked)
+        return around(self.task, self._env, self._policies.sites, tracked)
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
-        for process in leftovers(self.home, seed):
+        for process in leftovers(self.paths, seed):
             with suppress(psutil.Error):  # it has just ended
                 process.kill()
 
     def ended_unseen(self, run: Run) -> bool:
         """The run ended, but nobody was there to record it."""
-        return _load_outcome(self.home.runs / run.name / "outcome.json") is not None
+        return _load_outcome(self.paths.runs / run.name / "outcome.json") is not None
 
     @_disk_errors()
     def measure(self, run: Run, spoiled: Callable[[Run], bool]) -> Run:
@@ -182,13 +187,13 @@ class Laboratory:
         else happens to it is in the run returned."""
         if run.finished:
             return run
-        folder = self.home.runs / run.name
-        tree = self.home.trees / f"{run.id:05d}"
+        folder = self.paths.runs / run.name
+        tree = self.paths.trees / f"{run.id:05d}"
         outcome = _load_outcome(folder / "outcome.json")
         if outcome is None:
             outcome, manifest = self._execute(run, folder, tree)
         else:  # it ended while nobody was there to record it
-            manifest = self.workspace.manifest(run.commit)
+            manifest = self.repository.manifest(run.commit)
         if outcome.stopped in UNSETTLED:
             self.end_leftovers(run.seed)
             raise Interrupted(outcome.detail or outcome.stopped)
@@ -217,20 +222,20 @@ class Laboratory:
             score=scored,
             sealed=self._sealed(run, folder) if reason is None else None,
         )
-        self.workspace.put_aside(tree, manifest)
+        self.repository.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
             (folder / name).unlink(missing_ok=True)
         return finished
 
     def remove_recorded(self, open_runs: list[Run]) -> None:
         """After a kill: remove the outcomes that are in the ledger already."""
-        pending = {self.home.runs / run.name for run in open_runs}
+        pending = {self.paths.runs / run.name for run in open_runs}
         for name in OUTCOMES:
-            for file in self.home.runs.glob(f"*/*/{name}"):
+            for file in self.paths.runs.glob(f"*/*/{name}"):
                 if file.parent not in pending:
                     file.unlink(missing_ok=True)
 
-    def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[Outcome, Manifest]:
+    def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[RunResult, Manifest]:
         self.check_disk()
         if folder.exists():  # an earlier try was cut off
             remove_tree(folder)
@@ -245,8 +250,8 @@ class Laboratory:
     def fresh_tree(self, commit: str, tree: Path) -> Manifest:
         """A commit's files without the hidden ones, with links to the declared inputs."""
         remove_tree(tree)
-        manifest = self.workspace.materialize(commit, tree)
-        top = tree / self.workspace.prefix
+        manifest = self.repository.materialize(commit, tree)
+        top = tree / self.repository.prefix
         for name in self.task.hidden:
             remove_tree(top / name)
         for name in self.task.run.inputs:
@@ -275,13 +280,13 @@ class Laboratory:
     ) -> RunSpec:
         """How to execute `command` in `tree`: the environment, the limits, the files."""
         settings, runner = self.task.run, self.task.runner
-        temporary = self.home.temporary / tree.name
-        env = self._env | self._cells.environment(purpose, tree, temporary)
+        temporary = self.paths.temporary / tree.name
+        env = self._env | self._policies.environment(purpose, tree, temporary)
         env["AUTORESEARCH_SEED"] = str(seed)
         env["PYTHONHASHSEED"] = str(seed)  # the seed alone decides, also over the order of sets
         return RunSpec(
             argv=shell_words(command),
-            tree=tree / self.workspace.prefix,
+            tree=tree / self.repository.prefix,
             log=log,
             outcome=outcome,
             env=env,
@@ -292,7 +297,7 @@ class Laboratory:
             log_bytes=runner.log_bytes,
             file_bytes=runner.file_bytes,
             processes=runner.processes,
-            confinement=self._cells.confinement(purpose, tree, temporary),
+            confinement=self._policies.confinement(purpose, tree, temporary),
         )
 
     def _environment(self) -> dict[str, str]:
@@ -300,9 +305,9 @@ class Laboratory:
         settings = self.task.run
         names = (*STANDARD_ENV, *settings.env)
         env = {name: os.environ[name] for name in names if name in os.environ}
-        env[SESSION] = str(self.home.folder)
+        env[SESSION] = str(self.paths.folder)
         # A `git` called in the tree must not walk up to the user's repository.
-        env["GIT_CEILING_DIRECTORIES"] = str(self.home.folder)
+        env["GIT_CEILING_DIRECTORIES"] = str(self.paths.folder)
         env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
         if (environment := self.task.root / ".venv").is_dir():
             # `uv run` would build one in every tree.
@@ -312,7 +317,7 @@ class Laboratory:
             env["AUTORESEARCH_BUDGET_CLOCK"] = settings.budget_clock
         return env
 
-    def execute(self, spec: RunSpec) -> Outcome:
+    def execute(self, spec: RunSpec) -> RunResult:
         """Execute what `spec` says, with a temporary folder of its own that is there as long."""
         temporary = Path(spec.env["TMPDIR"])
         make_private(temporary.parent)
@@ -331,11 +336,11 @@ class Laboratory:
         )
 
     @_disk_errors()
-    def run_guard(self, name: str, command: str, number: int, commit: str) -> Outcome:
+    def run_guard(self, name: str, command: str, number: int, commit: str) -> RunResult:
         """A guard command in a pristine tree of experiment `number`'s change. Raises
         `Interrupted` when it was abandoned."""
-        folder = self.home.runs / f"{number:04d}"
-        tree = self.home.trees / f"guard-{folder.name}-{name}"
+        folder = self.paths.runs / f"{number:04d}"
+        tree = self.paths.trees / f"guard-{folder.name}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
         self.fresh_tree(commit, tree)
         log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
@@ -346,37 +351,37 @@ class Laboratory:
             raise Interrupted(result.detail or result.stopped)
         return result
 
-    def _sealed(self, run: Run, folder: Path) -> Sealed | None:
+    def _sealed(self, run: Run, folder: Path) -> HoldoutScore | None:
         """What the sealed holdout says, where it is asked."""
         if self.task.holdout is None or run.role not in HELD_OUT:
             return None
         scored = self._score(run, folder, self.task.holdout, Purpose.HOLDOUT)
         metric, reason = self._said(scored, read_log(whole_lines(folder / "holdout.log")))
-        return Sealed(metric, reason, scored.cpu_s, scored.wall_s)
+        return HoldoutScore(metric, reason, scored.cpu_s, scored.wall_s)
 
     def _score(
         self, run: Run, folder: Path, settings: ScoreSettings | HoldoutSettings, purpose: Purpose
-    ) -> Outcome:
+    ) -> RunResult:
         """The trusted half: a pristine tree of its own, the hidden files that are for it in their
         place, and of the run only the regular files it was to leave behind."""
         assert self.task.score is not None
         outcome = folder / f"{purpose.value}.json"
         if (earlier := _load_outcome(outcome)) is not None:
             return earlier
-        scoring = self.home.trees / f"{run.id:05d}-{purpose.value}"
+        scoring = self.paths.trees / f"{run.id:05d}-{purpose.value}"
         remove_tree(scoring)
-        self.workspace.materialize(run.commit, scoring, renewed=False)
-        top = scoring / self.workspace.prefix
+        self.repository.materialize(run.commit, scoring, renewed=False)
+        top = scoring / self.repository.prefix
         visible = seen(self.task, purpose)
         for name in set(self.task.hidden) - set(visible):
             remove_tree(top / name)
         for name in (*self.task.run.inputs, *visible):
             self._link(name, top)
         for name in self.task.score.reads:
-            source, target = folder / "artefacts" / self.workspace.prefix / name, top / name
+            source, target = folder / "artefacts" / self.repository.prefix / name, top / name
             if not source.is_file() or source.is_symlink():
                 remove_tree(scoring)
-                return Outcome(1, f"the run left no file {name}", 0.0, 0.0, None)
+                return RunResult(1, f"the run left no file {name}", 0.0, 0.0, None)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
         command, log = settings.command, folder / f"{purpose.value}.log"
@@ -393,7 +398,7 @@ class Laboratory:
         return result
 
     def _judge_output(
-        self, outcome: Outcome, log: Path, run_log: Path
+        self, outcome: RunResult, log: Path, run_log: Path
     ) -> tuple[float | None, str | None, dict[str, float]]:
         """(metric, reason, numbers) of a run that ended. A metric with a reason broke a guard."""
         reading = read_log(whole_lines(log))
@@ -414,7 +419,7 @@ class Laboratory:
                 return metric, f"guard failed: {bound.name} = {value:g}, not {bound}", numbers
         return metric, None, numbers
 
-    def _said(self, outcome: Outcome, reading: Reading) -> tuple[float | None, str | None]:
+    def _said(self, outcome: RunResult, reading: Reading) -> tuple[float | None, str | None]:
         """(metric, reason) of a command that ended, one of them None."""
         if outcome.stopped is not None:
             return None, outcome.stopped
@@ -463,19 +468,19 @@ class Outputs:
     """Keeps the runs' artefacts within a limit: logs always, those of a keep's first fresh run
     always, others as long as there is room, the oldest going first."""
 
-    def __init__(self, home: Home, limit_bytes: int, kept: Callable[[Path], bool]) -> None:
+    def __init__(self, paths: SessionPaths, limit_bytes: int, kept: Callable[[Path], bool]) -> None:
         """`kept` says whether the artefacts of a run, in the folder of that name, stay."""
-        self._home = home
+        self._paths = paths
         self._limit = limit_bytes
         self._kept = kept
         self._sizes: dict[Path, int] = {}  # the oldest first
-        for folder in sorted(home.runs.glob("*/*/artefacts")):
+        for folder in sorted(paths.runs.glob("*/*/artefacts")):
             self._sizes[folder] = _size(folder)
 
     def offer(self, runs: list[Run]) -> None:
         """These runs' experiment is decided: count their artefacts and drop what is too much."""
         for run in runs:
-            folder = self._home.runs / run.name / "artefacts"
+            folder = self._paths.runs / run.name / "artefacts"
             if folder.exists():
                 self._sizes[folder] = _size(folder)
         total = sum(self._sizes.values())
@@ -496,7 +501,7 @@ def _eased(limit_s: float | None, run: Run) -> float | None:
     return limit_s if limit_s is None or exacting else EASED * limit_s
 
 
-def _exit_reason(outcome: Outcome) -> str:
+def _exit_reason(outcome: RunResult) -> str:
     code = outcome.exit_code
     if code == 127:
         return "command not found"
@@ -505,8 +510,8 @@ def _exit_reason(outcome: Outcome) -> str:
     return f"exit code {code}"
 
 
-def _load_outcome(path: Path) -> Outcome | None:
+def _load_outcome(path: Path) -> RunResult | None:
     """What a runner left there; None when that does not settle anything, and is to be made again:
     nothing is there, it was cut off, or a power cut tore the file."""
-    outcome = values.read(path, Outcome)
+    outcome = values.read(path, RunResult)
     return None if outcome is None or outcome.stopped in UNSETTLED else outcome

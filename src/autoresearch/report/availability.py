@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from autoresearch.agents.support.availability import Standing
+from autoresearch.agents.support.availability import AgentAvailability
 from autoresearch.formatting import one_line
 
 
-def standing_text(standings: Sequence[Standing]) -> str:
+def standing_text(standings: Sequence[AgentAvailability]) -> str:
     """Two lines for each agent: what it is, and how it stands here."""
     width = max((len(one.name) for one in standings), default=0)
     lines = []
@@ -19,7 +19,7 @@ def standing_text(standings: Sequence[Standing]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _state(one: Standing) -> str:
+def _state(one: AgentAvailability) -> str:
     if one.built_in:
         return "built in"
     if not one.installed:
@@ -27,7 +27,7 @@ def _state(one: Standing) -> str:
     return f"{one.version or one.problem}{_credentials(one)}"
 
 
-def _credentials(one: Standing) -> str:
+def _credentials(one: AgentAvailability) -> str:
     if one.credentials:
         return f"; key or login: {', '.join(one.credentials)}"
     unseen = " (its keychain is not looked at)" if sys.platform == "darwin" else ""

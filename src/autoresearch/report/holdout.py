@@ -15,7 +15,7 @@ from statistics import fmean
 from autoresearch.core.judge import difference_interval
 from autoresearch.records import HELD_OUT, Experiment, Goal, Metric, Role, Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.rows import SessionRecord
 
 GAP = Metric("gap", Goal.MAXIMIZE)  # so that its "gain" is by how much it has grown
 
@@ -56,7 +56,7 @@ class Holdout:
     gains: Mapping[int, float]  # of a keep over the one it was built on, by its number
 
 
-def unsealed(ledger: Ledger, session: SessionRow, keeps: Sequence[Experiment]) -> Holdout | None:
+def unsealed(ledger: Ledger, session: SessionRecord, keeps: Sequence[Experiment]) -> Holdout | None:
     """What the holdout says of these keeps, the baseline first and the incumbent last. None where
     nothing was scored on one."""
     scored = {
@@ -100,7 +100,7 @@ def interval(
     return gain, gain, gain
 
 
-def _runs(ledger: Ledger, session: SessionRow, one: Experiment) -> list[Run]:
+def _runs(ledger: Ledger, session: SessionRecord, one: Experiment) -> list[Run]:
     return ledger.runs_of(session, one.commit, HELD_OUT)
 
 

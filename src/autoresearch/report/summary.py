@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from autoresearch.core.history import Scale, latest_noise
+from autoresearch.core.history import SegmentAlignment, latest_noise
 from autoresearch.core.judge import LEVELS, SCORE_RUNS, pooled_noise
 from autoresearch.core.limits import FRUITLESS_TURNS
 from autoresearch.formatting import Numbers, in_sd
@@ -24,7 +24,7 @@ from autoresearch.records import Experiment, Metric, Role, Run, Status
 from autoresearch.report.holdout import Holdout, interval, unsealed
 from autoresearch.report.machine import Machine, machine
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import Segment, SessionRow, Share, segment_of
+from autoresearch.store.rows import Segment, SessionRecord, Share, segment_of
 
 RECENT = 10  # finished experiments shown
 TYPICAL_OVER = 20  # runs behind the typical run time
@@ -54,7 +54,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class SegmentView:
     """A segment: what is of one can be compared."""
 
     number: int
@@ -188,7 +188,7 @@ class Summary:
     noise_sd: float | None  # of one run; None while it is not known
     noise_df: int
 
-    segments: tuple[Stretch, ...]
+    segments: tuple[SegmentView, ...]
     machine: Machine | None  # only with `all_keeps`
 
     confirmations: int
@@ -254,7 +254,7 @@ def summarise(
     started = ledger.started(session)
     confirmations = ledger.confirmations(session)
     false_keep = 0.0 if session.deterministic else LEVELS[session.level].false_keep
-    gain = _gain(session.metric, incumbent, baseline, Scale(ledger, session))
+    gain = _gain(session.metric, incumbent, baseline, SegmentAlignment(ledger, session))
     spent = ledger.spent(session)
     fruitless = ledger.fruitless_turns(session)
     tokens, usd = ledger.costs(session)
@@ -419,13 +419,13 @@ def _score_in(kept: Kept, segment: int) -> float | None:
 
 
 def _stretches(
-    ledger: Ledger, session: SessionRow, begun: Sequence[Segment], kept: Sequence[Experiment]
-) -> Iterator[Stretch]:
+    ledger: Ledger, session: SessionRecord, begun: Sequence[Segment], kept: Sequence[Experiment]
+) -> Iterator[SegmentView]:
     for one in begun:
         earlier = [keep for keep in kept if (keep.order or 0) <= one.after_order]
         best = earlier[-1] if earlier else None
         runs = ledger.scores(session, [best.commit]).get((best.commit, one.number)) if best else ()
-        yield Stretch(
+        yield SegmentView(
             number=one.number,
             at=one.at,
             after_order=one.after_order,
@@ -448,7 +448,7 @@ def _noise(
 
 
 def _gain(
-    metric: Metric, incumbent: Kept | None, baseline: Kept | None, scale: Scale
+    metric: Metric, incumbent: Kept | None, baseline: Kept | None, scale: SegmentAlignment
 ) -> float | None:
     """Of the incumbent over the baseline: that of each segment, added up. None as long as nothing
     was kept."""
@@ -505,7 +505,7 @@ def _each(total: float, count: int) -> float | None:
 
 def _shares(
     ledger: Ledger,
-    session: SessionRow,
+    session: SessionRecord,
     kept: Sequence[Experiment],
     told: Sequence[Kept],
     starts: Sequence[int],
@@ -542,11 +542,11 @@ def _agents(in_flight: Sequence[Experiment], latest: Sequence[Experiment]) -> st
 
 
 def _typical(runs: Sequence[Run]) -> float | None:
-    walls = [run.took_s for run in runs if run.wall_s is not None]
-    return median(walls) if walls else None
+    rules = [run.took_s for run in runs if run.wall_s is not None]
+    return median(rules) if rules else None
 
 
-def _open(ledger: Ledger, session: SessionRow, one: Experiment, now: float) -> OpenExperiment:
+def _open(ledger: Ledger, session: SessionRecord, one: Experiment, now: float) -> OpenExperiment:
     done = [
         run
         for run in ledger.runs(session, one.number)
@@ -566,7 +566,7 @@ def _open(ledger: Ledger, session: SessionRow, one: Experiment, now: float) -> O
 
 
 def _verification(
-    ledger: Ledger, session: SessionRow, incumbent: Kept | None
+    ledger: Ledger, session: SessionRecord, incumbent: Kept | None
 ) -> Verification | None:
     """None unless both sides were run often enough to compare: twice, or once where every run of
     the same code gives the same number."""

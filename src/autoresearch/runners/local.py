@@ -15,7 +15,7 @@ from dataclasses import fields
 from typing import TypeVar
 
 from autoresearch.errors import RunnerError
-from autoresearch.protocols import Outcome, RunSpec
+from autoresearch.protocols import RunResult, RunSpec
 from autoresearch.store import values
 from autoresearch.store.paths import module
 from autoresearch.task.model import RunnerSettings
@@ -39,7 +39,7 @@ class LocalRunner:
         self._changed = threading.Condition()
         self._wardens = [_Warden(slot, slots, tuple(inherit)) for slot in range(slots)]
 
-    def run(self, spec: RunSpec) -> Outcome:
+    def run(self, spec: RunSpec) -> RunResult:
         with self._changed:
             self._changed.wait_for(lambda: self._free)
             slot = self._free.pop(random.randrange(len(self._free)))
@@ -70,7 +70,7 @@ class _Warden:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def run(self, spec: RunSpec) -> Outcome:
+    def run(self, spec: RunSpec) -> RunResult:
         process = self._started()
         assert process.stdin and process.stdout
         request = {field.name: getattr(spec, field.name) for field in fields(spec)}
@@ -82,17 +82,17 @@ class _Warden:
             answer = process.stdout.readline()
         except (OSError, ValueError):  # it died, or `close` came first
             answer = ""
-        outcome = values.parse(answer, Outcome) if answer.endswith("\n") else None
+        outcome = values.parse(answer, RunResult) if answer.endswith("\n") else None
         return outcome or self._lost(process)
 
-    def _lost(self, process: subprocess.Popen[str]) -> Outcome:
+    def _lost(self, process: subprocess.Popen[str]) -> RunResult:
         """The warden died. The next run gets a new one."""
         with self._lock:
             self._process = None
         process.kill()
         _finish(process)
         detail = f"its warden ended: {process.returncode}"
-        return Outcome(None, "lost", 0.0, None, None, self._slot, detail)
+        return RunResult(None, "lost", 0.0, None, None, self._slot, detail)
 
     def _started(self) -> subprocess.Popen[str]:
         with self._lock:

@@ -14,7 +14,7 @@ from pathlib import Path
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Confinement, Grants
 from autoresearch.sandbox import landlock
-from autoresearch.sandbox.installed import Walls
+from autoresearch.sandbox.installed import AccessRules
 
 DEVICES = (
     *("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"),
@@ -45,21 +45,21 @@ def reach(
     """
     if not grants.confine or landlock.abi() == 0:
         return None
-    walls = Walls(grants.checkout, grants.private)
-    read = [*walls.system(), *walls.installations(env)]
+    rules = AccessRules(grants.checkout, grants.private)
+    read = [*rules.system(), *rules.installations(env)]
     for name in (argv[0], *needs.named):
-        read += walls.program(name, worktree, env)
+        read += rules.program(name, worktree, env)
     named = (*needs.named, *(env.get(name, "") for name in NAMED))
     for name in (*GIT, *needs.read, *named, *grants.read):
-        read += [_granted(walls, path) for path in expanded(name, env)]
+        read += [_granted(rules, path) for path in expanded(name, env)]
     write = [worktree, *map(Path, DEVICES)]
     for name in (*needs.own, *grants.write):
-        write += [_granted(walls, path, write=True) for path in expanded(name, env, make=True)]
+        write += [_granted(rules, path, write=True) for path in expanded(name, env, make=True)]
     return Confinement(tuple(dict.fromkeys(map(str, read))), tuple(map(str, write)))
 
 
-def _granted(walls: Walls, path: Path, write: bool = False) -> Path:
-    if why := walls.refusal(path, write):
+def _granted(rules: AccessRules, path: Path, write: bool = False) -> Path:
+    if why := rules.refusal(path, write):
         raise AgentError(f"the agent may not use {path}: {why}")
     return path
 

@@ -35,14 +35,14 @@ INTERPRETERS = 3  # a script's interpreter may be a script
 WORD = re.compile(r"[^\s|&;<>()$`'\"]+")
 
 
-class Walls:
+class AccessRules:
     """What is not to be seen, and what may be seen beside it."""
 
     def __init__(self, checkout: Path | None, private: tuple[Path, ...]) -> None:
-        self.home = Path.home().resolve()
+        self.paths = Path.home().resolve()
         self.checkout = checkout and checkout.resolve()
         self.private = tuple(path.resolve() for path in private)
-        self._closed = (self.home, *((self.checkout,) if self.checkout else ()), *self.private)
+        self._closed = (self.paths, *((self.checkout,) if self.checkout else ()), *self.private)
 
     def outside(self, folder: Path) -> list[Path]:
         """A folder of the system, without what is closed in it. A home folder such as `/` does not
@@ -106,7 +106,7 @@ class Walls:
             yield from self.program(interpreter, cwd, env, depth - 1)
 
     def _prefix(self, prefix: Path) -> Iterator[Path]:
-        part_only = prefix.parent == self.home and not _is_environment(prefix)
+        part_only = prefix.parent == self.paths and not _is_environment(prefix)
         for part in (prefix / name for name in INSTALLED) if part_only else (prefix,):
             if part.exists():
                 yield from self.opened(part)

@@ -24,11 +24,11 @@ from functools import cached_property
 from pathlib import Path
 
 from autoresearch.errors import TaskError
-from autoresearch.git.repository import Workspace
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, nested
-from autoresearch.sandbox.installed import Walls, files_named
-from autoresearch.store.paths import Home
+from autoresearch.sandbox.installed import AccessRules, files_named
+from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task, exists, private_paths
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -102,26 +102,26 @@ def denied(task: Task, log: str) -> str:
     )
 
 
-def checkout(workspace: Workspace) -> Path:
+def checkout(repository: Repository) -> Path:
     """The folder whose files are the user's own, and not to be seen."""
-    top = (workspace.root, *workspace.root.parents)[len(workspace.prefix.parts)]
+    top = (repository.root, *repository.root.parents)[len(repository.prefix.parts)]
     if Path.home().resolve().is_relative_to(top):  # a repository of all of it: dotfiles
-        return workspace.root
+        return repository.root
     return top
 
 
-class Cells:
+class RunPolicies:
     """The confinements of one session's runs. What they share is looked up once."""
 
     def __init__(
-        self, task: Task, home: Home, workspace: Workspace, env: Mapping[str, str]
+        self, task: Task, paths: SessionPaths, repository: Repository, env: Mapping[str, str]
     ) -> None:
         """`env` is what every run gets."""
         self._task = task
-        self._home = home
+        self._paths = paths
         self._env = env
-        self._checkout = checkout(workspace)
-        self._walls = Walls(self._checkout, private_paths(task))
+        self._checkout = checkout(repository)
+        self._walls = AccessRules(self._checkout, private_paths(task))
 
     def prepare(self) -> None:
         """Look up what all runs share, and make the caches, before there is a run to wait for it.
@@ -170,21 +170,21 @@ class Cells:
 
     @cached_property
     def _inputs(self) -> list[Path]:
-        walls, task = self._walls, self._task
-        return [path for name in task.run.inputs for path in _with_targets(walls, task.root / name)]
+        rules, task = self._walls, self._task
+        return [path for name in task.run.inputs for path in _with_targets(rules, task.root / name)]
 
     @cached_property
     def _programs(self) -> list[Path]:
         """The system, what is installed, and what the commands name."""
-        walls, task = self._walls, self._task
-        read = [*walls.system(), *self._installed]
+        rules, task = self._walls, self._task
+        read = [*rules.system(), *self._installed]
         for command in _commands(task):
-            read += [path for name in files_named(command) for path in _seen(walls, Path(name))]
-        read += [path for place in self._editable for path in walls.opened(place)]
+            read += [path for name in files_named(command) for path in _seen(rules, Path(name))]
+        read += [path for place in self._editable for path in rules.opened(place)]
         for folder in (task.root, *task.root.parents):
             found = (folder / name for name in SETTINGS if exists(folder / name))
-            read += [path for file in found for path in _seen(walls, file)]
-        return [*read, self._home.setup] if task.run.setup else read
+            read += [path for file in found for path in _seen(rules, file)]
+        return [*read, self._paths.setup] if task.run.setup else read
 
     @cached_property
     def _installed(self) -> list[Path]:
@@ -266,16 +266,16 @@ def _commands(task: Task) -> list[str]:
     return [task.run.command, *score, *setup, *(command for _, command in task.guards.commands)]
 
 
-def _seen(walls: Walls, path: Path) -> list[Path]:
+def _seen(rules: AccessRules, path: Path) -> list[Path]:
     """A file or folder that the user named, unless it leads to what is private."""
-    return [] if walls.refusal(path.expanduser()) else [path.expanduser().resolve()]
+    return [] if rules.refusal(path.expanduser()) else [path.expanduser().resolve()]
 
 
-def _with_targets(walls: Walls, path: Path) -> Iterator[Path]:
+def _with_targets(rules: AccessRules, path: Path) -> Iterator[Path]:
     """An input and what the links in it lead to."""
     todo, done = [path], set[Path]()
     while todo:
-        for real in _seen(walls, todo.pop()):
+        for real in _seen(rules, todo.pop()):
             if not any(real.is_relative_to(one) for one in done):
                 done.add(real)
                 yield real

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import PUBLIC, Home
+from autoresearch.store.paths import PUBLIC, SessionPaths
 
 
 def publish(ledger: Ledger, path: Path, data: bytes) -> None:
@@ -46,14 +46,14 @@ def read_ours(path: Path) -> bytes | None:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
 
 
-def drafts(home: Home) -> list[Path]:
+def drafts(paths: SessionPaths) -> list[Path]:
     """What a kill in the middle of replacing a file leaves behind."""
-    public = [draft for name in PUBLIC for draft in home.root.glob(f".{name}.*.tmp")]
-    return sorted([*public, *home.folder.glob("*.tmp"), *home.folder.glob(".*.tmp")])
+    public = [draft for name in PUBLIC for draft in paths.root.glob(f".{name}.*.tmp")]
+    return sorted([*public, *paths.folder.glob("*.tmp"), *paths.folder.glob(".*.tmp")])
 
 
-def remove_drafts(home: Home) -> None:
-    for draft in drafts(home):
+def remove_drafts(paths: SessionPaths) -> None:
+    for draft in drafts(paths):
         draft.unlink(missing_ok=True)
 
 

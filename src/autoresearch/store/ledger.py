@@ -24,14 +24,23 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.protocols import SERVICE_REASONS, Failure, Outcome, Proposal
-from autoresearch.records import UNSELECTED, Experiment, Metric, Role, Run, Sealed, Status, Verdict
+from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, RunResult
+from autoresearch.records import (
+    UNSELECTED,
+    Experiment,
+    HoldoutScore,
+    Metric,
+    Role,
+    Run,
+    Status,
+    Verdict,
+)
 from autoresearch.store.rows import (
     Note,
+    PastAttempt,
     Segment,
-    SessionRow,
+    SessionRecord,
     Share,
-    Tried,
     experiment_of,
     run_of,
     session_of,
@@ -183,14 +192,14 @@ class Ledger:
 
     # ---- sessions ------------------------------------------------------------------------
 
-    def sessions(self) -> list[SessionRow]:
+    def sessions(self) -> list[SessionRecord]:
         return [session_of(row) for row in self._all("SELECT * FROM session ORDER BY id")]
 
-    def find_session(self, tag: str) -> SessionRow | None:
+    def find_session(self, tag: str) -> SessionRecord | None:
         row = self._one("SELECT * FROM session WHERE tag = ?", tag)
         return session_of(row) if row else None
 
-    def session(self, tag: str) -> SessionRow:
+    def session(self, tag: str) -> SessionRecord:
         found = self.find_session(tag)
         if found is None:
             known = ", ".join(s.tag for s in self.sessions()) or "none"
@@ -209,7 +218,7 @@ class Ledger:
         limits: Mapping[str, Any],
         fingerprint: Mapping[str, str],
         now: float,
-    ) -> SessionRow:
+    ) -> SessionRecord:
         with self.transaction():
             self._db.execute(
                 "INSERT INTO session (tag, base_commit, metric, goal, level, budget_s,"
@@ -231,7 +240,7 @@ class Ledger:
             )
         return self.session(tag)
 
-    def update_session(self, session: SessionRow, **facts: object) -> SessionRow:
+    def update_session(self, session: SessionRecord, **facts: object) -> SessionRecord:
         """Set facts that a session learns: level, limits, deterministic, allowance_s, ..."""
         values = {
             key: json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
@@ -244,7 +253,7 @@ class Ledger:
             )
         return self.session(session.tag)
 
-    def add_elapsed(self, session: SessionRow, seconds: float) -> None:
+    def add_elapsed(self, session: SessionRecord, seconds: float) -> None:
         with self.transaction():
             self._db.execute(
                 "UPDATE session SET elapsed_s = elapsed_s + ? WHERE id = ?", (seconds, session.id)
@@ -254,7 +263,7 @@ class Ledger:
 
     def begin(
         self,
-        session: SessionRow,
+        session: SessionRecord,
         *,
         base: int,
         commit: str,
@@ -292,7 +301,7 @@ class Ledger:
         return self.experiment(session, number)
 
     def move_base(
-        self, session: SessionRow, number: int, *, base: int, commit: str, tree: str
+        self, session: SessionRecord, number: int, *, base: int, commit: str, tree: str
     ) -> Experiment:
         """The change was moved onto a new incumbent: its next attempt begins."""
         with self.transaction():
@@ -305,7 +314,7 @@ class Ledger:
 
     def finish(
         self,
-        session: SessionRow,
+        session: SessionRecord,
         number: int,
         verdict: Verdict,
         *,
@@ -338,7 +347,7 @@ class Ledger:
             )
         return self.experiment(session, number)
 
-    def experiment(self, session: SessionRow, number: int) -> Experiment:
+    def experiment(self, session: SessionRecord, number: int) -> Experiment:
         row = self._one(
             "SELECT * FROM experiment WHERE session = ? AND number = ?", session.id, number
         )
@@ -348,7 +357,7 @@ class Ledger:
         return experiment_of(row)
 
     def finished(
-        self, session: SessionRow, after: int = -1, last: int | None = None
+        self, session: SessionRecord, after: int = -1, last: int | None = None
     ) -> list[Experiment]:
         """Finished experiments with order > `after`, in that order; the `last` ones if said."""
         rows = self._all(
@@ -361,8 +370,8 @@ class Ledger:
         return [experiment_of(row) for row in reversed(rows)]
 
     def tried(
-        self, session: SessionRow, after: int, last: int, reasons: Sequence[str]
-    ) -> list[Tried]:
+        self, session: SessionRecord, after: int, last: int, reasons: Sequence[str]
+    ) -> list[PastAttempt]:
         """Of the experiments with `after` < order <= `last`, in that order: keeps, crashes, and the
         discards for one of these reasons."""
         rows = self._all(
@@ -374,9 +383,9 @@ class Ledger:
             last,
             *reasons,
         )
-        return sorted(map(Tried._make, rows), key=itemgetter(0))
+        return sorted(map(PastAttempt._make, rows), key=itemgetter(0))
 
-    def descriptions(self, session: SessionRow, after: int, last: int, length: int) -> list[str]:
+    def descriptions(self, session: SessionRecord, after: int, last: int, length: int) -> list[str]:
         """The beginnings of all descriptions with `after` < order <= `last`, in any order."""
         # As one text: 10,000 of them are read in a third of the time that as many rows take.
         text = self._all(
@@ -389,7 +398,7 @@ class Ledger:
         )[0][0]
         return [] if text is None else str(text).split("\n")
 
-    def noted(self, session: SessionRow, last: int, among: int) -> list[Experiment]:
+    def noted(self, session: SessionRecord, last: int, among: int) -> list[Experiment]:
         """The `last` experiments with notes, oldest first, of the `among` begun last. What agents
         note for themselves alone, such as where to go on, is shorter than a sentence."""
         rows = self._all(
@@ -405,7 +414,7 @@ class Ledger:
         )
         return [experiment_of(row) for row in reversed(rows)]
 
-    def in_flight(self, session: SessionRow) -> list[Experiment]:
+    def in_flight(self, session: SessionRecord) -> list[Experiment]:
         rows = self._all(
             "SELECT * FROM experiment INDEXED BY experiment_open"
             " WHERE session = ? AND status IS NULL ORDER BY number",
@@ -413,7 +422,7 @@ class Ledger:
         )
         return [experiment_of(row) for row in rows]
 
-    def keeps(self, session: SessionRow, last: int | None = None) -> list[Experiment]:
+    def keeps(self, session: SessionRecord, last: int | None = None) -> list[Experiment]:
         """The baseline and every keep, or the `last` ones, in the order in which they became the
         incumbent."""
         sql = "SELECT * FROM experiment WHERE session = ? AND status = 'keep' ORDER BY finish_order"
@@ -422,7 +431,7 @@ class Ledger:
             rows += self._all(f"{sql} LIMIT 1", session.id)
         return [experiment_of(row) for row in reversed(rows)]
 
-    def incumbent(self, session: SessionRow) -> Experiment:
+    def incumbent(self, session: SessionRecord) -> Experiment:
         row = self._one(
             "SELECT * FROM experiment WHERE session = ? AND status = 'keep'"
             " ORDER BY finish_order DESC LIMIT 1",
@@ -432,7 +441,7 @@ class Ledger:
             raise LedgerError(f"session {session.tag!r} has no baseline yet")
         return experiment_of(row)
 
-    def with_tree(self, session: SessionRow, tree: str) -> Experiment | None:
+    def with_tree(self, session: SessionRecord, tree: str) -> Experiment | None:
         """An experiment that measured, or is measuring, exactly these files."""
         row = self._one(
             "SELECT * FROM experiment INDEXED BY experiment_tree"
@@ -442,12 +451,12 @@ class Ledger:
         )
         return experiment_of(row) if row else None
 
-    def recorded_tree(self, session: SessionRow, number: int) -> str:
+    def recorded_tree(self, session: SessionRecord, number: int) -> str:
         """The git tree that an experiment measured, or measures."""
         sql = "SELECT tree_id FROM experiment WHERE session = ? AND number = ?"
         return str(self._all(sql, session.id, number)[0][0])
 
-    def counts(self, session: SessionRow) -> dict[str, int]:
+    def counts(self, session: SessionRecord) -> dict[str, int]:
         """How many finished experiments of each status; the baseline is none of them."""
         rows = self._all(
             "SELECT status, count(*) FROM experiment"
@@ -456,23 +465,23 @@ class Ledger:
         )
         return {str(status): 0 for status in Status} | {row[0]: row[1] for row in rows}
 
-    def started(self, session: SessionRow) -> int:
+    def started(self, session: SessionRecord) -> int:
         """Experiments begun, the baseline excluded."""
         return self._number("SELECT max(number) FROM experiment WHERE session = ?", session.id)
 
-    def all_experiments(self, session: SessionRow) -> list[Experiment]:
+    def all_experiments(self, session: SessionRecord) -> list[Experiment]:
         rows = self._all("SELECT * FROM experiment WHERE session = ? ORDER BY number", session.id)
         return [experiment_of(row) for row in rows]
 
-    def has_experiments(self, session: SessionRow) -> bool:
+    def has_experiments(self, session: SessionRecord) -> bool:
         sql = "SELECT 1 FROM experiment WHERE session = ? LIMIT 1"
         return self._one(sql, session.id) is not None
 
-    def has_baseline(self, session: SessionRow) -> bool:
+    def has_baseline(self, session: SessionRecord) -> bool:
         sql = "SELECT 1 FROM experiment WHERE session = ? AND number = 0 AND status = 'keep'"
         return self._one(sql, session.id) is not None
 
-    def last_order(self, session: SessionRow) -> int:
+    def last_order(self, session: SessionRecord) -> int:
         """How many experiments are finished, the baseline excluded."""
         return self._number(
             "SELECT max(finish_order) FROM experiment"
@@ -480,7 +489,7 @@ class Ledger:
             session.id,
         )
 
-    def since_keep(self, session: SessionRow) -> int:
+    def since_keep(self, session: SessionRecord) -> int:
         """Experiments finished since the incumbent became it."""
         return self._number(
             "SELECT (SELECT max(finish_order) FROM experiment"
@@ -494,7 +503,7 @@ class Ledger:
 
     def open_run(
         self,
-        session: SessionRow,
+        session: SessionRecord,
         *,
         experiment: int,
         attempt: int,
@@ -535,7 +544,7 @@ class Ledger:
             )
             return run_of(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
 
-    def _fresh_seed(self, session: SessionRow) -> int:
+    def _fresh_seed(self, session: SessionRecord) -> int:
         # From the system's random source, not from a counter: an agent must not guess the next.
         while True:
             seed = secrets.randbelow(SEED_LIMIT)
@@ -554,8 +563,8 @@ class Ledger:
         wall_s: float,
         cpu_s: float | None,
         peak_memory_bytes: int | None,
-        score: Outcome | None = None,
-        sealed: Sealed | None = None,
+        score: RunResult | None = None,
+        sealed: HoldoutScore | None = None,
     ) -> Run:
         with self.transaction():
             self._db.execute(
@@ -579,14 +588,14 @@ class Ledger:
             )
             return run_of(self._all("SELECT * FROM run WHERE id = ?", run.id)[0])
 
-    def open_runs(self, session: SessionRow) -> list[Run]:
+    def open_runs(self, session: SessionRecord) -> list[Run]:
         """Begun and not finished: what is under way now, or was when the session died."""
         rows = self._all(
             "SELECT * FROM run WHERE session = ? AND finished = 0 ORDER BY id", session.id
         )
         return [run_of(row) for row in rows]
 
-    def was_topped_up(self, session: SessionRow, order: int) -> bool:
+    def was_topped_up(self, session: SessionRecord, order: int) -> bool:
         """The top-up after the experiment of that order was made: with success, or twice."""
         sql = (
             "SELECT 1 FROM run WHERE session = ? AND role = ? AND finished = 1"
@@ -603,7 +612,7 @@ class Ledger:
         with self.transaction():
             self._db.execute("DELETE FROM run WHERE id = ? AND finished = 0", (run.id,))
 
-    def runs(self, session: SessionRow, experiment: int) -> list[Run]:
+    def runs(self, session: SessionRecord, experiment: int) -> list[Run]:
         rows = self._all(
             "SELECT * FROM run WHERE session = ? AND experiment = ? ORDER BY id",
             session.id,
@@ -613,7 +622,7 @@ class Ledger:
 
     def runs_of(
         self,
-        session: SessionRow,
+        session: SessionRecord,
         commit: str,
         roles: Sequence[Role] = UNSELECTED,
         last: int | None = None,
@@ -631,7 +640,7 @@ class Ledger:
         return [run_of(row) for row in reversed(rows)]
 
     def scores(
-        self, session: SessionRow, commits: Sequence[str], before: int | None = None
+        self, session: SessionRecord, commits: Sequence[str], before: int | None = None
     ) -> dict[tuple[str, int], list[float]]:
         """The metrics of these commits' unselected runs, by (commit, segment), oldest first;
         crashed ones left out, and only of those made before the run of id `before`, if said."""
@@ -650,7 +659,7 @@ class Ledger:
             groups.setdefault((commit, segment), []).append(metric)
         return groups
 
-    def incumbents_runs(self, session: SessionRow) -> list[Run]:
+    def incumbents_runs(self, session: SessionRecord) -> list[Run]:
         """The finished runs of incumbents, of those in confirmations too, oldest first."""
         roles = (*UNSELECTED, Role.CONTROL)
         rows = self._all(
@@ -661,7 +670,7 @@ class Ledger:
         )
         return [run_of(row) for row in rows]
 
-    def latest_runs(self, session: SessionRow, last: int) -> list[Run]:
+    def latest_runs(self, session: SessionRecord, last: int) -> list[Run]:
         """The `last` finished runs of whatever role, oldest first."""
         rows = self._all(
             # Backwards from the end: an index on the session would have to be sorted first.
@@ -672,7 +681,7 @@ class Ledger:
         )
         return [run_of(row) for row in reversed(rows)]
 
-    def spent(self, session: SessionRow) -> dict[str, float]:
+    def spent(self, session: SessionRecord) -> dict[str, float]:
         """Wall and CPU seconds of all finished runs and their scores, and how many they were."""
         scored = " + coalesce(score_{0}_s, 0) + coalesce(holdout_{0}_s, 0)"
         scored = "" if self._version() < 3 else scored
@@ -684,7 +693,7 @@ class Ledger:
         wall_s, cpu_s, runs = rows[0]
         return {"wall_s": wall_s, "cpu_s": cpu_s, "runs": runs}
 
-    def costs(self, session: SessionRow) -> tuple[int, float]:
+    def costs(self, session: SessionRecord) -> tuple[int, float]:
         """(tokens, dollars) of all turns, fruitless ones too; what is unknown counts as nothing."""
         row = self._all(
             "SELECT coalesce(sum(tokens), 0), coalesce(sum(usd), 0) FROM"
@@ -695,7 +704,7 @@ class Ledger:
         )[0]
         return int(row[0]), float(row[1])
 
-    def largest_turn(self, session: SessionRow) -> tuple[int, float]:
+    def largest_turn(self, session: SessionRecord) -> tuple[int, float]:
         """(tokens, dollars) of the most expensive turns so far."""
         row = self._all(
             "SELECT coalesce(max(tokens), 0), coalesce(max(usd), 0) FROM"
@@ -706,7 +715,7 @@ class Ledger:
         )[0]
         return int(row[0]), float(row[1])
 
-    def shares(self, session: SessionRow) -> list[Share]:
+    def shares(self, session: SessionRecord) -> list[Share]:
         """What became of each agent's turns, by name; the baseline is nobody's."""
         rows = self._all(
             "SELECT agent, sum(begun), sum(kept), sum(fruitless), sum(tokens), sum(usd) FROM ("
@@ -719,7 +728,7 @@ class Ledger:
         )
         return [Share(*row) for row in rows]
 
-    def confirmations(self, session: SessionRow) -> int:
+    def confirmations(self, session: SessionRecord) -> int:
         """How often a change got past the screen and was held against the incumbent."""
         return self._number(
             "SELECT count(*) FROM (SELECT DISTINCT experiment, attempt FROM run"
@@ -732,7 +741,7 @@ class Ledger:
 
     def begin_segment(
         self,
-        session: SessionRow,
+        session: SessionRecord,
         number: int,
         *,
         reason: str,
@@ -749,7 +758,7 @@ class Ledger:
             )
         return self.segments(session)[-1]
 
-    def segments(self, session: SessionRow) -> list[Segment]:
+    def segments(self, session: SessionRecord) -> list[Segment]:
         """In their order; none in an older ledger that is only read, or before the first run."""
         if self._version() < 3:
             return []
@@ -765,14 +774,14 @@ class Ledger:
             for row in rows
         ]
 
-    def starts(self, session: SessionRow) -> list[int]:
+    def starts(self, session: SessionRecord) -> list[int]:
         """The `after_order` of all segments, in their order: see `segment_of`."""
         if self._version() < 3:
             return []
         sql = "SELECT after_order FROM segment WHERE session = ? ORDER BY number"
         return [row[0] for row in self._all(sql, session.id)]
 
-    def segment(self, session: SessionRow) -> int:
+    def segment(self, session: SessionRecord) -> int:
         """The number of the latest one."""
         if self._version() < 3:
             return 0
@@ -780,7 +789,7 @@ class Ledger:
 
     # ---- turns that came to nothing, notes, and files written outside ----------------------
 
-    def add_turn(self, session: SessionRow, agent: str, failure: Failure, now: float) -> None:
+    def add_turn(self, session: SessionRecord, agent: str, failure: Failure, now: float) -> None:
         with self.transaction():
             self._db.execute(
                 "INSERT INTO turn (session, at, agent, reason, message, tokens, usd)"
@@ -796,7 +805,7 @@ class Ledger:
                 ),
             )
 
-    def fruitless_turns(self, session: SessionRow) -> int:
+    def fruitless_turns(self, session: SessionRecord) -> int:
         """Turns that burned something: not those that met a service that was down, nor probes."""
         free = (PROBE, *SERVICE_REASONS)
         return self._number(
@@ -806,7 +815,7 @@ class Ledger:
             *free,
         )
 
-    def turns(self, session: SessionRow, last: int = 10) -> list[tuple[float, str, str, str]]:
+    def turns(self, session: SessionRecord, last: int = 10) -> list[tuple[float, str, str, str]]:
         """The latest turns that came to nothing: when, agent, reason, message; oldest first."""
         rows = self._all(
             "SELECT at, agent, reason, message FROM turn WHERE session = ? AND reason != ?"
@@ -817,14 +826,14 @@ class Ledger:
         )
         return [(row[0], row[1], row[2], row[3]) for row in reversed(rows)]
 
-    def add_note(self, session: SessionRow, agent: str, text: str, now: float) -> None:
+    def add_note(self, session: SessionRecord, agent: str, text: str, now: float) -> None:
         with self.transaction():
             self._db.execute(
                 "INSERT INTO note (session, at, agent, text) VALUES (?, ?, ?, ?)",
                 (session.id, now, agent, text),
             )
 
-    def notes(self, session: SessionRow, last: int = 10) -> list[Note]:
+    def notes(self, session: SessionRecord, last: int = 10) -> list[Note]:
         """The latest notes, oldest first; none in a ledger of version 1 that is only read."""
         if self._version() < 2:
             return []

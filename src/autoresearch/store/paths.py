@@ -38,7 +38,7 @@ OURS = (f"{STATE}/", *PUBLIC)
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class SessionPaths:
     root: Path  # the task's folder
     tag: str
 
@@ -111,11 +111,11 @@ def module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
-def enclosing(path: Path) -> Home | None:
+def enclosing(path: Path) -> SessionPaths | None:
     """The session in whose working folder `path` lies; None when it lies in none."""
     for folder in (path, *path.parents):
         if folder.name == "work" and folder.parent.parent.name == STATE:
-            return Home(folder.parent.parent.parent, folder.parent.name)
+            return SessionPaths(folder.parent.parent.parent, folder.parent.name)
     return None
 
 
@@ -131,13 +131,13 @@ class Lock:
     free only when its runs are dead.
     """
 
-    def __init__(self, home: Home, patience_s: float = 5.0) -> None:
+    def __init__(self, paths: SessionPaths, patience_s: float = 5.0) -> None:
         """Raises `BusyError` when another process keeps it for `patience_s`."""
         try:
-            home.folder.mkdir(parents=True, exist_ok=True)
-            self.fd = os.open(home.lock, os.O_RDWR | os.O_CREAT, 0o644)
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            self.fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StorageError(f"cannot write {home.folder}: {error.strerror}") from error
+            raise StorageError(f"cannot write {paths.folder}: {error.strerror}") from error
         deadline = time.monotonic() + patience_s
         while True:
             try:
@@ -148,9 +148,9 @@ class Lock:
                     pid = _pid(self.fd)
                     os.close(self.fd)
                     raise BusyError(
-                        f"session {home.tag!r} is owned by a running process (pid {pid or '?'}): "
-                        f"`autoresearch attach --tag {home.tag}` shows it, "
-                        f"`autoresearch stop --tag {home.tag}` ends it"
+                        f"session {paths.tag!r} is owned by a running process (pid {pid or '?'}): "
+                        f"`autoresearch attach --tag {paths.tag}` shows it, "
+                        f"`autoresearch stop --tag {paths.tag}` ends it"
                     ) from None
                 time.sleep(0.05)
         os.ftruncate(self.fd, 0)
@@ -160,10 +160,10 @@ class Lock:
         os.close(self.fd)
 
 
-def check_alone(home: Home) -> None:
+def check_alone(paths: SessionPaths) -> None:
     """Raises `BusyError` while another session works in this folder: both would write results.tsv.
     To be called with the session's own lock held."""
-    other = running(home.root, but=home.tag)
+    other = running(paths.root, but=paths.tag)
     if other is not None:
         raise BusyError(
             f"session {other!r} is running in this folder, and there is one at a time: "
@@ -174,18 +174,20 @@ def check_alone(home: Home) -> None:
 def running(root: Path, but: str | None = None) -> str | None:
     """The tag of a session that a process owns now, None when there is none."""
     tags = (lock.parent.name for lock in (root / STATE).glob("*/lock"))
-    return next((tag for tag in tags if tag != but and owner(Home(root, tag)) is not None), None)
+    return next(
+        (tag for tag in tags if tag != but and owner(SessionPaths(root, tag)) is not None), None
+    )
 
 
-def owner(home: Home) -> int | None:
+def owner(paths: SessionPaths) -> int | None:
     """The pid of the process that owns the session now, None when nobody does. Raises `BusyError`
     when somebody does whose pid is not in the lock, `StorageError` when it cannot be read."""
     try:
-        fd = os.open(home.lock, os.O_RDWR)
+        fd = os.open(paths.lock, os.O_RDWR)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StorageError(f"cannot read {home.lock}: {error.strerror}") from error
+        raise StorageError(f"cannot read {paths.lock}: {error.strerror}") from error
     try:
         deadline = time.monotonic() + PID_WRITTEN_S
         while _is_locked(fd):
@@ -193,7 +195,7 @@ def owner(home: Home) -> int | None:
                 return pid
             if time.monotonic() > deadline:
                 raise BusyError(
-                    f"session {home.tag!r} is owned by a running process, but {home.lock} does "
+                    f"session {paths.tag!r} is owned by a running process, but {paths.lock} does "
                     "not hold its pid: end that process"
                 )
             time.sleep(0.01)

@@ -15,7 +15,7 @@ from autoresearch.formatting import one_line, short
 from autoresearch.records import Experiment, Role, Run, Status
 from autoresearch.store.files import read_ours, replace_file
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import SessionRow
+from autoresearch.store.rows import SessionRecord
 
 ORIGINAL = ("commit", "", "memory_gb", "status", "description")  # the second is the metric's name
 OURS = ("experiment", "reason", "runs", "cpu_s", "agent", "tokens", "usd")
@@ -53,7 +53,7 @@ def row(experiment: Experiment, runs: Sequence[Run]) -> str:
     )
 
 
-def table(ledger: Ledger, session: SessionRow) -> str:
+def table(ledger: Ledger, session: SessionRecord) -> str:
     """The whole file: the baseline first, then every experiment in the order of finishing."""
     lines = [header(session.metric.name)]
     for experiment in ledger.finished(session):
@@ -89,7 +89,7 @@ def parse(text: str) -> list[dict[str, str]]:
 class ResultsFile:
     """The results.tsv of one session. One thread at a time."""
 
-    def __init__(self, path: Path, ledger: Ledger, session: SessionRow) -> None:
+    def __init__(self, path: Path, ledger: Ledger, session: SessionRecord) -> None:
         self.path = path
         self._ledger = ledger
         self._session = session
@@ -151,7 +151,7 @@ def _is_ours(data: bytes, ledger: Ledger) -> bool:
     return any(_written_for(ledger, session, lines) for session in reversed(ledger.sessions()))
 
 
-def _written_for(ledger: Ledger, session: SessionRow, lines: list[str]) -> bool:
+def _written_for(ledger: Ledger, session: SessionRecord, lines: list[str]) -> bool:
     """Whether `lines` begin the file of `session`; the last may be cut short."""
     *whole, torn = lines
     expected = [header(session.metric.name)]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from autoresearch.records import Experiment, Goal, Metric, Role, Run, Status
 
 
-class Tried(NamedTuple):
+class PastAttempt(NamedTuple):
     """A finished experiment, as far as the memory of the whole session needs it."""
 
     order: int
@@ -34,7 +34,7 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class SessionRow:
+class SessionRecord:
     """A session's own facts. `limits` are those of its latest start; `stopped` says why it ended
     last, None while it runs (or after a kill)."""
 
@@ -86,9 +86,9 @@ def segment_of(starts: Sequence[int], order: int) -> int:
     return max(0, bisect_left(starts, order) - 1)
 
 
-def session_of(row: sqlite3.Row) -> SessionRow:
+def session_of(row: sqlite3.Row) -> SessionRecord:
     deterministic = row["deterministic"]
-    return SessionRow(
+    return SessionRecord(
         id=row["id"],
         tag=row["tag"],
         base_commit=row["base_commit"],

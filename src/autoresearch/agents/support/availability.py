@@ -46,7 +46,7 @@ class About:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class AgentAvailability:
     """How an agent stands on this machine."""
 
     name: str
@@ -61,7 +61,7 @@ class Standing:
     login: str
 
 
-def standings(timeout_s: float = VERSION_TIMEOUT_S) -> list[Standing]:
+def standings(timeout_s: float = VERSION_TIMEOUT_S) -> list[AgentAvailability]:
     """Every agent, sorted by name. The programs are asked at the same time, each for at most
     `timeout_s`. Raises `AgentError` for a module that cannot be imported."""
     names = agents.names()
@@ -95,10 +95,10 @@ def _from_spec(spec: Spec) -> About:
     )
 
 
-def _standing(name: str, timeout_s: float) -> Standing:
+def _standing(name: str, timeout_s: float) -> AgentAvailability:
     one = about(name)
     installed, version, problem = _version(one, timeout_s)
-    return Standing(
+    return AgentAvailability(
         name=name,
         what=one.what,
         installed=installed,
