@@ -22,8 +22,7 @@ test-gpu: $(VENV)/torch $(VENV)/dev
 
 # Whatever can go wrong, injected: kill -9 at every durable action, full disks, other processes.
 test-faults: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 tests/test_crash_points.py \
-		tests/test_faults.py tests/test_fsck.py
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 tests/faults tests/commands/test_fsck.py
 
 # Real coding agents, installed here from their registries, against a scripted model server.
 test-agents: $(VENV)/torch $(VENV)/dev .agents/made

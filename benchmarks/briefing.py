@@ -260,13 +260,13 @@ def make(folder: Path, experiments: int) -> tuple[Night, Ledger, Writer]:
         for _ in range(experiments):
             writer.experiment()
         for note in NOTES:
-            ledger.add_note(writer.row, "claude", note, writer.at)
+            ledger.add_note(writer.record, "claude", note, writer.at)
         writer.experiment(finish=False)
     return night, ledger, writer
 
 
-def briefer(night: Night, ledger: Ledger, row: SessionRecord) -> Briefer:
-    return Briefer(night.task, ledger, row, night.repository, night.paths)
+def briefer(night: Night, ledger: Ledger, record: SessionRecord) -> Briefer:
+    return Briefer(night.task, ledger, record, night.repository, night.paths)
 
 
 LEFT = ("63 experiments of 100", "5 h 10 min of 8 hours", "1,200,000 of 5,000,000 tokens")
@@ -279,12 +279,12 @@ def measure(folder: Path, experiments: int) -> Row:
         reader = Ledger(night.paths.ledger, readonly=True)
         repository = Repository(folder, night.task.editable, night.task.may_edit)
         began = time.process_time()
-        row = reader.session("night")
-        Briefer(night.task, reader, row, repository, night.paths).text(LEFT)
+        record = reader.session("night")
+        Briefer(night.task, reader, record, repository, night.paths).text(LEFT)
         cold.append(time.process_time() - began)
         reader.close()
     warm, lengths, sources = [], [], []
-    one = briefer(night, ledger, writer.row)
+    one = briefer(night, ledger, writer.record)
     one.text(LEFT)
     for _ in range(WARM):
         writer.experiment()
@@ -304,22 +304,22 @@ def table(rows: list[Row]) -> str:
         "|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {row.experiments:,} | {row.tokens:,} | {row.source_tokens:,} | {row.warm_ms:.1f} |"
-        f" {row.cold_ms:.1f} |"
-        for row in rows
+        f"| {line.experiments:,} | {line.tokens:,} | {line.source_tokens:,} | {line.warm_ms:.1f} |"
+        f" {line.cold_ms:.1f} |"
+        for line in rows
     ]
     return "\n".join(lines)
 
 
 def failures(rows: list[Row]) -> list[str]:
     found = []
-    for row in rows:
-        where = f"after {row.experiments:,} experiments"
-        if row.tokens > MAX_TOKENS:
-            found.append(f"{row.tokens:,} tokens, above {MAX_TOKENS:,}: {where}")
+    for record in rows:
+        where = f"after {record.experiments:,} experiments"
+        if record.tokens > MAX_TOKENS:
+            found.append(f"{record.tokens:,} tokens, above {MAX_TOKENS:,}: {where}")
         found += [
             f"{took_ms:.1f} ms {kind}, above {MAX_MS:g}: {where}"
-            for kind, took_ms in (("warm", row.warm_ms), ("cold", row.cold_ms))
+            for kind, took_ms in (("warm", record.warm_ms), ("cold", record.cold_ms))
             if took_ms > MAX_MS
         ]
     return found
@@ -333,7 +333,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="autoresearch-briefing-") as folder:
         if options.show:
             night, ledger, writer = make(Path(folder) / "task", options.show)
-            print(briefer(night, ledger, writer.row).text(LEFT))
+            print(briefer(night, ledger, writer.record).text(LEFT))
             return
         rows = [measure(Path(folder) / str(size), size) for size in SIZES]
     print(

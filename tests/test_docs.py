@@ -14,7 +14,7 @@ from autoresearch import agents
 from autoresearch.cli import main as cli
 from autoresearch.task import model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 

@@ -20,7 +20,7 @@ CHANCES = {
     "strict": (5, 40, 80),
 }
 """Per cent of the changes that are truly 1, 2 and 3 sd better that get through screen and
-separation: a simulation with the judge's own code, in `tests/test_briefing.py`."""
+separation: a simulation with the judge's own code, in `tests/briefing/test_briefing.py`."""
 
 
 def objective(scene: Scene, limit_tokens: int) -> Section:

@@ -1,0 +1,598 @@
+"""Everything on the list of bad input, through the command line: a clear message, the right exit
+code, and nothing half-done."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.sessions import (
+    PROGRAM,
+    TASK,
+    commit_all,
+    edit,
+    git,
+    make_task,
+    night,
+    side,
+    wait_until,
+)
+
+from autoresearch.cli import main as cli
+from autoresearch.store.paths import SessionPaths, ledger_path, owner
+from autoresearch.store.schema import VERSION
+
+USAGE, BUSY, BASELINE, AGENT, STORAGE = 2, 3, 4, 5, 7
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    error: str
+
+
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def autoresearch(capfd: pytest.CaptureFixture[str]) -> Run:
+    """The command line, in this process."""
+
+    def call(*arguments: object) -> Said:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        said = capfd.readouterr()
+        assert not re.search("^Traceback", said.err, re.MULTILINE)
+        assert isinstance(ended.value.code, int)
+        return Said(ended.value.code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def changes(tmp_path: Path) -> Callable[..., str]:
+    """An agent that proposes these versions of prog.py, or patches."""
+    folder = tmp_path / "changes"
+    folder.mkdir()
+
+    def make(*versions: dict[str, str | bytes] | str) -> str:
+        for number, files in enumerate(versions):
+            if isinstance(files, str):
+                (folder / f"{number:02}.patch").write_text(files)
+                continue
+            for name, content in files.items():
+                place = folder / f"{number:02}" / name
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return f"replay:{folder}"
+
+    return make
+
+
+def better(value: float = 5.0) -> dict[str, str | bytes]:
+    return {"prog.py": PROGRAM.replace("10.0", str(value))}
+
+
+def nothing_half_done(root: Path, tag: str = "t") -> None:
+    """No branch, no ref, no results, no lock, no process; and git sees no difference."""
+    assert git(root, "for-each-ref", "refs/autoresearch", "refs/heads/autoresearch") == ""
+    assert not (root / "results.tsv").exists()
+    assert owner(SessionPaths(root, tag)) is None
+
+
+def goes_on(autoresearch: Run, root: Path, agent: str) -> None:
+    """What was refused is mended: the same tag works."""
+    said = autoresearch("run", root, "--tag", "t", "--agent", agent, "--experiments", 1)
+    assert said.code == 0, said.error
+    assert [one.status for one in night(root).experiments] == ["keep", "keep"]
+
+
+# ---- the repository ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_not_a_git_repository(tmp_path: Path, autoresearch: Run, command: str) -> None:
+    (tmp_path / "autoresearch.toml").write_text(TASK)
+    (tmp_path / "prog.py").write_text(PROGRAM)
+    said = autoresearch(command, tmp_path)
+    assert said.code == USAGE
+    assert f"{tmp_path} is not in a git repository: run `git init" in said.error
+    assert not (tmp_path / ".autoresearch").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_no_commits(tmp_path: Path, autoresearch: Run, command: str) -> None:
+    (tmp_path / "autoresearch.toml").write_text(TASK)
+    (tmp_path / "prog.py").write_text(PROGRAM)
+    git(tmp_path, "init", "-q")
+    said = autoresearch(command, tmp_path)
+    assert said.code == USAGE
+    assert "has no commits: commit the code first" in said.error
+    assert not (tmp_path / ".autoresearch").exists()
+
+
+def test_no_such_folder(tmp_path: Path, autoresearch: Run) -> None:
+    said = autoresearch("run", tmp_path / "nowhere")
+    assert (said.code, "no such folder or task file" in said.error) == (USAGE, True)
+
+
+def test_no_task(tmp_path: Path, autoresearch: Run) -> None:
+    said = autoresearch("run", tmp_path)
+    assert (said.code, "`autoresearch init` writes a task file" in said.error) == (USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("editable", "message"),
+    [
+        ("missing.py", "editable: 'missing.py' does not exist"),
+        ("*.rs", "no file of the last commit matches"),
+        ("../outside.py", "editable: found"),
+        ("/etc/passwd", "editable: found"),
+        ("autoresearch.toml", 'editable: "autoresearch.toml" is never editable'),
+        (".git/config", "is never editable"),
+        ("data/x", "data/ is editable too; it must be frozen"),
+    ],
+)
+def test_editable_files(
+    root: Path, autoresearch: Run, changes: Callable[..., str], editable: str, message: str
+) -> None:
+    (root / "data").mkdir()
+    (root / "data" / "x").write_text("x")
+    task = TASK.replace('"prog.py"', f'"{editable}"')
+    task = task.replace("[metric]", 'inputs = ["data"]\n[metric]')
+    (root / "autoresearch.toml").write_text(task)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == USAGE
+    assert message in said.error.replace('"data"', "data/")
+    nothing_half_done(root)
+    (root / "autoresearch.toml").write_text(TASK)
+    goes_on(autoresearch, root, changes(better()))
+
+
+def test_an_editable_file_behind_a_link(root: Path, tmp_path: Path, autoresearch: Run) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x.py").touch()
+    (root / "away").symlink_to(tmp_path / "elsewhere")
+    (root / "autoresearch.toml").write_text(TASK.replace('"prog.py"', '"away/x.py"'))
+    commit_all(root)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == USAGE
+    assert "'away/x.py' is outside the task's folder, by a link" in said.error
+    nothing_half_done(root)
+
+
+def test_uncommitted_changes(root: Path, autoresearch: Run, changes: Callable[..., str]) -> None:
+    edit(root, VALUE=9.0)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == USAGE
+    assert "prog.py has uncommitted changes: commit or stash them first" in said.error
+    nothing_half_done(root)
+    commit_all(root)
+    goes_on(autoresearch, root, changes(better()))
+
+
+# ---- the task file -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("timeout =", "timeuot =", (":6: [run] timeuot: unknown key", 'did you mean "timeout"?')),
+        ('"90s"', '"soon"', (':6: [run] timeout: found "soon"', "accepted: ")),
+        ('"90s"', "true", (":6: [run] timeout: found true", "accepted: ")),
+        ('"90s"', "0", (":6: [run] timeout: found 0", "accepted: ")),
+        ('"minimize"', '"lower"', (':9: [metric] goal: found "lower"', "minimize", "maximize")),
+        ('["prog.py"]', '"prog.py"', (':2: editable: found "prog.py"', "accepted: a list")),
+        ("[metric]", "[metrik]", ("metrik", "unknown key")),
+        ("command =", "# command =", ("[run] command: missing; needed: ",)),
+        ('name = "score"', "name = ", ("not valid TOML",)),
+        ("[metric]", "[limits]\nexperiments = 0\n[metric]", ("[limits] experiments: found 0",)),
+    ],
+)
+def test_the_task_file(
+    root: Path, autoresearch: Run, old: str, new: str, parts: tuple[str, ...]
+) -> None:
+    """The key, what was found, what is accepted, and where."""
+    (root / "autoresearch.toml").write_text(TASK.replace(old, new, 1))
+    for command in ("run", "check", "status"):
+        said = autoresearch(command, root)
+        assert said.code == USAGE
+        assert f"{root / 'autoresearch.toml'}:" in said.error
+        for part in parts:
+            assert part in said.error
+    assert not (root / ".autoresearch").exists()
+    nothing_half_done(root)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--experiments", "0"), "[limits] experiments: found 0"),
+        (("--hours", "-1"), "[limits] hours: found -1"),
+        (("--until", "25:00"), '[limits] until: found "25:00"'),
+        (("--slots", "0"), "[runner] slots: found 0"),
+        (("--agent", "tunner"), "no agent 'tunner'. Did you mean 'tuner'?"),
+        (("--agent", "replay:nowhere"), "replay: 'nowhere' is no folder"),
+        (("--tag", "a b"), "'a b' cannot be a tag"),
+    ],
+)
+def test_options(root: Path, autoresearch: Run, arguments: tuple[str, ...], message: str) -> None:
+    said = autoresearch("run", root, *arguments)
+    assert said.code in (USAGE, AGENT)
+    assert message in said.error
+    nothing_half_done(root)
+    for command in ("status", "log", "report"):  # before anything was measured
+        assert autoresearch(command, root).code in (0, USAGE)
+
+
+# ---- the unchanged program ---------------------------------------------------------------------
+
+BROKEN = {
+    "command not found": ("no-such-program", PROGRAM, "command not found", "cannot start"),
+    "fails": ("python -S -E prog.py", "raise ValueError('broken')", "exit code 1", "broken"),
+    "no metric": ("python -S -E prog.py", "print('hello')", "no metric", "METRIC score=NUMBER"),
+    "nan": ("python -S -E prog.py", "print('score: nan')", "metric is 'nan'", "score: nan"),
+    "inf": ("python -S -E prog.py", "print('score: -inf')", "metric is '-inf'", "score: -inf"),
+    "text": ("python -S -E prog.py", "print('score: good')", "metric is 'good'", "score: good"),
+    "timeout": (
+        "python -S -E prog.py",
+        "import time\nprint('begun', flush=True)\ntime.sleep(99)",
+        "timeout",
+        "begun",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_baseline_that_fails(
+    tmp_path: Path, autoresearch: Run, changes: Callable[..., str], how: str
+) -> None:
+    command, program, reason, shown = BROKEN[how]
+    task = TASK.replace("python -S -E prog.py", command).replace('"90s"', '"2s"')
+    root = make_task(tmp_path / "task", program, task)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == BASELINE
+    assert f"the unchanged program does not work (run 1 of the baseline): {reason}" in said.error
+    log = root / ".autoresearch" / "t" / "runs" / "0000" / "00001" / "log"
+    assert f"The end of its log {log}:" in said.error
+    assert log.exists()
+    assert shown in said.error
+    assert git(root, "for-each-ref", "refs/heads/autoresearch") == ""
+    assert not (root / "results.tsv").exists()
+
+    said = autoresearch("check", root)
+    assert said.code == BASELINE
+    assert reason in said.error
+    assert shown in said.error
+
+    (root / "prog.py").write_text(PROGRAM)
+    (root / "autoresearch.toml").write_text(TASK)
+    commit_all(root)
+    goes_on(autoresearch, root, changes(better()))
+
+
+def test_the_metric_is_absent_from_one_run_of_the_baseline(
+    tmp_path: Path, autoresearch: Run
+) -> None:
+    once = tmp_path / "side" / "once"
+    program = PROGRAM.replace(
+        'print("score:", score)',
+        f"seen = len(open({str(once)!r}, 'a+').read() or open({str(once)!r}).read())\n"
+        f"open({str(once)!r}, 'a').write('x')\nif seen != 1: print('score:', score)",
+    )
+    root = make_task(tmp_path / "task", program)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == BASELINE
+    assert "(run 2 of the baseline): no metric" in said.error
+
+
+def test_the_metric_is_absent_from_one_run_of_a_change(
+    root: Path, autoresearch: Run, changes: Callable[..., str], tmp_path: Path
+) -> None:
+    """Whichever of its runs it is, the change is a crash."""
+    once = tmp_path / "side" / "once"
+    silent = PROGRAM.replace("10.0", "5.0").replace(
+        'print("score:", score)',
+        f"open({str(once)!r}, 'a').write('x')\n"
+        f"if len(open({str(once)!r}).read()) != 3: print('score:', score)",
+    )
+    said = autoresearch("run", root, "--tag", "t", "--agent", changes({"prog.py": silent}))
+    assert said.code == 0
+    found = night(root)
+    assert found.verdicts == [("crash", "no metric")]
+    assert found.results[2][1:4] == ["0.000000", "0.0", "crash"]
+    assert found.branch() == found.experiments[0].commit
+
+
+def test_a_program_that_ignores_the_seed(
+    tmp_path: Path, autoresearch: Run, changes: Callable[..., str]
+) -> None:
+    program = PROGRAM.replace('int(os.environ["AUTORESEARCH_SEED"])', "1")
+    root = make_task(tmp_path / "task", program)
+    agent = changes({"prog.py": program.replace("10.0", "5.0")})
+    said = autoresearch("run", root, "--tag", "t", "--agent", agent)
+    assert said.code == 0
+    assert "warning: every seed gave score" in said.out
+    assert "ignores AUTORESEARCH_SEED" in said.out
+    assert "ignores AUTORESEARCH_SEED" in autoresearch("status", root).out
+    assert "ignores AUTORESEARCH_SEED" in (root / "report.md").read_text()
+    assert night(root).verdicts == [("keep", None)]
+    assert "ignores AUTORESEARCH_SEED" in " ".join(autoresearch("check", root).out.split())
+
+
+# ---- what belongs to somebody else -------------------------------------------------------------
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A session of another process, in the middle of its first run."""
+    gate = tmp_path / "gate"
+    root = make_task(tmp_path / "task", PROGRAM.replace('WAIT_A = ""', f"WAIT_A = {str(gate)!r}"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoresearch", "run", str(root), "--tag", "t", "--plain"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(lambda: list((root / ".autoresearch" / "t" / "runs").glob("*/*/log")), 60)
+    yield root, process
+    gate.touch()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+
+
+def test_a_tag_owned_by_a_running_session(
+    running: tuple[Path, subprocess.Popen[str]], autoresearch: Run
+) -> None:
+    root, process = running
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == BUSY
+    assert f"session 't' is owned by a running process (pid {process.pid})" in said.error
+    assert "autoresearch stop --tag t" in said.error
+    assert process.poll() is None
+    assert autoresearch("status", root).code == 0
+
+
+def test_a_branch_that_is_taken(root: Path, autoresearch: Run) -> None:
+    git(root, "branch", "autoresearch/t")
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == USAGE
+    assert "a branch 'autoresearch/t' exists" in said.error
+    assert "choose another --tag" in said.error
+    assert night_is_not_there(root)
+    assert not (root / "results.tsv").exists()
+
+
+def night_is_not_there(root: Path) -> bool:
+    db = sqlite3.connect(ledger_path(root))
+    count = db.execute("SELECT count(*) FROM session").fetchone()[0]
+    db.close()
+    return bool(count == 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["mine\n", "commit\tscore\tmemory_gb\tstatus\tdescription\nabc1234\t1\t1\tkeep\tx\n"]
+)
+def test_results_that_are_not_ours(root: Path, autoresearch: Run, text: str) -> None:
+    (root / "results.tsv").write_text(text)
+    said = autoresearch("run", root, "--tag", "t")
+    assert said.code == USAGE
+    assert "results.tsv is not a record of any session" in said.error
+    assert "move it away" in said.error
+    assert (root / "results.tsv").read_text() == text
+    assert night_is_not_there(root)
+    assert git(root, "for-each-ref", "refs/autoresearch", "refs/heads/autoresearch") == ""
+
+
+def test_a_ledger_that_cannot_be_used(
+    root: Path, autoresearch: Run, changes: Callable[..., str]
+) -> None:
+    agent = changes(better())
+    goes_on(autoresearch, root, agent)
+    file = ledger_path(root)
+    good, results = file.read_bytes(), (root / "results.tsv").read_bytes()
+    db = sqlite3.connect(file)
+    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+    newer = file.read_bytes()
+    for bad, message in (
+        (newer, "was written by a newer autoresearch"),
+        (b"garbage" * 1000, "is damaged"),
+        (good[: len(good) // 2], "is damaged"),
+    ):
+        file.write_bytes(bad)
+        for command in ("run", "report", "status"):
+            said = autoresearch(command, root)
+            if (command, bad) != ("status", good[: len(good) // 2]):  # it reads what it needs
+                assert (said.code, message in said.error) == (USAGE, True), said.error
+        assert file.read_bytes() == bad
+    assert (root / "results.tsv").read_bytes() == results
+    file.write_bytes(good)
+    assert autoresearch("run", root, "--tag", "t", "--experiments", 1).code == 0
+
+
+# ---- the disk ----------------------------------------------------------------------------------
+
+
+def test_a_disk_that_fills_up_during_the_night(
+    tmp_path: Path, autoresearch: Run, changes: Callable[..., str]
+) -> None:
+    """It stops before more work is started, with a non-zero exit code, and goes on afterwards."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        root = make_task(place / "task")
+        filler = side(root) / "filler"
+        hog = PROGRAM.replace("10.0", "20.0") + f"open({str(filler)!r}, 'wb').write(bytes(10**8))\n"
+        agent = changes({"prog.py": hog}, better())
+        said = autoresearch("run", root, "--tag", "t", "--agent", agent)
+        assert said.code == STORAGE
+        assert "MB are free on the disk" in said.error
+        assert "Make room" in said.error
+        found = night(root)
+        assert found.verdicts == [("discard", "worse")]  # what was finished is recorded
+        assert len(found.results) == 3
+        assert all(run.finished for run in found.runs)
+        assert autoresearch("run", root, "--tag", "t", "--agent", agent).code == STORAGE
+        filler.unlink()
+        assert autoresearch("run", root, "--tag", "t", "--agent", agent).code == 0
+        assert night(root).verdicts == [("discard", "worse"), ("keep", None)]
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_is_full_from_the_start(
+    root: Path, autoresearch: Run, changes: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage(root)._replace(free=99_000_000)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda path: full)
+        said = autoresearch("run", root, "--tag", "t")
+    assert said.code == STORAGE
+    assert "only 99 MB are free" in said.error
+    assert git(root, "for-each-ref", "refs/heads/autoresearch") == ""
+    goes_on(autoresearch, root, changes(better()))
+
+
+# ---- what an agent does ------------------------------------------------------------------------
+
+LINK = """\
+diff --git a/prog.py b/prog.py
+deleted file mode 100644
+diff --git a/prog.py b/prog.py
+new file mode 120000
+--- /dev/null
++++ b/prog.py
+@@ -0,0 +1 @@
++/etc/passwd
+\\ No newline at end of file
+"""
+
+
+def deleting(program: str) -> str:
+    lines = program.splitlines()
+    body = "".join(f"-{line}\n" for line in lines)
+    return (
+        "diff --git a/prog.py b/prog.py\ndeleted file mode 100644\n--- a/prog.py\n"
+        f"+++ /dev/null\n@@ -1,{len(lines)} +0,0 @@\n{body}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ({"prog.py": PROGRAM}, "no change: the editable files are as they were"),
+        (better() | {"other.py": "x"}, "frozen file: changed outside `editable`: other.py"),
+        (
+            better() | {"frozen.txt": "y"},
+            "frozen file: changed outside `editable`: frozen.txt",
+        ),
+        (
+            better() | {"autoresearch.toml": TASK + "# mine"},
+            "frozen file: changed outside `editable`: autoresearch.toml",
+        ),
+        (deleting(PROGRAM), "deleted: prog.py was deleted"),
+        ({"prog.py": b"\x7fELF\0\0\0"}, "binary: prog.py is no text any more"),
+        ({"prog.py": "#" * 3_000_000}, "too large: prog.py has 3000000 bytes"),
+    ],
+)
+def test_what_an_agent_must_not_do(
+    tmp_path: Path,
+    autoresearch: Run,
+    changes: Callable[..., str],
+    version: dict[str, str | bytes] | str,
+    message: str,
+) -> None:
+    """The turn comes to nothing, costs no run, and the next one is fine."""
+    root = make_task(tmp_path / "task", files={"frozen.txt": "x"})
+    said = autoresearch("run", root, "--tag", "t", "--agent", changes(version, better()))
+    assert said.code == 0, said.error
+    assert f"turn of replay came to nothing: {message}" in said.out
+    found = night(root)
+    assert found.verdicts == [("keep", None)]
+    assert len(found.experiments) == 2
+    assert (root / "frozen.txt").read_text() == "x"
+
+
+def test_an_agent_that_makes_a_link_out_of_the_tree(
+    tmp_path: Path, autoresearch: Run, changes: Callable[..., str]
+) -> None:
+    root = make_task(tmp_path / "task", "print('score: 1')\n")
+    patch = LINK.replace(
+        "deleted file mode 100644\n",
+        "deleted file mode 100644\n--- a/prog.py\n+++ /dev/null\n@@ -1 +0,0 @@\n"
+        "-print('score: 1')\n",
+    )
+    said = autoresearch("run", root, "--tag", "t", "--agent", changes(patch))
+    assert said.code == 0, said.error
+    assert "link: prog.py is not a regular file any more" in said.out
+    assert len(night(root).experiments) == 1
+
+
+def test_an_agent_that_cannot_work_here(tmp_path: Path, autoresearch: Run) -> None:
+    root = make_task(
+        tmp_path / "task", "import os\nprint('score:', os.environ['AUTORESEARCH_SEED'])"
+    )
+    said = autoresearch("run", root, "--tag", "t", "--agent", "tuner")
+    assert said.code == AGENT
+    assert "the tuner found no constants in prog.py" in said.error
+    assert autoresearch("status", root).code == 0
+
+
+# ---- the clock ---------------------------------------------------------------------------------
+
+
+def test_a_clock_set_back(
+    root: Path, autoresearch: Run, changes: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = changes(better(20), better(), better(4))
+    assert autoresearch("run", root, "--tag", "t", "--agent", agent, "--experiments", 1).code == 0
+    real = time.time
+    ago = [100_000.0]
+
+    def earlier() -> float:
+        ago[0] += 1000
+        return real() - ago[0]
+
+    monkeypatch.setattr(time, "time", earlier)
+    assert autoresearch("run", root, "--tag", "t", "--agent", agent, "--hours", 1).code == 0
+    found = night(root)
+    assert found.verdicts == [("discard", "worse"), ("keep", None), ("keep", None)]
+    assert [row[5] for row in found.results[1:]] == ["0", "1", "2", "3"]
+    assert 0 < found.record.elapsed_s < 120
+    for command in ("status", "log", "report"):
+        said = autoresearch(command, root, "--json")
+        assert said.code == 0
+        assert not re.search(r'_s": -', said.out)  # no duration is negative
+
+
+# ---- the process itself ------------------------------------------------------------------------
+
+
+def test_exit_codes_of_the_real_program(root: Path) -> None:
+    (root / "prog.py").write_text("x")
+    for arguments, code in ((["run", str(root)], USAGE), (["--version"], 0), (["nonsense"], USAGE)):
+        done = subprocess.run(
+            [sys.executable, "-m", "autoresearch", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | {"PYTHONWARNINGS": "error"},
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr

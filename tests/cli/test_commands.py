@@ -1,0 +1,306 @@
+"""Commands by their command line, as a user's shell starts them: detached sessions, signals, what
+is shown of an experiment, copies of ready tasks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.sessions import (
+    PROGRAM,
+    TASK,
+    ScriptedAgent,
+    change,
+    commit_all,
+    edit,
+    git,
+    make_task,
+    night,
+    run_session,
+    side,
+    wait_until,
+)
+
+from autoresearch.cli import main as cli
+from autoresearch.commands.fsck import audit
+from autoresearch.measure.runs import leftovers
+from autoresearch.store.paths import SessionPaths, owner
+from autoresearch.task.model import load
+
+COMMAND = (sys.executable, "-m", "autoresearch")
+
+
+def call(where: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *map(str, words)]
+    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=200)
+
+
+def told(where: Path, *words: object) -> Any:
+    done = call(where, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def gate(root: Path) -> Path:
+    """While it is missing, runs wait, when they have said so."""
+    gate = side(root) / "gate"
+    edit(root, WAIT_A=str(gate))
+    commit_all(root)
+    return gate
+
+
+@pytest.fixture
+def paths(root: Path) -> Iterator[SessionPaths]:
+    """Of a session `t`, which is ended when the test has forgotten it."""
+    paths = SessionPaths(root, "t")
+    yield paths
+    if (pid := owner(paths)) is not None:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: owner(paths) is None)
+
+
+def detached(root: Path, *words: str) -> dict[str, Any]:
+    limits = ("--experiments", "1", "--tag", "t")
+    said: dict[str, Any] = told(root, "run", "--detach", *limits, *words)
+    return said
+
+
+def under_way(paths: SessionPaths) -> Callable[[], bool]:
+    return lambda: (
+        (paths.runs / "0000").exists()
+        and any((folder / "log").exists() for folder in (paths.runs / "0000").iterdir())
+    )
+
+
+# ---- a session without a terminal --------------------------------------------------------------
+
+
+def test_a_detached_session_is_watched_to_its_end(
+    root: Path, paths: SessionPaths, gate: Path
+) -> None:
+    said = detached(root)
+    assert said == {"tag": "t", "pid": owner(paths), "log": str(paths.log)}
+    assert told(root, "status")["running"] is True
+    watcher = subprocess.Popen(
+        [*COMMAND, "attach", "--json"], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    gate.touch()
+    out, _ = watcher.communicate(timeout=200)
+    assert watcher.returncode == 0
+    *events, last = [json.loads(line) for line in out.splitlines()]
+    assert any("baseline 6 of 6" in event["event"] for event in events)
+    assert last["running"] is False and last["finished"] == 1
+    assert told(root, "status")["running"] is False
+    assert audit(load(root)) == []
+
+
+def test_watching_ends_and_the_session_goes_on(root: Path, paths: SessionPaths, gate: Path) -> None:
+    detached(root)
+    watcher = subprocess.Popen(
+        [*COMMAND, "attach"], cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until(under_way(paths))
+    with paths.log.open("a") as log:
+        log.write("something\n")
+    assert watcher.stdout is not None
+    while watcher.stdout.readline() != "something\n":  # it is watching
+        assert watcher.poll() is None
+    watcher.send_signal(signal.SIGINT)
+    out, _ = watcher.communicate(timeout=30)
+    assert watcher.returncode == 0 and "session t goes on" in out
+    assert owner(paths) is not None
+    gate.touch()
+
+
+def test_a_second_start_is_refused(root: Path, paths: SessionPaths, gate: Path) -> None:
+    detached(root)
+    for words in (("run", "--tag", "t"), ("run", "--tag", "t", "--detach")):
+        done = call(root, *words)
+        assert done.returncode == 3 and "autoresearch attach --tag t" in done.stderr
+    gate.touch()
+
+
+def test_stop_ends_it_after_the_runs_under_way(root: Path, paths: SessionPaths, gate: Path) -> None:
+    detached(root)
+    wait_until(under_way(paths))
+    stopping = subprocess.Popen([*COMMAND, "stop", "--json"], cwd=root, stdout=subprocess.PIPE)
+    wait_until(lambda: "finishing the runs under way" in paths.log.read_text())
+    gate.touch()
+    out, _ = stopping.communicate(timeout=60)
+    assert json.loads(out) == {"stopped": "t"} and owner(paths) is None
+    assert [run.finished for run in night(root).runs] == [True]
+    assert audit(load(root)) == []
+    done = call(root, "stop")
+    assert done.returncode == 2 and "session 't' is not running" in done.stderr
+
+
+def test_stop_now_does_not_wait(root: Path, paths: SessionPaths, gate: Path) -> None:
+    detached(root)
+    wait_until(under_way(paths))
+    assert told(root, "stop", "--now") == {"stopped": "t"}
+    assert not gate.exists() and leftovers(paths) == []
+    assert [run.finished for run in night(root).runs] == [False]
+
+
+def test_stop_reaches_what_a_script_has_put_into_the_background(
+    root: Path, paths: SessionPaths, gate: Path
+) -> None:
+    """A shell that is not interactive has what it starts with `&` ignore Ctrl-C."""
+    line = " ".join((*COMMAND, "run", "--plain", "--tag", "t"))
+    subprocess.run(["sh", "-c", f"{line} > said 2>&1 &"], cwd=root, check=True)
+    wait_until(under_way(paths))
+    assert told(root, "stop", "--now") == {"stopped": "t"}
+
+
+def test_a_start_that_fails_says_why_here_or_in_its_log(root: Path) -> None:
+    git(root, "branch", "autoresearch/t")
+    done = call(root, "run", "--detach", "--tag", "t", "--json")
+    said = json.loads(done.stdout)
+    why = "a branch 'autoresearch/t' exists"
+    if done.returncode == 0:  # on a slow machine it was refused after we had looked
+        wait_until(lambda: why in Path(said["log"]).read_text())
+    else:
+        assert done.returncode == 2 and said["message"].startswith(why)
+
+
+def test_the_complaint_is_found_in_what_a_command_said() -> None:
+    log = "    autoresearch: cannot start x\nautoresearch: cannot start y\n"
+    assert (
+        cli.complaint(f"baseline\nautoresearch: it failed:\n{log}") == f"it failed:\n{log}".strip()
+    )
+    as_json = json.dumps({"error": "BaselineError", "message": "it failed"})
+    for words in (f"autoresearch: it failed\n{as_json}\n", f"{as_json}\nautoresearch: it failed\n"):
+        assert cli.complaint(words) == "it failed"
+    assert cli.complaint("Traceback\nKeyError\n") == "Traceback\nKeyError"
+    assert cli.complaint("") == "it ended without a word"
+
+
+@pytest.mark.parametrize("often", [1, 2])
+def test_ctrl_c(root: Path, paths: SessionPaths, gate: Path, often: int) -> None:
+    session = subprocess.Popen(
+        [*COMMAND, "run", "--plain", "--tag", "t", "--experiments", "1"],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_until(under_way(paths))
+    session.send_signal(signal.SIGINT)
+    assert session.stdout is not None
+    while "finishing the runs under way" not in (line := session.stdout.readline()):
+        assert line
+    if often == 1:
+        gate.touch()
+    else:
+        session.send_signal(signal.SIGINT)
+    rest, _ = session.communicate(timeout=60)
+    assert session.returncode == 130 and "To go on: autoresearch run --tag t" in rest
+    assert [run.finished for run in night(root).runs] == [often == 1]
+    gate.touch()
+    again = call(root, "run", "--tag", "t", "--experiments", "1")
+    assert again.returncode == 0, again.stderr
+    assert audit(load(root)) == []
+
+
+def test_a_part_of_an_option_is_none(root: Path) -> None:
+    """`run --det` would start itself again and again."""
+    done = call(root, "run", "--det")
+    assert done.returncode == 2 and "unrecognized arguments: --det" in done.stderr
+
+
+# ---- what is shown -----------------------------------------------------------------------------
+
+
+def test_the_output_shown_is_the_changes_own(root: Path) -> None:
+    """Among its runs are those of what it was held against."""
+    run_session(root, ScriptedAgent(change(VALUE=5.0)))
+    shown = told(root, "show", 1)
+    assert shown["status"] == "keep"
+    assert {run["role"] for run in shown["runs"]} >= {"control", "verify baseline"}
+    (score,) = re.findall(r"^score: (\S+)", shown["output"], re.MULTILINE)
+    assert float(score) == pytest.approx(5.0, abs=0.1)
+
+
+def test_before_the_first_session(root: Path, tmp_path: Path) -> None:
+    for command in ("status", "log", "report", "attach", "stop"):
+        done = call(root, command)
+        assert done.returncode == 2 and "no session was started here yet" in done.stderr
+    broken = make_task(tmp_path / "broken", "raise SystemExit(3)\n")
+    git(broken, "branch", "autoresearch/t")
+    assert call(broken, "run", "--tag", "t").returncode == 2  # it leaves an empty ledger
+    done = call(broken, "status")
+    assert done.returncode == 2 and "no session was started here yet" in done.stderr
+
+
+def test_a_branch_below_ours_is_in_its_way(root: Path) -> None:
+    git(root, "branch", "autoresearch/t/x")
+    done = call(root, "run", "--tag", "t", "--experiments", "1")
+    assert done.returncode == 2 and "a branch 'autoresearch/t/x' exists" in done.stderr
+    assert git(root, "for-each-ref", "refs/autoresearch") == ""
+    assert call(root, "run", "--tag", "tt", "--experiments", "1").returncode == 0
+
+
+# ---- making a task -----------------------------------------------------------------------------
+
+
+def test_a_copy_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    done = call(tmp_path, "new", "instant", "/proc/nope")
+    assert done.returncode == 7 and "cannot make /proc/nope" in done.stderr
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").chmod(0o755)
+    env = os.environ | {"PATH": str(tmp_path)}  # no git
+    for name in ("absent", "empty"):
+        done = subprocess.run(
+            [*COMMAND, "new", "instant", name],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and "git init failed" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert not list((tmp_path / "empty").iterdir())
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
+    assert call(tmp_path, "new", "instant", "nowhere").returncode == 2
+    assert (tmp_path / "nowhere").is_symlink()
+    assert call(tmp_path, "new", "instant", "empty").returncode == 0
+
+
+def test_init_writes_all_or_says_why_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make_task(tmp_path / "task", PROGRAM, TASK)
+    (root / "autoresearch.toml").unlink()
+    (root / "prog.py").rename(root / "two.txt")
+    done = call(root, "init", "--agent-files")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert {path.name for path in root.iterdir()} == {".git", "two.txt"}
+    (root / "two.txt").rename(root / "train.py")
+    write = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        if path.name != "program.md":
+            return write(path, text)
+        write(path, text[:10])
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["init", str(root), "--metric", "score", "--goal", "minimize"])
+    assert ended.value.code == 7 and "program.md: No space left" in capsys.readouterr().err
+    assert {path.name for path in root.iterdir()} == {".git", "train.py"}
+
+
+def test_one_run_tells_no_noise(root: Path) -> None:
+    done = call(root, "check", "--runs", 1)
+    assert done.returncode == 2 and "--runs 1: at least 2" in done.stderr

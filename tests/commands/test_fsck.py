@@ -1,0 +1,377 @@
+"""fsck finds what does not agree with the ledger, and makes again what follows from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.audits import findings, sql
+from support.sessions import (
+    ScriptedAgent,
+    alive,
+    change,
+    git,
+    make_task,
+    rewrite,
+    run_session,
+    task_of,
+)
+from support.sessions import night as read_night
+
+from autoresearch.cli import main as cli
+from autoresearch.commands.fsck import Finding, audit, repair
+from autoresearch.errors import BusyError, LedgerError
+from autoresearch.measure.runs import SESSION
+from autoresearch.store.paths import Lock, SessionPaths
+
+STEPS = (change(VALUE=9.0), change(VALUE=20.0), rewrite("import sys; sys.exit(3)\n"))
+"""A keep, a discard and a crash."""
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task after a session of three experiments; not to be changed."""
+    root = make_task(tmp_path_factory.mktemp("night") / "task")
+    found = run_session(root, ScriptedAgent(*STEPS))
+    assert found.verdicts == [("keep", None), ("discard", "worse"), ("crash", "exit code 3")]
+    return root
+
+
+@pytest.fixture
+def done(night: Path, tmp_path: Path) -> Path:
+    """A copy of it: a folder may be moved with all that is in it."""
+    return Path(shutil.copytree(night, tmp_path / "task", symlinks=True))
+
+
+def test_a_session_in_good_order(done: Path) -> None:
+    assert audit(task_of(done)) == []
+    assert audit(task_of(done), "t") == []
+    assert repair(task_of(done)) == []
+
+
+def test_several_sessions(done: Path) -> None:
+    run_session(done, ScriptedAgent(change(VALUE=20.0)), tag="u")
+    assert audit(task_of(done)) == []
+    (done / "results.tsv").unlink()
+    run_session(done, ScriptedAgent(), tag="t")  # the earlier one again: the table is its now
+    assert audit(task_of(done)) == []
+
+
+def test_a_deterministic_task_and_one_without_noise(tmp_path: Path) -> None:
+    quiet = make_task(tmp_path / "quiet")
+    found = run_session(quiet, ScriptedAgent(change(SPREAD=0.0, VALUE=9.0)), judge__level="fast")
+    assert found.verdicts == [("keep", None)]
+    assert audit(task_of(quiet)) == []
+    program = (quiet / "prog.py").read_text().replace("SPREAD = 0.1", "SPREAD = 0.0")
+    exact = make_task(tmp_path / "exact", program=program)
+    found = run_session(exact, ScriptedAgent(*STEPS), judge__deterministic=True)
+    assert [status for status, _ in found.verdicts] == ["keep", "discard", "crash"]
+    assert audit(task_of(exact)) == []
+
+
+# ---- what can be made again --------------------------------------------------------------------
+
+
+def ref_gone(root: Path) -> None:
+    git(root, "update-ref", "-d", "refs/autoresearch/t/2")
+
+
+def ref_elsewhere(root: Path) -> None:
+    git(root, "update-ref", "refs/autoresearch/t/2", "HEAD")
+
+
+def best_elsewhere(root: Path) -> None:
+    git(root, "update-ref", "refs/autoresearch/t/best", "HEAD")
+
+
+def branch_gone(root: Path) -> None:
+    git(root, "branch", "-D", "autoresearch/t")
+
+
+def branch_behind(root: Path) -> None:
+    git(root, "branch", "-f", "autoresearch/t", "main")
+
+
+def results_gone(root: Path) -> None:
+    (root / "results.tsv").unlink()
+
+
+def results_torn(root: Path) -> None:
+    os.truncate(root / "results.tsv", (root / "results.tsv").stat().st_size - 20)
+
+
+def results_behind(root: Path) -> None:
+    lines = (root / "results.tsv").read_text().splitlines(keepends=True)
+    (root / "results.tsv").write_text("".join(lines[:-1]))
+
+
+def folder_of_nobody(root: Path) -> None:
+    (SessionPaths(root, "t").runs / "0002" / "00999").mkdir()
+
+
+def tree_left(root: Path) -> None:
+    (SessionPaths(root, "t").trees / "00001").mkdir(parents=True)
+
+
+def turn_left(root: Path) -> None:
+    (SessionPaths(root, "t").turns / "worktree").mkdir(parents=True)
+
+
+def outcome_left(root: Path) -> None:
+    folder = next(SessionPaths(root, "t").runs.glob("0001/*"))
+    (folder / "outcome.json").write_text("{}")
+
+
+def lock_left(root: Path) -> None:
+    (root / ".git" / "refs" / "autoresearch" / "t" / "7.lock").parent.mkdir(
+        parents=True, exist_ok=True
+    )
+    (root / ".git" / "refs" / "autoresearch" / "t" / "7.lock").touch()
+
+
+def draft_left(root: Path) -> None:
+    (root / ".results.tsv.1.tmp").touch()
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (ref_gone, "ref"),
+        (ref_elsewhere, "ref"),
+        (best_elsewhere, "ref"),
+        (branch_gone, "branch"),
+        (branch_behind, "branch"),
+        (results_gone, "results.tsv"),
+        (results_torn, "results.tsv"),
+        (results_behind, "results.tsv"),
+        (folder_of_nobody, "run folder"),
+        (tree_left, "leftover"),
+        (turn_left, "leftover"),
+        (outcome_left, "leftover"),
+        (lock_left, "leftover"),
+        (draft_left, "leftover"),
+    ],
+    ids=lambda given: given.__name__ if callable(given) else "",
+)
+def test_what_can_be_made_again(done: Path, damage: Callable[[Path], None], what: str) -> None:
+    results = (done / "results.tsv").read_bytes()
+    damage(done)
+    assert findings(done) == [(what, True)]
+    assert [one.what for one in repair(task_of(done))] == [what]
+    assert audit(task_of(done)) == []
+    assert (done / "results.tsv").read_bytes() == results
+
+
+def test_a_process_that_outlived_its_run(done: Path) -> None:
+    env = os.environ | {SESSION: str(SessionPaths(done, "t").folder)}
+    left = subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
+    assert findings(done) == [("process", True)]
+    repair(task_of(done))
+    left.wait(timeout=5)
+    assert not alive(left.pid)
+    assert audit(task_of(done)) == []
+
+
+# ---- what cannot -------------------------------------------------------------------------------
+
+
+def commit_gone(root: Path) -> None:
+    commit = git(root, "rev-parse", "refs/autoresearch/t/2")
+    for pack in (root / ".git" / "objects" / "pack").glob("*.pack"):
+        data = pack.read_bytes()
+        for file in pack.parent.glob(f"{pack.stem}.*"):
+            file.unlink()
+        subprocess.run(["git", "unpack-objects", "-q"], cwd=root, input=data, check=True)
+    (root / ".git" / "objects" / commit[:2] / commit[2:]).unlink()
+
+
+def metric_changed(root: Path) -> None:
+    sql(root, "UPDATE experiment SET metric = metric - 1 WHERE number = 1")
+
+
+def screen_changed(root: Path) -> None:
+    sql(root, "UPDATE run SET metric = 3 WHERE experiment = 2")
+
+
+def order_changed(root: Path) -> None:
+    sql(root, "UPDATE experiment SET finish_order = 9 WHERE number = 3")
+
+
+def verdict_cut(root: Path) -> None:
+    sql(root, "UPDATE experiment SET ended_at = NULL WHERE number = 2")
+
+
+def crash_invented(root: Path) -> None:
+    sql(root, "UPDATE experiment SET reason = 'timeout' WHERE number = 3")
+
+
+def confirmation_gone(root: Path) -> None:
+    sql(root, "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'control' AND idx = 1")
+
+
+def confirmation_lost(root: Path) -> None:
+    sql(root, "UPDATE run SET metric = 5 WHERE experiment = 1 AND role = 'control' AND idx = 1")
+
+
+def run_of_another_commit(root: Path) -> None:
+    sql(root, "UPDATE run SET commit_id = 'x' WHERE experiment = 2")
+
+
+def log_gone(root: Path) -> None:
+    next(SessionPaths(root, "t").runs.glob("0003/*/log")).unlink()
+
+
+def results_of_another(root: Path) -> None:
+    (root / "results.tsv").write_text("mine\n")
+
+
+def ref_of_nobody(root: Path) -> None:
+    git(root, "update-ref", "refs/autoresearch/t/77", "HEAD")
+
+
+def branch_moved(root: Path) -> None:
+    (root / "notes.txt").write_text("mine")
+    git(root, "checkout", "-q", "autoresearch/t")
+    git(root, "add", "notes.txt")
+    git(root, "commit", "-qm", "mine")
+    git(root, "checkout", "-q", "main")
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (commit_gone, "commit"),
+        (metric_changed, "metric"),
+        (screen_changed, "metric"),
+        (order_changed, "order"),
+        (verdict_cut, "verdict"),
+        (crash_invented, "verdict"),
+        (confirmation_gone, "verdict"),
+        (confirmation_lost, "verdict"),
+        (run_of_another_commit, "run"),
+        (log_gone, "run folder"),
+        (results_of_another, "results.tsv"),
+        (ref_of_nobody, "ref"),
+        (branch_moved, "branch"),
+    ],
+    ids=lambda given: given.__name__ if callable(given) else "",
+)
+def test_what_a_person_has_to_look_at(
+    done: Path, damage: Callable[[Path], None], what: str
+) -> None:
+    damage(done)
+    found = [one for one in audit(task_of(done)) if not one.repairable]
+    assert what in [one.what for one in found]
+    before = {
+        path: path.read_bytes()
+        for path in done.rglob("*")
+        if path.name != "lock"
+        and path.is_file()
+        and ".git" not in path.parts
+        and "ledger" not in path.name
+    }
+    repair(task_of(done))
+    after = [one for one in audit(task_of(done)) if not one.repairable]
+    assert after == found  # it is still said, and nothing was invented to make it go away
+    for path, data in before.items():
+        if path.name != "results.tsv" or what == "results.tsv":
+            assert path.read_bytes() == data
+
+
+def test_who_stands_on_the_branch_is_left_there(done: Path) -> None:
+    git(done, "checkout", "-q", "autoresearch/t")
+    (done / "notes.txt").write_text("mine")
+    git(done, "add", "notes.txt")
+    git(done, "commit", "-qm", "mine")
+    mine = git(done, "rev-parse", "HEAD")
+    assert audit(task_of(done)) == []
+    assert repair(task_of(done)) == []
+    assert git(done, "rev-parse", "autoresearch/t") == mine
+
+
+# ---- the ledger itself, and its owner ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("look", [audit, repair])
+def test_a_damaged_ledger_is_refused(done: Path, look: Callable[[object], object]) -> None:
+    file = SessionPaths(done, "t").ledger
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LedgerError, match=r"is damaged.*\.recover"):
+        look(task_of(done))
+    assert file.read_bytes() == whole[: len(whole) // 2]
+
+
+def test_no_ledger(root: Path) -> None:
+    with pytest.raises(LedgerError, match="no session was started here"):
+        audit(task_of(root))
+
+
+def test_while_a_process_owns_a_session(done: Path) -> None:
+    tree_left(done)  # as a run under way has one
+    ref_gone(done)
+    lock = Lock(SessionPaths(done, "t"))
+    try:
+        assert audit(task_of(done)) == []
+        with pytest.raises(BusyError, match="owned by a running process"):
+            repair(task_of(done), "t")
+        metric_changed(done)
+        assert findings(done) == [("metric", False)]
+    finally:
+        lock.release()
+    assert {what for what, _ in findings(done)} == {"leftover", "ref", "metric", "results.tsv"}
+
+
+def test_an_interrupted_session_is_in_order(root: Path) -> None:
+    """Open experiments and runs are taken up by the next start; their trees are needed for that."""
+    run_session(root, ScriptedAgent(change(VALUE=9.0)))
+    sql(
+        root,
+        "UPDATE experiment SET status = NULL, reason = NULL, metric = NULL, ended_at = NULL,"
+        " finish_order = NULL WHERE number = 1",
+    )
+    sql(root, "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'screen'")
+    [screen] = [one for one in read_night(root).runs if one.role == "screen"]
+    (SessionPaths(root, "t").trees / f"{screen.id:05d}").mkdir(parents=True)
+    assert "leftover" not in [what for what, _ in findings(root)]
+
+
+# ---- the command -------------------------------------------------------------------------------
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str]:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["fsck", *map(str, arguments)])
+    return stopped.value.code, capsys.readouterr().out
+
+
+def test_the_command(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(capsys, done) == (0, "everything agrees with the ledger\n")
+    branch_gone(done)
+    code, said = command(capsys, done, "--tag", "t")
+    assert code == 1
+    assert "branch: autoresearch/t: it is missing" in said
+    assert "[repairable]" in said
+    assert "fsck --repair" in said
+    code, said = command(capsys, done, "--repair")
+    assert code == 0
+    assert "repaired: branch: autoresearch/t" in said
+    assert command(capsys, done)[0] == 0
+    code, said = command(capsys, done, "--tag", "nobody", "--json")
+    assert code == 2
+    assert json.loads(said)["error"] == "LedgerError"
+
+
+def test_as_json(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    branch_gone(done)
+    metric_changed(done)
+    code, said = command(capsys, done, "--json", "--repair")
+    assert code == 1
+    told = json.loads(said)
+    assert [one["what"] for one in told["repaired"]] == ["branch"]
+    assert {Finding(**one).what for one in told["findings"]} == {"metric", "results.tsv"}

@@ -1,0 +1,443 @@
+"""The local runner and its wardens, with real processes: what a run may not do, and that nothing
+of it is left."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from support.sessions import alive, linux_only, wait_until
+
+from autoresearch.protocols import Confinement, RunResult, RunSpec
+from autoresearch.runners.local import LocalRunner, _share
+from autoresearch.sandbox import landlock
+
+PYTHON = (sys.executable, "-S", "-E", "-c")
+BURN = "import time\nwhile time.process_time() < {}: pass\n"
+
+
+@pytest.fixture
+def runner() -> Iterator[LocalRunner]:
+    made = LocalRunner(1)
+    yield made
+    made.close()
+
+
+class Place:
+    """Where runs are made, each in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def spec(self, program: str = "", **settings: object) -> RunSpec:
+        self.count += 1
+        tree = self.folder / str(self.count)
+        tree.mkdir()
+        given: dict[str, object] = {
+            "argv": (*PYTHON, program),
+            "tree": tree,
+            "log": self.folder / f"{self.count}.log",
+            "outcome": self.folder / f"{self.count}.json",
+            "env": {"PATH": os.environ["PATH"]},
+            "timeout_s": 30.0,
+        }
+        return RunSpec(**(given | settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_run(runner: LocalRunner, place: Place) -> None:
+    spec = place.spec(
+        "import os, sys\nprint(os.getcwd(), flush=True)\nprint(sorted(os.environ))\n"
+        "print('error', file=sys.stderr)\nopen('left', 'w').write('x')\nsys.exit(3)\n",
+        env={"ONE": "1"},
+    )
+    outcome = runner.run(spec)
+    assert (outcome.exit_code, outcome.stopped, outcome.slot) == (3, None, 0)
+    assert 0 < outcome.wall_s < 20
+    assert spec.log.read_text().splitlines()[0] == str(spec.tree)
+    assert "'ONE'" in spec.log.read_text()
+    assert "PATH" not in spec.log.read_text()
+    assert "error" in spec.log.read_text()
+    assert (spec.tree / "left").read_text() == "x"
+    assert RunResult(**json.loads(spec.outcome.read_text())) == outcome
+
+
+def test_a_run_has_no_terminal_and_no_input(runner: LocalRunner, place: Place) -> None:
+    program = (
+        "import os, sys\nassert sys.stdin.read() == ''\nassert os.getsid(0) == os.getpid()\n"
+        "assert sorted(int(fd) for fd in os.listdir('/dev/fd'))[:3] == [0, 1, 2]\n"
+        "assert len(os.listdir('/dev/fd')) == 4\n"
+    )
+    spec = place.spec(program)
+    assert runner.run(spec).exit_code == 0, spec.log.read_text()
+
+
+def test_a_signal(runner: LocalRunner, place: Place) -> None:
+    assert runner.run(place.spec("import os; os.kill(os.getpid(), 11)")).exit_code == -11
+
+
+@pytest.mark.parametrize("argv", [("no-such-program-at-all",), ("./prog",), ("a\0b",)])
+def test_a_command_that_cannot_be_started(
+    runner: LocalRunner, place: Place, argv: tuple[str, ...]
+) -> None:
+    spec = place.spec(argv=argv)
+    outcome = runner.run(spec)
+    assert (outcome.exit_code, outcome.stopped) == (None, "command not found")
+    assert "cannot start" in spec.log.read_text()
+    assert runner.run(place.spec("pass")).exit_code == 0
+
+
+@pytest.mark.parametrize("escape", ["", "os.setsid()", "os.setsid(); os.fork() and os._exit(0)"])
+def test_no_descendant_outlives_its_run(runner: LocalRunner, place: Place, escape: str) -> None:
+    """Not one that is in the background, nor one in a session of its own, nor a daemon."""
+    program = (
+        "import os, time\n"
+        "ready, told = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        f"    {escape}\n"
+        "    open('pid', 'w').write(str(os.getpid()))\n"
+        "    os.write(told, b'x')\n"
+        "    time.sleep(600)\n"
+        "os.read(ready, 1)\n"
+    )
+    spec = place.spec(program)
+    outcome = runner.run(spec)
+    assert (outcome.exit_code, outcome.stopped) == (0, None)
+    assert not alive(int((spec.tree / "pid").read_text()))
+
+
+def test_a_timeout_kills_the_whole_tree(runner: LocalRunner, place: Place) -> None:
+    program = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    open('pid', 'w').write(str(os.getpid()))\n"
+        "time.sleep(600)\n"
+    )
+    spec = place.spec(program, timeout_s=1.5)
+    outcome = runner.run(spec)
+    assert (outcome.exit_code, outcome.stopped) == (-9, "timeout")
+    assert 1.5 <= outcome.wall_s < 15
+    assert not alive(int((spec.tree / "pid").read_text()))
+
+
+def test_the_budget_in_cpu_seconds(runner: LocalRunner, place: Place) -> None:
+    outcome = runner.run(place.spec(BURN.format(60), limit_s=0.5))
+    assert outcome.stopped == "over budget"
+    assert outcome.cpu_s is not None
+    assert 0.5 < outcome.cpu_s < 5
+    asleep = place.spec("import time; time.sleep(1)", limit_s=0.5)
+    assert runner.run(asleep).stopped is None
+
+
+def test_the_budget_in_wall_seconds(runner: LocalRunner, place: Place) -> None:
+    outcome = runner.run(place.spec("import time; time.sleep(60)", limit_s=0.5, limit_clock="wall"))
+    assert outcome.stopped == "over budget"
+    assert 0.5 < outcome.wall_s < 15
+
+
+@pytest.mark.parametrize("how", ["child", "daemon", "reaped"])
+def test_the_budget_is_of_the_whole_tree(runner: LocalRunner, place: Place, how: str) -> None:
+    burn = BURN.format(60)
+    program = {
+        "child": f"import os\nif os.fork() == 0:\n    os.setsid()\n{burn}os.wait()\n".replace(
+            "import time\nwhile", "    import time\n    while"
+        ),
+        "daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n"
+        "    if os.fork() == 0:\n        while True: pass\n    os._exit(0)\nos.wait()\n"
+        "time.sleep(60)\n",
+        "reaped": "import os, time\nfor _ in range(600):\n    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.1: pass\n        os._exit(0)\n    os.wait()\n",
+    }[how]
+    outcome = runner.run(place.spec(program, limit_s=1.0))
+    assert outcome.stopped == "over budget"
+    assert outcome.cpu_s is not None
+    assert outcome.cpu_s > 1.0
+
+
+def test_what_ends_just_beyond_its_budget_is_over_it_too(runner: LocalRunner, place: Place) -> None:
+    outcome = runner.run(place.spec(BURN.format(0.1), limit_s=0.05))
+    assert outcome.stopped == "over budget"
+
+
+def test_cpu_seconds_are_of_the_whole_tree(runner: LocalRunner, place: Place) -> None:
+    program = (
+        "import os\nfor _ in range(2):\n    if os.fork() == 0:\n        break\n" + BURN.format(0.3)
+    )
+    wait = program + "try:\n    while True: os.wait()\nexcept ChildProcessError: pass\n"
+    outcome = runner.run(place.spec(wait))
+    assert outcome.cpu_s == pytest.approx(0.9, abs=0.35)
+    # And of a run after it, only its own.
+    again = runner.run(place.spec("pass"))
+    assert again.cpu_s is not None
+    assert again.cpu_s < 0.3
+
+
+def test_peak_memory(runner: LocalRunner, place: Place) -> None:
+    outcome = runner.run(place.spec("x = b'x' * 200_000_000"))
+    assert outcome.peak_memory_bytes == pytest.approx(210e6, rel=0.1)
+    small = runner.run(place.spec("pass"))
+    assert small.peak_memory_bytes is not None
+    assert 1e6 < small.peak_memory_bytes < 60e6
+
+
+def test_the_memory_limit(runner: LocalRunner, place: Place) -> None:
+    program = "x = b'x' * 300_000_000\nimport time\ntime.sleep(60)"
+    outcome = runner.run(place.spec(program, memory_bytes=100_000_000))
+    assert outcome.stopped == "memory"
+    assert runner.run(place.spec("pass", memory_bytes=100_000_000)).stopped is None
+
+
+def test_the_memory_limit_is_of_the_whole_tree(runner: LocalRunner, place: Place) -> None:
+    program = "import os, time\nos.fork()\nos.fork()\nx = b'x' * 60_000_000\ntime.sleep(60)"
+    outcome = runner.run(place.spec(program, memory_bytes=200_000_000))
+    assert outcome.stopped == "memory"
+
+
+@pytest.mark.parametrize("then", ["time.sleep(60)", "pass"])
+def test_the_log_limit(runner: LocalRunner, place: Place, then: str) -> None:
+    """Also of one that is done before anybody looked. What is kept is within the limit."""
+    program = f"import time\nprint('x' * 3_000_000, flush=True)\n{then}"
+    spec = place.spec(program, log_bytes=1_000_000)
+    assert runner.run(spec).stopped == "log too large"
+    assert spec.log.stat().st_size == 1_000_000
+
+
+def test_interrupt(runner: LocalRunner, place: Place) -> None:
+    spec = place.spec("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner.run, spec)
+        wait_until(lambda: (spec.tree / "pid").exists() and (spec.tree / "pid").read_text())
+        runner.interrupt()
+        outcome = running.result(timeout=20)
+    assert outcome.stopped == "interrupted"
+    assert not alive(int((spec.tree / "pid").read_text()))
+    runner.interrupt()  # nothing is running: nothing happens
+    assert runner.run(place.spec("pass")).stopped is None
+
+
+def test_an_interrupt_that_comes_with_the_request(place: Place) -> None:
+    """Both are read at once, before the run has begun."""
+    warden = subprocess.Popen(
+        [sys.executable, "-m", "autoresearch.runners.warden.main", ""],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    spec = place.spec("import time\ntime.sleep(600)")
+    request = {name: getattr(spec, name) for name in RunSpec.__dataclass_fields__} | {"slot": 0}
+    assert warden.stdin and warden.stdout
+    warden.stdin.write(json.dumps(request, default=str) + "\n\n")
+    warden.stdin.flush()
+    assert json.loads(warden.stdout.readline())["stopped"] == "interrupted"
+    warden.communicate(timeout=10)
+
+
+def test_close_kills_what_is_running(place: Place) -> None:
+    runner = LocalRunner(1)
+    spec = place.spec("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner.run, spec)
+        wait_until(lambda: (spec.tree / "pid").exists() and (spec.tree / "pid").read_text())
+        runner.close()
+        assert running.result(timeout=20).stopped in ("interrupted", "lost")
+    assert not alive(int((spec.tree / "pid").read_text()))
+    runner.close()
+
+
+@linux_only  # elsewhere the next start ends what is left
+def test_a_killed_warden(runner: LocalRunner, place: Place) -> None:
+    spec = place.spec("import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(600)")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner.run, spec)
+        wait_until(lambda: (spec.tree / "pid").exists() and (spec.tree / "pid").read_text())
+        child = psutil.Process(int((spec.tree / "pid").read_text()))
+        warden = child.parent()
+        assert warden is not None
+        warden.kill()
+        outcome = running.result(timeout=20)
+    assert outcome.stopped == "lost"
+    assert not spec.outcome.exists()
+    wait_until(lambda: not alive(child.pid))
+    assert runner.run(place.spec("pass")).exit_code == 0  # by a new one
+
+
+@linux_only
+def test_slots(place: Place) -> None:
+    """Runs at the same time, on cores and slots of their own."""
+    runner = LocalRunner(2)
+    barrier = place.folder / "barrier"
+    program = (
+        "import os, sys, time\n"
+        f"open({str(barrier)!r} + sys.argv[1], 'w').close()\n"
+        f"while not os.path.exists({str(barrier)!r} + sys.argv[2]): time.sleep(0.005)\n"
+        "print(sorted(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'])\n"
+    )
+    specs = [place.spec(argv=(*PYTHON, program, *names)) for names in (("a", "b"), ("b", "a"))]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = list(pool.map(runner.run, specs))
+    finally:
+        runner.close()
+    assert [outcome.exit_code for outcome in outcomes] == [0, 0]
+    assert {outcome.slot for outcome in outcomes} == {0, 1}
+    if len(os.sched_getaffinity(0)) > 1:
+        assert specs[0].log.read_text() != specs[1].log.read_text()
+
+
+def test_more_runs_than_slots(place: Place) -> None:
+    runner = LocalRunner(2)
+    specs = [place.spec("pass") for _ in range(8)]
+    with ThreadPoolExecutor(5) as pool:
+        outcomes = list(pool.map(runner.run, specs))
+    runner.close()
+    assert [outcome.exit_code for outcome in outcomes] == [0] * 8
+
+
+def test_shares_of_cores_and_gpus() -> None:
+    assert [list(_share(range(8), slot, 2)) for slot in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [list(_share(range(5), slot, 2)) for slot in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [list(_share(range(2), slot, 3)) for slot in range(3)] == [[0], [1], [0]]
+    assert list(_share(range(8), 0, 1)) == list(_share([], 0, 4)) == []
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from autoresearch.store.paths import Home, Lock
+from autoresearch.protocols import RunSpec
+from autoresearch.runners.local import LocalRunner
+
+folder = Path(sys.argv[1])
+lock = Lock(Home(folder, "t"))
+runner = LocalRunner(1, inherit=(lock.fd,))
+program = '''
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    open("daemon", "w").write(str(os.getpid()))
+    time.sleep(600)
+open("pid", "w").write(str(os.getpid()))
+time.sleep(600)
+'''
+argv = (sys.executable, "-S", "-E", "-c", program)
+runner.run(RunSpec(argv, folder, folder / "log", folder / "outcome.json", {}, 600.0))
+"""
+
+
+def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
+    from autoresearch.store.paths import Lock, SessionPaths, owner
+
+    harness = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)])
+    files = [tmp_path / "pid", tmp_path / "daemon"]
+    wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+    pids = [int(file.read_text()) for file in files]
+    assert all(map(alive, pids))
+    assert owner(SessionPaths(tmp_path, "t")) == harness.pid
+    harness.send_signal(signal.SIGKILL)
+    harness.wait()
+    began = time.monotonic()
+    lock = Lock(
+        SessionPaths(tmp_path, "t"), patience_s=20
+    )  # free when the runs are dead, and not before
+    assert time.monotonic() - began < 20
+    assert not any(map(alive, pids))
+    lock.release()
+    assert not (tmp_path / "outcome.json").exists()  # it is to be made again
+
+
+# ---- confinement -------------------------------------------------------------------------------
+
+needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
+SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc", "/proc", sys.prefix, sys.base_prefix)
+
+
+@needs_landlock
+def test_a_run_is_confined_and_its_warden_is_not(runner: LocalRunner, place: Place) -> None:
+    secret = place.folder / "secret"
+    secret.write_text("x")
+    program = (
+        f"open('left', 'w').write('x')\ntry:\n    open({str(secret)!r})\n"
+        "except PermissionError:\n    print('refused')\n"
+    )
+    spec = place.spec(program)
+    tree = str(spec.tree)
+    confined = dataclasses.replace(spec, confinement=Confinement(read=SYSTEM, write=(tree,)))
+    assert runner.run(confined).exit_code == 0
+    assert spec.log.read_text() == "refused\n"
+    assert (spec.tree / "left").exists()
+    free = place.spec(program)
+    assert runner.run(free).exit_code == 0
+    assert free.log.read_text() == ""
+
+
+@needs_landlock
+def test_a_run_that_cannot_be_confined_does_not_start(runner: LocalRunner, place: Place) -> None:
+    """No rule can be made for a file of the kernel's own."""
+    spec = place.spec("open('begun', 'w')", confinement=Confinement(read=("/proc/self/ns/net",)))
+    outcome = runner.run(spec)
+    assert (outcome.exit_code, outcome.stopped) == (None, "not confined")
+    assert "/proc/self/ns/net" in outcome.detail
+    assert "cannot be confined" in spec.log.read_text()
+    assert not (spec.tree / "begun").exists()
+    assert RunResult(**json.loads(spec.outcome.read_text())) == outcome
+    assert runner.run(place.spec("pass")).exit_code == 0
+
+
+@needs_landlock
+def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -> None:
+    """Because we are in sixteen of them ourselves, which is as many as it stacks."""
+    spec = place.spec()
+    script = (
+        "import sys\nfrom pathlib import Path\nfrom autoresearch.records import RunSpec\n"
+        "from autoresearch.runners.local import LocalRunner\n"
+        "from autoresearch.sandbox.landlock import Confinement, Ruleset\n"
+        "tree, log, outcome = map(Path, sys.argv[1:])\nall = Confinement(write=('/',))\n"
+        "with Ruleset(all) as ruleset:\n    for _ in range(16): ruleset.apply()\n"
+        "spec = RunSpec(('touch', 'begun'), tree, log, outcome, {'PATH': '/usr/bin:/bin'}, 30.0)\n"
+        "runner = LocalRunner(1)\nprint(runner.run(spec).stopped)\n(tree / 'begun').unlink()\n"
+        "import dataclasses\n"
+        "print(runner.run(dataclasses.replace(spec, confinement=all)).stopped)\nrunner.close()\n"
+    )
+    arguments = [str(spec.tree), str(spec.log), str(spec.outcome)]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n") == ["None", "not confined", ""]
+    assert not (spec.tree / "begun").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="has to become another user")
+def test_the_kernel_stops_the_forks_of_who_is_not_root() -> None:
+    """However fast they are: see `_most_threads`."""
+    script = (
+        "import os, resource, signal\nfrom autoresearch.runners.warden import main as _warden\n"
+        "os.setuid(65534)\nallowed = _warden._most_threads(3)\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))\n"
+        "children = []\n"
+        "try:\n"
+        "    while len(children) < allowed + 500:\n"
+        "        if (pid := os.fork()) == 0:\n            signal.pause()\n"
+        "        children.append(pid)\n"
+        "    print('no end')\n"
+        "except BlockingIOError:\n    print('stopped')\n"
+        "for pid in children: os.kill(pid, 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "stopped\n"

@@ -1,0 +1,567 @@
+"""The task tiny_gpt on a small generated text: its data, its clock, its training, its score."""
+
+import importlib
+import itertools
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.tiny_gpt import TASK, write_corpus
+
+torch = pytest.importorskip("torch", reason="tiny_gpt trains with torch: pip install torch")
+pytest.importorskip("tokenizers", reason="tiny_gpt needs tokenizers: pip install tokenizers")
+
+import torchgen  # noqa: E402 - only with torch
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+KEYS = [
+    "training_seconds",
+    "total_seconds",
+    "peak_vram_mb",
+    "mfu_percent",
+    "total_tokens_M",
+    "num_steps",
+    "num_params_M",
+    "depth",
+]
+
+
+def run(folder, *command, **env):
+    """`python COMMAND` in `folder`, without the tester's own AUTORESEARCH_ settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("AUTORESEARCH_")}
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=folder,
+        env=kept | {f"AUTORESEARCH_{k}": v for k, v in env.items()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def copy_task(folder):
+    folder.mkdir()
+    for file in TASK.glob("*.py"):
+        shutil.copy(file, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """A copy of the task with data/ made from the generated text."""
+    root = tmp_path_factory.mktemp("tiny_gpt")
+    folder = copy_task(root / "task")
+    done = run(folder, "prepare.py", "--corpus", str(write_corpus(root / "corpus.txt")))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(task, tmp_path_factory):
+    """The task with a model that was trained for a second."""
+    folder = shutil.copytree(task, tmp_path_factory.mktemp("trained") / "task")
+    done = run(folder, "train.py", BUDGET="1", BUDGET_CLOCK="cpu", SEED="7")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def in_one_process(folder, part):
+    """bits per byte of its model.pt, without any of score.py: a second pair of eyes."""
+    program = """
+import sys, math, torch, numpy as np
+from prepare import load_token_bytes, load_tokens
+from train import load_model
+model, context = load_model("model.pt", "cpu")
+tokens = torch.from_numpy(load_tokens(sys.argv[1]))
+nats, at = 0.0, 0
+with torch.inference_mode():
+    while at < len(tokens) - 1:
+        start = min(at, len(tokens) - 1 - context)
+        log_p = model(tokens[None, start : start + context])[0].double().log_softmax(-1)
+        for i in range(at - start, context):
+            nats -= log_p[i, tokens[start + i + 1]].item()
+        at = start + context
+print(nats / math.log(2) / int(load_token_bytes()[tokens[1:].numpy()].sum()))
+"""
+    done = run(folder, "-c", program, part)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def code(task):
+    """The copy's modules, imported. Two threads would add differently from one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(task))
+        for name in ("prepare", "train", "score"):
+            patch.delitem(sys.modules, name, raising=False)
+        yield SimpleNamespace(
+            **{name: importlib.import_module(name) for name in ("prepare", "train", "score")}
+        )
+        for name in ("prepare", "train", "score"):
+            sys.modules.pop(name, None)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def model(code):
+    torch.manual_seed(0)
+    model = code.train.GPT(code.prepare.load_meta()["vocab_size"])
+    with torch.no_grad():  # the zero matrices of the start would hide what attention passes on
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+class Steps:
+    """A budget of a fixed number of steps, so that two trainings can be compared exactly."""
+
+    def __init__(self, steps):
+        self.steps, self.asked = steps, -1
+
+    def progress(self):
+        self.asked += 1
+        return self.asked / self.steps
+
+    def elapsed(self):
+        return 1.0
+
+
+def weights_after(code, seed, steps=6):
+    torch.manual_seed(seed)
+    model = code.train.GPT(code.prepare.load_meta()["vocab_size"])
+    assert code.train.train(model, Steps(steps), seed, "cpu") == steps
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+
+# ------------------------------------------------------------------------------------------- a run
+
+
+def test_a_run_prints_the_summary_and_keeps_to_its_budget_of_cpu_seconds(task):
+    done = run(task, "train.py", BUDGET="2", BUDGET_CLOCK="cpu", SEED="7")
+    assert done.returncode == 0, done.stderr
+    progress, block = done.stdout.split("---\n")
+    pairs = dict(re.fullmatch(r"(\w+): +([\d.]+)", line).groups() for line in block.splitlines())
+    assert list(pairs) == KEYS
+    assert all(re.match(r"\w+:\s+\S", line[:19]) for line in block.splitlines())
+    assert float(pairs["training_seconds"]) == pytest.approx(2.0, rel=0.15)
+    assert float(pairs["total_seconds"]) > float(pairs["training_seconds"])
+    lines = progress.splitlines()
+    assert 1 <= len(lines) <= 20
+    for line in lines:
+        assert re.fullmatch(r"step \d{5} \| loss \d+\.\d{4} \| \d+\.\d% \| \d+\.\dk tok/s", line)
+
+
+@pytest.mark.parametrize("part", ["val", "holdout"])
+def test_a_model_is_scored(trained, part):
+    done = run(trained, "score.py", *([part] if part == "holdout" else []))
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"---\nval_bpb: +(\d+\.\d{6})\nchecked_windows: +(\d+)\n$", done.stdout)
+    assert said, done.stdout
+    assert 0 < float(said[1]) < 8 and int(said[2]) > 0
+    assert float(said[1]) == pytest.approx(in_one_process(trained, part), abs=1e-5)
+    assert not list(trained.glob("model-*"))
+
+
+def test_scoring_without_a_model_says_what_to_do(task, tmp_path):
+    folder = shutil.copytree(task, tmp_path / "task", ignore=shutil.ignore_patterns("model.pt"))
+    done = run(folder, "score.py")
+    assert done.returncode == 1
+    assert done.stderr == "error: there is no model.pt: run `python train.py` first\n"
+
+
+def test_a_model_that_cannot_be_loaded_is_told_with_its_traceback(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "task")
+    (folder / "model.pt").write_bytes(b"not a model")
+    done = run(folder, "score.py")
+    assert done.returncode == 1
+    assert "error: the model could not be loaded (exit code 1)" in done.stderr
+    assert re.search(r"^\| .*\w+Error: ", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_a_diverging_run_stops_with_a_message(task, tmp_path):
+    folder = shutil.copytree(task, tmp_path / "task")
+    source = (folder / "train.py").read_text()
+    assert "\nINIT_SCALE = 1.0" in source
+    (folder / "train.py").write_text(source.replace("\nINIT_SCALE = 1.0", "\nINIT_SCALE = 1e30"))
+    done = run(folder, "train.py", BUDGET="20", BUDGET_CLOCK="cpu")
+    assert done.returncode == 1
+    assert "diverged" in done.stderr
+    assert "---" not in done.stdout
+
+
+def test_heads_that_do_not_divide_the_width_are_named(code, monkeypatch):
+    monkeypatch.setattr(code.train, "HEADS", 3)
+    with pytest.raises(AssertionError, match="WIDTH = 64 does not divide into HEADS = 3"):
+        code.train.GPT(300)
+
+
+# ------------------------------------------------------------------------------------------- seeds
+
+
+def test_the_same_seed_and_steps_give_the_same_weights(code):
+    assert torch.equal(weights_after(code, seed=1), weights_after(code, seed=1))
+
+
+def test_another_seed_changes_the_weights_and_the_order_of_the_data(code):
+    assert not torch.equal(
+        weights_after(code, seed=1, steps=1), weights_after(code, seed=2, steps=1)
+    )
+    first, second = (next(code.prepare.make_loader(4, 32, seed, "cpu"))[0] for seed in (1, 2))
+    assert not torch.equal(first, second)
+
+
+def test_targets_are_the_inputs_one_token_on(code):
+    inputs, targets = next(code.prepare.make_loader(4, 32, 0, "cpu"))
+    assert inputs.shape == targets.shape == (4, 32)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+
+
+def test_an_epoch_shows_no_token_twice(code):
+    train = np.arange(len(code.prepare.load_tokens("train")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(code.prepare, "load_tokens", lambda part: train)
+        loader = code.prepare.make_loader(4, 100, 0, "cpu")
+        epoch = torch.cat([next(loader)[0].flatten() for _ in range(len(train) // 400 - 1)])
+    assert len(epoch.unique()) == len(epoch)
+
+
+# ------------------------------------------------------------------------------------------ metric
+
+
+class InProcess:
+    """A model behind score.py's questions without a process of its own."""
+
+    def __init__(self, context, logits):
+        self._context, self._logits, self.asked = context, logits, []
+
+    def context(self):
+        return self._context
+
+    def ask(self, idx):
+        assert idx.shape[1] == self._context
+        self.asked.append(idx)
+
+    def answer(self, rows, length):
+        return self._logits(self.asked[-1])
+
+
+def of(model):
+    def logits(idx):
+        with torch.no_grad():
+            return model(torch.from_numpy(idx.astype(np.int64))).numpy()
+
+    return logits
+
+
+def score(code, context, *logits):
+    """val_bpb of one model, or of two that the two processes hold."""
+    models = [InProcess(context, one) for one in (logits * 2)[:2]]
+    return code.score.bits_per_byte(tuple(models), code.prepare.load_tokens("val"))
+
+
+@pytest.mark.parametrize("context", [1, 50, 128, 1024])
+def test_bits_per_byte_of_a_uniform_model_by_hand(code, task, context):
+    meta = json.loads((task / "data" / "meta.json").read_text())
+    vocab_size, val = meta["vocab_size"], meta["parts"]["val"]
+    first = code.prepare.load_token_bytes()[code.prepare.load_tokens("val")[0]]
+    by_hand = math.log2(vocab_size) * (val["tokens"] - 1) / (val["bytes"] - first)
+
+    def uniform(idx):
+        return np.zeros((*idx.shape, vocab_size), dtype=np.float32)
+
+    assert score(code, context, uniform)[0] == pytest.approx(by_hand, rel=1e-5)
+
+
+@pytest.mark.parametrize("context", [1, 7, 128, 1000])
+def test_every_token_is_predicted_once(code, context):
+    tokens = code.prepare.load_tokens("val")
+    starts = code.score.window_starts(len(tokens) - 1, context)
+    predicted = []
+    for window, start in enumerate(starts):
+        assert start + context < len(tokens)
+        new = window * context - start
+        predicted += range(start + new + 1, start + context + 1)
+    assert predicted == list(range(1, len(tokens)))
+
+
+def test_the_held_out_parts_are_contiguous_and_train_has_neither(code, tmp_path):
+    text = write_corpus(tmp_path / "text.txt").read_text(encoding="utf-8")
+    parts = code.prepare.split(text)
+    rest = text
+    for name in ("val", "holdout"):
+        part = parts[name]
+        assert text.count(part) == 1 and part not in parts["train"]
+        assert 0.04 < len(part) / len(text) < 0.07
+        rest = rest.replace(part, "")
+    assert parts["train"] == rest
+
+
+def test_the_model_is_causal(model):
+    idx = torch.randint(200, (2, 64))
+    other = idx.clone()
+    other[:, 40:] = (other[:, 40:] + 1) % 200
+    with torch.no_grad():
+        one, two = model(idx), model(other)
+    assert torch.allclose(one[:, :40], two[:, :40], atol=1e-5)
+    assert not torch.allclose(one[:, 40:], two[:, 40:], atol=1e-2)
+
+
+def test_no_window_comes_to_a_process_twice_and_checks_look_like_text(code):
+    tokens = code.prepare.load_tokens("val")
+    lists = code.score.questions(tokens, 64, np.random.default_rng(0))
+    pairs = set(itertools.pairwise(tokens))
+    for one in lists:
+        windows = [question.window for question in one]
+        assert len(set(windows)) == len(windows)
+        assert sum(question.cut is not None for question in one) >= 16
+    checks = [question for one in lists for question in one if question.cut is not None]
+    natural = [(q.idx[q.cut - 1], q.idx[q.cut]) in pairs for q in checks]
+    assert sum(natural) > 0.7 * len(checks)  # the made-up text repeats little
+    starts = code.score.window_starts(len(tokens) - 1, 64)
+    for question in checks:
+        start = starts[question.window]
+        assert (question.idx[: question.cut] == tokens[start : start + question.cut]).all()
+        assert question.idx[question.cut] != tokens[start + question.cut]
+
+
+def peeking(idx, vocab_size, share=1.0):
+    """Knows the next token wherever it stands in the window, for a share of the windows."""
+    logits = np.zeros((*idx.shape, vocab_size), dtype=np.float32)
+    rows = [row for row in range(len(idx)) if idx[row].sum() % 100 < 100 * share]
+    for row in rows:
+        logits[row, np.arange(idx.shape[1] - 1), idx[row, 1:]] = 5
+    return logits
+
+
+@pytest.mark.parametrize("context", [64, 400])
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_a_model_that_sees_the_future_is_refused(code, task, share, context):
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+    with pytest.raises(SystemExit, match="sees the future"):
+        score(code, context, lambda idx: peeking(idx, vocab_size, share))
+
+
+@pytest.mark.parametrize("value", [-math.inf, -3e38])
+def test_numbers_out_of_range_hide_nothing(code, task, value):
+    """A token that never occurs may be very improbable; the others are compared all the same."""
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+
+    def logits(idx):
+        answer = peeking(idx, vocab_size)
+        answer[..., 0] = value
+        return answer
+
+    with pytest.raises(SystemExit, match=r"sees the future|not finite"):
+        score(code, 64, logits)
+
+
+def test_a_model_that_says_nonsense_and_waits_is_ended(trained, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "task")
+    source = (folder / "train.py").read_text()
+    assert "return model.to(device).eval(), SEQ_LEN" in source
+    text = source.replace("return model.to(device).eval(), SEQ_LEN", "return model, 'x' * 200")
+    (folder / "train.py").write_text(text)
+    done = run(folder, "score.py")
+    assert done.returncode == 1
+    assert "error: the model could not be loaded" in done.stderr
+
+
+def test_a_model_that_remembers_the_windows_it_was_asked_is_refused(code):
+    """Each process may see a window once, so there is nothing to remember; one that answers by
+    what came before gives itself away, as the processes see other windows."""
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+
+    def remembering():
+        seen = np.zeros(vocab_size, dtype=np.float32)
+
+        def logits(idx):
+            np.add.at(seen, idx.ravel(), 1)
+            return np.broadcast_to(np.log1p(seen), (*idx.shape, vocab_size)).astype(np.float32)
+
+        return logits
+
+    with pytest.raises(SystemExit, match="remembers what it was asked"):
+        score(code, 64, remembering(), remembering())
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(math.nan, "not finite"), (math.inf, "not finite"), (-math.inf, "not finite")],
+)
+def test_answers_that_are_no_distribution_are_refused(code, value, message):
+    vocab_size = code.prepare.load_meta()["vocab_size"]
+
+    def broken(idx):
+        logits = np.zeros((*idx.shape, vocab_size), dtype=np.float32)
+        logits[..., 1:] = value  # of all tokens but the first
+        return logits
+
+    with (
+        np.errstate(invalid="ignore"),
+        pytest.raises(SystemExit, match=message),
+    ):
+        score(code, 64, broken)
+
+
+def test_a_quote_of_the_text_in_the_program_is_refused(code, task):
+    text = (task / "val" / "text.txt").read_bytes()
+    source = (task / "train.py").read_bytes()
+    code.score.refuse_text_in_the_source(source, text)
+    for at in (0, 1000, 1013):
+        with pytest.raises(SystemExit, match="holds a part of the text"):
+            code.score.refuse_text_in_the_source(source + text[at : at + 60], text)
+    with pytest.raises(SystemExit, match="accepted: up to 100,000"):
+        code.score.refuse_text_in_the_source(source + b"#" * 100_000, text)
+
+
+# ---------------------------------------------------------------------------------- data and errors
+
+
+def test_preparing_again_does_nothing(task):
+    before = (task / "data" / "meta.json").stat().st_mtime_ns
+    done = run(task, "prepare.py")
+    assert done.returncode == 0
+    assert "nothing to do" in done.stdout
+    assert (task / "data" / "meta.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b" \n", "is empty"),
+        (b"too little\n" * 100, "too small: 1,100 bytes"),
+        (b"caf\xe9 " * 40_000, r"not UTF-8 \(byte 3\)"),
+        (None, "cannot read"),
+    ],
+    ids=["blank", "too small", "not UTF-8", "missing"],  # pytest puts it into the environment
+)
+def test_a_corpus_that_will_not_do_is_named(tmp_path, content, message):
+    folder = copy_task(tmp_path / "task")
+    corpus = tmp_path / "corpus.txt"
+    if content is not None:
+        corpus.write_bytes(content)
+    done = run(folder, "prepare.py", "--corpus", str(corpus))
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "data").exists()
+
+
+def test_a_failed_download_says_what_to_do(code, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, stdout="", stderr="ERROR: no route to host\n")
+    monkeypatch.setattr(code.prepare.subprocess, "run", lambda *a, **k: failed)
+    with pytest.raises(SystemExit, match=r"(?s)no route to host.*--corpus PATH"):
+        code.prepare.fetch_king_james()
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered", "stale"])
+def test_training_without_valid_data_says_to_prepare(code, task, tmp_path, monkeypatch, damage):
+    root = shutil.copytree(task, tmp_path / "task")
+    monkeypatch.setattr(code.prepare, "ROOT", root)
+    code.prepare.load_meta("data", "val", "holdout")
+    if damage == "missing":
+        (root / "data/train.bin").unlink()
+    elif damage == "altered":
+        (root / "data/tokenizer.json").write_bytes(bytes(100))
+    else:
+        monkeypatch.setattr(code.prepare, "VOCAB_SIZE", 999)
+    with pytest.raises(SystemExit, match=r"run `python prepare.py` first"):
+        code.prepare.load_meta()
+
+
+@pytest.mark.parametrize("part", ["val", "holdout"])
+def test_held_out_text_that_was_altered_is_not_scored_on(trained, tmp_path, part):
+    folder = shutil.copytree(trained, tmp_path / "task")
+    (folder / part / "tokens.bin").write_bytes(bytes(100_000))
+    done = run(folder, "score.py", *([part] if part == "holdout" else []))
+    assert done.returncode == 1
+    assert f"{part}/tokens.bin is not the file that prepare.py wrote" in done.stderr
+
+
+@pytest.mark.parametrize("budget", ["soon", "0", "-1", "nan", "inf"])
+def test_a_budget_that_is_no_number_of_seconds_is_refused(code, monkeypatch, budget):
+    monkeypatch.setenv("AUTORESEARCH_BUDGET", budget)
+    with pytest.raises(SystemExit, match="positive number of seconds"):
+        code.prepare.Budget("cpu")
+
+
+def test_a_cpu_budget_is_trained_on_the_cpu(code, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("AUTORESEARCH_BUDGET_CLOCK", "cpu")
+    assert code.prepare.pick_device() == "cpu"
+    monkeypatch.setenv("AUTORESEARCH_BUDGET_CLOCK", "wall")
+    assert code.prepare.pick_device() == "cuda"
+
+
+# ------------------------------------------------------------------------------------- Apple's MPS
+
+
+class Calls(TorchDispatchMode):
+    """Notes every operator that is called, and the types of all tensors it takes and returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.operators, self.types = set(), set()
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        returned = operator(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, returned)) if torch.is_tensor(x)]
+        self.operators.add(str(operator).removeprefix("aten.").removesuffix(".default"))
+        self.types |= {x.dtype for x in tensors}
+        return returned
+
+
+def kernels_on_mps():
+    """Whether PyTorch can run it on MPS, of each operator, by the table PyTorch is built from."""
+    table = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+    entries = re.findall(r"(?ms)^- func: ([\w.]+)\((.*?)(?=^- func: |\Z)", table.read_text())
+    has = {
+        name: bool(re.search(r"\bMPS\b|\bComposite\w+:", entry)) or "dispatch:" not in entry
+        for name, entry in entries
+    }
+    delegates = {
+        name: found[1]
+        for name, entry in entries
+        if (found := re.search(r"structured_delegate: ([\w.]+)", entry))
+    }
+    return has | {name: has[to] for name, to in delegates.items()}
+
+
+def test_all_that_training_and_scoring_call_exists_on_mps(code, monkeypatch):
+    """There is no Mac in our tests. MPS has no float64, and not every operator."""
+    # the composite, as on MPS; the CPU's own kernel stands in its place here
+    monkeypatch.setattr(code.train.F, "scaled_dot_product_attention", plain_attention)
+    model = code.train.GPT(code.prepare.load_meta()["vocab_size"])
+    budget = SimpleNamespace(progress=iter([0.0, 0.5, 1.0]).__next__, elapsed=lambda: 1.0)
+    idx = torch.zeros(2, 16, dtype=torch.long)
+    with Calls() as calls:
+        code.train.train(model, budget, 1, "cpu")
+        with torch.inference_mode():
+            model(idx).float()
+        torch.ones(4, 4) @ torch.ones(4, 4)  # for mfu_percent
+    on_mps = kernels_on_mps()
+    assert {"mm", "embedding_dense_backward", "_foreach_addcdiv_.Scalar"} <= calls.operators
+    assert [name for name in sorted(calls.operators) if not on_mps[name]] == []
+    assert calls.types & {torch.float64, torch.complex128} == set()
+    assert not on_mps["_fused_rms_norm_backward"], "a table that has everything tells nothing"
+
+
+def plain_attention(q, k, v, is_causal):
+    with sdpa_kernel(SDPBackend.MATH):
+        return ATTENTION(q, k, v, is_causal=is_causal)
+
+
+ATTENTION = torch.nn.functional.scaled_dot_product_attention
