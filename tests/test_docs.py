@@ -103,7 +103,7 @@ def test_agents_named_in_the_docs_exist() -> None:
 
 def test_tests_named_in_the_docs_exist() -> None:
     """A claim of the docs is shown by the test that is named beside it."""
-    ours = list((ROOT / "tests").glob("*.py"))
+    ours = list((ROOT / "tests").rglob("*.py"))
     there = {file.name for file in ours}
     for file in ours:
         there |= set(re.findall(r"^def (test_\w+)\(", file.read_text(), re.MULTILINE))

@@ -318,12 +318,12 @@ def test_shares_of_cores_and_gpus() -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from autoresearch.store.paths import Home, Lock
+from autoresearch.store.paths import SessionPaths, Lock
 from autoresearch.protocols import RunSpec
 from autoresearch.runners.local import LocalRunner
 
 folder = Path(sys.argv[1])
-lock = Lock(Home(folder, "t"))
+lock = Lock(SessionPaths(folder, "t"))
 runner = LocalRunner(1, inherit=(lock.fd,))
 program = '''
 import os, time

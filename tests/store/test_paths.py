@@ -18,8 +18,8 @@ from autoresearch.store.paths import Lock, SessionPaths, owner
 HOLD = """
 import sys, time
 from pathlib import Path
-from autoresearch.store.paths import Home, Lock
-lock = Lock(Home(Path(sys.argv[1]), "t"))
+from autoresearch.store.paths import SessionPaths, Lock
+lock = Lock(SessionPaths(Path(sys.argv[1]), "t"))
 print("held", flush=True)
 time.sleep(600)
 """
