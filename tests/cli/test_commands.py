@@ -97,7 +97,7 @@ def test_a_detached_session_is_watched_to_its_end(
     out, _ = watcher.communicate(timeout=200)
     assert watcher.returncode == 0
     *events, last = [json.loads(line) for line in out.splitlines()]
-    assert any("baseline 6 of 6" in event["event"] for event in events)
+    assert any("baseline 6 of 6" in event["text"] for event in events)
     assert last["running"] is False and last["finished"] == 1
     assert told(root, "status")["running"] is False
     assert audit(load(root)) == []

@@ -124,7 +124,10 @@ def spend(
     settings.setdefault("agent__name", weights or names)
     lines: list[str] = []
     load = patch.object(agents, "load", lambda name, *_, **__: known[name])
-    with load, opened(task_of(root, **settings), "t", lines.append) as session:
+    with (
+        load,
+        opened(task_of(root, **settings), "t", lambda event: lines.append(str(event))) as session,
+    ):
         if before is not None:
             before(session)
         reason = Loop(session).run()
@@ -336,7 +339,7 @@ def test_a_close_that_breaks_leaves_nobody_open() -> None:
     last, said = Fake("last"), []
     AgentScheduler([("a", Broken("a"), 1.0), ("b", last, 1.0)]).close(said.append)
     assert last.closed == 1
-    assert said == ["agent a did not close: OSError: gone"]
+    assert list(map(str, said)) == ["agent a did not close: OSError: gone"]
 
 
 # ---- shares ------------------------------------------------------------------------------------

@@ -590,7 +590,7 @@ def test_a_verdict_across_segments_is_found(fed: Path) -> None:
 def test_verify_when_something_changes_meanwhile(fed: Path) -> None:
     run_session(fed, ScriptedAgent(change(VALUE=8.0)))
     said: list[str] = []
-    with opened(task_of(fed), "t", said.append) as session:
+    with opened(task_of(fed), "t", lambda event: said.append(str(event))) as session:
         Loop(session).begin()
         made, count = session.make, [0]
 

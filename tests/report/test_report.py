@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from autoresearch.core import judge
+from autoresearch.core.events import Warned
 from autoresearch.core.history import noise
 from autoresearch.errors import LedgerError, NotOursError, StorageError, TaskError
 from autoresearch.formatting import Numbers, duration, one_line, percent, printable
@@ -758,7 +759,7 @@ def test_the_live_view_survives_a_ledger_it_cannot_read(ledger: Ledger) -> None:
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=80, height=24)
     with LiveView(read, console) as view:
-        view.note("experiment 1: [keep] ROPE base 5000")
+        view.note(Warned("experiment 1: [keep] ROPE base 5000"))
         deadline = time.monotonic() + 10
         while calls < 4 and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -271,7 +271,11 @@ def session(root: Path) -> str:
     task = override(load(root), **{"runner.slots": SLOTS})
     stepping = patch.object(agents, "load", lambda *_, **__: Stepping(root / "data"))
     said: list[str] = []
-    with rules(), stepping, opened(task, TAG, said.append) as opened_session:
+    with (
+        rules(),
+        stepping,
+        opened(task, TAG, lambda event: said.append(str(event))) as opened_session,
+    ):
         return Loop(opened_session).run()
 
 

@@ -19,6 +19,7 @@ import pytest
 
 from autoresearch import agents
 from autoresearch.commands.start import opened
+from autoresearch.core.events import Event
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.git.repository import Repository
@@ -208,10 +209,10 @@ def run_session(
     the baseline is made of three runs unless said otherwise."""
     lines: list[str] = []
 
-    def hear(line: str) -> None:
-        lines.append(line)
+    def hear(event: Event) -> None:
+        lines.append(str(event))
         if say is not None:
-            say(line)
+            say(str(event))
 
     settings.setdefault("judge__baseline_runs", 3)
     task = task_of(root, **settings)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from autoresearch.commands.check import not_enforced
+from autoresearch.core.events import Event, StopRequested
 from autoresearch.core.session import Session
 from autoresearch.errors import LedgerError, NotOursError
 from autoresearch.report import page, plot, summary
@@ -84,14 +85,16 @@ def read_summary(
     return summary.summarise(ledger, paths.tag, time.time(), task=name, open_holdout=open_holdout)
 
 
-def say_line(line: str) -> None:
-    with suppress(OSError):  # nobody listens any more: the night goes on
-        print(f"{datetime.datetime.now():%H:%M:%S} {line}", flush=True)
+def print_line(event: Event) -> None:
+    """A listener: the time of day and the event's line."""
+    with suppress(OSError):  # the reader of our output is gone: the session goes on
+        print(f"{datetime.datetime.now():%H:%M:%S} {event}", flush=True)
 
 
-def say_json(line: str) -> None:
+def print_json(event: Event) -> None:
+    """A listener: one JSON object a line. `at` is Unix time in seconds."""
     with suppress(OSError):
-        print(json.dumps({"at": time.time(), "event": line}), flush=True)
+        print(json.dumps({"at": time.time(), **event.to_json()}), flush=True)
 
 
 def plain(markdown: str) -> str:
@@ -107,7 +110,7 @@ def signals(session: Session) -> Iterator[None]:
             session.interrupt()
             return
         session.stop("interrupted")
-        session.say("finishing the runs under way; Ctrl-C again stops them at once")
+        session.emit(StopRequested())
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     # One that is ignored stays so: that is what `nohup` asks for.

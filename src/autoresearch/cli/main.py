@@ -24,10 +24,10 @@ from autoresearch.cli.common import (
     asked,
     existing,
     plain,
+    print_json,
+    print_line,
     read_summary,
     root_of,
-    say_json,
-    say_line,
     session_settings,
     signals,
     today,
@@ -270,8 +270,7 @@ def check_task(options: argparse.Namespace) -> int:
     if options.runs < 2:
         raise TaskError(f"--runs {options.runs}: at least 2, as one tells nothing of the noise")
     task = override(load(root_of(options)), **{"runner.slots": options.slots})
-    say = (lambda line: None) if options.json else print
-    found = check(task, options.runs, say)
+    found = check(task, options.runs, (lambda event: None) if options.json else print)
     print(json.dumps(found.to_json()) if options.json else checked_text(found))
     return 0
 
@@ -334,10 +333,11 @@ def run(options: argparse.Namespace) -> int:
     if options.detach:
         return detach(task, tag, options)
     watched = sys.stdout.isatty() and not options.plain and not options.json
-    say = say_line if not options.json else say_json
-    with opened(task, tag, lambda line: speak(line)) as session, awake(), signals(session):
+    listener = print_json if options.json else print_line
+    with opened(task, tag, lambda event: listener(event)) as session, awake(), signals(session):
         with _view(session) if watched else _nothing() as view:
-            speak = view.note if view else say
+            if view is not None:
+                listener = view.note
             try:
                 reason = Loop(session).run()
             except AgentError:
@@ -443,7 +443,7 @@ def attach(options: argparse.Namespace) -> int:
         else:
             for line in _said(paths):
                 event = options.json and not line.startswith("{")
-                print(json.dumps({"event": line}) if event else line, flush=True)
+                print(json.dumps({"text": line}) if event else line, flush=True)
     except KeyboardInterrupt:
         if not options.json:
             print(f"\nno longer watching; session {paths.tag} goes on")

@@ -27,6 +27,7 @@ from autoresearch.cli.common import (
 from autoresearch.commands.keep_awake import awake
 from autoresearch.commands.start import opened
 from autoresearch.core import limits
+from autoresearch.core.events import Event
 from autoresearch.core.scheduler import printable
 from autoresearch.core.session import Session, Stopped, spent
 from autoresearch.errors import AutoresearchError, BusyError, TaskError
@@ -220,8 +221,16 @@ def _place(options: argparse.Namespace) -> tuple[Task, SessionPaths]:
 def _session(task: Task, tag: str, name: str, keep_deadline: bool = True) -> Iterator[Session]:
     """The session, with events on stderr: stdout is the verdict's."""
     who = Terminal(name)
-    with opened(task, tag, _say, who, keep_deadline) as session, awake(), signals(session):
+    with (
+        opened(task, tag, _print_event, who, keep_deadline) as session,
+        awake(),
+        signals(session),
+    ):
         yield session
+
+
+def _print_event(event: Event) -> None:
+    _say(str(event))
 
 
 def _say(line: str) -> None:

@@ -6,7 +6,7 @@ import datetime
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from autoresearch import runners
 from autoresearch.briefing import Briefer
 from autoresearch.commands.start import fingerprint
 from autoresearch.core import baseline, judge
+from autoresearch.core.events import Listener
 from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.segments import NewSegment
@@ -57,7 +58,7 @@ class Checked:
         return asdict(self)
 
 
-def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
+def check(task: Task, runs: int, listener: Listener) -> Checked:
     """Run the unchanged program `runs` times. Records nothing; raises like a session's start."""
     repository = Repository(task.root, task.editable, task.may_edit)
     editable = repository.check_editable()
@@ -89,7 +90,7 @@ def check(task: Task, runs: int, say: Callable[[str], None]) -> Checked:
             AgentScheduler(()),
             record,
             Briefer(task, ledger, record, repository, paths),
-            say,
+            listener,
         )
         baseline.set_up(session)
         made = baseline.make_runs(session, 0)

@@ -7,13 +7,14 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 
 from autoresearch import agents, runners
 from autoresearch.briefing import Briefer
+from autoresearch.core.events import Listener
 from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
@@ -31,7 +32,7 @@ from autoresearch.task.model import Task
 def opened(
     task: Task,
     tag: str,
-    say: Callable[[str], None],
+    listener: Listener,
     caller: Agent | None = None,
     keep_deadline: bool = False,
 ) -> Iterator[Session]:
@@ -52,7 +53,7 @@ def opened(
         ledger = Ledger(paths.ledger)
         try:
             if caller is None and ledger.find_session(tag) is None:  # refused before there is one
-                _make_scheduler(task, 0, ledger, repository, {}).close(lambda line: None)
+                _make_scheduler(task, 0, ledger, repository, {}).close(lambda event: None)
             record = _row(task, tag, repository, ledger, paths, keep_deadline)
             if caller is not None:
                 scheduler = AgentScheduler([(caller.name, caller, 1.0)])
@@ -64,12 +65,20 @@ def opened(
                 try:
                     briefer = Briefer(task, ledger, record, repository, paths)
                     yield Session(
-                        task, paths, repository, ledger, runner, scheduler, record, briefer, say
+                        task,
+                        paths,
+                        repository,
+                        ledger,
+                        runner,
+                        scheduler,
+                        record,
+                        briefer,
+                        listener,
                     )
                 finally:
                     runner.close()
             finally:
-                scheduler.close(say)
+                scheduler.close(listener)
                 with suppress(OSError):  # a disk that is lost must not hide why
                     remove_tree(paths.temporary)
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from autoresearch.core import judge
+from autoresearch.core.events import BaselineRunFinished, SetupStarted, VerificationStarted
 from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import BaselineError
@@ -91,8 +92,8 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         run = session.make(0, attempt, Role.BASELINE, index, commit, segment)
         if run.metric is None or run.reason is not None:
             raise BaselineError(_failure(session, run))
-        shown = f"{session.record.metric.name} {run.metric:.6g}, {run.took_s:.1f} s"
-        session.say(f"baseline {index + 1} of {wanted}: {shown}")
+        name = session.record.metric.name
+        session.emit(BaselineRunFinished(index + 1, wanted, name, run.metric, run.took_s))
 
     def made() -> list[Run]:
         runs = session.ledger.runs(session.record, 0)
@@ -231,7 +232,7 @@ def set_up(session: Session) -> None:
     done = session.paths.folder / "setup.done"
     if command is None or done.exists():
         return
-    session.say(f"setup: {command}")
+    session.emit(SetupStarted(command))
     folder = session.paths.setup
     log = session.paths.folder / "setup.log"
     executor = session.executor
@@ -275,9 +276,7 @@ def verify(session: Session, runs: int | None = None) -> None:
         ]
         if not jobs:
             return
-        session.say(
-            f"measuring the result again: {count} fresh runs of the baseline and of the best"
-        )
+        session.emit(VerificationStarted(count))
         random.Random(session.record.secret).shuffle(jobs)
         session.in_slots(jobs)
         if session.stopping is not None or session.segments.number == segment:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.core import baseline, history, judge, probe
+from autoresearch.core import baseline, events, history, judge, probe
 from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session, Stopped
 from autoresearch.core.turns import TurnTaker
@@ -297,11 +297,18 @@ class Loop:
             self.results.append(done)
             self._offer(done)
             self.repository.tidy(done.order or 0)
-        metric = "" if done.metric is None else f" {record.metric.name} {done.metric:.6g}"
-        reason = f" ({done.reason})" if done.reason else ""
-        self.session.say(f"{done.number:4d} {done.status}{reason}{metric}: {done.description}")
+        self.session.emit(
+            events.ExperimentFinished(
+                done.number,
+                str(done.status),
+                done.reason,
+                record.metric.name,
+                done.metric,
+                done.description,
+            )
+        )
         if done.flag:
-            self.session.say(f"{done.number:4d} flagged: {done.flag}")
+            self.session.emit(events.KeepFlagged(done.number, done.flag))
         return done
 
     def _publish(self, done: Experiment) -> None:

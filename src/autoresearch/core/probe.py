@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from autoresearch.core.events import ProbeStarted
 from autoresearch.core.scheduler import Member, printable, recordable
 from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import AgentError
@@ -50,7 +51,7 @@ def _wants(member: Member) -> bool:
 
 def _try(session: Session, member: Member) -> None:
     """One small turn, recorded with what it cost, and what follows from it."""
-    session.say(f"first small turn of {member.name}")
+    session.emit(ProbeStarted(member.name))
     refusal = None
     try:
         answer = _turn(session, member)

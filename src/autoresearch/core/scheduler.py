@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from autoresearch.core.events import AgentNotClosed, Listener
 from autoresearch.errors import AgentError, AutoresearchError, TaskError
 from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Proposal, Turn
 from autoresearch.task.values import unquoted
@@ -188,14 +189,14 @@ class AgentScheduler:
             if interrupt := getattr(agent, "interrupt", None):
                 interrupt()
 
-    def close(self, say: Callable[[str], None]) -> None:
+    def close(self, emit: Listener) -> None:
         """Let every agent release what it holds. Called once, at the session's end."""
         for agent in self._agents:
             if close := getattr(agent, "close", None):
                 try:
                     close()
                 except Exception as error:  # a bug of one must not leave the others open
-                    say(f"agent {agent.name} did not close: {type(error).__name__}: {error}")
+                    emit(AgentNotClosed(agent.name, f"{type(error).__name__}: {error}"))
 
 
 Answer = TypeVar("Answer", bound=Proposal | Failure)

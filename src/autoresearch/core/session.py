@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from autoresearch.core import limits
+from autoresearch.core.events import Listener, RunLost, Warned
 from autoresearch.core.history import SessionHistory, reference
 from autoresearch.core.scheduler import AgentScheduler, Member
 from autoresearch.core.segments import NewSegment, Segments
@@ -45,7 +46,7 @@ class Session:
         scheduler: AgentScheduler,
         record: SessionRecord,
         briefer: Briefer,
-        say: Callable[[str], None],
+        listener: Listener,
     ) -> None:
         self.task = task
         self.paths = paths
@@ -54,7 +55,7 @@ class Session:
         self.runner = runner
         self.scheduler = scheduler
         self.record = record
-        self.say = say
+        self.emit = listener
         self.executor = RunExecutor(task, paths, repository, runner, ledger)
         around = partial(self.executor.environment, record.base_commit)
         self.segments = Segments(ledger, record, around, self.warn)
@@ -109,7 +110,7 @@ class Session:
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
-                self.say(f"run {run.name} was lost ({interrupted}): it is made again")
+                self.emit(RunLost(f"run {run.name}", str(interrupted)))
         return self.executor.give_up(run, f"lost {LOST_LIMIT} times running")
 
     def _with_holdout(self, run: Run) -> Run:
@@ -129,7 +130,7 @@ class Session:
             try:
                 outcome = self.executor.run_guard(name, command, number, commit)
             except Interrupted as interrupted:
-                self.say(f"guard {name} was lost ({interrupted}): it is made again")
+                self.emit(RunLost(f"guard {name}", str(interrupted)))
                 continue
             failed = f"exit code {outcome.exit_code}" if outcome.exit_code else None
             return outcome.stopped or failed
@@ -252,7 +253,7 @@ class Session:
             if text in self.record.warnings:
                 return
             self.learn(warnings=[*self.record.warnings, text])
-        self.say(f"warning: {text}")
+        self.emit(Warned(text))
 
 
 def spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> limits.Spent:

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from autoresearch.core.events import AgentFinished, AgentRecovered, TurnFailed
 from autoresearch.core.scheduler import Member, printable, recordable
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
@@ -18,7 +19,6 @@ from autoresearch.sandbox import landlock
 SUBJECT_LENGTH = 72
 REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
 POLL_S = 0.2  # while all agents wait
-MESSAGE_LENGTH = 200  # of a failure, shown while it happens; the ledger has all of it
 
 
 class TurnTaker:
@@ -223,7 +223,7 @@ class TurnTaker:
         if taking_over is not None:
             session.warn(f"no other agent is left: the fallback {taking_over.name} takes over")
         elif session.scheduler.members:
-            session.say(f"{member.name} has nothing more to propose; the others go on")
+            session.emit(AgentFinished(member.name))
         else:
             self.closed = True
 
@@ -236,16 +236,11 @@ class TurnTaker:
         if pause.seconds == 0:
             self._end_stretch(member)
         if pause.grew or pause.seconds == 0:
-            waits = f"; it waits {pause.seconds:.3g} s" if pause.seconds else ""
-            session.say(
-                f"turn of {member.name} came to nothing: {failure.reason}: "
-                f"{failure.message[:MESSAGE_LENGTH]}{waits}"
-            )
+            session.emit(TurnFailed(member.name, failure.reason, failure.message, pause.seconds))
 
     def _end_stretch(self, member: Member) -> None:
         if failures := self._session.scheduler.worked(member):
-            turns = "1 turn" if failures == 1 else f"{failures} turns"
-            self._session.say(f"{member.name} works again, after {turns} that failed")
+            self._session.emit(AgentRecovered(member.name, failures))
 
     def _wait(self) -> None:
         """Until the first agent is ready, or the session is to end."""

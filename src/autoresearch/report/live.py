@@ -17,6 +17,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from autoresearch.core.events import Event
 from autoresearch.errors import AutoresearchError
 from autoresearch.formatting import counted, duration, one_line, short
 from autoresearch.records import Status
@@ -65,9 +66,9 @@ class LiveView(AbstractContextManager["LiveView"]):
         self._running = False
         self._live.stop()
 
-    def note(self, line: str) -> None:
-        """A message that stays, above the panel."""
-        self._live.console.print(Text(one_line(line)))
+    def note(self, event: Event) -> None:
+        """A listener: the event's line stays above the panel."""
+        self._live.console.print(Text(one_line(str(event))))
 
     def _frame(self) -> RenderableType:
         try:
