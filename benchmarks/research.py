@@ -27,7 +27,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.core.judge import difference_interval
+from autoresearch.core.statistics import difference_interval
 from autoresearch.records import Metric
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import ledger_path

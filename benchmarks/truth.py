@@ -43,11 +43,11 @@ from autoresearch.core.judge import (
     Level,
     Reference,
     drifted,
-    pooled_noise,
     screen,
     separate,
     separate_cached,
 )
+from autoresearch.core.statistics import pooled_noise
 from autoresearch.records import Metric
 from autoresearch.task.model import JudgeSettings
 

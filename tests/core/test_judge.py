@@ -18,18 +18,15 @@ from autoresearch.core.judge import (
     LEVELS,
     PASS_LEVEL,
     Reference,
-    difference_interval,
-    pooled_noise,
     reproduces,
     screen,
     separate,
     separate_cached,
-    t_cdf,
-    t_quantile,
 )
 from autoresearch.core.judge import (
     TestResult as JudgeResult,
 )
+from autoresearch.core.statistics import difference_interval, pooled_noise, t_cdf, t_quantile
 from autoresearch.records import Goal, Metric
 
 LOSS = Metric("loss", Goal.MINIMIZE)

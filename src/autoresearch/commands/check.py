@@ -14,12 +14,13 @@ from typing import Any
 from autoresearch import runners
 from autoresearch.briefing import Briefer
 from autoresearch.commands.start import fingerprint
-from autoresearch.core import baseline, judge
+from autoresearch.core import baseline
 from autoresearch.core.events import Listener
 from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session
+from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
 from autoresearch.git.repository import Repository, remove_tree
 from autoresearch.sandbox import landlock, run_policy, seccomp
@@ -119,7 +120,7 @@ def check(task: Task, runs: int, listener: Listener) -> Checked:
         metric=task.metric.name,
         values=values,
         mean=statistics.fmean(values),
-        sd=judge.pooled_noise([values])[0],
+        sd=pooled_noise([values])[0],
         wall_s=wall_s,
         cpu_s=statistics.fmean(
             sum(filter(None, (run.cpu_s, run.score_cpu_s, run.holdout_cpu_s))) for run in made

@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from autoresearch.core import judge
+from autoresearch.core.statistics import pooled_noise
 from autoresearch.git.repository import Repository
 from autoresearch.records import Experiment, Metric
 from autoresearch.store.ledger import Ledger
@@ -80,7 +81,7 @@ def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[floa
     """The same, of runs by (commit, segment)."""
     for latest in sorted({segment for _, segment in known}, reverse=True):
         groups = [runs for (_, segment), runs in known.items() if segment == latest]
-        sd, df = judge.pooled_noise([group[-judge.SCORE_RUNS :] for group in groups])
+        sd, df = pooled_noise([group[-judge.SCORE_RUNS :] for group in groups])
         if df:
             return sd, df
     return 0.0, 0

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autoresearch.core.judge import difference_interval
+from autoresearch.core.statistics import difference_interval
 from autoresearch.records import HELD_OUT, Experiment, Goal, Metric, Role, Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autoresearch.core.judge import pooled_noise, t_quantile
+from autoresearch.core.statistics import pooled_noise, t_quantile
 from autoresearch.records import Metric, Run
 
 CONFIDENCE = 0.99  # three trends are looked at

@@ -17,8 +17,9 @@ from statistics import fmean, median
 from typing import Any
 
 from autoresearch.core.history import SegmentAlignment, latest_noise
-from autoresearch.core.judge import LEVELS, SCORE_RUNS, pooled_noise
+from autoresearch.core.judge import LEVELS, SCORE_RUNS
 from autoresearch.core.limits import FRUITLESS_TURNS
+from autoresearch.core.statistics import pooled_noise
 from autoresearch.formatting import Numbers, in_sd
 from autoresearch.records import Experiment, Metric, Role, Run, Status
 from autoresearch.report.holdout import Holdout, interval, unsealed
