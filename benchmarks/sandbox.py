@@ -31,7 +31,7 @@ from statistics import median, quantiles
 import psutil
 
 from autoresearch.commands.start import opened
-from autoresearch.git.repository import remove_tree
+from autoresearch.files import remove_tree
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import RunResult
 from autoresearch.sandbox import landlock

@@ -33,7 +33,8 @@ import psutil
 
 from autoresearch.briefing import Briefer
 from autoresearch.core.history import SessionHistory
-from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import (
     Agent,
     Confinement,

@@ -19,8 +19,9 @@ from autoresearch.errors import (
     TaskError,
     WorkspaceError,
 )
+from autoresearch.files import files_below
 from autoresearch.git import repository as module
-from autoresearch.git.repository import Manifest, Repository, files_below, remove_tree
+from autoresearch.git.repository import Manifest, Repository
 
 EDITABLE = {"prog.py", "model.py", "src/a.py", "src/b.py"}
 
@@ -161,21 +162,6 @@ def test_bytes_are_kept_whatever_git_is_told(repo: Path, tmp_path: Path) -> None
     assert (tmp_path / "tree" / "raw.bin").read_bytes() == data
     commit = repository.commit(repository.head(), {"prog.py": data}, "raw\n")
     assert repository.editable_files(commit)["prog.py"] == data
-
-
-def test_remove_tree_whatever_its_permissions(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    (folder / "closed").mkdir(parents=True)
-    (folder / "closed" / "file").write_text("x")
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "mine").write_text("x")
-    (folder / "link").symlink_to(outside)
-    (folder / "closed").chmod(0)
-    remove_tree(folder)
-    assert not folder.exists()
-    assert (outside / "mine").exists()
-    remove_tree(folder)
 
 
 # ---- what an agent may change ------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run

@@ -47,7 +47,8 @@ from autoresearch.errors import (
     StorageError,
     TaskError,
 )
-from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Repository
 from autoresearch.interactive import instructions
 from autoresearch.measure.runs import tail
 from autoresearch.records import Run

@@ -22,7 +22,8 @@ from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
-from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Repository
 from autoresearch.sandbox import landlock, run_policy, seccomp
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths

@@ -22,7 +22,8 @@ import psutil
 
 from autoresearch.core import judge
 from autoresearch.errors import NotOursError
-from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import OUTCOMES, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
 from autoresearch.store.files import drafts, read_ours, replace_file

@@ -19,7 +19,8 @@ from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
 from autoresearch.errors import StorageError, TaskError
-from autoresearch.git.repository import Repository, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Repository
 from autoresearch.protocols import Agent
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, Lock, SessionPaths, check_alone

@@ -14,7 +14,7 @@ from autoresearch.core.events import BaselineRunFinished, SetupStarted, Verifica
 from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import BaselineError
-from autoresearch.git.repository import remove_tree
+from autoresearch.files import remove_tree
 from autoresearch.measure.runs import UNSETTLED, tail
 from autoresearch.protocols import Proposal
 from autoresearch.records import Experiment, Role, Run, Status, Verdict, index_in

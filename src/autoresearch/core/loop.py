@@ -23,7 +23,7 @@ from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session, Stopped
 from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import AutoresearchError, StorageError
-from autoresearch.git.repository import remove_tree
+from autoresearch.files import remove_tree
 from autoresearch.measure.runs import Interrupted, Outputs
 from autoresearch.records import UNSELECTED, Experiment, Role, Run, Status, Verdict
 from autoresearch.store.files import remove_drafts

@@ -12,7 +12,7 @@ from autoresearch.core.events import ProbeStarted
 from autoresearch.core.scheduler import Member, printable, recordable
 from autoresearch.core.session import Session, Stopped
 from autoresearch.errors import AgentError
-from autoresearch.git.repository import remove_tree
+from autoresearch.files import remove_tree
 from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, Turn
 from autoresearch.store.ledger import PROBE
 

@@ -11,7 +11,8 @@ from autoresearch.core.events import AgentFinished, AgentRecovered, TurnFailed
 from autoresearch.core.scheduler import Member, printable, recordable
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
-from autoresearch.git.repository import Files, Manifest, remove_tree
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Files, Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
 from autoresearch.sandbox import landlock

@@ -15,7 +15,6 @@ import difflib
 import os
 import re
 import shutil
-import sys
 import threading
 import time
 from collections import Counter
@@ -36,6 +35,7 @@ from autoresearch.errors import (
     TaskError,
     WorkspaceError,
 )
+from autoresearch.files import files_below, remove_tree
 
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
@@ -758,25 +758,6 @@ class Repository:
                     file.write(gap + "".join(f"{line}\n" for line in missing))
 
 
-def remove_tree(folder: Path) -> None:
-    """Delete a folder whatever its permissions, links not followed; missing is fine."""
-
-    def retry(function: object, path: str, _: object) -> None:
-        Path(path).parent.chmod(0o700)
-        target = Path(path)
-        if target.is_dir() and not target.is_symlink():
-            target.chmod(0o700)
-            shutil.rmtree(target, ignore_errors=True)
-        else:
-            target.unlink(missing_ok=True)
-
-    if folder.is_symlink() or folder.exists():
-        if sys.version_info >= (3, 12):
-            shutil.rmtree(folder, onexc=retry)
-        else:
-            shutil.rmtree(folder, onerror=retry)
-
-
 def _refuse_unreadable(path: str, new: bytes, old: bytes) -> None:
     """An edit that leaves nothing a person could read as a change of the program."""
     if b"\0" in new and b"\0" not in old:
@@ -788,27 +769,6 @@ def _refuse_unreadable(path: str, new: bytes, old: bytes) -> None:
         raise Refused(
             "too large", f"{added} lines were added to {path}; at most {EDIT_LIMIT_LINES} are taken"
         )
-
-
-def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """(path relative to `folder`, entry) of every file and link, `.git` at the top left out. What
-    lies in a folder that cannot be read is not there."""
-
-    def walk(where: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        try:
-            entries = list(os.scandir(where))
-        except OSError:
-            return
-        for entry in entries:
-            path = prefix + entry.name
-            if path == ".git":
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from walk(entry.path, f"{path}/")
-            else:
-                yield path, entry
-
-    return walk(str(folder), "")
 
 
 def _folders_of(paths: Iterable[str]) -> set[str]:

@@ -28,7 +28,7 @@ from autoresearch.core.scheduler import printable, recordable
 from autoresearch.core.session import Session, Stopped
 from autoresearch.core.turns import TurnTaker, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
-from autoresearch.git.repository import files_below
+from autoresearch.files import files_below
 from autoresearch.measure.runs import tail
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status

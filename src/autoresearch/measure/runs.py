@@ -22,7 +22,8 @@ from pathlib import Path
 import psutil
 
 from autoresearch.errors import StorageError, TaskError
-from autoresearch.git.repository import Manifest, Repository, files_below, remove_tree
+from autoresearch.files import files_below, remove_tree
+from autoresearch.git.repository import Manifest, Repository
 from autoresearch.measure.fingerprint import Environment, around
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.records import HELD_OUT, HoldoutScore, Role, Run

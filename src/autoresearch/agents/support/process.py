@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from autoresearch.agents.support.secrets import Secret, mask
-from autoresearch.git.repository import remove_tree
+from autoresearch.files import remove_tree
 from autoresearch.measure.runs import STANDARD_ENV, tail
 from autoresearch.protocols import Confinement, RunSpec
 from autoresearch.runners.local import LocalRunner

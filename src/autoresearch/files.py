@@ -1,0 +1,49 @@
+"""Walk and remove folders that may hold anything: links, odd permissions, unreadable parts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def remove_tree(folder: Path) -> None:
+    """Delete a folder whatever its permissions, links not followed; missing is fine."""
+
+    def retry(function: object, path: str, _: object) -> None:
+        Path(path).parent.chmod(0o700)
+        target = Path(path)
+        if target.is_dir() and not target.is_symlink():
+            target.chmod(0o700)
+            shutil.rmtree(target, ignore_errors=True)
+        else:
+            target.unlink(missing_ok=True)
+
+    if folder.is_symlink() or folder.exists():
+        if sys.version_info >= (3, 12):
+            shutil.rmtree(folder, onexc=retry)
+        else:
+            shutil.rmtree(folder, onerror=retry)
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """(path relative to `folder`, entry) of every file and link but those in `.git` at the top.
+    Skip folders that cannot be read."""
+
+    def walk(where: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        try:
+            entries = list(os.scandir(where))
+        except OSError:
+            return
+        for entry in entries:
+            path = prefix + entry.name
+            if path == ".git":
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from walk(entry.path, f"{path}/")
+            else:
+                yield path, entry
+
+    return walk(str(folder), "")
