@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import median
 
 from autoresearch.briefing import Briefer
-from autoresearch.briefing.sections import tokens
+from autoresearch.briefing.fitting import tokens
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Experiment, Role, Status, Verdict

@@ -1,7 +1,7 @@
-"""Numbers and foreign text as words: one place, so that every view says the same thing.
+"""Numbers and foreign text as words, so that every view shows a thing in the same way.
 
-A metric is shown to a tenth of its noise, because further digits say nothing. Gains are positive
-when they are better, whatever the metric's direction.
+A metric is shown to a tenth of its noise, because further digits say nothing. A positive gain is an
+improvement, whatever the metric's direction.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from autoresearch.records import Metric
 
 SIGNIFICANT = 6  # digits, while the noise is not known
-ESCAPE = re.compile(  # of a terminal: colours and cursor, titles and links, the rest
+ESCAPE = re.compile(  # terminal escapes: colours and cursor, titles and links, the rest
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)"
 )
 UNPRINTABLE = re.compile(
@@ -29,25 +29,19 @@ class Numbers:
     """Formats values and gains of one metric, all to the same number of decimals."""
 
     metric: Metric
-    decimals: int | None = None  # None: SIGNIFICANT digits
-
-    @classmethod
-    def of(cls, metric: Metric, sd: float | None) -> Numbers:
-        """To a tenth of the noise `sd` of one run; None or 0 when it is not known."""
-        if not sd or not math.isfinite(sd):
-            return cls(metric)
-        return cls(metric, min(12, max(0, 1 - math.floor(math.log10(sd)))))
+    sd: float | None = None  # of one run; None or 0 while it is not known
 
     def value(self, value: float | None) -> str:
+        """To a tenth of the noise, or to SIGNIFICANT digits; "-" for None."""
         if value is None:
             return "-"
-        if self.decimals is None or abs(value) >= 1e12:
+        if not self.sd or not math.isfinite(self.sd) or abs(value) >= 1e12:
             return f"{value:.{SIGNIFICANT}g}"
-        return f"{value:.{self.decimals}f}"
+        return f"{value:.{min(12, max(0, 1 - math.floor(math.log10(self.sd))))}f}"
 
-    def signed(self, gain: float) -> str:
-        """+0.0123 is better by that much."""
-        return ("-" if gain < 0 else "+") + self.value(abs(gain))
+    def signed(self, gain: float | None) -> str:
+        """ "+0.0123": better by that much. Empty for None."""
+        return "" if gain is None else ("-" if gain < 0 else "+") + self.value(abs(gain))
 
     def gain(self, gain: float) -> str:
         """ "0.0123 better", "0.0040 worse", "no difference"."""
@@ -55,21 +49,19 @@ class Numbers:
             return "no difference"
         return f"{self.value(abs(gain))} {'better' if gain > 0 else 'worse'}"
 
+    def in_sd(self, gain: float | None) -> str:
+        """ "+1.3": better by 1.3 standard deviations of one run. Empty where that means nothing."""
+        if gain is None or not self.sd:
+            return ""
+        return f"{gain / self.sd:+.{1 if abs(gain / self.sd) < 100 else 0}f}"
+
+    def short(self, gain: float | None) -> str:
+        """In sd where the noise is known, else in metric units."""
+        return self.in_sd(gain) or self.signed(gain)
+
     @property
     def direction(self) -> str:
         return "lower is better" if self.metric.gain(0.0, 1.0) > 0 else "higher is better"
-
-
-def in_sd(gain: float | None, sd: float | None) -> float | None:
-    """A gain in standard deviations of one run; None where that means nothing."""
-    return gain / sd if gain is not None and sd else None
-
-
-def sds(gain_sd: float | None) -> str:
-    """+1.3, to read as "1.3 sd better"."""
-    if gain_sd is None:
-        return ""
-    return f"{gain_sd:+.1f}" if abs(gain_sd) < 100 else f"{gain_sd:+.0f}"
 
 
 def percent(share: float | None) -> str:
@@ -122,12 +114,12 @@ def clock(unix: float) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text of an agent or a program, harmless on one line of a table or a terminal."""
+    """Make text of an agent or a program harmless on one line of a table or a terminal."""
     return UNPRINTABLE.sub(" ", ESCAPE.sub("", text)).strip()
 
 
 def printable(text: str) -> str:
-    """The same for many lines: newlines and tabs stay, terminal escapes do not."""
+    """Make text of many lines harmless: newlines and tabs stay, terminal escapes do not."""
     return "\n".join(
         "\t".join(UNPRINTABLE.sub(" ", cell) for cell in line.split("\t"))
         for line in ESCAPE.sub("", text).replace("\r\n", "\n").split("\n")
@@ -135,10 +127,11 @@ def printable(text: str) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters, the end replaced by dots, as the original's picture does."""
+    """Return one line of at most `width` characters. Dots replace a longer line's end."""
     text = one_line(text)
     return text if len(text) <= width else text[: max(0, width - 3)] + "..."
 
 
 def short(commit: str) -> str:
+    """The seven digits by which people know a commit."""
     return commit[:7]

@@ -28,10 +28,11 @@ from support.sessions import (
 )
 
 from autoresearch.briefing import Briefer
-from autoresearch.briefing.ground import CHANCES, PLATEAU
-from autoresearch.briefing.logs import Curve, curves, edges, last_words
-from autoresearch.briefing.sections import Section, fit, size, tokens
-from autoresearch.briefing.source import names, source
+from autoresearch.briefing.fitting import Section, fit, size, tokens
+from autoresearch.briefing.logs import Curve, find_curves, get_last_words, read_ends
+from autoresearch.briefing.plateau import PLATEAU
+from autoresearch.briefing.source_code import find_names, show_source
+from autoresearch.briefing.task_sections import CHANCES
 from autoresearch.core import judge, limits
 from autoresearch.errors import LedgerError
 from autoresearch.git.repository import Repository
@@ -670,7 +671,7 @@ def test_the_chances_that_are_told(name: str) -> None:
 )
 def test_curves_in_the_ways_programs_print_them(line: str, name: str, by: str) -> None:
     lines = ["starting", *(line.format(10 * n, 5 - n / 4) for n in range(8)), "---"]
-    [found] = curves(lines, metric="score")
+    [found] = find_curves(lines, metric="score")
     assert (found.name, found.by) == (name, by)
     assert [value for _, value in found.points] == pytest.approx([5 - n / 4 for n in range(8)])
     if by != "line":
@@ -678,32 +679,36 @@ def test_curves_in_the_ways_programs_print_them(line: str, name: str, by: str) -
 
 
 def test_where_there_is_no_curve() -> None:
-    assert curves([]) == []
-    assert curves(["---", "val_bpb: 1.6", "num_steps: 130"]) == []
-    assert curves(["loss function: 3 layers", "a loss of 1 x", "glossary 1", "loss1 2"] * 5) == []
+    assert find_curves([]) == []
+    assert find_curves(["---", "val_bpb: 1.6", "num_steps: 130"]) == []
+    assert (
+        find_curves(["loss function: 3 layers", "a loss of 1 x", "glossary 1", "loss1 2"] * 5) == []
+    )
 
 
 def test_a_curve_that_diverges_is_shown_as_it_is() -> None:
-    [found] = curves([f"step {n} loss {'nan' if n > 2 else n}" for n in range(5)])
+    [found] = find_curves([f"step {n} loss {'nan' if n > 2 else n}" for n in range(5)])
     assert str(found) == "loss by step: 0: 0, 1: 1, 2: 2, 3: nan, 4: nan"
 
 
 def test_of_a_long_log_the_ends_are_read(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("".join(f"step {n} loss {1000 - n / 1000}\n" for n in range(300_000)))
-    lines = edges(log)
+    lines = read_ends(log)
     assert sum(map(len, lines)) < 130_000
-    [found] = curves(lines)
+    [found] = find_curves(lines)
     assert found.points[0] == (0, 1000) and found.points[-1] == (299_999, 1000 - 299.999)
     assert len(found.points) == 10
     assert all(re.fullmatch(r"step \d+ loss [\d.]+|", line) for line in lines)
-    assert edges(tmp_path / "none") == [] and edges(tmp_path) == []
+    assert read_ends(tmp_path / "none") == [] and read_ends(tmp_path) == []
 
 
 def test_a_progress_bar_is_lines_too(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"".join(b"\rstep %d | loss %d.5" % (n, 9 - n) for n in range(5)))
-    assert curves(edges(log)) == [Curve("loss", "step", tuple((n, 9.5 - n) for n in range(5)))]
+    assert find_curves(read_ends(log)) == [
+        Curve("loss", "step", tuple((n, 9.5 - n) for n in range(5)))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -713,20 +718,20 @@ def test_no_log_takes_long_to_read(tmp_path: Path, unit: str) -> None:
     log = tmp_path / "log"
     log.write_text(unit * (400_000 // len(unit)))
     began = time.process_time()
-    lines = edges(log)
-    curves(lines, metric="a.b")
-    last_words(lines)
+    lines = read_ends(log)
+    find_curves(lines, metric="a.b")
+    get_last_words(lines)
     assert time.process_time() - began < 1.0
 
 
 def test_last_words() -> None:
     deep = [f'  File "x.py", line {n}, in f' for n in range(30)]
     lines = ["hello", "Traceback (most recent call last):", *deep, "ValueError: bad", "bye", ""]
-    said = last_words(lines)
+    said = get_last_words(lines)
     assert said[0].startswith("Traceback") and said[1] == "..." and len(said) == 8
     assert said[-1] == "ValueError: bad"
-    assert last_words(["a", "", "b"]) == ["a", "b"]
-    assert last_words([]) == []
+    assert get_last_words(["a", "", "b"]) == ["a", "b"]
+    assert get_last_words([]) == []
 
 
 # ---- the source ----------------------------------------------------------------------------------
@@ -740,12 +745,12 @@ def test_the_source_is_shown_whole_up_to_a_size() -> None:
         "latin.txt": b"\xff\xfe",
         "notes.md": b"```py\nx\n```\n",
     }
-    text = source(files)
+    text = show_source(files)
     assert "### a.py (6 bytes)\n\n```\nA = 1\n```" in text
     assert "### big.py (200,001 bytes): too long to show, open it yourself" in text
     assert "### binary.npy (2 bytes, no text)" in text and "### latin.txt (2 bytes, no" in text
     assert "````\n```py\nx\n```\n````" in text
-    many = source({f"f{n}.py": b"y" * 150_000 for n in range(4)})
+    many = show_source({f"f{n}.py": b"y" * 150_000 for n in range(4)})
     assert many.count("open it yourself") == 2 and len(many) < 400_000
 
 
@@ -762,7 +767,7 @@ class SwiGLU(nn.Module):
         hidden_size = value
         return qk_norm(hidden_size)
 '''
-    found = names({"train.py": code, "data.bin": b"\0NAME = 1"})
+    found = find_names({"train.py": code, "data.bin": b"\0NAME = 1"})
     assert found.constants == ("LEARNING_RATE", "DEPTH")
     wanted = {"LEARNING_RATE", "DEPTH", "x", "SwiGLU", "forward", "hidden_size", "qk_norm"}
     assert wanted <= found.all and not {"NOT_THIS", "LR_IN_A_DOCSTRING", "value"} & found.all

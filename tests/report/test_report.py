@@ -794,14 +794,14 @@ def test_log_and_show_are_plain_text(ledger: Ledger) -> None:
 
 
 def test_values_are_shown_to_a_tenth_of_the_noise() -> None:
-    assert Numbers.of(BPB, 0.0007).value(0.997912345) == "0.99791"
-    assert Numbers.of(BPB, 0.006).value(1.603) == "1.6030"
-    assert Numbers.of(BPB, 35.0).value(1234.5) == "1234"
-    assert Numbers.of(BPB, None).value(0.997912345) == "0.997912"
-    assert Numbers.of(BPB, 0.0).value(1e-9) == "1e-09"
-    assert Numbers.of(BPB, 0.01).value(1e300) == "1e+300"
-    assert Numbers.of(BPB, 0.006).gain(-0.004) == "0.0040 worse"
-    assert Numbers.of(ACCURACY, 0.006).signed(0.01) == "+0.0100"
+    assert Numbers(BPB, 0.0007).value(0.997912345) == "0.99791"
+    assert Numbers(BPB, 0.006).value(1.603) == "1.6030"
+    assert Numbers(BPB, 35.0).value(1234.5) == "1234"
+    assert Numbers(BPB).value(0.997912345) == "0.997912"
+    assert Numbers(BPB, 0.0).value(1e-9) == "1e-09"
+    assert Numbers(BPB, 0.01).value(1e300) == "1e+300"
+    assert Numbers(BPB, 0.006).gain(-0.004) == "0.0040 worse"
+    assert Numbers(ACCURACY, 0.006).signed(0.01) == "+0.0100"
     assert Numbers(BPB).value(None) == "-"
 
 

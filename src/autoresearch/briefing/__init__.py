@@ -1,9 +1,9 @@
-"""What an agent is told before it proposes: a text of bounded size, however long the night was.
+"""What an agent is told before it proposes: a text of bounded size, however long the session.
 
-`briefer.py` gathers, and is the only file here that asks the ledger, the repository or the disk.
-`memory.py` keeps what the whole session taught, `logs.py` reads curves and last words, `source.py`
-the files. `ground.py` and `record.py` make sections of it: where one stands, and what was tried.
-`sections.py` fits them into the limit.
+`briefer.py` alone asks the ledger, the repository and the disk, and gathers the `facts.py` of one
+briefing. `digest.py` keeps totals of the whole session, `logs.py` finds curves and crashes in logs,
+and `source_code.py` shows the editable files. `task_sections.py`, `history_sections.py` and
+`plateau.py` write sections from these facts. `fitting.py` fits the sections into the limit.
 """
 
 from autoresearch.briefing.briefer import Briefer

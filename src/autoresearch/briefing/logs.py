@@ -1,4 +1,4 @@
-"""What a run's log tells beyond its metric: how the loss went, and how a crash ended.
+"""Finds in a run's log what goes beyond its metric: the curve of the loss, and how a crash ended.
 
 Only the first and the last 64 kB of a log are read, and no pattern here can take more than linear
 time, whatever is in it.
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EDGE_BYTES = 64_000  # read at either end
-LINE = 400  # characters of a line that are looked at
+LINE = 400  # characters of a line that are read
 POINTS = 10  # of a curve, shown
-FEWEST = 3  # points that make a curve
+FEWEST = 3  # points of a curve
 SERIES = 2  # of a log, such as train_loss and val_loss
-READ_LINES = 200  # of those that may hold a point
+READ_LINES = 200  # among those that may hold a point
 LOSS_WORDS = "loss|bpb|nll|ppl|perplexity|cross_entropy"
 VALUE = r"[-+]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][-+]?\d{1,3})?"
 LOSS = re.compile(
@@ -31,7 +31,7 @@ STEP = re.compile(
     r"(\d{1,12}(?:\.\d{1,6})?)",
     re.IGNORECASE,
 )
-STEPS = ("step", "iteration", "iter", "update", "batch", "epoch")  # which counts, of several
+STEPS = ("step", "iteration", "iter", "update", "batch", "epoch")  # the first of them is used
 TRACEBACK = "Traceback (most recent call last)"
 LAST_LINES = 8  # of a traceback; of a log without one, half as many
 
@@ -49,8 +49,8 @@ class Curve:
         return f"{self.name} by {self.by}: {shown}"
 
 
-def edges(path: Path, size: int = EDGE_BYTES) -> list[str]:
-    """The lines of a log, of a long one those at its ends; none where there is no log."""
+def read_ends(path: Path, size: int = EDGE_BYTES) -> list[str]:
+    """Return the lines of a log, of a long log those at its ends. Empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(size)
@@ -60,58 +60,58 @@ def edges(path: Path, size: int = EDGE_BYTES) -> list[str]:
     except OSError:
         return []
     if rest > size:  # both were cut somewhere in a line
-        head, tail = head[: _last_end(head)], tail[_first_end(tail) :]
+        head, tail = head[: _after_last_end(head)], tail[_after_first_end(tail) :]
     text = (head + tail).decode(errors="replace").replace("\r", "\n")
     return [line[:LINE] for line in text.split("\n")]
 
 
-def _last_end(data: bytes) -> int:
+def _after_last_end(data: bytes) -> int:
     return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
 
 
-def _first_end(data: bytes) -> int:
-    found = [at for at in (data.find(b"\n"), data.find(b"\r")) if at >= 0]
-    return min(found) + 1 if found else len(data)
+def _after_first_end(data: bytes) -> int:
+    ends = [at for at in (data.find(b"\n"), data.find(b"\r")) if at >= 0]
+    return min(ends) + 1 if ends else len(data)
 
 
-def curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
-    """The series that look like a loss, or are called like the metric; the longest first."""
-    found: dict[str, list[tuple[str, float, float]]] = {}
-    own = _named(metric) if metric else None
-    for number, line in _thinned(lines, metric):
-        hits = [match.groups() for match in LOSS.finditer(line)]
+def find_curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
+    """Find the series that look like a loss, or are called like the metric; the longest first."""
+    series: dict[str, list[tuple[str, float, float]]] = {}
+    own = _match_metric(metric) if metric else None
+    for number, line in _thin_out(lines, metric):
+        hits = LOSS.findall(line)
         if own is not None and not hits:
-            hits = [match.groups() for match in own.finditer(line)]
+            hits = own.findall(line)
         if hits:
-            by, at = _step(line) or ("line", float(number))
+            by, at = _find_step(line) or ("line", float(number))
             for name, value in hits:
-                found.setdefault(name.lower(), []).append((by, at, float(value)))
-    long = [item for item in found.items() if len(item[1]) >= FEWEST]
+                series.setdefault(name.lower(), []).append((by, at, float(value)))
+    long = [(name, points) for name, points in series.items() if len(points) >= FEWEST]
     long.sort(key=lambda item: -len(item[1]))
-    return [_curve(name, points) for name, points in long[:SERIES]]
+    return [_make_curve(name, points) for name, points in long[:SERIES]]
 
 
-def _thinned(lines: Iterable[str], metric: str) -> list[tuple[int, str]]:
-    """The lines that may hold a point, with their numbers; of very many, every so many-th."""
+def _thin_out(lines: Iterable[str], metric: str) -> list[tuple[int, str]]:
+    """Return numbered lines that may hold a point; of very many, about READ_LINES."""
     words = re.compile("|".join(filter(None, (LOSS_WORDS, re.escape(metric)))), re.IGNORECASE)
-    found = [(n, line) for n, line in enumerate(lines, 1) if words.search(line)]
-    stride = len(found) // READ_LINES | 1  # odd: lines of two kinds often take turns
-    return found if stride == 1 else [*found[:-1:stride], found[-1]]
+    held = [(n, line) for n, line in enumerate(lines, 1) if words.search(line)]
+    stride = len(held) // READ_LINES | 1  # odd: lines of two kinds often take turns
+    return held if stride == 1 else [*held[:-1:stride], held[-1]]
 
 
-def _named(metric: str) -> re.Pattern[str]:
+def _match_metric(metric: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![\w./-])({re.escape(metric)})\s{{0,8}}[:=|]?\s{{0,8}}({VALUE})(?![\w.])"
     )
 
 
-def _step(line: str) -> tuple[str, float] | None:
+def _find_step(line: str) -> tuple[str, float] | None:
     counts = {name.lower(): float(value) for name, value in STEP.findall(line)}
     return next(((name, counts[name]) for name in STEPS if name in counts), None)
 
 
-def _curve(name: str, points: Sequence[tuple[str, float, float]]) -> Curve:
-    """At most `POINTS` of them, evenly spread."""
+def _make_curve(name: str, points: Sequence[tuple[str, float, float]]) -> Curve:
+    """Choose at most `POINTS` points, evenly spread."""
     last = len(points) - 1
     few = min(len(points), POINTS)
     places = sorted({round(i * last / (few - 1)) for i in range(few)})
@@ -120,26 +120,21 @@ def _curve(name: str, points: Sequence[tuple[str, float, float]]) -> Curve:
     return Curve(name, by, tuple(chosen))
 
 
-def last_words(lines: Sequence[str]) -> list[str]:
-    """The end of the last traceback, or of what else the program said; empty lines left out."""
+def get_last_words(lines: Sequence[str]) -> list[str]:
+    """Return the end of the last traceback, or else of the output; empty lines left out."""
     said = [line.rstrip() for line in lines if line.strip()]
     starts = [at for at, line in enumerate(said) if TRACEBACK in line]
     if not starts:
         return said[-LAST_LINES // 2 :]
-    traceback = _one_traceback(said[starts[-1] :])
+    traceback = said[starts[-1] :]
+    # The first line that is not indented names the error; later lines do not belong to it.
+    ends = [at for at, line in enumerate(traceback[1:], 2) if not line.startswith(" ")]
+    traceback = traceback[: ends[0]] if ends else traceback
     if len(traceback) <= LAST_LINES:
         return traceback
     return [traceback[0], "...", *traceback[2 - LAST_LINES :]]
 
 
-def _one_traceback(lines: Sequence[str]) -> list[str]:
-    """Up to the line that names the error: what follows a traceback is of somebody else."""
-    for at, line in enumerate(lines[1:], 1):
-        if not line.startswith(" "):
-            return list(lines[: at + 1])
-    return list(lines)
-
-
-def kind_of(words: Sequence[str]) -> str:
-    """What tells one crash from another: how it ended, without its numbers."""
-    return re.sub(r"\d+", "#", words[-1]) if words else ""
+def mask_numbers(line: str) -> str:
+    """Replace the numbers in a line, so that the same error on other numbers compares equal."""
+    return re.sub(r"\d+", "#", line)

@@ -194,7 +194,7 @@ def _recent(summary: Summary, recent: tuple[Finished, ...], width: int) -> Table
     table.add_column("reason", no_wrap=True, overflow="ellipsis", max_width=max(12, width // 6))
     table.add_column("change", ratio=1, no_wrap=True, overflow="ellipsis")
     for one in recent:
-        gain = text.delta(one.gain_sd, one.gain, summary.numbers)
+        gain = summary.numbers.short(one.gain)
         table.add_row(
             Text(str(one.number)),
             Text(short(one.commit)),

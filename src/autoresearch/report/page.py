@@ -17,7 +17,6 @@ from autoresearch.formatting import (
     duration,
     one_line,
     percent,
-    sds,
     short,
 )
 from autoresearch.records import Experiment, Status
@@ -95,7 +94,7 @@ def _lost_gain(summary: Summary) -> list[str]:
 
 def _finer(summary: Summary, found: Gap) -> Numbers:
     """The gap is known better than a run: most of the noise is in both of its sides."""
-    return Numbers.of(summary.metric, (found.high - found.low) / 2)
+    return Numbers(summary.metric, (found.high - found.low) / 2)
 
 
 def _growth(summary: Summary, found: Gap) -> str:
@@ -212,7 +211,7 @@ def _kept(summary: Summary) -> list[str]:
     ]
     for one in changes:
         effect = "" if one.gain is None else numbers.signed(one.gain)
-        in_sd = sds(one.gain / summary.noise_sd) if one.gain and summary.noise_sd else ""
+        in_sd = numbers.in_sd(one.gain or None)
         lines.append(
             f"| {one.number} | `{short(one.commit)}` | {numbers.value(one.kept_at)} | {effect} "
             f"| {in_sd} | {one.runs} |{_held_cell(summary, one)} {_cell(one.description)} |"
@@ -274,8 +273,9 @@ def _near_misses(summary: Summary, finished: Sequence[Finished]) -> list[str]:
     ]
     for one in promising[:NEAR_MISSES]:
         lines.append(
-            f"| {one.number} | `{short(one.commit)}` | {summary.numbers.signed(one.gain or 0.0)} "
-            f"| {sds(one.gain_sd)} | {_cell(one.reason or '')} | {_cell(one.description)} |"
+            f"| {one.number} | `{short(one.commit)}` | {summary.numbers.signed(one.gain)} "
+            f"| {summary.numbers.in_sd(one.gain)} | {_cell(one.reason or '')} "
+            f"| {_cell(one.description)} |"
         )
     return lines
 

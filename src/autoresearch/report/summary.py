@@ -20,7 +20,7 @@ from autoresearch.core.history import SegmentAlignment, latest_noise
 from autoresearch.core.judge import LEVELS, SCORE_RUNS
 from autoresearch.core.limits import FRUITLESS_TURNS
 from autoresearch.core.statistics import pooled_noise
-from autoresearch.formatting import Numbers, in_sd
+from autoresearch.formatting import Numbers
 from autoresearch.records import Experiment, Metric, Role, Run, Status
 from autoresearch.report.holdout import Holdout, interval, unsealed
 from autoresearch.report.machine import Machine, machine
@@ -217,7 +217,7 @@ class Summary:
 
     @property
     def numbers(self) -> Numbers:
-        return Numbers.of(self.metric, self.noise_sd)
+        return Numbers(self.metric, self.noise_sd)
 
 
 def summarise(
@@ -304,7 +304,7 @@ def summarise(
         ),
         gain=gain,
         gain_share=_share(gain, baseline),
-        gain_sd=in_sd(gain, noise_sd),
+        gain_sd=_in_sd(gain, noise_sd),
         noise_sd=noise_sd,
         noise_df=df,
         segments=tuple(_stretches(ledger, session, begun, kept)),
@@ -371,7 +371,7 @@ def held_against(
                 detail=one.detail,
                 metric=one.metric,
                 gain=gain,
-                gain_sd=in_sd(gain, sd),
+                gain_sd=_in_sd(gain, sd),
                 flag=one.flag,
             )
         )
@@ -460,6 +460,10 @@ def _gain(
 
 def _difference(metric: Metric, new: float | None, old: float | None) -> float | None:
     return None if new is None or old is None else metric.gain(new, old)
+
+
+def _in_sd(gain: float | None, sd: float | None) -> float | None:
+    return gain / sd if gain is not None and sd else None
 
 
 def _share(gain: float | None, baseline: Kept | None) -> float | None:

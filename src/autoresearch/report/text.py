@@ -15,7 +15,6 @@ from autoresearch.formatting import (
     one_line,
     percent,
     printable,
-    sds,
     short,
     size,
 )
@@ -325,10 +324,3 @@ def _state(summary: Summary, running: bool) -> str:
     if running:
         return "running"
     return f"stopped: {one_line(summary.stopped)}" if summary.stopped else "not running"
-
-
-def delta(gain_sd: float | None, gain: float | None, numbers: Numbers) -> str:
-    """In sd where the noise is known, else in metric units."""
-    if gain is None:
-        return ""
-    return sds(gain_sd) if gain_sd is not None else numbers.signed(gain)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoresearch.formatting import counted, printable
 
-FILE_BYTES, ALL_BYTES = 200_000, 400_000  # shown whole up to here
+FILE_BYTES, ALL_BYTES = 200_000, 400_000  # the most that is shown of a file, and in all
 NOT_CODE = re.compile(r'"""[\s\S]*?"""|' r"'''[\s\S]*?'''|#[^\n]*")
 DEFINED = re.compile(r"^[ \t]*(?:async +)?(?:def|class) +(\w+)", re.MULTILINE)
 SET = re.compile(r"^([A-Za-z_]\w*) *(?::[^=\n]{0,80})?=(?!=)", re.MULTILINE)
@@ -18,18 +18,18 @@ NOT_NAMES = frozenset({"None", "True", "False", "main"})
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Of a program: its constants, and all names that a description could mean."""
+    """The constants of a program, and all names that a description could mean."""
 
     constants: tuple[str, ...]  # set at the top level, in capitals, in the order of the file
     all: frozenset[str]
 
 
-def names(files: Mapping[str, bytes]) -> Names:
-    """The names that text files define or use, by their look: any language with such a syntax."""
+def find_names(files: Mapping[str, bytes]) -> Names:
+    """Find the names that text files define or use, in any language with such a syntax."""
     constants: dict[str, None] = {}
     every: set[str] = set()
     for data in files.values():
-        if (text := _text(data)) is None or len(data) > FILE_BYTES:
+        if (text := _decode(data)) is None or len(data) > FILE_BYTES:
             continue
         code = NOT_CODE.sub("", text)
         settings = SET.findall(code)
@@ -38,37 +38,32 @@ def names(files: Mapping[str, bytes]) -> Names:
     return Names(tuple(constants), frozenset(every - NOT_NAMES))
 
 
-def joined(several: Iterable[Names]) -> Names:
-    """The constants of the first, the names of all."""
-    known = list(several)
-    return Names(known[0].constants, frozenset().union(*(names.all for names in known)))
+def join_names(programs: Sequence[Names]) -> Names:
+    """The constants of the first program, the names of all."""
+    return Names(programs[0].constants, frozenset().union(*(names.all for names in programs)))
 
 
-def source(files: Mapping[str, bytes]) -> str:
-    """The files whole, as long as there is room for it; of the others, name and size."""
+def show_source(files: Mapping[str, bytes]) -> str:
+    """Show files whole as long as there is room, and the names and sizes of the others."""
     parts = ["## The source: the editable files of the incumbent\n"]
     left = ALL_BYTES
     for path, data in sorted(files.items()):
-        text = _text(data)
-        shown = counted(len(data), "byte")
+        text = _decode(data)
+        name, shown = " ".join(printable(path).split()), counted(len(data), "byte")
         if text is None:
-            parts.append(f"### {_name(path)} ({shown}, no text)\n")
+            parts.append(f"### {name} ({shown}, no text)\n")
         elif len(data) > min(FILE_BYTES, left):
-            parts.append(f"### {_name(path)} ({shown}): too long to show, open it yourself\n")
+            parts.append(f"### {name} ({shown}): too long to show, open it yourself\n")
         else:
             left -= len(data)
             fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
             body = printable(text).rstrip("\n")
-            parts.append(f"### {_name(path)} ({shown})\n\n{fence}\n{body}\n{fence}\n")
+            parts.append(f"### {name} ({shown})\n\n{fence}\n{body}\n{fence}\n")
     return "\n".join(parts)
 
 
-def _name(path: str) -> str:
-    return " ".join(printable(path).split())
-
-
-def _text(data: bytes) -> str | None:
-    """None for what is no UTF-8 or holds a NUL, which no source does."""
+def _decode(data: bytes) -> str | None:
+    """Return the text; None for data that is no UTF-8 or holds a NUL, which no source does."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -1,16 +1,16 @@
-"""All that a briefing is made of, looked up once."""
+"""The facts of one briefing, looked up once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from autoresearch.briefing.digest import Digest
 from autoresearch.briefing.logs import Curve
-from autoresearch.briefing.memory import Memory
-from autoresearch.briefing.source import Names
+from autoresearch.briefing.source_code import Names
 from autoresearch.core.history import SegmentAlignment
 from autoresearch.core.judge import Reference
-from autoresearch.formatting import Numbers, in_sd, sds
+from autoresearch.formatting import Numbers
 from autoresearch.records import Experiment
 from autoresearch.store.rows import Note, SessionRecord
 from autoresearch.task.model import Task
@@ -18,7 +18,7 @@ from autoresearch.task.model import Task
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The curves of one run."""
+    """The loss curves of one run."""
 
     experiment: int
     curves: Sequence[Curve]
@@ -26,30 +26,30 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """How a run ended that crashed."""
+    """A run that crashed, and the end of its output."""
 
     experiment: int
     reason: str
-    words: Sequence[str]  # lines of its output
+    output: Sequence[str]  # lines
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class Facts:
     task: Task
     record: SessionRecord
     reference: Reference  # what a change has to beat now
     incumbent: Experiment
-    memory: Memory
+    digest: Digest
     names: Names
     latest: Sequence[Experiment]  # finished, the oldest first
     scale: SegmentAlignment  # on which earlier metrics are given
     in_flight: Sequence[Experiment]
     trainings: Sequence[Training]
     crashes: Sequence[Crash]
-    noted: Sequence[Experiment]  # with notes
-    notes: Sequence[Note]
+    with_notes: Sequence[Experiment]  # whose agents left notes
+    notes: Sequence[Note]  # left without an experiment
     turns: Sequence[tuple[float, str, str, str]]  # fruitless: when, agent, reason, message
-    left: Sequence[str]
+    limits_left: Sequence[str]
 
     @property
     def sd(self) -> float | None:
@@ -59,11 +59,11 @@ class Scene:
 
     @property
     def numbers(self) -> Numbers:
-        return Numbers.of(self.record.metric, self.sd)
+        return Numbers(self.record.metric, self.sd)
 
     @property
     def score(self) -> float | None:
-        """The incumbent's; its row's own until its first scheduled run is done."""
+        """The incumbent's score. Until its first scheduled run is done, its row's own metric."""
         return self.reference.score if self.reference.scores else self.incumbent.metric
 
     def effect(self, gain: float | None) -> str:
@@ -71,10 +71,10 @@ class Scene:
         if gain is None:
             return "no score"
         shown = self.numbers.signed(gain)
-        return f"{shown} ({sds(in_sd(gain, self.sd))} sd)" if self.sd else shown
+        return f"{shown} ({self.numbers.in_sd(gain)} sd)" if self.sd else shown
 
     def short_effect(self, gain: float | None) -> str:
         """ "+1.3 sd", in metric units where there is no noise."""
-        if gain is None:
-            return "no score"
-        return f"{sds(in_sd(gain, self.sd))} sd" if self.sd else self.numbers.signed(gain)
+        return (
+            f"{self.numbers.in_sd(gain)} sd" if self.sd and gain is not None else self.effect(gain)
+        )
