@@ -21,8 +21,9 @@ import pytest
 from support.sessions import Night, Step, change, make_task, night, task_of
 
 from autoresearch import agents
+from autoresearch.commands import probe
 from autoresearch.commands.start import opened
-from autoresearch.core import probe, scheduler
+from autoresearch.core import scheduler
 from autoresearch.core import turns as desk
 from autoresearch.core.loop import Loop
 from autoresearch.core.scheduler import AgentScheduler, portfolio

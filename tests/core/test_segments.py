@@ -30,9 +30,9 @@ from autoresearch.cli.common import write_report
 from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import opened
 from autoresearch.core import history, judge
-from autoresearch.core.baseline import verify
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session, Stopped
+from autoresearch.core.verification import verify
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.measure.fingerprint import around, changes, told
 from autoresearch.measure.runs import SPOILED
@@ -655,14 +655,14 @@ def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
 def test_two_threads_that_warn_do_not_wait_for_each_other(fed: Path) -> None:
     """One sees a change while another has something to say, again and again."""
     with opened(task_of(fed), "t", lambda line: None) as session:
-        session.segments.look()
+        session.segments.refresh()
         stop = threading.Event()
 
         def talk() -> None:
             number = 0
             while not stop.is_set():
                 session.warn(f"something {number % 3}")
-                session.learn(warnings=[])
+                session.update(warnings=[])
                 number += 1
 
         talking = threading.Thread(target=talk)
@@ -670,25 +670,12 @@ def test_two_threads_that_warn_do_not_wait_for_each_other(fed: Path) -> None:
         try:
             for number in range(5):  # as often as it may change before anything is finished
                 shift(fed, number + 1.0)
-                session.segments.look()
+                session.segments.refresh()
         finally:
             stop.set()
         talking.join(timeout=20)
         assert not talking.is_alive()
-        assert session.segments.number == 5
-
-
-def test_a_session_of_a_version_that_did_not_look(fed: Path) -> None:
-    """What changed before it was resumed is not known: nothing is compared across."""
-    run_session(fed, ScriptedAgent(change(VALUE=9.0)))
-    ledger = Ledger(SessionPaths(fed, "t").ledger)
-    with ledger.transaction():
-        ledger._db.execute("DELETE FROM segment")
-    ledger.close()
-    found = run_session(fed, ScriptedAgent(change(VALUE=5.0)))
-    assert [one.number for one in segments(fed)] == [0, 1]
-    assert "did not look" in segments(fed)[1].reason
-    assert decided_in(found, 2) == {1}
+        assert session.segments.current == 5
 
 
 def test_what_takes_long_to_look_at_is_looked_at_less_often(
@@ -696,7 +683,7 @@ def test_what_takes_long_to_look_at_is_looked_at_less_often(
 ) -> None:
     looks = []
     with opened(task_of(fed), "t", lambda line: None) as session:
-        session.segments.look()
+        session.segments.refresh()
         around_it = session.segments._environment()
         real = around_it.look
 
@@ -707,5 +694,5 @@ def test_what_takes_long_to_look_at_is_looked_at_less_often(
 
         monkeypatch.setattr(around_it, "look", slow)
         for _ in range(5):
-            session.segments.look()
+            session.segments.refresh()
     assert len(looks) == 1

@@ -27,9 +27,10 @@ from autoresearch.cli.common import (
 from autoresearch.commands.keep_awake import awake
 from autoresearch.commands.start import opened
 from autoresearch.core import limits
+from autoresearch.core.control import Stopped
 from autoresearch.core.events import Event
 from autoresearch.core.scheduler import printable
-from autoresearch.core.session import Session, Stopped, spent
+from autoresearch.core.session import Session, spent
 from autoresearch.errors import AutoresearchError, BusyError, TaskError
 from autoresearch.git.repository import Repository
 from autoresearch.interactive import mcp as mcp_server

@@ -15,10 +15,10 @@ from autoresearch import runners
 from autoresearch.briefing import Briefer
 from autoresearch.commands.start import fingerprint
 from autoresearch.core import baseline
+from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
 from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
-from autoresearch.core.segments import NewSegment
 from autoresearch.core.session import Session
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
@@ -98,7 +98,7 @@ def check(task: Task, runs: int, listener: Listener) -> Checked:
         made = baseline.make_runs(session, 0)
         baseline.check_guards(session)
         baseline.check_holdout(session, made)
-    except NewSegment:
+    except Restart:
         changed = session.record.warnings[-1]
         raise BaselineError(f"{changed}. Check again when all is at rest") from None
     finally:

@@ -14,6 +14,7 @@ from datetime import datetime
 
 from autoresearch import agents, runners
 from autoresearch.briefing import Briefer
+from autoresearch.commands.probe import first_turns
 from autoresearch.core.events import Listener
 from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
@@ -75,6 +76,7 @@ def opened(
                         record,
                         briefer,
                         listener,
+                        first_turns,
                     )
                 finally:
                     runner.close()

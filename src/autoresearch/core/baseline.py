@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.core import judge
-from autoresearch.core.events import BaselineRunFinished, SetupStarted, VerificationStarted
-from autoresearch.core.segments import NewSegment
-from autoresearch.core.session import Session, Stopped
+from autoresearch.core.control import Restart, Stopped
+from autoresearch.core.events import BaselineRunFinished, SetupStarted
+from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
 from autoresearch.files import remove_tree
 from autoresearch.measure.runs import UNSETTLED, tail
 from autoresearch.protocols import Proposal
-from autoresearch.records import Experiment, Role, Run, Status, Verdict, index_in
+from autoresearch.records import Role, Run, Status, Verdict
 from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
 
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
@@ -47,13 +45,13 @@ def establish(session: Session) -> None:
         session.repository.keep_reachable(record.tag, 0, record.base_commit)
         set_up(session)
     while ledger.experiment(record, 0).status is None:
-        with suppress(NewSegment):  # then all runs anew
-            _measure(session, session.segments.look())
+        with suppress(Restart):  # then all runs anew
+            _measure(session, session.segments.refresh())
     session.set_limits()
 
 
 def _measure(session: Session, segment: int) -> None:
-    """Raises `NewSegment` when that segment ends meanwhile."""
+    """Raises `Restart` when that segment ends meanwhile."""
     ledger, record = session.ledger, session.record
     baseline = ledger.experiment(record, 0)
     latest = [run for run in ledger.runs(record, 0) if run.attempt == baseline.attempt]
@@ -71,8 +69,8 @@ def _measure(session: Session, segment: int) -> None:
         )
     runs = make_runs(session, baseline.attempt)
     check_guards(session)
-    if session.segments.look() != segment:
-        raise NewSegment
+    if session.segments.refresh() != segment:
+        raise Restart
     values = [run.metric for run in runs if run.metric is not None]
     _learn_noise(session, values)
     _learn_allowance(session, runs)
@@ -82,9 +80,9 @@ def _measure(session: Session, segment: int) -> None:
 
 
 def make_runs(session: Session, attempt: int) -> list[Run]:
-    """The baseline's runs: one first, so that what is broken shows at once. Raises `NewSegment`
+    """The baseline's runs: one first, so that what is broken shows at once. Raises `Restart`
     when something changed meanwhile."""
-    segment = session.segments.look()
+    segment = session.segments.refresh()
     wanted = 2 if session.task.judge.deterministic else session.task.judge.baseline_runs
 
     def make(index: int) -> None:
@@ -106,38 +104,9 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         session.in_slots([partial(make, i) for i in range(SAME_RUNS, wanted)])
     if session.stopping is not None:
         raise Stopped
-    if session.segments.number != segment:
-        raise NewSegment
+    if session.segments.current != segment:
+        raise Restart
     return made()
-
-
-def renew(session: Session, segment: int) -> None:
-    """At the beginning of a segment the incumbent is measured again, unless it was kept in it.
-    Raises `BaselineError` when it does not run any more, `NewSegment` when the next one begins."""
-    ledger, record = session.ledger, session.record
-    best = ledger.incumbent(record)
-    if session.segments.holds(best.order or 0):
-        return
-    wanted = 1 if record.deterministic else judge.FRESH_RUNS
-    known = ledger.runs_of(record, best.commit, (Role.SEGMENT,))
-    made = [run for run in known if run.segment == segment]
-    good = sum(run.metric is not None for run in made)
-    tries = wanted - good + 1  # once more if it crashes: it may have been bad luck
-    while good < wanted:
-        if tries == 0:
-            raise incumbent_gone(session, best, made[-1])
-        tries -= 1
-        index = index_in(segment, len(made))
-        run = session.make(best.number, best.attempt, Role.SEGMENT, index, best.commit, segment)
-        good += run.metric is not None
-        made.append(run)
-
-
-def incumbent_gone(session: Session, best: Experiment, run: Run) -> BaselineError:
-    return BaselineError(
-        f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
-        f"Its log is {session.paths.runs / run.name / 'log'}"
-    )
 
 
 def check_guards(session: Session) -> None:
@@ -203,7 +172,7 @@ def _learn_noise(session: Session, values: list[float]) -> None:
             "task is deterministic (say so: `[judge] deterministic = true`). It is taken as "
             "deterministic: one run, compared exactly"
         )
-    session.learn(deterministic=bool(declared) or (declared is None and same))
+    session.update(deterministic=bool(declared) or (declared is None and same))
 
 
 def _learn_allowance(session: Session, runs: list[Run]) -> None:
@@ -219,11 +188,11 @@ def _learn_allowance(session: Session, runs: list[Run]) -> None:
             "does it keep to AUTORESEARCH_BUDGET? Everything beyond is taken for start-up and "
             "evaluation"
         )
-    session.learn(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
+    session.update(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
     scoring = [run.score_cpu_s if clock == "cpu" else run.score_wall_s for run in runs]
     if known := [seconds for seconds in scoring if seconds is not None]:
         # What a change executes while it is scored is time too: training could go on there.
-        session.learn(score_allowance_s=SCORE_FACTOR * max(known) + ALLOWANCE_S)
+        session.update(score_allowance_s=SCORE_FACTOR * max(known) + ALLOWANCE_S)
 
 
 def set_up(session: Session) -> None:
@@ -250,34 +219,3 @@ def set_up(session: Session) -> None:
             f"{denied(session.task, tail(log))}"
         )
     done.touch()
-
-
-def verify(session: Session, runs: int | None = None) -> None:
-    """At the end: the first and the best commit again, interleaved, on fresh seeds, so many times
-    each. These numbers chose nothing, so they may be believed."""
-    best = session.ledger.incumbent(session.record)
-    if best.number == 0 or session.record.deterministic:
-        return
-    count = runs or session.task.judge.baseline_runs
-    pair = ((Role.VERIFY, best.commit), (Role.VERIFY_BASELINE, session.record.base_commit))
-    while True:
-        segment = session.segments.look()
-        made = {
-            (run.role, run.index)
-            for run in session.ledger.runs(session.record, best.number)
-            if run.finished and run.attempt == best.attempt
-        }
-        indices = [index_in(segment, index) for index in range(count)]
-        jobs = [
-            partial(session.make, best.number, best.attempt, role, index, commit, segment)
-            for index in indices
-            for role, commit in pair
-            if (role, index) not in made
-        ]
-        if not jobs:
-            return
-        session.emit(VerificationStarted(count))
-        random.Random(session.record.secret).shuffle(jobs)
-        session.in_slots(jobs)
-        if session.stopping is not None or session.segments.number == segment:
-            return

@@ -1,8 +1,8 @@
-"""The stretches of a session within which runs can be compared.
+"""The segments of a session: the stretches within which runs can be compared.
 
-A segment ends when something a run's number depends on changes (`environment.py`), or when the
-incumbent's own runs say that the machine drifted. In the new one the incumbent is measured again,
-and what was under way begins again: nothing is compared across.
+A segment ends when something that a run's number depends on changes (`measure/fingerprint.py`), or
+when the incumbent's own runs show that the machine drifted. In the new segment the incumbent is
+measured again, and experiments under way restart: nothing is compared across segments.
 """
 
 from __future__ import annotations
@@ -20,17 +20,13 @@ from autoresearch.store.rows import SessionRecord, segment_of
 
 BEGAN = "the session began"
 DRIFTED = "the machine drifted"
-UNSEEN = "an earlier version of autoresearch did not look at what runs depend on"
-LOOKING, COSTLY_S = 0.02, 0.1  # a look that takes longer than that may take this share of the time
-RESTLESS = 5  # changes without a finished experiment that are put up with
-
-
-class NewSegment(Exception):
-    """The segment is over in which the work under way began: it is to begin again."""
+MAX_CHECK_SHARE = 0.02  # of the time, for checks of the environment
+SLOW_CHECK_S = 0.1  # slower checks are rate-limited to that share
+MAX_CHANGES = 5  # of the environment, without a finished experiment between them
 
 
 class Segments:
-    """Those of one session. Usable from several threads."""
+    """The segments of one session. Usable from several threads."""
 
     def __init__(
         self,
@@ -40,86 +36,87 @@ class Segments:
         warn: Callable[[str], None],
     ) -> None:
         self._ledger = ledger
-        self._row = record
-        self._environment = lru_cache(environment)  # of what is there when the first run begins
+        self._record = record
+        self._environment = lru_cache(environment)  # made when the first run begins
         self._warn = warn
-        self._begun = ledger.segments(record)
-        self._seen: Mapping[str, str] | None = None
-        self._rest_until = 0.0
+        self._segments = ledger.segments(record)
+        self._latest: Mapping[str, str] | None = None  # the latest fingerprint
+        self._next_check = 0.0  # monotonic time
         self._orders: list[int] = []  # of the latest experiment, at each of the latest changes
         self._lock = threading.Lock()
 
     @property
-    def number(self) -> int:
-        """The segment that is now."""
-        return self._begun[-1].number if self._begun else 0
+    def current(self) -> int:
+        """The number of the current segment, as of the latest refresh."""
+        return self._segments[-1].number if self._segments else 0
 
-    def look(self) -> int:
-        """The segment that is now: a new one if something changed since the last look."""
+    def refresh(self) -> int:
+        """Begin a new segment if the environment has changed. Return the current one's number."""
         with self._lock:
-            latest = self._begun[-1].fingerprint if self._begun else {}
-            found = self._found(latest)
-            if found is not self._seen:
-                self._compare(latest, found)
-                self._seen = found
-            return self.number
+            before = self._segments[-1].fingerprint if self._segments else {}
+            fingerprint = self._get_fingerprint(before)
+            if fingerprint is not self._latest:
+                self._compare(before, fingerprint)
+                self._latest = fingerprint
+            return self.current
 
-    def _found(self, latest: Mapping[str, str]) -> Mapping[str, str]:
-        """What there is. Looking at a million files takes its time: then it is done less often."""
+    def begin_after_drift(self, segment: int, how: str) -> None:
+        """Begin a new segment because of the incumbent's runs in `segment`, if that is current."""
+        with self._lock:
+            if self.current == segment:
+                self._begin(f"{DRIFTED}: {how}", self._segments[-1].fingerprint)
+
+    def environment_changed_since(self, run: Run) -> bool:
+        """Whether the environment has changed since the run was to begin: its number belongs
+        neither to the old nor to the new environment then."""
+        later = [segment for segment in self._segments if segment.number > run.segment]
+        return any(not segment.reason.startswith(DRIFTED) for segment in later)
+
+    def includes(self, order: int) -> bool:
+        """Whether the experiment that finished in this order did so in the current segment."""
+        starts = [segment.after_order for segment in self._segments]
+        return segment_of(starts, order) == self.current
+
+    def _get_fingerprint(self, before: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the current fingerprint. If computing it is slow, reuse the latest one, so that
+        checks take at most 2 % of the time."""
         began = time.monotonic()
-        if self._seen is not None and began < self._rest_until:
-            return self._seen
-        found = self._environment().look(latest)
+        if self._latest is not None and began < self._next_check:
+            return self._latest
+        fingerprint = self._environment().look(before)
         took_s = time.monotonic() - began
-        if found is self._seen and took_s > COSTLY_S:  # and no contents were read
-            self._rest_until = began + took_s / LOOKING
-        return found
+        if fingerprint is self._latest and took_s > SLOW_CHECK_S:  # and no contents were read
+            self._next_check = began + took_s / MAX_CHECK_SHARE
+        return fingerprint
 
-    def _compare(self, latest: Mapping[str, str], found: Mapping[str, str]) -> None:
-        if not self._begun:
-            self._begin(BEGAN, found)
-            if self._ledger.has_baseline(self._row):  # by a version that did not look
-                self._begin(UNSEEN, found)
-                self._warn(f"{UNSEEN}: the incumbent is measured again")
-        elif changed := changes(latest, found):
+    def _compare(self, before: Mapping[str, str], fingerprint: Mapping[str, str]) -> None:
+        if not self._segments:
+            self._begin(BEGAN, fingerprint)
+        elif changed := changes(before, fingerprint):
             what = told(changed)
-            self._see_it_rest(what)
-            self._begin(what, found)
+            self._check_settles(what)
+            self._begin(what, fingerprint)
             self._warn(
                 f"changed during the session: {what}. Numbers from before cannot be compared with "
                 "those from now on: the incumbent is measured again"
             )
 
-    def _see_it_rest(self, what: str) -> None:
-        """What changes with every run would keep the session from ever finishing anything."""
-        order = self._ledger.last_order(self._row)
-        self._orders = [*(one for one in self._orders if one == order), order]
-        if len(self._orders) > RESTLESS:
+    def _check_settles(self, what: str) -> None:
+        """Raise `TaskError` if the environment keeps changing, since nothing could ever finish."""
+        order = self._ledger.last_order(self._record)
+        self._orders = [*(earlier for earlier in self._orders if earlier == order), order]
+        if len(self._orders) > MAX_CHANGES:
             raise TaskError(
                 f"{what} changed {len(self._orders)} times before anything was finished: what runs "
                 "depend on has to be at rest. Does something write there?"
             )
 
-    def drifted(self, segment: int, how: str) -> None:
-        """Begin a new segment because of the incumbent's runs in that one, if it is still now."""
-        with self._lock:
-            if self.number == segment:
-                self._begin(f"{DRIFTED}: {how}", self._begun[-1].fingerprint)
-
-    def spoiled(self, run: Run) -> bool:
-        """Something changed since the run was to begin: what it measured is neither the old nor
-        the new."""
-        self.look()
-        later = [one for one in self._begun if one.number > run.segment]
-        return any(not one.reason.startswith(DRIFTED) for one in later)
-
-    def holds(self, order: int) -> bool:
-        """The experiment that finished as the one of that order did so in the segment of now."""
-        return segment_of([one.after_order for one in self._begun], order) == self.number
-
     def _begin(self, reason: str, fingerprint: Mapping[str, str]) -> None:
-        number = self._begun[-1].number + 1 if self._begun else 0
         begun = self._ledger.begin_segment(
-            self._row, number, reason=reason, fingerprint=fingerprint, now=time.time()
+            self._record,
+            self.current + 1 if self._segments else 0,
+            reason=reason,
+            fingerprint=fingerprint,
+            now=time.time(),
         )
-        self._begun = [*self._begun, begun]
+        self._segments = [*self._segments, begun]

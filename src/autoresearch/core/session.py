@@ -10,10 +10,11 @@ from dataclasses import replace
 from functools import partial
 
 from autoresearch.core import limits
+from autoresearch.core.control import Restart, Stopped
 from autoresearch.core.events import Listener, RunLost, Warned
 from autoresearch.core.history import SessionHistory, reference
 from autoresearch.core.scheduler import AgentScheduler, Member
-from autoresearch.core.segments import NewSegment, Segments
+from autoresearch.core.segments import Segments
 from autoresearch.errors import AgentError
 from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import Interrupted, RunExecutor
@@ -27,10 +28,6 @@ from autoresearch.task.model import Limits, Task, private_paths
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
 RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the result again
-
-
-class Stopped(Exception):
-    """The session is to stop: what is unfinished stays as it is, to be resumed."""
 
 
 class Session:
@@ -47,6 +44,7 @@ class Session:
         record: SessionRecord,
         briefer: Briefer,
         listener: Listener,
+        try_agents: Callable[[Session], None] = lambda session: None,
     ) -> None:
         self.task = task
         self.paths = paths
@@ -56,6 +54,7 @@ class Session:
         self.scheduler = scheduler
         self.record = record
         self.emit = listener
+        self.try_agents = try_agents  # called before anything is measured
         self.executor = RunExecutor(task, paths, repository, runner, ledger)
         around = partial(self.executor.environment, record.base_commit)
         self.segments = Segments(ledger, record, around, self.warn)
@@ -83,11 +82,11 @@ class Session:
         self, number: int, attempt: int, role: Role, index: int, commit: str, segment: int
     ) -> Run:
         """The run of that name: made now, unless it is in the ledger already. Raises `Stopped`
-        when the session is to stop, and `NewSegment` when that segment is over by its end."""
+        when the session is to stop, and `Restart` when that segment is over by its end."""
         if self.stopping is not None:
             raise Stopped
-        if self.segments.look() != segment:
-            raise NewSegment
+        if self.segments.refresh() != segment:
+            raise Restart
         run = self.ledger.open_run(
             self.record,
             experiment=number,
@@ -99,19 +98,24 @@ class Session:
             segment=segment,
         )
         run = self._made(run)
-        if not run.segment == segment == self.segments.number:
-            raise NewSegment
+        if not run.segment == segment == self.segments.current:
+            raise Restart
         return run
 
     def _made(self, run: Run) -> Run:
         for _ in range(LOST_LIMIT):
             try:
-                return self._with_holdout(self.executor.measure(run, self.segments.spoiled))
+                return self._with_holdout(self.executor.measure(run, self.is_disturbed))
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
                 self.emit(RunLost(f"run {run.name}", str(interrupted)))
         return self.executor.give_up(run, f"lost {LOST_LIMIT} times running")
+
+    def is_disturbed(self, run: Run) -> bool:
+        """Check the environment now: whether it has changed since the run was to begin."""
+        self.segments.refresh()
+        return self.segments.environment_changed_since(run)
 
     def _with_holdout(self, run: Run) -> Run:
         """A run whose holdout could not be scored counts all the same, but that is said."""
@@ -138,12 +142,12 @@ class Session:
 
     def in_slots(self, jobs: Sequence[Callable[[], object]]) -> None:
         """Do these, as many at a time as there are slots. The first error ends the others at
-        their next run and is raised here; `Stopped` and `NewSegment` are no errors."""
+        their next run and is raised here; `Stopped` and `Restart` are no errors."""
 
         def quietly(job: Callable[[], object]) -> None:
             try:
                 job()
-            except (Stopped, NewSegment):
+            except (Stopped, Restart):
                 pass  # the caller sees `stopping`, or that another segment is now
             except BaseException:
                 self.stop("error")
@@ -243,7 +247,7 @@ class Session:
 
     # ---- facts -----------------------------------------------------------------------------
 
-    def learn(self, **facts: object) -> None:
+    def update(self, **facts: object) -> None:
         """Record facts of the session, such as `deterministic`."""
         self.record = self.ledger.update_session(self.record, **facts)
 
@@ -252,7 +256,7 @@ class Session:
         with self._warning:  # from several slots at once
             if text in self.record.warnings:
                 return
-            self.learn(warnings=[*self.record.warnings, text])
+            self.update(warnings=[*self.record.warnings, text])
         self.emit(Warned(text))
 
 

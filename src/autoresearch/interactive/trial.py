@@ -21,11 +21,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from autoresearch.core import baseline
+from autoresearch.core import verification
+from autoresearch.core.control import Stopped
 from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
 from autoresearch.core.scheduler import printable, recordable
-from autoresearch.core.session import Session, Stopped
+from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.files import files_below
@@ -176,15 +177,15 @@ def verify(session: Session, runs: int) -> None:
     `Stopped` when interrupted."""
     stopped = session.record.stopped
     Loop(session).begin()
-    baseline.verify(session, runs)
-    session.learn(stopped=stopped)
+    verification.verify(session, runs)
+    session.update(stopped=stopped)
     if session.stopping:
         raise Stopped
 
 
 def _finish_unfinished(loop: Loop) -> int | None:
     number = None
-    for one in loop.ledger.in_flight(loop.session.record):
+    for one in loop.session.ledger.in_flight(loop.session.record):
         number = one.number
         _live(loop, one)
     return number
@@ -193,7 +194,7 @@ def _finish_unfinished(loop: Loop) -> int | None:
 def _live(loop: Loop, experiment: Experiment) -> None:
     """To its verdict. Raises `Stopped` when it was interrupted before that."""
     session = loop.session
-    session.in_slots([lambda: loop.live(experiment)])
+    session.in_slots([lambda: loop.carry_out(experiment)])
     if session.ledger.experiment(session.record, experiment.number).status is None:
         raise Stopped
 
@@ -271,8 +272,8 @@ def _verdict(session: Session, number: int) -> TrialReport:
 def _last(session: Session, told: TrialReport) -> TrialReport:
     """A limit is reached: the result is measured again, once."""
     with suppress(Stopped):
-        baseline.verify(session)
-        session.learn(stopped=told.limit)
+        verification.verify(session)
+        session.update(stopped=told.limit)
     return _told(session, told)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from autoresearch.core.control import Stopped
 from autoresearch.core.events import ProbeStarted
 from autoresearch.core.scheduler import Member, printable, recordable
-from autoresearch.core.session import Session, Stopped
+from autoresearch.core.session import Session
 from autoresearch.errors import AgentError
 from autoresearch.files import remove_tree
 from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, Turn

@@ -1,0 +1,258 @@
+"""An experiment's life, from a commit to a verdict in the ledger, step by step.
+
+    rebase -> screen -> guard -> confirm -> remeasure -> finish
+
+Every run has a name in the ledger before it begins, and asking for a run that has finished returns
+it. An interrupted experiment is therefore simply carried out again: no run is lost or repeated.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from statistics import fmean
+from typing import NoReturn
+
+from autoresearch.core import history, judge
+from autoresearch.core.control import Decided, Restart
+from autoresearch.core.events import ExperimentFinished, KeepFlagged
+from autoresearch.core.incumbent import IncumbentUpkeep
+from autoresearch.core.publisher import Publisher
+from autoresearch.core.session import Session
+from autoresearch.records import Experiment, Role, Run, Status, Verdict
+
+
+class Attempt:
+    """One attempt to reach a verdict, against one incumbent and within one segment.
+
+    A step raises `Decided` when it settles the experiment, `Restart` when the incumbent or the
+    segment has changed, and `Stopped` when the session ends.
+    """
+
+    def __init__(
+        self, session: Session, upkeep: IncumbentUpkeep, publisher: Publisher, number: int
+    ) -> None:
+        self.session = session
+        self.ledger = session.ledger
+        self.repository = session.repository
+        self.upkeep = upkeep
+        self.publisher = publisher
+        self.segment = upkeep.refresh()
+        self.incumbent = self.ledger.incumbent(session.record)
+        self.experiment = self.ledger.experiment(session.record, number)
+        self.metric: float | None = None  # what the latest step has measured
+        self.detail = ""  # what the steps have seen, in words
+
+    def carry_out(self) -> Experiment:
+        """Return the finished experiment. Raises `Restart`."""
+        try:
+            self.rebase()
+            self.screen()
+            self.guard()
+            self.confirm()
+            with self.upkeep.succession:
+                return self.finish(self.remeasure())
+        except Decided as decided:
+            return self.finish(decided.verdict)
+
+    # ---- the steps -------------------------------------------------------------------------
+
+    def rebase(self) -> None:
+        """Put the change on the incumbent, and leave runs of an earlier segment behind."""
+        experiment, record = self.experiment, self.session.record
+        if experiment.base != self.incumbent.number:
+            self.experiment = self._move_onto_incumbent()
+        runs = self.ledger.runs(record, experiment.number)
+        attempt = self.experiment.attempt
+        if any(run.attempt == attempt and run.segment != self.segment for run in runs):
+            self.experiment = self.ledger.move_base(
+                record,
+                experiment.number,
+                base=self.experiment.base,
+                commit=self.experiment.commit,
+                tree=self.ledger.recorded_tree(record, experiment.number),
+            )
+        self.held = history.reference(self.ledger, record, self.incumbent)
+        self.margin = self._allowed_loss()
+
+    def screen(self) -> None:
+        """Drop what one to three runs show to be not promising. On a deterministic task, where one
+        run says all, a better one must come out the same twice."""
+        reference = self.held.worsened(self.margin)
+        if self.session.record.deterministic:
+            self._reproduce(reference)
+            return
+        result = judge.screen(reference, self._draw_candidate(Role.SCREEN))
+        self.metric = fmean(result.values)
+        gain_sd = self.held.gain_in_sd(result.values)
+        self.detail = f"{gain_sd:+.1f} sd in the screen"
+        if not result.passed:
+            self._discard("not better" if gain_sd > 0 else "worse")
+
+    def guard(self) -> None:
+        """Run the task's guard commands, once."""
+        for name, command in self.session.task.guards.commands:
+            why = self.session.guard(name, command, self.experiment.number, self.experiment.commit)
+            if why is not None:
+                self.detail = ""
+                self._discard(f"guard failed: {name} ({why})")
+
+    def confirm(self) -> None:
+        """Separate the change from the incumbent by fresh runs of both."""
+        record = self.session.record
+        simpler = f", simpler and not {self.margin:.3g} worse" if self.margin else ""
+        if record.deterministic:
+            self.detail = f"reproduced exactly{simpler}"
+            return
+        level = judge.LEVELS[record.level]
+        candidate = self._draw_candidate(Role.CANDIDATE)
+        if level.cached:
+            result = judge.separate_cached(self.held.worsened(self.margin), level, candidate)
+        else:
+            name = f"{record.secret}/{self.experiment.number}/{self.experiment.attempt}"
+            result = judge.separate(
+                record.metric, level.k, random.Random(name), candidate, self._draw_control
+            )
+        if not result.passed:
+            self._discard("not confirmed")
+        self.metric = fmean(result.values)
+        self.detail = f"{self.detail}, confirmed{simpler}"
+
+    def remeasure(self) -> Verdict:
+        """Measure the new incumbent by runs that did not win it its place. Raises `Restart` when
+        another change became the incumbent meanwhile."""
+        record = self.session.record
+        if self.ledger.incumbent(record).number != self.incumbent.number:
+            raise Restart
+        draw = self._draw_candidate(Role.REMEASURE)
+        if record.deterministic:
+            return Verdict(Status.KEEP, None, draw(0), self.detail)
+        metric = fmean(draw(index) for index in range(judge.FRESH_RUNS))
+        return Verdict(Status.KEEP, None, metric, self.detail, self._explain_flag(metric))
+
+    def finish(self, verdict: Verdict) -> Experiment:
+        """Record, then publish: the ledger's transaction is the commit point. Raises `Restart` when
+        the segment in which the verdict was reached is over."""
+        session, record, number = self.session, self.session.record, self.experiment.number
+        session.segments.refresh()
+        runs = self.ledger.runs(record, number)
+        peaks = [get_peak_bytes(run) for run in runs if run.commit == self.experiment.commit]
+        with self.publisher.lock:
+            with self.ledger.transaction():
+                if self.segment != self.ledger.segment(record):
+                    raise Restart
+                session.tick()
+                done = self.ledger.finish(
+                    record,
+                    number,
+                    verdict,
+                    peak_memory_bytes=max(peaks, default=0) or None,
+                    now=time.time(),
+                )
+            self.publisher.publish(done)
+        name = record.metric.name
+        session.emit(
+            ExperimentFinished(
+                number, str(done.status), done.reason, name, done.metric, done.description
+            )
+        )
+        if done.flag:
+            session.emit(KeepFlagged(number, done.flag))
+        return done
+
+    # ---- what the steps need ---------------------------------------------------------------
+
+    def _discard(self, reason: str) -> NoReturn:
+        raise Decided(Verdict(Status.DISCARD, reason, self.metric, self.detail))
+
+    def _reproduce(self, reference: judge.Reference) -> None:
+        result = judge.reproduces(reference, self._draw_candidate(Role.SCREEN))
+        self.metric = result.values[0]
+        if not result.passed:
+            same = "not better" if self.metric == self.held.score else "worse"
+            self._discard("not reproduced" if len(result.values) > 1 else same)
+
+    def _draw_candidate(self, role: Role) -> judge.Draw:
+        """How the judge asks for runs of the change: the metric of the index-th one. A run that
+        crashed or broke a guard raises `Decided`."""
+
+        def draw(index: int) -> float:
+            run = self._run(role, index, self.experiment.commit)
+            if run.metric is None:
+                raise Decided(Verdict(Status.CRASH, run.reason, None, describe_cost(run)))
+            if run.reason is not None:
+                raise Decided(Verdict(Status.DISCARD, run.reason, run.metric, f"run {run.name}"))
+            return run.metric
+
+        return draw
+
+    def _draw_control(self, index: int) -> float:
+        """The same for the incumbent, worsened by what the change may lose."""
+        run = self._run(Role.CONTROL, index, self.incumbent.commit)
+        if run.metric is None:
+            detail = f"the incumbent itself crashed: {run.reason}"
+            raise Decided(Verdict(Status.DISCARD, "incumbent crashed", None, detail))
+        return self.session.record.metric.worsened(run.metric, self.margin)
+
+    def _run(self, role: Role, index: int, commit: str) -> Run:
+        experiment = self.experiment
+        return self.session.make(
+            experiment.number, experiment.attempt, role, index, commit, self.segment
+        )
+
+    def _move_onto_incumbent(self) -> Experiment:
+        """Carry the change over from the commit that it was made on."""
+        experiment, record = self.experiment, self.session.record
+        base = self.ledger.experiment(record, experiment.base)
+        commit = self.repository.rebase(base.commit, experiment.commit, self.incumbent.commit)
+        if commit is None:
+            self.detail = f"does not fit onto experiment {self.incumbent.number}, kept meanwhile"
+            self._discard("conflict")
+        tree = self.repository.tree_id(commit)
+        known = self.ledger.with_tree(record, tree)
+        if known is not None and known.number != experiment.number:
+            self.detail = f"on the new incumbent it is the same as experiment {known.number}"
+            self._discard("duplicate")
+        with self.repository.held(record.tag, experiment.number, commit):
+            moved = self.ledger.move_base(
+                record, experiment.number, base=self.incumbent.number, commit=commit, tree=tree
+            )
+            self.repository.keep_reachable(record.tag, experiment.number, commit)
+        return moved
+
+    def _allowed_loss(self) -> float:
+        """By how much this change may be worse, in metric units: 0 unless it removes code, and
+        what is left of `[judge] simplify` after what the session has given away already."""
+        allowed = self.session.task.judge.simplify
+        if allowed is None:
+            return 0.0
+        count_lines = self.repository.code_lines
+        if count_lines(self.experiment.commit) >= count_lines(self.incumbent.commit):
+            return 0.0
+        given_away = history.lost(self.ledger, self.session.record, self.held.score)
+        return max(0.0, allowed - given_away)
+
+    def _explain_flag(self, metric: float) -> str | None:
+        """Why a keep is too good for the session's history; None when it is not."""
+        record, multiple = self.session.record, self.session.task.judge.quarantine
+        held = history.reference(self.ledger, record, self.incumbent)
+        gain = record.metric.gain(metric, held.score)
+        excess = judge.too_good(gain, held.sd, history.effects(self.ledger, record), multiple)
+        if excess is None:
+            return None
+        return f"{excess}; beyond {multiple:g} times it is to be looked at before it is believed"
+
+
+def describe_cost(run: Run) -> str:
+    """Which run, and the CPU time it used where that is why it crashed."""
+    used = [f"{run.cpu_s:.1f} s of CPU time"] if run.cpu_s is not None else []
+    used += [f"{run.score_cpu_s:.1f} s to score it"] if run.score_cpu_s is not None else []
+    over = (run.reason or "").endswith("over budget")
+    return f"run {run.name}" + (f", {', '.join(used)}" if over and used else "")
+
+
+def get_peak_bytes(run: Run) -> int:
+    """What the original's `memory_gb` tells: the GPU's memory where the run prints it."""
+    if "peak_vram_mb" in run.numbers:
+        return int(run.numbers["peak_vram_mb"] * 2**20)
+    return run.peak_memory_bytes or 0
