@@ -38,7 +38,8 @@ from autoresearch.records import Experiment, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task, load
+from autoresearch.task.model import Task
+from autoresearch.task.reading import load
 
 SIZES = (10, 100, 1_000, 10_000)
 MAX_TOKENS, MAX_MS = 8_000, 50.0

@@ -45,7 +45,7 @@ from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
-from autoresearch.task.model import load, override
+from autoresearch.task.reading import load, override
 
 WINDOWS = ((25, 75), (475, 525), (975, 1025), (1950, 2050))
 MAX_CPU_MS, MAX_DISK_KB, MAX_GROWTH_MB, MAX_NEW_FILES = 30.0, 15.0, 12.0, 10

@@ -35,7 +35,7 @@ from autoresearch.files import remove_tree
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import RunResult
 from autoresearch.sandbox import landlock
-from autoresearch.task.model import load, override
+from autoresearch.task.reading import load, override
 
 MAX_MS = 15.0
 COMMAND = "python -S -E -c pass"

@@ -21,7 +21,7 @@ from autoresearch.cli import main as cli
 from autoresearch.core import judge
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
-from autoresearch.task.model import load
+from autoresearch.task.reading import load
 
 TRUTH, SD = 1.0, 0.01
 COMMAND = [sys.executable, "-m", "autoresearch"]

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from autoresearch.agents import llm
 from autoresearch.cli import main as cli
-from autoresearch.task import model
+from autoresearch.task import reading
+from autoresearch.task.tables import keys_of
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -60,7 +61,7 @@ def spelled(action: argparse.Action) -> str:
 def keys() -> str:
     """Every key of the task file, as the validation knows it."""
     lines = ["| key | accepted | default |", "|---|---|---|"]
-    for table, known in model.KEYS.items():
+    for table, known in reading.KEYS.items():
         for name, key in known.items():
             where = f"`[{table}]` `{name}`" if table else f"`{name}`"
             default = "needed" if key.default is MISSING else default_text(key.default)
@@ -76,13 +77,16 @@ def keys() -> str:
 
 def llm_keys() -> str:
     """Every key of `[agent.llm]`, as the agent knows it."""
-    lines = [f"| `{name}` | {kind.accepts} |" for name, kind in llm.OPTIONS.items()]
+    keys = keys_of(llm.Settings)
+    lines = [f"| `{name}` | {key.kind.accepts} |" for name, key in keys.items()]
     return "\n".join(["| key | accepted |", "|---|---|", *lines]) + "\n"
 
 
 def default_text(value: object) -> str:
     if value is None or value == ():
         return "none"
+    if isinstance(value, tuple):  # the agents, with their weights
+        value = value[0][0]
     return f"`{json.dumps(value)}`" if isinstance(value, (str, bool)) else f"{value:,}"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch import agents
 from autoresearch.cli import main as cli
-from autoresearch.task import model
+from autoresearch.task import reading
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -68,7 +68,7 @@ def test_toml_blocks_are_task_files(tmp_path: Path) -> None:
     for folder in ("data", "validation", "holdout"):
         (tmp_path / folder).mkdir()
     for page, block in blocks("toml"):
-        parsed = model.parse(block, tmp_path, page)
+        parsed = reading.parse(block, tmp_path, page)
         assert parsed.metric.name == "val_bpb"
 
 

@@ -48,7 +48,7 @@ from autoresearch.protocols import (
 from autoresearch.records import Experiment, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
-from autoresearch.task.model import parse
+from autoresearch.task.reading import parse
 
 __all__ = ["AgentSuite", "RunnerSuite"]
 

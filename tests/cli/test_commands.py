@@ -33,7 +33,7 @@ from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import audit
 from autoresearch.measure.runs import leftovers
 from autoresearch.store.paths import SessionPaths, owner
-from autoresearch.task.model import load
+from autoresearch.task.reading import load
 
 COMMAND = (sys.executable, "-m", "autoresearch")
 

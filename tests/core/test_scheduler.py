@@ -26,9 +26,9 @@ from autoresearch.commands.start import opened
 from autoresearch.core import scheduler
 from autoresearch.core import turns as desk
 from autoresearch.core.loop import Loop
-from autoresearch.core.scheduler import AgentScheduler, portfolio
+from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
-from autoresearch.errors import AgentError, ServiceRefusal, TaskError
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import ledger_path
@@ -170,47 +170,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(probe, "time", clock)
     monkeypatch.setattr(desk, "POLL_S", 5.0)
     return clock
-
-
-# ---- the command line --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("tuner", "tuner"),
-        ("claude:3", "claude:3"),  # a single agent is taken as it stands
-        ('command:"a b"', "command:a b"),
-        ('command:"a b" c', 'command:"a b" c'),
-        ('command:"a" "b"', 'command:"a" "b"'),
-        ("claude:3,tuner:1", {"claude": 3.0, "tuner": 1.0}),
-        ("claude, tuner", {"claude": 1.0, "tuner": 1.0}),
-        ("codex:gpt-5:2,tuner", {"codex:gpt-5": 2.0, "tuner": 1.0}),
-        ("codex:gpt-5,codex:o4:0.5", {"codex:gpt-5": 1.0, "codex:o4": 0.5}),
-        ('command:"a, b"', "command:a, b"),
-        ("command:'x \"1,2\"':3,tuner", {'command:x "1,2"': 3.0, "tuner": 1.0}),
-        ('command:sh -c "echo a, b",tuner', {'command:sh -c "echo a, b"': 1.0, "tuner": 1.0}),
-        ('qwen:"coder:7",tuner', {"qwen:coder:7": 1.0, "tuner": 1.0}),
-    ],
-)
-def test_agents_of_a_command_line(text: str, found: object) -> None:
-    assert portfolio(text) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("tuner,", "a name is missing"),
-        (",tuner", "a name is missing"),
-        ("tuner,,claude", "a name is missing"),
-        ("tuner:0,claude", "a weight of 0"),
-        ("tuner,tuner", "'tuner' comes twice"),
-        ("tuner:2,claude,tuner:3", "'tuner' comes twice"),
-    ],
-)
-def test_agents_of_a_command_line_that_make_no_sense(text: str, said: str) -> None:
-    with pytest.raises(TaskError, match=said):
-        portfolio(text)
 
 
 # ---- the roster alone --------------------------------------------------------------------------

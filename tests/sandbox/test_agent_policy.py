@@ -28,7 +28,7 @@ from autoresearch.sandbox import installed as reaching
 from autoresearch.sandbox import landlock
 from autoresearch.sandbox.agent_policy import Needs, reach
 from autoresearch.sandbox.installed import files_named
-from autoresearch.task.model import load
+from autoresearch.task.reading import load
 
 ABI = landlock.abi()
 needs_landlock = pytest.mark.skipif(ABI == 0, reason="this kernel has no Landlock")

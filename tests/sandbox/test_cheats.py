@@ -22,7 +22,7 @@ from autoresearch.commands.fsck import audit
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.records import Experiment
 from autoresearch.sandbox import landlock
-from autoresearch.task.model import load
+from autoresearch.task.reading import load
 
 pytest.importorskip("torch", reason="tiny_gpt trains with torch: pip install torch")
 from support.tiny_gpt import TASK, write_corpus

@@ -42,7 +42,7 @@ from autoresearch.protocols import Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.paths import Lock
 from autoresearch.store.results import ResultsFile
-from autoresearch.task.model import load, override
+from autoresearch.task.reading import load, override
 
 TAG = "t"
 SLOTS = 2

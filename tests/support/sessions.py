@@ -28,7 +28,8 @@ from autoresearch.records import Experiment, Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task, load, override
+from autoresearch.task.model import Task
+from autoresearch.task.reading import load, override
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="about what Linux alone has")
 

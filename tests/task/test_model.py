@@ -16,19 +16,13 @@ from hypothesis import strategies as st
 
 from autoresearch.errors import TaskError
 from autoresearch.records import Goal
-from autoresearch.task import layouts
-from autoresearch.task.model import (
-    KEYS,
-    Bound,
-    Task,
-    load,
-    override,
-    parse,
-    parse_duration,
-    parse_size,
-    private_paths,
-    shell_words,
-)
+from autoresearch.task import draft
+from autoresearch.task.checks import private_paths
+from autoresearch.task.model import Bound, Task
+from autoresearch.task.reading import KEYS, load, override, parse
+from autoresearch.task.scaffold import scaffold
+from autoresearch.task.seeds import seed_patch
+from autoresearch.task.values import DURATION, SIZE, shell_words
 
 SMALL = """\
 objective = "program.md"
@@ -145,7 +139,7 @@ def test_small_task_gets_the_defaults(root: Path) -> None:
     )
     assert (task.holdout, task.hidden, task.judge.quarantine) == (None, (), 5)
     assert task.limits.experiments is None
-    assert (task.agent.name, task.agent.portfolio) == ("tuner", (("tuner", 1.0),))
+    assert task.agent.portfolio == (("tuner", 1.0),)
     assert (task.runner.name, task.runner.slots, task.runner.network) == ("local", 1, False)
     assert (task.runner.keep_outputs_bytes, task.runner.log_bytes) == (2 * 10**9, 16 * 10**6)
     assert (task.runner.file_bytes, task.runner.processes) == (50 * 10**9, 1024)
@@ -426,9 +420,9 @@ def test_override_is_validated_like_the_file(root: Path) -> None:
             "judge.level": "fast",
         },
     )
-    assert (changed.limits.experiments, changed.agent.name, changed.judge.level) == (
+    assert (changed.limits.experiments, changed.agent.portfolio, changed.judge.level) == (
         5,
-        "claude",
+        (("claude", 1.0),),
         "fast",
     )
     assert changed.run == task.run
@@ -489,7 +483,7 @@ def test_shell_words(command: str, words: tuple[str, ...] | None) -> None:
     ],
 )
 def test_durations(text: object, seconds: float) -> None:
-    assert parse_duration(text) == pytest.approx(seconds)
+    assert DURATION.read(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -497,7 +491,7 @@ def test_durations(text: object, seconds: float) -> None:
 )
 def test_bad_durations(bad: object) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        parse_duration(bad)
+        DURATION.read(bad)
 
 
 @pytest.mark.parametrize(
@@ -512,21 +506,21 @@ def test_bad_durations(bad: object) -> None:
     ],
 )
 def test_sizes(text: object, size: int) -> None:
-    assert parse_size(text) == size
+    assert SIZE.read(text) == size
 
 
 @settings(deadline=None)
 @given(st.integers(0, 300), st.integers(0, 23), st.integers(0, 59), st.integers(1, 59))
 def test_durations_round_trip(days: int, hours: int, minutes: int, seconds: int) -> None:
     text = f"{days}d{hours}h{minutes}m{seconds}s"
-    assert parse_duration(text) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+    assert DURATION.read(text) == ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 @settings(deadline=None)
 @given(st.integers(1, 4000), st.sampled_from(["", "k", "M", "G", "T"]), st.booleans())
 def test_sizes_round_trip(number: int, unit: str, binary: bool) -> None:
     size = number * (1024 if binary and unit else 1000) ** ["", "k", "M", "G", "T"].index(unit)
-    assert parse_size(f"{number}{unit}{'i' if binary and unit else ''}B") == size
+    assert SIZE.read(f"{number}{unit}{'i' if binary and unit else ''}B") == size
 
 
 @settings(deadline=None)
@@ -535,7 +529,7 @@ def test_sizes_round_trip(number: int, unit: str, binary: bool) -> None:
 @example("9" * 400 + "TB")
 @example(10**400)
 def test_the_parsers_return_a_positive_number_or_raise_value_error(value: object) -> None:
-    for read in (parse_duration, parse_size):
+    for read in (DURATION.read, SIZE.read):
         try:
             number = read(value)
         except ValueError:
@@ -547,7 +541,7 @@ NAMES = sorted({key for keys in KEYS.values() for key in keys} | {"guards", "com
 SCALARS = st.one_of(
     st.integers().map(str),
     st.floats().map(str),
-    st.text("ab./~!*\\'<=0 \0é\n", max_size=8).map(layouts._toml),
+    st.text("ab./~!*\\'<=0 \0é\n", max_size=8).map(draft.toml),
     st.sampled_from(
         ["true", "07:00:00", "1979-05-27", '"10s"', '"8GB"', '"<= 3"', "0x" + "f" * 9999]
     ),
@@ -564,7 +558,7 @@ VALUES = st.recursive(
 )
 LINES = st.one_of(
     st.tuples(st.sampled_from(NAMES), VALUES).map(
-        lambda pair: f"{layouts._toml(pair[0])} = {pair[1]}"
+        lambda pair: f"{draft.toml(pair[0])} = {pair[1]}"
     ),
     st.sampled_from([*(f"[{table}]" for table in KEYS if table), "[guards]", "[guards.commands]"]),
     st.text(max_size=20),
@@ -749,7 +743,7 @@ def test_the_limit_of_a_pi_session_counts(tmp_path: Path) -> None:
 
 
 def scaffolded(root: Path, **given: object) -> Task:
-    for name, text in layouts.scaffold(root, **given).items():  # type: ignore[arg-type]
+    for name, text in scaffold(root, **given).items():  # type: ignore[arg-type]
         assert not (root / name).exists()
         (root / name).write_text(text)
     return load(root)
@@ -776,18 +770,18 @@ def test_a_scaffold_from_one_program(tmp_path: Path) -> None:
 def test_a_scaffold_from_what_is_given(tmp_path: Path) -> None:
     (tmp_path / "program.md").write_text("Mine.\n")
     given = {"editable": ["src/"], "command": "make bench", "metric": "µs", "goal": "minimize"}
-    assert layouts.scaffold(tmp_path, **given).keys() == {"autoresearch.toml"}  # type: ignore[arg-type]
+    assert scaffold(tmp_path, **given).keys() == {"autoresearch.toml"}  # type: ignore[arg-type]
     task = scaffolded(tmp_path, **given)
     assert (task.editable, task.run.command, task.metric.name) == (("src",), "make bench", "µs")
 
 
 def test_a_scaffold_asks_for_what_it_cannot_know(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="--editable"):
-        layouts.scaffold(tmp_path)
+        scaffold(tmp_path)
     with pytest.raises(TaskError, match="--command"):
-        layouts.scaffold(tmp_path, editable=["a.c"])
+        scaffold(tmp_path, editable=["a.c"])
     with pytest.raises(TaskError, match="--metric"):
-        layouts.scaffold(tmp_path, editable=["a.py"])
+        scaffold(tmp_path, editable=["a.py"])
 
 
 @pytest.mark.parametrize(
@@ -806,7 +800,7 @@ def test_a_scaffold_asks_for_what_it_cannot_know(tmp_path: Path) -> None:
 def test_the_seed_patch_applies_and_works(tmp_path: Path, program: str) -> None:
     file = tmp_path / "train.py"
     file.write_text(program)
-    patch = layouts.seed_patch(file)
+    patch = seed_patch(file)
     assert patch is not None
 
     def output(**env: str) -> str:
@@ -819,11 +813,11 @@ def test_the_seed_patch_applies_and_works(tmp_path: Path, program: str) -> None:
     assert file.read_text() != program
     assert output() == before
     assert output(AUTORESEARCH_SEED="99") != before
-    assert layouts.seed_patch(file) is None
+    assert seed_patch(file) is None
 
 
 def test_the_seed_patch_of_the_original(tmp_path: Path) -> None:
-    patch = layouts.seed_patch(original(tmp_path) / "train.py")
+    patch = seed_patch(original(tmp_path) / "train.py")
     assert patch is not None
     added = [line for line in patch.splitlines() if line.startswith("+") and "seed" in line]
     assert added == [
@@ -837,8 +831,8 @@ def test_the_seed_patch_of_the_original(tmp_path: Path) -> None:
 )
 def test_no_seed_patch(tmp_path: Path, program: str) -> None:
     (tmp_path / "train.py").write_text(program)
-    assert layouts.seed_patch(tmp_path / "train.py") is None
-    assert layouts.seed_patch(tmp_path / "gone.py") is None
+    assert seed_patch(tmp_path / "train.py") is None
+    assert seed_patch(tmp_path / "gone.py") is None
 
 
 @pytest.mark.parametrize(

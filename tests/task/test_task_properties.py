@@ -18,9 +18,13 @@ from support.sessions import git
 
 from autoresearch import agents
 from autoresearch.errors import AgentError, TaskError
-from autoresearch.task import layouts, values
-from autoresearch.task.model import KEYS, TASK_FILE, Task, _matches, load, override, parse
-from autoresearch.task.values import NAMES, Kind
+from autoresearch.task import draft, layouts, values
+from autoresearch.task.globs import matches
+from autoresearch.task.model import TASK_FILE, Task
+from autoresearch.task.reading import KEYS, load, override, parse
+from autoresearch.task.scaffold import scaffold
+from autoresearch.task.seeds import seed_patch
+from autoresearch.task.values import PORTFOLIO, Kind
 
 SMALL = """\
 objective = "Go."
@@ -104,7 +108,7 @@ def test_a_glob_means_what_its_regular_expression_does(glob: str, path: str) -> 
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", glob)
     below = "" if re.search(r"[*?][^/]*\Z", glob) else "(?:/.*)?"
     pattern = "".join(wild.get(piece, re.escape(piece)) for piece in pieces) + below
-    assert _matches(glob, path) == bool(re.fullmatch(pattern, path, re.DOTALL))
+    assert matches(glob, path) == bool(re.fullmatch(pattern, path, re.DOTALL))
 
 
 # ---- single values -----------------------------------------------------------------------------
@@ -139,10 +143,10 @@ def test_a_name_of_an_agent(spec: str) -> None:
     assert name == name.strip() != ""
     assert argument is None or argument == argument.strip() != ""
     try:
-        accepted = NAMES.read(spec)
+        accepted = PORTFOLIO.read(spec)
     except ValueError:
         return
-    assert accepted == spec
+    assert accepted == ((spec, 1.0),)
     rejoined = name if argument is None else f"{name}:{argument}"
     assert agents.parse(rejoined) == (name, argument)
 
@@ -157,7 +161,7 @@ def test_a_name_of_an_agent(spec: str) -> None:
 )
 def test_a_portfolio_has_names_and_weights(given: object) -> None:
     try:
-        read = NAMES.read(given)
+        read = PORTFOLIO.read(given)
     except ValueError as error:
         assert str(error)
         return
@@ -206,13 +210,13 @@ def test_any_setting_is_taken_or_refused_by_its_name(
 def toml(value: object) -> str:
     """A value as TOML, also where it makes no sense."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{layouts._toml(k)} = {toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{draft.toml(k)} = {toml(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, str):
-        return layouts._toml(value)
+        return draft.toml(value)
     if isinstance(value, int) and abs(value) >= 10**4000:
         return hex(value)
     return str(value)
@@ -229,7 +233,7 @@ def test_any_document_is_a_task_or_a_task_error(
     tables: dict[str, list[str]] = {}
     for dotted, value in pairs:
         table, _, key = dotted.rpartition(".")
-        tables.setdefault(table, []).append(f"{layouts._toml(key)} = {toml(value)}")
+        tables.setdefault(table, []).append(f"{draft.toml(key)} = {toml(value)}")
     text = "\n".join(tables.pop("", []))
     text += "\n" + SMALL if small else "\n"
     for table, lines in tables.items():
@@ -366,7 +370,7 @@ def test_any_folder_is_a_task_or_says_why_not(
         except TaskError as error:
             assert str(root) in str(error)
         try:
-            made = layouts.scaffold(root, editable, command, metric, goal)
+            made = scaffold(root, editable, command, metric, goal)
         except TaskError as error:
             assert str(root) in str(error)
             return
@@ -415,7 +419,7 @@ def test_the_patch_for_a_seed_applies_and_leaves_a_program(lines: list[str], end
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "prog.py").write_text(text)
-        patch = layouts.seed_patch(root / "prog.py")
+        patch = seed_patch(root / "prog.py")
         if patch is None or not compiles(text):
             return
         git(root, "init", "-q")

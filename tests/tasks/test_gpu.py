@@ -16,7 +16,7 @@ from support.tiny_gpt import write_corpus
 from autoresearch.commands.fsck import audit
 from autoresearch.sandbox import landlock
 from autoresearch.sandbox.run_policy import unconfined
-from autoresearch.task.model import load
+from autoresearch.task.reading import load
 
 torch = pytest.importorskip("torch", reason="needs torch with CUDA")
 

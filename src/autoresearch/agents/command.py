@@ -27,7 +27,7 @@ from autoresearch.agents.support.headless import SERVICE, Ask, Headless, Spec, s
 from autoresearch.errors import AgentError
 from autoresearch.sandbox.agent_policy import Needs
 from autoresearch.sandbox.installed import files_named
-from autoresearch.task.model import shell_words
+from autoresearch.task.values import shell_words
 
 MARK = re.compile(r"\{(briefing|briefing_file)\}")
 FIRST = re.compile(r"""\s*(?:\w+=[\w./:-]*\s+)*([\w./+@:-]+)(?=[\s|&;<>]|$)""")  # word of a line

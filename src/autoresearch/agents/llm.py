@@ -10,12 +10,11 @@ applied exactly costs the turn, and its reason is told in the next briefing.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from autoresearch.agents.support import edits
@@ -27,6 +26,8 @@ from autoresearch.agents.support.secrets import leaked, mask
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.task import values
+from autoresearch.task.tables import read_options
+from autoresearch.task.values import Kind
 
 SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not
 SMALL_LENGTH = 500  # a file of no more may be in the briefing by chance: it is shown anyway
@@ -67,88 +68,66 @@ ABOUT = About(
 # Settings
 
 
-def _model(value: object) -> str:
-    if not re.fullmatch(r"[!-~]+", values.text(value)):
-        raise ValueError("not one word")
-    return values.text(value)
-
-
-def _url(value: object) -> str:
-    parts = urlsplit(values.text(value))
+def _address(value: str) -> str:
+    parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
         raise ValueError("no such address")
-    return values.text(value)
+    return value
 
 
-def _variable(value: object) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*", values.text(value), re.ASCII):
-        raise ValueError("no such name")
-    return values.text(value)
+ModelName = Annotated[
+    str, Kind('the model\'s name, such as "gpt-5-mini"', values.matching(r"[!-~]+"))
+]
+Address = Annotated[
+    str,
+    Kind('an address such as "http://localhost:8000/v1"', values.after(_address, values.TEXT)),
+]
+VariableName = Annotated[
+    str, Kind("the name of the variable that holds the key", values.matching(values.VARIABLE))
+]
+Temperature = Annotated[float, Kind("a number from 0 to 2", values.number(ge=0, le=2))]
+Price = Annotated[float, Kind("a number of dollars, 0 or more", values.number(ge=0))]
 
 
-def _between(least: float, most: float) -> values.Read[float]:
-    def read(value: object) -> float:
-        number = float(values.NUMBER.read(value))
-        if not least <= number <= most:
-            raise ValueError(f"below {least:g}" if number < least else f"above {most:g}")
-        return number
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`[agent.llm]`."""
 
-    return read
-
-
-PRICE = values.Kind("a number of dollars, 0 or more", _between(0, math.inf))
-OPTIONS: Mapping[str, values.Kind] = {
-    "model": values.Kind('the model\'s name, such as "gpt-5-mini"', _model),
-    "base_url": values.Kind('an address such as "http://localhost:8000/v1"', _url),
-    "key_env": values.Kind("the name of the variable that holds the key", _variable),
-    "temperature": values.Kind("a number from 0 to 2", _between(0, 2)),
-    "max_tokens": values.COUNT,
-    "usd_per_million_in": PRICE,
-    "usd_per_million_out": PRICE,
-    "timeout": values.DURATION,
-}
-"""`[agent.llm]`: what each key may be."""
-
-
-def settings(options: Mapping[str, object]) -> dict[str, Any]:
-    """`[agent.llm]`, read. Raises `AgentError` with the key, what was found, what is accepted."""
-    found = {}
-    for key, value in options.items():
-        if key not in OPTIONS:
-            raise AgentError(f"llm: unknown option {key!r}; accepted: {', '.join(OPTIONS)}")
-        try:
-            found[key] = OPTIONS[key].read(value)
-        except ValueError as why:
-            raise AgentError(
-                f"llm: option {key} = {values.show(value)} ({why}); accepted: "
-                f"{OPTIONS[key].accepts}"
-            ) from None
-    if ("usd_per_million_in" in found) != ("usd_per_million_out" in found):
-        raise AgentError("llm: give both usd_per_million_in and usd_per_million_out, or neither")
-    return found
+    model: ModelName | None = None
+    base_url: Address | None = None
+    key_env: VariableName | None = None
+    temperature: Temperature | None = None
+    max_tokens: values.Count | None = None
+    usd_per_million_in: Price | None = None
+    usd_per_million_out: Price | None = None
+    timeout_s: values.Duration | None = None
 
 
 def create(argument: str | None, options: Mapping[str, object], seed: int) -> Llm:
-    found = settings({**options, "model": argument} if argument else options)
-    if "model" not in found:
+    chosen = read_options(Settings, "llm", {**options, "model": argument} if argument else options)
+    prices = (chosen.usd_per_million_in, chosen.usd_per_million_out)
+    if prices.count(None) == 1:
+        raise AgentError("llm: give both usd_per_million_in and usd_per_million_out, or neither")
+    if chosen.model is None:
         raise AgentError("llm: which model? Expected llm:MODEL, or [agent.llm] model")
     library()  # refused before there is a session, if it is missing
-    prices = (found.get("usd_per_million_in"), found.get("usd_per_million_out"))
-    return Llm(found["model"], _service(found), prices, found.get("timeout"))
+    return Llm(chosen.model, _service(chosen, chosen.model), prices, chosen.timeout_s)
 
 
-def _service(found: Mapping[str, Any]) -> Service:
+def _service(chosen: Settings, model: str) -> Service:
     """Where the model is, and the key for it."""
-    prefix, slash, rest = found["model"].partition("/")
-    model, named, required = found["model"], found.get("key_env"), True
-    if "base_url" in found:
-        base_url = found["base_url"]
+    prefix, slash, rest = model.partition("/")
+    named, required = chosen.key_env, True
+    key_env: str | None
+    if chosen.base_url:
+        base_url = chosen.base_url
         key_env, required = named or "OPENAI_API_KEY", named is not None
     elif slash and prefix in PROVIDERS:
         model, base_url = rest, PROVIDERS[prefix].base_url
         key_env = named or PROVIDERS[prefix].key_env
     elif "OPENAI_BASE_URL" in os.environ:
-        base_url = settings({"base_url": os.environ["OPENAI_BASE_URL"]})["base_url"]
+        address = {"base_url": os.environ["OPENAI_BASE_URL"]}
+        base_url = read_options(Settings, "llm", address).base_url or ""
         key_env, required = named or "OPENAI_API_KEY", named is not None
     elif slash:
         raise AgentError(
@@ -162,8 +141,8 @@ def _service(found: Mapping[str, Any]) -> Service:
     # OpenAI's own newer models refuse `max_tokens`, other servers do not know its successor.
     own = urlsplit(base_url).hostname == "api.openai.com"
     limit = "max_completion_tokens" if own else "max_tokens"
-    names = {"temperature": "temperature", "max_tokens": limit}
-    parameters = {to: found[name] for name, to in names.items() if name in found}
+    given: dict[str, float | None] = {"temperature": chosen.temperature, limit: chosen.max_tokens}
+    parameters = {name: value for name, value in given.items() if value is not None}
     return Service(model, base_url, _key(key_env, required), parameters, key_env or "key")
 
 

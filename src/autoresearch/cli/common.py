@@ -21,7 +21,8 @@ from autoresearch.store import files
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task, load, override
+from autoresearch.task.model import Task
+from autoresearch.task.reading import load, override
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from autoresearch.commands.fsck import Finding, audit, repair
 from autoresearch.store.paths import enclosing
-from autoresearch.task.model import load
+from autoresearch.task.reading import load
 
 DISAGREES = 1  # exit code
 

@@ -37,7 +37,6 @@ from autoresearch.commands.check import Checked, check
 from autoresearch.commands.keep_awake import awake
 from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
-from autoresearch.core.scheduler import portfolio
 from autoresearch.core.session import Session
 from autoresearch.errors import (
     AgentError,
@@ -56,8 +55,11 @@ from autoresearch.report import availability, live, page, summary, text
 from autoresearch.store import results
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, module, owner, running
-from autoresearch.task import layouts
-from autoresearch.task.model import TASK_FILE, Task, load, override
+from autoresearch.task.agent_names import parse_agents
+from autoresearch.task.model import TASK_FILE, Task
+from autoresearch.task.reading import load, override
+from autoresearch.task.scaffold import scaffold
+from autoresearch.task.seeds import seed_patch
 
 TASKS = Path(__file__).parent.parent / "tasks"
 
@@ -226,7 +228,7 @@ def init(options: argparse.Namespace) -> int:
     if not (options.agent_files and (root / TASK_FILE).exists()):
         written = _scaffolded(root, options)
         named = [root / name for name in load(root).editable if (root / name).is_file()]
-        patches = [patch for patch in map(layouts.seed_patch, named) if patch]
+        patches = [patch for patch in map(seed_patch, named) if patch]
     for_agents, left = instructions.write(root) if options.agent_files else ([], [])
     written += for_agents
     if options.json:
@@ -247,7 +249,7 @@ def init(options: argparse.Namespace) -> int:
 
 
 def _scaffolded(root: Path, options: argparse.Namespace) -> list[str]:
-    files = layouts.scaffold(
+    files = scaffold(
         root,
         editable=options.editable,
         command=options.run_command,
@@ -323,7 +325,7 @@ def run(options: argparse.Namespace) -> int:
     task = override(
         asked(options),
         **{
-            "agent.name": options.agent and portfolio(options.agent),
+            "agent.name": options.agent and parse_agents(options.agent),
             "agent.fallback": options.fallback,
             "limits.usd": options.usd,
             "limits.tokens": options.tokens,

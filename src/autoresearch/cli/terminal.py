@@ -40,7 +40,8 @@ from autoresearch.protocols import Proposal
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, enclosing, ledger_path, module, owner
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task, load
+from autoresearch.task.model import Task
+from autoresearch.task.reading import load
 
 POLL_S = 0.1
 

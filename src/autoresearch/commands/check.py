@@ -27,8 +27,9 @@ from autoresearch.git.repository import Repository
 from autoresearch.sandbox import landlock, run_policy, seccomp
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths
-from autoresearch.task import layouts
-from autoresearch.task.model import Task, override
+from autoresearch.task.model import Task
+from autoresearch.task.reading import override
+from autoresearch.task.seeds import seed_patch
 
 RUNS_PER_EXPERIMENT = 1.7  # at the default level, all runs counted (benchmarks/truth.py)
 TAG = ".check"  # no session can be called so
@@ -116,7 +117,7 @@ def check(task: Task, runs: int, listener: Listener) -> Checked:
         ends = (datetime.datetime.now() + datetime.timedelta(seconds=duration_s)).isoformat(
             timespec="minutes"
         )
-    patches = [layouts.seed_patch(Path(task.root, path)) for path in editable] if same else []
+    patches = [seed_patch(Path(task.root, path)) for path in editable] if same else []
     return Checked(
         metric=task.metric.name,
         values=values,

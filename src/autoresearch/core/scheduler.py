@@ -8,57 +8,17 @@ first once. Nothing here reads a clock: `now` is a monotonic time in seconds.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from autoresearch.core.events import AgentNotClosed, Listener
-from autoresearch.errors import AgentError, AutoresearchError, TaskError
+from autoresearch.errors import AgentError, AutoresearchError
 from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Proposal, Turn
-from autoresearch.task.values import unquoted
 
 MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
 WORDS = ("description", "hypothesis", "notes")  # of a proposal
-WEIGHT = re.compile(r"(.+):(\d+(?:\.\d+)?)")
-
-
-def portfolio(text: str) -> str | dict[str, float]:
-    """The agents of a command line: `claude:3,tuner` is two of them, with weights 3 and 1.
-
-    Without a comma it is one agent. Quotes around an argument keep its commas and colons, and are
-    no part of it: `command:"a, b"`. Raises `TaskError`.
-    """
-    if "," not in text:
-        return unquoted(text)
-    members = _members(text)
-    if len(members) == 1:
-        return unquoted(members[0])
-    weights: dict[str, float] = {}
-    for member in members:
-        match = WEIGHT.fullmatch(member)
-        name, weight = unquoted(match[1] if match else member), float(match[2] if match else 1)
-        if not name or weight <= 0:
-            wrong = "a weight of 0" if name else "a name is missing"
-            raise TaskError(f"agents {text!r}: {wrong}; accepted: NAME or NAME:WEIGHT, ...")
-        if name in weights:
-            raise TaskError(f"agents {text!r}: {name!r} comes twice; give it a weight instead")
-        weights[name] = weight
-    return weights
-
-
-def _members(text: str) -> list[str]:
-    """Split at the commas that are in no quotes."""
-    pieces, quote = [""], ""
-    for letter in text:
-        if letter == "," and not quote:
-            pieces.append("")
-            continue
-        if letter in "\"'":
-            quote = "" if letter == quote else quote or letter
-        pieces[-1] += letter
-    return [piece.strip() for piece in pieces]
 
 
 @dataclass(slots=True)

@@ -24,7 +24,8 @@ from autoresearch.sandbox.run_policy import checkout
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Limits, Task, private_paths
+from autoresearch.task.checks import private_paths
+from autoresearch.task.model import Limits, Task
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
 RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the result again

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from autoresearch.errors import StorageError
-from autoresearch.task.model import exists
+from autoresearch.task.files import exists
 
 SKILL = ".claude/skills/autoresearch/SKILL.md"
 FILE = "AGENTS.md"

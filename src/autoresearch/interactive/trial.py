@@ -37,7 +37,8 @@ from autoresearch.store import values
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task, override
+from autoresearch.task.model import Task
+from autoresearch.task.reading import override
 
 OUTPUT_LINES, LINE_LENGTH = 20, 200  # of a crashed run's log, shown to the agent
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch.task.model import Task, shell_words
+from autoresearch.task.model import Task
+from autoresearch.task.values import shell_words
 
 HASHED_BYTES = 256_000_000  # of one file; a larger one is told by its size and time
 HASHED_BYTES_IN_ALL = 4_000_000_000  # of one input; the files of a larger one are all told so

@@ -31,7 +31,8 @@ from autoresearch.sandbox.run_policy import Purpose, RunPolicies, seen
 from autoresearch.store import values
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
-from autoresearch.task.model import HoldoutSettings, ScoreSettings, Task, shell_words
+from autoresearch.task.model import HoldoutSettings, ScoreSettings, Task
+from autoresearch.task.values import shell_words
 
 STANDARD_ENV = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"),

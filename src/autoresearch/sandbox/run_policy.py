@@ -29,7 +29,9 @@ from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, nested
 from autoresearch.sandbox.installed import AccessRules, files_named
 from autoresearch.store.paths import SessionPaths
-from autoresearch.task.model import Task, exists, private_paths
+from autoresearch.task.checks import private_paths
+from autoresearch.task.files import exists
+from autoresearch.task.model import Task
 
 SHARED_MEMORY = Path("/dev/shm")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", str(SHARED_MEMORY))

@@ -1,0 +1,63 @@
+"""Any other folder with a program that prints a metric."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from autoresearch.errors import TaskError
+from autoresearch.task.draft import TaskDraft
+from autoresearch.task.files import exists, read_text
+from autoresearch.task.model import TASK_FILE
+
+HIGHER_IS_BETTER = r"acc|score|reward|return|f1|auc|bleu|precision|recall|per_s|throughput|speedup"
+
+
+def draft(
+    root: Path, editable: Sequence[str] | None, command: str | None, metric: str | None
+) -> TaskDraft:
+    """The task of `root`. Raises `TaskError` if something can neither be looked up nor guessed."""
+    files = tuple(editable or _candidates(root))
+    if not files:
+        raise TaskError(
+            f"{root}: which file may be edited? Say `autoresearch init --editable FILE`"
+        )
+    if not command and not files[0].endswith(".py"):
+        raise TaskError(f"{root}: how is it run? Say `autoresearch init --command '...'`")
+    name = metric or _printed(root / files[0])
+    if not name:
+        raise TaskError(
+            f"{root}: {files[0]} prints no `name: number` that looks like a metric. "
+            "Which is it? Say `autoresearch init --metric NAME`"
+        )
+    return TaskDraft(
+        layout=TASK_FILE,
+        objective="program.md",
+        editable=files,
+        command=command or f"python {files[0]}",
+        metric=name,
+        goal=likely_goal(name),
+    )
+
+
+def likely_goal(metric: str) -> str:
+    return "maximize" if re.search(HIGHER_IS_BETTER, metric) else "minimize"
+
+
+def _candidates(root: Path) -> list[str]:
+    programs = sorted(path.name for path in root.glob("*.py"))
+    return ["train.py"] if "train.py" in programs else programs if len(programs) == 1 else []
+
+
+def _printed(program: Path) -> str | None:
+    """The metric a program seems to print: `METRIC name=...` first, else the likeliest name."""
+    if not exists(program):
+        return None
+    text = read_text(program)
+    if stated := re.search(r"\bMETRIC ([\w.µ]+)=", text):
+        return stated[1]
+    names = re.findall(r"""["']([A-Za-z_][\w.]*):\s*[{%]""", text)
+    likely = rf"^(val|test|eval)_|loss|err|{HIGHER_IS_BETTER}"
+    ranked = sorted((n for n in names if re.search(likely, n)), key=lambda n: n[:4] != "val_")
+    return ranked[0] if ranked else None

@@ -1,0 +1,89 @@
+"""Programs that set a seed of their own: a patch that lets them take the harness's seed."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import re
+import tokenize
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from autoresearch.errors import TaskError
+from autoresearch.task.files import read_text
+
+SEEDERS = {"manual_seed", "manual_seed_all", "seed", "set_seed", "seed_everything", "seed_all"}
+SEEDERS |= {"default_rng", "PRNGKey", "RandomState", "Random"}
+SEED_NAMES = {"seed", "random_seed", "random_state", "rng_seed"}
+
+
+def seed_patch(path: Path) -> str | None:
+    """A unified diff after which the program at `path` takes its seed from AUTORESEARCH_SEED.
+
+    Every `SEED = 1337`, `seed=0` and `manual_seed(42)` keeps its number as the default. None where
+    there is no such number, the program reads the variable already, or it is not Python.
+    """
+    try:
+        before = read_text(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
+            tree = ast.parse(before)
+        spots = sorted(_seeds(before), reverse=True)
+    except (TaskError, SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
+        return None
+    if "AUTORESEARCH_SEED" in before or not spots:
+        return None
+    lines = list(io.StringIO(before))  # lines as the tokenizer counts them
+    for row, start, end in spots:
+        line = lines[row]
+        seed = f'int(os.environ.get("AUTORESEARCH_SEED", {line[start:end]}))'
+        lines[row] = line[:start] + seed + line[end:]
+    if not _imports_os(tree):
+        lines.insert(_first_line(tree, lines), "import os\n")
+    name = path.name if path.is_absolute() else path.as_posix()
+    diff = difflib.unified_diff(list(io.StringIO(before)), lines, f"a/{name}", f"b/{name}", n=3)
+    return "".join(d if d.endswith("\n") else f"{d}\n\\ No newline at end of file\n" for d in diff)
+
+
+def _seeds(source: str) -> Iterator[tuple[int, int, int]]:
+    """(line from 0, first column, end column) of every number that is a seed."""
+    skip = (tokenize.NL, tokenize.COMMENT)
+    tokens = [
+        t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skip
+    ]
+    for name, mark, number, after in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
+        if not number.string.isdigit():
+            continue
+        called = mark.string == "(" and name.string in SEEDERS and after.string in (")", ",")
+        bound = mark.string == "=" and name.string.lower() in SEED_NAMES
+        typed = (
+            mark.string == "="
+            and name.string == "int"
+            and re.match(r"\s*(?i:seed|random_seed|rng_seed)\s*:\s*int\s*=", number.line)
+        )
+        option = (
+            mark.string == "=" and name.string == "default" and re.search(r"--seed\b", number.line)
+        )
+        if called or bound or typed or option:
+            yield number.start[0] - 1, number.start[1], number.end[1]
+
+
+def _imports_os(tree: ast.Module) -> bool:
+    names = [name for node in tree.body if isinstance(node, ast.Import) for name in node.names]
+    return any(name.name.split(".")[0] == "os" and not name.asname for name in names)
+
+
+def _first_line(tree: ast.Module, lines: Sequence[str]) -> int:
+    """Where an import may go: after the docstring, the `__future__` and the comments there."""
+    line = 0
+    for node in tree.body:
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        if not (docstring or future):
+            break
+        line = node.end_lineno or 0
+    while line < len(lines) and (not lines[line].strip() or lines[line].startswith("#")):
+        line += 1
+    return line
