@@ -410,7 +410,7 @@ def test_agents_are_found_by_their_file_names():
 def test_an_unknown_agent_is_refused_with_the_nearest():
     with pytest.raises(AgentError, match=r"no agent 'tunr'\. Did you mean 'tuner'\?.*replay"):
         agents.load("tunr")
-    for name in ("constants", "_trend", "os.path", "", "../x"):
+    for name in ("constants", "_trend", "os..path", "", "../x"):
         with pytest.raises(AgentError, match="no agent"):
             agents.load(name)
 

@@ -50,6 +50,7 @@ from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.interactive import instructions
 from autoresearch.measure.runs import tail
+from autoresearch.plugins import TASKS
 from autoresearch.records import Run
 from autoresearch.report import availability, live, page, summary, text
 from autoresearch.store import results
@@ -60,8 +61,6 @@ from autoresearch.task.model import TASK_FILE, Task
 from autoresearch.task.reading import load, override
 from autoresearch.task.scaffold import scaffold
 from autoresearch.task.seeds import seed_patch
-
-TASKS = Path(__file__).parent.parent / "tasks"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -112,7 +111,7 @@ def parser() -> argparse.ArgumentParser:
     one = add(
         "new", new, "copy a ready task into a folder with a repository of its own", task=False
     )
-    one.add_argument("name", metavar="NAME", help=f"one of: {', '.join(ready_tasks())}")
+    one.add_argument("name", metavar="NAME", help=f"one of: {', '.join(TASKS.ours())}")
     one.add_argument("folder", nargs="?", metavar="DIR", help="where to (./NAME)")
 
     one = add("init", init, "write autoresearch.toml and program.md for the code in a folder")
@@ -173,19 +172,14 @@ def parser() -> argparse.ArgumentParser:
 # ---- making a task -----------------------------------------------------------------------------
 
 
-def ready_tasks() -> list[str]:
-    return sorted(path.parent.name for path in TASKS.glob("*/autoresearch.toml"))
-
-
 def new(options: argparse.Namespace) -> int:
-    if options.name not in ready_tasks():
-        raise TaskError(f"no ready task {options.name!r}; there are: {', '.join(ready_tasks())}")
+    source = TASKS.folder(options.name)
     folder = Path(options.folder or options.name)
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise NotOursError(f"{folder} exists and is not empty: choose another folder")
     was_there = folder.exists()
     try:
-        _copy_task(options.name, folder)
+        _copy_task(source, folder)
     except BaseException:
         for path in folder.iterdir() if was_there else [folder]:
             if path.is_dir():
@@ -203,14 +197,14 @@ def new(options: argparse.Namespace) -> int:
     return 0
 
 
-def _copy_task(name: str, folder: Path) -> None:
+def _copy_task(source: Path, folder: Path) -> None:
     ignored = shutil.ignore_patterns("data", "__pycache__", ".autoresearch")
     try:
-        shutil.copytree(TASKS / name, folder, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
     except (OSError, shutil.Error) as error:
         raise StorageError(f"cannot make {folder}: {error}") from error
     git = ["git", "-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost"]
-    subject = f"Start from autoresearch's {name}"
+    subject = f"Start from autoresearch's {source.name}"
     for arguments in (
         ["init", "--quiet", "--initial-branch=main"],
         ["add", "--all"],

@@ -1,29 +1,26 @@
-"""Places to run. One file, one runner: the file name is the registration.
+"""The runners that come with autoresearch: one file each, and the file's name is the runner's.
 
-A runner module defines `create(settings, inherit) -> Runner`; the contract is
-`autoresearch.records.Runner`, and `autoresearch.testing.RunnerSuite` tests it.
+Such a file defines `create(settings, inherit) -> Runner`. A runner of another package is the same,
+found by an entry point or a dotted path (docs/extending.md). The contract is
+`autoresearch.protocols.Runner`, and `autoresearch.testing.RunnerSuite` tests it.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 
-from autoresearch.errors import RunnerError
+from autoresearch.plugins import RUNNERS
 from autoresearch.protocols import Runner
 from autoresearch.task.model import RunnerSettings
 
+__all__ = ["load", "names"]
 
-def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
+names = RUNNERS.names
 
 
 def load(settings: RunnerSettings, inherit: Sequence[int] = ()) -> Runner:
-    """The runner named in the task. `inherit` are file descriptors its helpers must hold open for
-    as long as they live, so that a lock on them is held until the last process is gone."""
-    if settings.name not in names():
-        raise RunnerError(f"unknown runner {settings.name!r}; there are: {', '.join(names())}")
-    module = importlib.import_module(f"{__name__}.{settings.name}")
-    runner: Runner = module.create(settings, inherit)
+    """Make the runner named in the task. `inherit` are file descriptors that its helpers must hold
+    open for as long as they live, so that a lock on them is held until the last process is gone.
+    Raises `RunnerError` where there is none of that name, or its module cannot be imported."""
+    runner: Runner = RUNNERS.load(settings.name).create(settings, inherit)
     return runner

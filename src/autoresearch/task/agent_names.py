@@ -32,7 +32,7 @@ def parse_agents(text: str) -> str | dict[str, float]:
 def unquote(name: str) -> str:
     """Remove quotes around the whole of an agent's argument, as a shell would:
     `command:"sh a.sh"` -> `command:sh a.sh`."""
-    match = re.fullmatch(r"""([\w-]+:)(["'])(.*)\2""", name, re.DOTALL)
+    match = re.fullmatch(r"""([\w.-]+:)(["'])(.*)\2""", name, re.DOTALL)
     return match[1] + match[3] if match and match[3] and match[2] not in match[3] else name
 
 

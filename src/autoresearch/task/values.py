@@ -212,7 +212,7 @@ def matching(pattern: str) -> Schema:
     return {"type": "str", "strict": True, "pattern": whole, "regex_engine": "python-re"}
 
 
-NAME = r"(?a:[A-Za-z][\w-]*)"  # a file in `agents/` or `runners/`, without its suffix
+NAME = r"(?a:[A-Za-z][\w.-]*)"  # ours, an entry point of another package, or a dotted path
 VARIABLE = r"(?a:[A-Za-z_]\w*)"
 AGENT = after(unquote, matching(rf"{NAME}(:[^\0\n]+)?"))
 
@@ -225,7 +225,7 @@ GOAL = one_of(*(goal.value for goal in Goal))
 GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
 BudgetClock = Annotated[str, one_of("wall", "cpu")]
 JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
-RunnerName = Annotated[str, Kind("a name of letters, digits, _ and -", matching(NAME))]
+RunnerName = Annotated[str, Kind("a name of letters, digits, _, . and -", matching(NAME))]
 AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
 Variables = Annotated[
     tuple[str, ...], Kind("a list of environment variables' names", _list(matching(VARIABLE)))

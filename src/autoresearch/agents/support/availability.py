@@ -7,7 +7,6 @@ in. What an agent is, is the first sentence of its module.
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -25,6 +24,7 @@ from autoresearch import agents
 from autoresearch.agents.support.headless import Spec
 from autoresearch.agents.support.process import Output, Program, environment
 from autoresearch.agents.support.secrets import SECRET_NAME
+from autoresearch.plugins import AGENTS
 from autoresearch.runners.local import LocalRunner
 
 VERSION_TIMEOUT_S = 10.0  # the slowest of them take two, on a machine that is not busy
@@ -71,7 +71,7 @@ def standings(timeout_s: float = VERSION_TIMEOUT_S) -> list[AgentAvailability]:
 
 def about(name: str) -> About:
     """What the module of an agent says."""
-    module = importlib.import_module(f"{agents.__name__}.{name}")
+    module = AGENTS.load(name)
     said = getattr(module, "ABOUT", None)
     if not isinstance(said, About):
         spec = getattr(module.create, "spec", None)

@@ -1,0 +1,125 @@
+"""Find an agent, a runner or a task by the name that a user gives.
+
+A name is looked for in this order:
+
+1. ours: a file of `autoresearch/agents/` or `autoresearch/runners/`, a folder of
+   `autoresearch/tasks/`; the entry points of other packages are not read for it, which takes time
+2. an entry point of an installed package, in the group `autoresearch.agents`,
+   `autoresearch.runners` or `autoresearch.tasks`
+3. a dotted path of a module, such as `mypkg.agents.halve`
+
+A plug-in that cannot be imported is an error; none is skipped.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from autoresearch.errors import AgentError, AutoresearchError, RunnerError, TaskError
+
+TASK_FILE = "autoresearch.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """All plug-ins of one kind, ours and other packages'."""
+
+    kind: str
+    group: str  # of entry points; ours are in the package or folder of this name
+    error: type[AutoresearchError]
+    list_ours: Callable[[str], list[str]]
+
+    def names(self) -> list[str]:
+        """Ours and those of entry points, sorted. Raises for a name that two packages claim."""
+        return sorted({*self.ours(), *self._entry_points()})
+
+    def ours(self) -> list[str]:
+        return sorted(self.list_ours(self.group))
+
+    def find(self, name: str) -> str:
+        """The dotted path of the plug-in's module or folder; hyphens count as underscores.
+
+        Raises the kind's error for a name that is unknown, with the nearest one that is known.
+        """
+        ours = name.replace("-", "_")
+        if ours in self.ours():
+            return f"{self.group}.{ours}"
+        if (entry := self._entry_points().get(name)) is not None:
+            return entry
+        if "." in name and all(part.isidentifier() for part in name.split(".")):
+            return name
+        accepted = self.names()
+        near = difflib.get_close_matches(ours, accepted, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise self.error(
+            f"no {self.kind} {name!r}.{hint} There are: {', '.join(accepted)}; "
+            f"or a module's dotted path, such as mypkg.{self.kind}s.mine"
+        )
+
+    def load(self, name: str) -> ModuleType:
+        """The imported module of an agent or a runner. Raises the kind's error where it cannot be
+        imported, whatever it raises then, or defines no `create`."""
+        path = self.find(name)
+        try:
+            module = importlib.import_module(path)
+        except Exception as error:
+            raise self._broken(name, path, error) from error
+        if not callable(getattr(module, "create", None)):
+            raise self.error(
+                f"{self.kind} {name!r}: the module {path} defines no function `create`"
+            )
+        return module
+
+    def folder(self, name: str) -> Path:
+        """The folder of a ready task. Raises the kind's error where it holds no task file."""
+        path = self.find(name)
+        try:
+            spec = importlib.util.find_spec(path)
+        except Exception as error:  # of a package that the path goes through
+            raise self._broken(name, path, error) from error
+        places = list(spec.submodule_search_locations or ()) if spec else []
+        folders = [Path(place) for place in places if (Path(place) / TASK_FILE).is_file()]
+        if not folders:
+            raise self.error(f"{self.kind} {name!r}: {path} is no folder with {TASK_FILE}")
+        return folders[0]
+
+    def _entry_points(self) -> dict[str, str]:
+        """Name -> dotted path, of every installed package."""
+        from importlib.metadata import entry_points  # 20 ms that most commands do without
+
+        paths: dict[str, str] = {}
+        for entry in entry_points(group=self.group):
+            if (other := paths.setdefault(entry.name, entry.value)) != entry.value:
+                raise self.error(
+                    f"{self.kind} {entry.name!r} is in two installed packages: {other} and "
+                    f"{entry.value}; uninstall one of them"
+                )
+        return paths
+
+    def _broken(self, name: str, path: str, error: Exception) -> AutoresearchError:
+        where = "" if path in (name, f"{self.group}.{name}") else f" ({path})"
+        return self.error(
+            f"{self.kind} {name!r}{where} cannot be imported: {type(error).__name__}: {error}"
+        )
+
+
+def _modules(package: str) -> list[str]:
+    places = importlib.import_module(package).__path__
+    return [info.name for info in pkgutil.iter_modules(places) if not info.ispkg]
+
+
+def _tasks(package: str) -> list[str]:
+    folder = Path(__file__).parent / package.rpartition(".")[2]
+    return [file.parent.name for file in folder.glob(f"*/{TASK_FILE}")]
+
+
+AGENTS = Plugins("agent", "autoresearch.agents", AgentError, _modules)
+RUNNERS = Plugins("runner", "autoresearch.runners", RunnerError, _modules)
+TASKS = Plugins("task", "autoresearch.tasks", TaskError, _tasks)

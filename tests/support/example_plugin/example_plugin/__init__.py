@@ -1,0 +1,1 @@
+"""A plug-in of autoresearch: an agent, a runner and a task."""
