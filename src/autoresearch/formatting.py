@@ -126,6 +126,11 @@ def printable(text: str) -> str:
     )
 
 
+def escape_unstorable(text: str) -> str:
+    """`text` with its NULs and lone surrogates escaped, so that SQLite and git can store it."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
+
+
 def cut(text: str, width: int) -> str:
     """Return one line of at most `width` characters. Dots replace a longer line's end."""
     text = one_line(text)

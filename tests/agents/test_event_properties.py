@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from autoresearch.agents.support import events
 from autoresearch.agents.support.events import LONGEST_WAIT_S, MOST, Cause, Ended
-from autoresearch.agents.support.headless import Creator, Headless, Settings, Spec, one_line
+from autoresearch.agents.support.headless import Creator, Headless, Settings, Spec, first_line
 from autoresearch.agents.support.process import Output
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Failure
@@ -95,7 +95,7 @@ def holds(ended: object) -> Ended:
     assert ended.usd is None or (type(ended.usd) is float and 0 <= ended.usd < MOST)
     assert ended.resets_at is None or math.isfinite(ended.resets_at)
     assert ended.cause is None or (isinstance(ended.cause, Cause) and ended.message)
-    assert len(one_line(ended.text)) <= 200
+    assert len(first_line(ended.text)) <= 200
     return ended
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch.agents.support.events import Cause, Ended, cause_of, complaint, retry_after_s
-from autoresearch.agents.support.headless import one_line
+from autoresearch.agents.support.headless import first_line
 from autoresearch.protocols import SERVICE_REASONS
 
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -48,7 +48,7 @@ def test_a_recorded_turn(path: Path) -> None:
     ended = read(name, lines_of(path))
     assert ended.cause in CAUSES[mode], ended
     if mode.startswith("ok"):
-        assert one_line(ended.text) == "Set X to 0.5 in train.py."
+        assert first_line(ended.text) == "Set X to 0.5 in train.py."
         assert ended.tokens is not None and ended.tokens >= 2040 - 1020 * (name == "aider")
     if ended.cause is not None:
         assert ended.message
@@ -239,8 +239,8 @@ def test_how_long_to_wait(message: str, seconds: float | None) -> None:
 
 
 def test_a_description_is_one_line_without_markup() -> None:
-    assert one_line("\n**Set   X to 0.5**\nbecause") == "Set X to 0.5"
-    assert one_line("## Done\n") == "Done"
-    assert one_line("> **use** x; key <MY_PROVIDER_KEY>") == "use** x; key <MY_PROVIDER_KEY>"
-    assert len(one_line("x" * 1000)) == 200
-    assert one_line(" \n") == ""
+    assert first_line("\n**Set   X to 0.5**\nbecause") == "Set X to 0.5"
+    assert first_line("## Done\n") == "Done"
+    assert first_line("> **use** x; key <MY_PROVIDER_KEY>") == "use** x; key <MY_PROVIDER_KEY>"
+    assert len(first_line("x" * 1000)) == 200
+    assert first_line(" \n") == ""

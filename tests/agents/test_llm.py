@@ -193,7 +193,7 @@ def test_the_key_is_in_no_message(
     monkeypatch.setenv("MY_LLM", f"{KEY}\n")  # as a file has it
     answer = ask(server, "echo", tree, key_env="MY_LLM")
     assert server.keys == [f"Bearer {KEY}"]
-    assert answer == Failure("service down", "bad Bearer <MY_LLM> [31m")
+    assert answer == Failure("service down", "bad Bearer <MY_LLM>")
     assert KEY not in repr(made(server, "ok", key_env="MY_LLM")._service)
 
 

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from support.sessions import ScriptedAgent, edit, run_session
 
 from autoresearch.core import scheduler
-from autoresearch.core.scheduler import printable, recordable
+from autoresearch.core.scheduler import recordable
 from autoresearch.errors import BusyError, StorageError
+from autoresearch.formatting import escape_unstorable
 from autoresearch.interactive import trial
 from autoresearch.interactive.trial import TrialReport, latest
 from autoresearch.measure import runs
@@ -245,10 +246,10 @@ WORDS = st.text(max_size=20)
 @given(WORDS)
 @example("\ud83d\0\udcff")
 def test_words_can_be_stored_and_shown(text: str) -> None:
-    shown = printable(text)
+    shown = escape_unstorable(text)
     shown.encode()
     assert "\0" not in shown
-    assert printable(shown) == shown
+    assert escape_unstorable(shown) == shown
     if not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in text):
         assert shown == text
 

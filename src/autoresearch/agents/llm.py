@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 
 from autoresearch.agents.support import edits
 from autoresearch.agents.support.availability import About
-from autoresearch.agents.support.chat import INSTALL, LIBRARY, Caller, Said, Service, library, plain
+from autoresearch.agents.support.chat import INSTALL, LIBRARY, Caller, Said, Service, library
 from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause
-from autoresearch.agents.support.headless import FATAL, one_line
+from autoresearch.agents.support.headless import FATAL, first_line
 from autoresearch.agents.support.secrets import leaked, mask
 from autoresearch.errors import AgentError, ServiceRefusal
+from autoresearch.formatting import printable
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.task import values
 from autoresearch.task.tables import read_options
@@ -195,10 +196,10 @@ class Llm:
         for path, data in edited.items():
             (turn.worktree / path).write_bytes(data)
         return Proposal(
-            description=one_line(plain(mask(answer.description, secrets)))
+            description=first_line(printable(mask(answer.description, secrets)))
             or f"edit of {', '.join(edited)}",
-            hypothesis=plain(mask(answer.hypothesis, secrets))[:NOTE_LENGTH],
-            notes=plain(mask(answer.notes, secrets))[:NOTE_LENGTH],
+            hypothesis=printable(mask(answer.hypothesis, secrets))[:NOTE_LENGTH],
+            notes=printable(mask(answer.notes, secrets))[:NOTE_LENGTH],
             tokens=said.tokens,
             usd=self._usd(said),
         )
@@ -209,7 +210,7 @@ class Llm:
 
     def _fruitless(self, reason: str, message: str, said: Said) -> Failure:
         """An answer that is no edit; waiting would not mend it."""
-        message = plain(mask(message, self._service.secrets))[:MESSAGE_LENGTH]
+        message = printable(mask(message, self._service.secrets))[:MESSAGE_LENGTH]
         return Failure(reason, message, 0.0, said.tokens, self._usd(said))
 
     def _failure(self, said: Said) -> Failure:

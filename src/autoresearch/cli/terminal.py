@@ -29,9 +29,9 @@ from autoresearch.commands.start import opened
 from autoresearch.core import limits
 from autoresearch.core.control import Stopped
 from autoresearch.core.events import Event
-from autoresearch.core.scheduler import printable
 from autoresearch.core.session import Session, spent
 from autoresearch.errors import AutoresearchError, BusyError, TaskError
+from autoresearch.formatting import escape_unstorable
 from autoresearch.git.repository import Repository
 from autoresearch.interactive import mcp as mcp_server
 from autoresearch.interactive import trial
@@ -186,7 +186,7 @@ def note(options: argparse.Namespace) -> int:
     ledger = Ledger(paths.ledger)
     try:
         ledger.add_note(
-            ledger.session(paths.tag), options.name, printable(options.text), time.time()
+            ledger.session(paths.tag), options.name, escape_unstorable(options.text), time.time()
         )
     finally:
         ledger.close()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from autoresearch.core.control import Stopped
 from autoresearch.core.events import ProbeStarted
-from autoresearch.core.scheduler import Member, printable, recordable
+from autoresearch.core.scheduler import Member, recordable
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError
 from autoresearch.files import remove_tree
+from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, Turn
 from autoresearch.store.ledger import PROBE
 
@@ -66,7 +67,8 @@ def _try(session: Session, member: Member) -> None:
     if answer.reason in SERVICE_REASONS:
         session.scheduler.failed(member, answer, time.monotonic())
         session.warn(
-            f"agent {member.name} could not be tried, its service may recover: {printable(said)}"
+            f"agent {member.name} could not be tried, its service may recover: "
+            f"{escape_unstorable(said)}"
         )
         return
     session.dismiss(member, refusal or _failed(member, said))
@@ -117,13 +119,13 @@ def _record(session: Session, member: Member, answer: Proposal | Failure) -> Non
         if isinstance(answer, Proposal)
         else f"{answer.reason}: {answer.message}"
     )
-    turn = Failure(PROBE, printable(said), None, answer.tokens, answer.usd)
+    turn = Failure(PROBE, escape_unstorable(said), None, answer.tokens, answer.usd)
     session.ledger.add_turn(session.record, member.name, turn, time.time())
 
 
 def _failed(member: Member, said: str) -> AgentError:
     return AgentError(
         f"{member.name} failed its first small turn, to replace one word in a file: "
-        f"{printable(said)}. Nothing was measured; mend it and run again, or leave such turns out "
-        "with `[agent] probe = false`"
+        f"{escape_unstorable(said)}. Nothing was measured; mend it and run again, or leave such "
+        "turns out with `[agent] probe = false`"
     )

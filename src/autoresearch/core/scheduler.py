@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from autoresearch.core.events import AgentNotClosed, Listener
 from autoresearch.errors import AgentError, AutoresearchError
+from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Proposal, Turn
 
 MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow
@@ -43,7 +44,7 @@ class Member:
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
-            return Failure("agent broke", printable(f"{type(error).__name__}: {error}"))
+            return Failure("agent broke", escape_unstorable(f"{type(error).__name__}: {error}"))
 
     @property
     def share(self) -> float:
@@ -169,7 +170,7 @@ def recordable(answer: Answer) -> Answer:
     if not isinstance(answer, Proposal | Failure):
         raise TypeError(f"it answered with a {type(answer).__name__}")
     names = ("reason", "message") if isinstance(answer, Failure) else WORDS
-    words: dict[str, Any] = {name: printable(getattr(answer, name)) for name in names}
+    words: dict[str, Any] = {name: escape_unstorable(getattr(answer, name)) for name in names}
     return replace(answer, **words, tokens=_tokens(answer.tokens), usd=_dollars(answer.usd))
 
 
@@ -184,9 +185,3 @@ def _dollars(said: object) -> float | None:
     if not isinstance(said, int | float) or isinstance(said, bool):
         return None
     return float(said) if math.isfinite(said) and said >= 0 else None
-
-
-def printable(text: str) -> str:
-    """`text` without what neither SQLite nor git nor a terminal can take: bytes that are no UTF-8,
-    and NULs."""
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoresearch.core.events import AgentFinished, AgentRecovered, TurnFailed
-from autoresearch.core.scheduler import Member, printable, recordable
+from autoresearch.core.scheduler import Member, recordable
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.files import remove_tree
+from autoresearch.formatting import escape_unstorable
 from autoresearch.git.repository import Files, Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
@@ -99,7 +100,7 @@ class TurnTaker:
                 changes = self._collect(worktree, manifest)
                 return self._open(member, incumbent, changes, answer)
             except Refused as refused:
-                message = printable(str(refused))
+                message = escape_unstorable(str(refused))
                 return Failure(refused.reason, message, 0.0, answer.tokens, answer.usd)
         finally:
             session.repository.put_aside(worktree, manifest)
@@ -108,7 +109,7 @@ class TurnTaker:
         try:
             return self._session.repository.collect(folder, manifest)
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
-            raise Refused("unreadable", printable(str(error))) from error
+            raise Refused("unreadable", escape_unstorable(str(error))) from error
 
     def _invitation(self, member: Member, manifest: Manifest) -> Turn:
         session = self._session

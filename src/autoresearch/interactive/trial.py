@@ -25,11 +25,12 @@ from autoresearch.core import verification
 from autoresearch.core.control import Stopped
 from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
-from autoresearch.core.scheduler import printable, recordable
+from autoresearch.core.scheduler import recordable
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.files import files_below
+from autoresearch.formatting import escape_unstorable
 from autoresearch.measure.runs import tail
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
@@ -214,7 +215,7 @@ def _taken(session: Session, proposal: Proposal) -> Experiment | TrialReport:
         experiment = TurnTaker(session).take(session.paths.work, base, proposal)
     except Refused as refused:
         replace(state, taken=None).save(session.paths)
-        message = printable(str(refused))
+        message = escape_unstorable(str(refused))
         failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
         session.ledger.add_turn(
             session.record, session.scheduler.members[0].name, failure, time.time()

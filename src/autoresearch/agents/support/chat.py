@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause, at, cause_of, retry_after_s
 from autoresearch.agents.support.secrets import Secret, mask, secrets_in
 from autoresearch.errors import AgentError
+from autoresearch.formatting import printable
 
 LIBRARY = "openai"
 INSTALL = "pip install 'autoresearch[llm]'"
@@ -92,7 +93,7 @@ class Caller:
         slowly the answer trickles in."""
         self._interrupted = False
         said = asyncio.run(self._bounded(service, prompt, timeout_s))
-        message = " ".join(plain(mask(said.message, service.secrets)).split())
+        message = " ".join(printable(mask(said.message, service.secrets)).split())
         return replace(said, message=message[:MESSAGE_LENGTH])
 
     def interrupt(self) -> None:
@@ -234,8 +235,3 @@ def _amount(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if 0 <= value < 1e9 else None
-
-
-def plain(text: str) -> str:
-    """Text of a service or a model without what no record should hold: control characters."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

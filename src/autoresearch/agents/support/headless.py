@@ -179,7 +179,7 @@ class Headless:
             message = f"the edit holds the value of {name}, which was passed on to the agent"
             return Failure("secret", message, 0.0, ended.tokens, ended.usd)
         return self._failure(output, ended, edited) or Proposal(
-            description=one_line(ended.text),
+            description=first_line(ended.text),
             hypothesis=ended.hypothesis,
             notes=ended.notes,
             tokens=ended.tokens,
@@ -245,7 +245,7 @@ class Headless:
         return Failure(str(cause), message, wait_s, ended.tokens, ended.usd)
 
 
-def one_line(text: str) -> str:
+def first_line(text: str) -> str:
     """The first line of a final text, without its markup."""
     lines = (" ".join(MARKUP.sub("", line).split()) for line in text.splitlines())
     return next((line for line in lines if line), "")[:DESCRIPTION_LENGTH]
