@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autoresearch.report import live, plot, summary
+from autoresearch.report import collect, live, plot
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 
@@ -20,7 +20,7 @@ def main() -> None:
     paths = SessionPaths(Path(sys.argv[1]).resolve(), sys.argv[2])
     ledger = Ledger(paths.ledger, readonly=True)
     row = ledger.session(paths.tag)
-    found = summary.summarise(ledger, paths.tag, time.time(), task="tiny_gpt")
+    found = collect.summarise(ledger, paths.tag, time.time(), task="tiny_gpt")
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
     console.print(live.render(found, running=bool(found.open_runs)))
     console.save_svg(str(DOCS / "live.svg"), title="autoresearch run")

@@ -17,9 +17,10 @@ from support.sessions import PROGRAM, Night, ScriptedAgent, change, make_task, r
 from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import audit
 from autoresearch.core.judge import Excess, too_good
+from autoresearch.report.collect import summarise
 from autoresearch.report.live import render
 from autoresearch.report.page import page
-from autoresearch.report.summary import Summary, summarise, to_json
+from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.results import parse
 

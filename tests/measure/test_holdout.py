@@ -38,8 +38,9 @@ from autoresearch.errors import BaselineError, TaskError
 from autoresearch.measure.runs import Interrupted, RunExecutor
 from autoresearch.protocols import Proposal, RunResult, RunSpec, Turn
 from autoresearch.records import HELD_OUT, Role
+from autoresearch.report.collect import summarise
 from autoresearch.report.page import page
-from autoresearch.report.summary import Summary, summarise
+from autoresearch.report.summary import Summary
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox import landlock
 from autoresearch.store.ledger import Ledger

@@ -23,10 +23,11 @@ from autoresearch.formatting import Numbers, duration, one_line, percent, printa
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Experiment, Goal, Metric, Role, Run, Status, Verdict
 from autoresearch.report import text
+from autoresearch.report.collect import summarise
 from autoresearch.report.live import LiveView, render
 from autoresearch.report.page import headline, page
 from autoresearch.report.plot import frame, plot
-from autoresearch.report.summary import Summary, summarise, to_json
+from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.files import publish
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.results import ResultsFile, check_ours, header, parse, row, table

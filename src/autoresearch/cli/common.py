@@ -16,7 +16,7 @@ from autoresearch.commands.check import not_enforced
 from autoresearch.core.events import Event, StopRequested
 from autoresearch.core.session import Session
 from autoresearch.errors import LedgerError, NotOursError
-from autoresearch.report import page, plot, summary
+from autoresearch.report import collect, page, plot, summary
 from autoresearch.store import files
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
@@ -83,7 +83,7 @@ def read_summary(
     ledger: Ledger, paths: SessionPaths, task: Task, *, open_holdout: bool = False
 ) -> summary.Summary:
     name = task.root.name
-    return summary.summarise(ledger, paths.tag, time.time(), task=name, open_holdout=open_holdout)
+    return collect.summarise(ledger, paths.tag, time.time(), task=name, open_holdout=open_holdout)
 
 
 def print_line(event: Event) -> None:
@@ -129,7 +129,7 @@ def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
     belongs to somebody else, ours goes into the session's own folder."""
     row = ledger.session(paths.tag)
     experiments = ledger.finished(row)
-    found = summary.summarise(
+    found = collect.summarise(
         ledger, paths.tag, time.time(), task=task.root.name, all_keeps=True, open_holdout=True
     )
     segments = [(one.after_order, one.score) for one in found.segments[1:]]

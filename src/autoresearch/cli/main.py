@@ -52,7 +52,7 @@ from autoresearch.interactive import instructions
 from autoresearch.measure.runs import tail
 from autoresearch.plugins import TASKS
 from autoresearch.records import Run
-from autoresearch.report import availability, live, page, summary, text
+from autoresearch.report import availability, collect, live, page, summary, text
 from autoresearch.store import results
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, module, owner, running
@@ -364,7 +364,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
     reader = Ledger(session.paths.ledger, readonly=True)
 
     def read() -> summary.Summary:
-        return summary.summarise(
+        return collect.summarise(
             reader,
             session.record.tag,
             time.time(),

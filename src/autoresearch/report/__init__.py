@@ -1,7 +1,7 @@
-"""What people and programs see of a session. Nothing here changes one.
+"""What people and programs see of a session. Nothing here changes a session.
 
-`summary.py` reads the ledger into one value, and everything else draws that value: `live.py` and
-`text.py` on a terminal, `page.py` as report.md. `table.py` is results.tsv and `plot.py` is
-progress.png, both as the original writes them. `publish.py` alone replaces files of ours among the
-user's. `words.py` turns numbers and foreign text into words.
+`collect.py` reads the ledger into one value, the `summary.py`, with the help of `effects.py` (gains
+of keeps and experiments), `verification.py`, `holdout.py` and `machine.py` (trends). Views draw that
+value: `live.py` and `text.py` on a terminal, `page.py` as report.md. `plot.py` draws progress.png as
+the original does, and `availability.py` the list of agents.
 """

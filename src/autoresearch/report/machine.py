@@ -1,6 +1,5 @@
-"""Did the machine stay what it was? Incumbents are run all night long, in confirmations and on
-schedule: what their runs gave and took over the hours tells a machine that throttles, or has a
-neighbour, from one that stood still."""
+"""Did the machine stay the same? Incumbents run again and again, in confirmations and on schedule.
+The trends of their metric and their times show a machine that throttles, or a busy neighbour."""
 
 from __future__ import annotations
 
@@ -13,28 +12,29 @@ from statistics import fmean
 from autoresearch.core.statistics import pooled_noise, t_quantile
 from autoresearch.records import Metric, Run
 
-CONFIDENCE = 0.99  # three trends are looked at
-LEAST_RUNS = 12  # of which a trend is told
+CONFIDENCE = 0.99  # there are three trends
+LEAST_RUNS = 12  # behind a trend
 LEAST_SD, LEAST_SHARE = 0.5, 0.05  # over the session, to be worth a sentence
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """Per hour, with its 99 % interval. `change` is over the whole session."""
+    """A slope per hour, with its 99 % interval. `change` is over the whole session."""
 
     slope: float
     low: float
     high: float
     change: float
 
-    def told(self, least: float) -> bool:
+    def is_clear(self, least: float) -> bool:
+        """Whether it is surely not zero, and changed by at least `least`."""
         return not self.low <= 0 <= self.high and abs(self.change) >= least
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Trends of the incumbents' runs, each run against the mean of its commit in its segment. None
-    where too few runs tell of it."""
+    where there are too few runs."""
 
     runs: int
     hours: float  # from the first to the last
@@ -43,37 +43,37 @@ class Machine:
     cpu: Trend | None
 
 
-def machine(runs: Sequence[Run], metric: Metric) -> Machine | None:
-    """None when there are too few runs for anything."""
+def find_trends(runs: Sequence[Run], metric: Metric) -> Machine | None:
+    """None when there are too few runs for any trend."""
     runs = [run for run in runs if run.metric is not None]
     if len(runs) < LEAST_RUNS:
         return None
     groups: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.commit, run.segment].append(run)
-    sd, _ = pooled_noise([[one.metric or 0.0 for one in group] for group in groups.values()])
+    sd, _ = pooled_noise([[run.metric or 0.0 for run in group] for group in groups.values()])
     times = [run.started_at for run in runs]
     hours = (max(times) - min(times)) / 3600
 
     def gain(run: Run) -> float | None:
         return metric.gain(run.metric, 0.0) / sd if sd and run.metric is not None else None
 
-    def of(value: Callable[[Run], float | None]) -> Trend | None:
-        return _trend(list(groups.values()), value, hours)
+    def fit(value: Callable[[Run], float | None]) -> Trend | None:
+        return _fit_trend(list(groups.values()), value, hours)
 
     return Machine(
         runs=len(runs),
         hours=hours,
-        metric=of(gain),
-        wall=of(lambda run: math.log(run.wall_s) if run.wall_s else None),
-        cpu=of(lambda run: math.log(run.cpu_s) if run.cpu_s else None),
+        metric=fit(gain),
+        wall=fit(lambda run: math.log(run.wall_s) if run.wall_s else None),
+        cpu=fit(lambda run: math.log(run.cpu_s) if run.cpu_s else None),
     )
 
 
-def _trend(
+def _fit_trend(
     groups: Sequence[Sequence[Run]], value: Callable[[Run], float | None], hours: float
 ) -> Trend | None:
-    """The least-squares slope within groups: each has a mean of its own."""
+    """Fit a least-squares slope within groups: each group has its own mean."""
     points: list[tuple[float, float]] = []
     df = -1
     for group in groups:
@@ -91,30 +91,30 @@ def _trend(
     return Trend(slope, slope - half, slope + half, slope * hours)
 
 
-def sentences(found: Machine) -> list[str]:
-    """What there is to say, or that there is nothing."""
-    said = []
-    if found.metric and found.metric.told(LEAST_SD):
-        way = "better" if found.metric.slope > 0 else "worse"
-        said.append(
-            f"The same code became {way} by {abs(found.metric.slope):.2g} sd an hour "
-            f"({_interval(found.metric, 1, '')})."
+def describe_trends(machine: Machine) -> list[str]:
+    """Sentences about each clear trend, or one that says that there is none."""
+    sentences, is_slower = [], False
+    if (trend := machine.metric) and trend.is_clear(LEAST_SD):
+        way = "better" if trend.slope > 0 else "worse"
+        is_slower = trend.slope < 0
+        sentences.append(
+            f"The same code became {way} by {abs(trend.slope):.2g} sd an hour "
+            f"({_format_interval(trend, 1, '')})."
         )
-    for what, trend in (("wall time", found.wall), ("CPU time", found.cpu)):
-        if trend and trend.told(LEAST_SHARE):
+    for what, trend in (("wall time", machine.wall), ("CPU time", machine.cpu)):
+        if trend and trend.is_clear(LEAST_SHARE):
             way = "more" if trend.slope > 0 else "less"
-            said.append(
+            is_slower = is_slower or trend.slope > 0
+            sentences.append(
                 f"The same code took {abs(100 * trend.slope):.2g} % {way} {what} a run with every "
-                f"hour ({_interval(trend, 100, ' %')})."
+                f"hour ({_format_interval(trend, 100, ' %')})."
             )
-    if not said:
-        return [f"It stood still, as far as {found.runs} runs of incumbents tell."]
-    slower = [trend.slope for trend in (found.wall, found.cpu) if trend and trend.told(LEAST_SHARE)]
-    worse = found.metric is not None and found.metric.told(LEAST_SD) and found.metric.slope < 0
-    if worse or any(slope > 0 for slope in slower):
-        return [*said, "It throttled, or somebody else was at work on it."]
-    return [*said, "What slowed it before has ended."]
+    if not sentences:
+        return [f"It stood still, as far as {machine.runs} runs of incumbents tell."]
+    if is_slower:
+        return [*sentences, "It throttled, or somebody else was at work on it."]
+    return [*sentences, "What slowed it before has ended."]
 
 
-def _interval(trend: Trend, scale: float, unit: str) -> str:
+def _format_interval(trend: Trend, scale: float, unit: str) -> str:
     return f"99 % interval {scale * trend.low:+.2g}{unit} to {scale * trend.high:+.2g}{unit}"

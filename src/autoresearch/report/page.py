@@ -20,9 +20,11 @@ from autoresearch.formatting import (
     short,
 )
 from autoresearch.records import Experiment, Status
+from autoresearch.report.effects import compare_finished
 from autoresearch.report.holdout import Gap
-from autoresearch.report.machine import sentences
-from autoresearch.report.summary import Finished, Kept, Summary, Verification, held_against
+from autoresearch.report.machine import describe_trends
+from autoresearch.report.summary import Finished, Kept, Summary
+from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
 REASONS = 10  # of crashes; the rarer ones are summed up
@@ -40,7 +42,9 @@ def page(
     order, the baseline first;
     `sandbox` is one line on what the sandbox could not do here."""
     starts = [one.after_order for one in summary.segments]
-    finished = held_against(experiments, summary.keeps, summary.metric, summary.noise_sd, starts)
+    finished = compare_finished(
+        experiments, summary.keeps, summary.metric, summary.noise_sd, starts
+    )
     sections = [
         [f"# {_plain(summary.task)}, session {_plain(summary.tag)}"],
         _alarms(summary),
@@ -366,7 +370,7 @@ def _drift(summary: Summary) -> str:
 
 def _machine(summary: Summary) -> list[str]:
     """Whether the machine and all else that runs depend on stayed as they were."""
-    said = [] if summary.machine is None else sentences(summary.machine)
+    said = [] if summary.machine is None else describe_trends(summary.machine)
     later = summary.segments[1:]
     if not said and not later:
         return []

@@ -20,7 +20,8 @@ from autoresearch.formatting import (
 )
 from autoresearch.records import SEGMENT_STRIDE, Experiment, Metric, Role, Run
 from autoresearch.report.page import amount, cost_of_each, outcome
-from autoresearch.report.summary import OpenExperiment, OpenRun, Summary, Verification
+from autoresearch.report.summary import OpenExperiment, OpenRun, Summary
+from autoresearch.report.verification import Verification
 
 FLAGGED = 8  # flagged keeps named, the latest
 

@@ -1,0 +1,94 @@
+"""How much better each keep and each finished experiment was. Pure computations, within segments."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from autoresearch.core.judge import SCORE_RUNS
+from autoresearch.core.statistics import pooled_noise
+from autoresearch.records import Experiment, Metric, Status
+from autoresearch.report.summary import Finished, Kept
+from autoresearch.store.rows import segment_of
+
+
+def score_keeps(
+    experiments: Sequence[Experiment],
+    known: Mapping[tuple[str, int], Sequence[float]],
+    starts: Sequence[int],
+    metric: Metric,
+) -> tuple[Kept, ...]:
+    """Score keeps by their unselected runs (`known`, by commit and segment), each against the keep
+    it was built on, if that comes earlier. `starts`: see `segment_of`."""
+    runs: dict[str, dict[int, Sequence[float]]] = defaultdict(dict)
+    for (commit, segment), values in known.items():
+        runs[commit][segment] = values
+    keeps: dict[int, Kept] = {}
+    for keep in experiments:
+        by_segment, segment = runs[keep.commit], segment_of(starts, keep.order or 0)
+        last = by_segment[max(by_segment)][-SCORE_RUNS:] if by_segment else ()
+        sd, df = pooled_noise(list(by_segment.values()))
+        # Between the verdict and the new measurements, the row's own metric is all there is.
+        score = fmean(last) if last else keep.metric
+        scores = {number: fmean(values[-SCORE_RUNS:]) for number, values in by_segment.items()}
+        base = keeps.get(keep.base)
+        keeps[keep.number] = Kept(
+            number=keep.number,
+            commit=keep.commit,
+            agent=keep.agent,
+            description=keep.description,
+            score=score,
+            runs=len(last),
+            sd=sd if df else None,
+            gain=gain_over(
+                metric, scores.get(segment, score), base.score_in(segment) if base else None
+            ),
+            segment=segment,
+            scores=scores,
+        )
+    return tuple(keeps.values())
+
+
+def compare_finished(
+    experiments: Sequence[Experiment],
+    keeps: Sequence[Kept],
+    metric: Metric,
+    sd: float | None,
+    starts: Sequence[int] = (),
+) -> list[Finished]:
+    """Compare finished experiments with the incumbents of their time, as measured by unselected
+    runs of the same segment. The baseline, crashes and experiments without a metric gain None."""
+    bases = {keep.number: keep for keep in keeps}
+    finished = []
+    for experiment in experiments:
+        base = bases.get(experiment.base) if experiment.number else None
+        segment = segment_of(starts, experiment.order or 0)
+        measured = None if experiment.status is Status.CRASH else experiment.metric
+        gain = gain_over(metric, measured, base.score_in(segment) if base else None)
+        finished.append(
+            Finished(
+                number=experiment.number,
+                commit=experiment.commit,
+                agent=experiment.agent,
+                description=experiment.description,
+                status=experiment.status or Status.CRASH,
+                reason=experiment.reason,
+                detail=experiment.detail,
+                metric=experiment.metric,
+                gain=gain,
+                gain_sd=divide(gain, sd),
+                flag=experiment.flag,
+            )
+        )
+    return finished
+
+
+def gain_over(metric: Metric, new: float | None, old: float | None) -> float | None:
+    """`Metric.gain`; None where a side is unknown."""
+    return None if new is None or old is None else metric.gain(new, old)
+
+
+def divide(value: float | None, by: float | None) -> float | None:
+    """The quotient; None where a side is unknown or `by` is 0."""
+    return value / by if value is not None and by else None
