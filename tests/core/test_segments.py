@@ -38,7 +38,7 @@ from autoresearch.measure.fingerprint import around, changes, told
 from autoresearch.measure.runs import SPOILED
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.records import Metric, Role, Run
-from autoresearch.report import collect
+from autoresearch.report import collect, summary
 from autoresearch.report.machine import describe_trends, find_trends
 from autoresearch.report.page import page
 from autoresearch.store.ledger import Ledger

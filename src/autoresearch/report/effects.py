@@ -1,4 +1,4 @@
-"""How much better each keep and each finished experiment was. Pure computations, within segments."""
+"""How much better each keep and each finished experiment was, compared within segments."""
 
 from __future__ import annotations
 
