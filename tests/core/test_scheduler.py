@@ -186,7 +186,7 @@ def take(one: AgentScheduler, count: int, now: float = 0.0) -> Counter[str]:
     for _ in range(count):
         member = one.next(now)
         assert member is not None
-        one.began(member)
+        one.note_experiment(member)
         taken[member.name] += 1
     return taken
 
@@ -215,9 +215,9 @@ def test_one_that_comes_to_nothing_lets_the_others_go_first() -> None:
         assert member is not None
         names.append(member.name)
         if member.name == "a":
-            assert one.failed(member, Failure("no change", "", 0.0), 0.0).seconds == 0
+            assert one.note_failure(member, Failure("no change", "", 0.0), 0.0).seconds == 0
         else:
-            one.began(member)
+            one.note_experiment(member)
     assert "".join(names) == "abababab"
 
 
@@ -228,7 +228,7 @@ def test_when_all_come_to_nothing_all_go_on() -> None:
         member = one.next(0.0)
         assert member is not None
         names.append(member.name)
-        one.failed(member, Failure("no change", "", 0.0), 0.0)
+        one.note_failure(member, Failure("no change", "", 0.0), 0.0)
     assert Counter(names) == {"a": 3, "b": 3}
 
 
@@ -237,18 +237,18 @@ def test_each_waits_for_itself() -> None:
     now, pauses = 0.0, []
     a = one.members[0]
     for _ in range(11):
-        pause = one.failed(a, Failure("agent failed", ""), now)
+        pause = one.note_failure(a, Failure("agent failed", ""), now)
         pauses.append(pause.seconds)
         assert one.next(now) is one.members[1]
         assert a.ready_at == now + pause.seconds
         now = a.ready_at
     assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
-    assert one.worked(a) == 11 and one.worked(a) == 0
-    longer = one.failed(a, Failure("rate limited", "", 3600.0), now)
+    assert one.reset_failures(a) == 11 and one.reset_failures(a) == 0
+    longer = one.note_failure(a, Failure("rate limited", "", 3600.0), now)
     assert (longer.seconds, longer.grew) == (3600.0, True)
-    shorter = one.failed(a, Failure("rate limited", "", 0.5), now)
+    shorter = one.note_failure(a, Failure("rate limited", "", 0.5), now)
     assert (shorter.seconds, shorter.grew) == (2.0, False)
-    one.failed(one.members[1], Failure("timeout", ""), now)
+    one.note_failure(one.members[1], Failure("timeout", ""), now)
     assert one.next(now) is None
     assert one.wakes_at() == now + 1.0
 
@@ -256,9 +256,9 @@ def test_each_waits_for_itself() -> None:
 def test_a_service_is_waited_for_whatever_it_says() -> None:
     """A retry-after of 0 would be a loop that never ends and never counts."""
     one = at_work({"a": 1})
-    assert one.failed(one.members[0], Failure("service down", "", 0.0), 0.0).seconds == 1.0
+    assert one.note_failure(one.members[0], Failure("service down", "", 0.0), 0.0).seconds == 1.0
     for _ in range(3000):  # no overflow
-        pause = one.failed(one.members[0], Failure("service down", "", 0.0), 0.0)
+        pause = one.note_failure(one.members[0], Failure("service down", "", 0.0), 0.0)
     assert pause.seconds == 300.0
 
 

@@ -65,7 +65,7 @@ def _try(session: Session, member: Member) -> None:
         return
     said = f"{answer.reason}: {answer.message}"
     if answer.reason in SERVICE_REASONS:
-        session.scheduler.failed(member, answer, time.monotonic())
+        session.scheduler.note_failure(member, answer, time.monotonic())
         session.warn(
             f"agent {member.name} could not be tried, its service may recover: "
             f"{escape_unstorable(said)}"

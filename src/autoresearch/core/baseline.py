@@ -1,4 +1,4 @@
-"""Measuring without choosing: the unchanged program at the start, and the result at the end."""
+"""Measure the unchanged program: the first incumbent's score, the noise, and the allowances."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def establish(session: Session) -> None:
         session.repository.keep_reachable(record.tag, 0, record.base_commit)
         set_up(session)
     while ledger.experiment(record, 0).status is None:
-        with suppress(Restart):  # then all runs anew
+        with suppress(Restart):  # all runs are made again
             _measure(session, session.segments.refresh())
     session.set_limits()
 
 
 def _measure(session: Session, segment: int) -> None:
-    """Raises `Restart` when that segment ends meanwhile."""
+    """Measure it within one segment and record it. Raises `Restart` when the segment ends."""
     ledger, record = session.ledger, session.record
     baseline = ledger.experiment(record, 0)
     latest = [run for run in ledger.runs(record, 0) if run.attempt == baseline.attempt]
     failed = any(run.finished and run.reason for run in latest)
     earlier = any(run.segment != segment for run in latest)
     if failed or earlier or baseline.commit != record.base_commit:
-        # It failed in an earlier start and may have been mended since, or it is another commit
-        # or another segment now: all runs anew.
+        # It failed in an earlier start and may have been mended since, or the commit or the
+        # segment is another one now: all runs are made again.
         baseline = ledger.move_base(
             record,
             0,
@@ -72,16 +72,16 @@ def _measure(session: Session, segment: int) -> None:
     if session.segments.refresh() != segment:
         raise Restart
     values = [run.metric for run in runs if run.metric is not None]
-    _learn_noise(session, values)
-    _learn_allowance(session, runs)
+    _record_noise(session, values)
+    _record_allowances(session, runs)
     peak = max(run.peak_memory_bytes or 0 for run in runs)
     verdict = Verdict(Status.KEEP, None, fmean(values), f"{len(values)} runs")
     ledger.finish(record, 0, verdict, peak_memory_bytes=peak or None, now=time.time())
 
 
 def make_runs(session: Session, attempt: int) -> list[Run]:
-    """The baseline's runs: one first, so that what is broken shows at once. Raises `Restart`
-    when something changed meanwhile."""
+    """Make the baseline's runs: one first, so that a broken program shows at once. Raises
+    `Restart` when the environment changed meanwhile."""
     segment = session.segments.refresh()
     wanted = 2 if session.task.judge.deterministic else session.task.judge.baseline_runs
 
@@ -89,28 +89,29 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         commit = session.record.base_commit
         run = session.make(0, attempt, Role.BASELINE, index, commit, segment)
         if run.metric is None or run.reason is not None:
-            raise BaselineError(_failure(session, run))
+            raise BaselineError(_explain_failure(session, run))
         name = session.record.metric.name
         session.emit(BaselineRunFinished(index + 1, wanted, name, run.metric, run.took_s))
 
-    def made() -> list[Run]:
+    def get_finished() -> list[Run]:
         runs = session.ledger.runs(session.record, 0)
         return [r for r in runs if r.role is Role.BASELINE and r.attempt == attempt and r.finished]
 
     session.in_slots([partial(make, 0)])
     if session.stopping is None:
         session.in_slots([partial(make, i) for i in range(1, min(wanted, SAME_RUNS))])
-    if session.stopping is None and len({run.metric for run in made()}) > 1:
+    if session.stopping is None and len({run.metric for run in get_finished()}) > 1:
         session.in_slots([partial(make, i) for i in range(SAME_RUNS, wanted)])
     if session.stopping is not None:
         raise Stopped
     if session.segments.current != segment:
         raise Restart
-    return made()
+    return get_finished()
 
 
 def check_guards(session: Session) -> None:
-    """A guard command that refuses the unchanged program would refuse every change of the night."""
+    """Raise `BaselineError` if a guard command refuses the unchanged program: it would refuse every
+    change."""
     for name, command in session.task.guards.commands:
         if why := session.guard(name, command, 0, session.record.base_commit):
             log = session.paths.runs / "0000" / f"guard-{name}.log"
@@ -121,7 +122,7 @@ def check_guards(session: Session) -> None:
 
 
 def check_holdout(session: Session, runs: list[Run]) -> None:
-    """A sealed holdout that cannot be scored would be missed only in the morning."""
+    """Raise `BaselineError` if the sealed holdout cannot be scored for the unchanged program."""
     failed = [run for run in runs if run.holdout is None]
     if session.task.holdout is not None and failed:
         log = session.paths.runs / failed[0].name / "holdout.log"
@@ -137,8 +138,8 @@ def _end_of(log: Path) -> str:
     return "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"
 
 
-def _failure(session: Session, run: Run) -> str:
-    """What to tell about a failed run of the unchanged program."""
+def _explain_failure(session: Session, run: Run) -> str:
+    """Explain a failed run of the unchanged program, with the end of its log."""
     folder = session.paths.runs / run.name
     log = folder / ("score.log" if (folder / "score.log").exists() else "log")
     hint = ""
@@ -156,8 +157,8 @@ def _failure(session: Session, run: Run) -> str:
     )
 
 
-def _learn_noise(session: Session, values: list[float]) -> None:
-    """Is there any? If not, comparisons are exact, and that is said loudly."""
+def _record_noise(session: Session, values: list[float]) -> None:
+    """Record whether the task is deterministic. If it is, comparisons are exact: warn of that."""
     declared = session.task.judge.deterministic
     same = len(set(values)) == 1
     if declared and not same:
@@ -175,7 +176,7 @@ def _learn_noise(session: Session, values: list[float]) -> None:
     session.update(deterministic=bool(declared) or (declared is None and same))
 
 
-def _learn_allowance(session: Session, runs: list[Run]) -> None:
+def _record_allowances(session: Session, runs: list[Run]) -> None:
     budget_s = session.task.run.budget_s
     if budget_s is None:
         return
@@ -191,12 +192,12 @@ def _learn_allowance(session: Session, runs: list[Run]) -> None:
     session.update(allowance_s=ALLOWANCE_FACTOR * beyond + ALLOWANCE_S)
     scoring = [run.score_cpu_s if clock == "cpu" else run.score_wall_s for run in runs]
     if known := [seconds for seconds in scoring if seconds is not None]:
-        # What a change executes while it is scored is time too: training could go on there.
+        # A change could go on training while it is scored, so that time is limited too.
         session.update(score_allowance_s=SCORE_FACTOR * max(known) + ALLOWANCE_S)
 
 
 def set_up(session: Session) -> None:
-    """The task's `setup` command, once a session, in a tree of its own that stays."""
+    """Run the task's `setup` command once a session, in a tree of its own that stays."""
     command = session.task.run.setup
     done = session.paths.folder / "setup.done"
     if command is None or done.exists():

@@ -1,7 +1,7 @@
-"""The agents of a session: whose turn it is, who waits, who has left.
+"""Schedule the agents of a session: whose turn it is, which agent waits, which has left.
 
-Next is whoever is furthest behind its share of the experiments begun. An agent that fails waits,
-longer each time, while the others go on; one whose last turn came to nothing lets the others go
+The next turn goes to the agent furthest behind its share of the experiments begun. An agent that
+fails waits, longer each time, while the others go on. One whose last turn failed lets the others go
 first once. Nothing here reads a clock: `now` is a monotonic time in seconds.
 """
 
@@ -87,7 +87,7 @@ class AgentScheduler:
     # ---- whose turn it is ------------------------------------------------------------------
 
     def next(self, now: float) -> Member | None:
-        """Whose turn it is; None while all wait."""
+        """Return the member whose turn it is, or None while all wait."""
         ready = [one for one in self.members if one.ready_at <= now]
         if all(one.passed for one in ready):
             for one in ready:
@@ -96,24 +96,24 @@ class AgentScheduler:
         return min(candidates, key=lambda one: one.share, default=None)
 
     def wakes_at(self) -> float:
-        """When the first of those that wait is ready."""
+        """The time when the first waiting member is ready."""
         return min(one.ready_at for one in self.members)
 
     # ---- what became of it -----------------------------------------------------------------
 
-    def began(self, member: Member) -> None:
-        """Its turn became an experiment."""
+    def note_experiment(self, member: Member) -> None:
+        """Count an experiment."""
         member.begun += 1
         for one in self.members:
             one.passed = False
 
-    def worked(self, member: Member) -> int:
-        """It answered, whatever became of that; returns how many failures that ends."""
+    def reset_failures(self, member: Member) -> int:
+        """Reset the failure count after an answer. Return the count before."""
         failures, member.failures, member.longest_s = member.failures, 0, 0.0
         return failures
 
-    def failed(self, member: Member, failure: Failure, now: float) -> Pause:
-        """Its turn came to nothing."""
+    def note_failure(self, member: Member, failure: Failure, now: float) -> Pause:
+        """Count a failed turn. Return the pause before the next one."""
         member.passed = True
         if failure.retry_after_s == 0 and failure.reason not in SERVICE_REASONS:
             return Pause(0.0, grew=False)

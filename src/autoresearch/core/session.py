@@ -1,4 +1,4 @@
-"""A session at work: what the loop has at hand, and the few verbs everything else is made of."""
+"""A session at work: its parts, and the verbs that the loop is made of (make a run, stop, warn)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the
 
 
 class Session:
-    """One unattended stretch on a task. Holds nothing that the ledger could not give back."""
+    """One unattended stretch of work on a task. A resumed session is built from the ledger again."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Session:
     # ---- runs ------------------------------------------------------------------------------
 
     def set_limits(self) -> None:
-        """Those of a run and of its score, as far as they are known: after the baseline."""
+        """Set the limits of a run and of its score, once the baseline has shown what they need."""
         allowance_s = self.task.run.allowance_s or self.record.allowance_s
         if self.task.run.budget_s is not None and allowance_s is not None:
             self.executor.limit_s = self.task.run.budget_s + allowance_s
@@ -82,8 +82,8 @@ class Session:
     def make(
         self, number: int, attempt: int, role: Role, index: int, commit: str, segment: int
     ) -> Run:
-        """The run of that name: made now, unless it is in the ledger already. Raises `Stopped`
-        when the session is to stop, and `Restart` when that segment is over by its end."""
+        """Return the run of that name: from the ledger if it has finished, else made now. Raises
+        `Stopped` when the session is to stop, `Restart` when the segment ends meanwhile."""
         if self.stopping is not None:
             raise Stopped
         if self.segments.refresh() != segment:
@@ -98,15 +98,16 @@ class Session:
             now=time.time(),
             segment=segment,
         )
-        run = self._made(run)
+        run = self._measure(run)
         if not run.segment == segment == self.segments.current:
             raise Restart
         return run
 
-    def _made(self, run: Run) -> Run:
+    def _measure(self, run: Run) -> Run:
+        """Measure a run, again if it is lost."""
         for _ in range(LOST_LIMIT):
             try:
-                return self._with_holdout(self.executor.measure(run, self.is_disturbed))
+                return self._check_holdout(self.executor.measure(run, self.is_disturbed))
             except Interrupted as interrupted:
                 if self.stopping is not None:
                     raise Stopped from None
@@ -114,12 +115,12 @@ class Session:
         return self.executor.give_up(run, f"lost {LOST_LIMIT} times running")
 
     def is_disturbed(self, run: Run) -> bool:
-        """Check the environment now: whether it has changed since the run was to begin."""
+        """Check the environment: has it changed since the run was to begin?"""
         self.segments.refresh()
         return self.segments.environment_changed_since(run)
 
-    def _with_holdout(self, run: Run) -> Run:
-        """A run whose holdout could not be scored counts all the same, but that is said."""
+    def _check_holdout(self, run: Run) -> Run:
+        """Warn if the sealed holdout could not be scored. The run counts all the same."""
         if run.holdout_reason is not None:
             self.warn(
                 f"the sealed holdout could not be scored for experiment {run.experiment} "
@@ -128,7 +129,7 @@ class Session:
         return run
 
     def guard(self, name: str, command: str, number: int, commit: str) -> str | None:
-        """Why this guard command refuses a commit; None when it does not."""
+        """Run a guard command. Return why it refuses the commit, or None."""
         for _ in range(LOST_LIMIT):
             if self.stopping is not None:
                 raise Stopped
@@ -142,20 +143,20 @@ class Session:
         return f"lost {LOST_LIMIT} times running"
 
     def in_slots(self, jobs: Sequence[Callable[[], object]]) -> None:
-        """Do these, as many at a time as there are slots. The first error ends the others at
-        their next run and is raised here; `Stopped` and `Restart` are no errors."""
+        """Do the jobs, as many at a time as there are slots. The first error ends the others at
+        their next run and is raised here. `Stopped` and `Restart` only end their job."""
 
-        def quietly(job: Callable[[], object]) -> None:
+        def do(job: Callable[[], object]) -> None:
             try:
                 job()
             except (Stopped, Restart):
-                pass  # the caller sees `stopping`, or that another segment is now
+                pass  # the caller looks at `stopping` and at the segment
             except BaseException:
                 self.stop("error")
                 raise
 
         with ThreadPoolExecutor(self.runner.slots) as pool:
-            futures = [pool.submit(quietly, job) for job in jobs]
+            futures = [pool.submit(do, job) for job in jobs]
             try:
                 # In short waits, so that the main thread keeps answering signals.
                 while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
@@ -169,23 +170,23 @@ class Session:
             future.result()
 
     def interrupt(self) -> None:
-        """End the runs and the turn under way too. Called from signal handlers."""
+        """End the runs and the turn under way at once. Called from signal handlers."""
         self._at_once = True
         self.runner.interrupt()
         self.scheduler.interrupt()
 
     def stop(self, reason: str) -> None:
-        """Begin no further run. Called from signal handlers and from any thread."""
+        """Start no further run. Called from signal handlers and from any thread."""
         self.stopping = self.stopping or reason
 
     # ---- limits ----------------------------------------------------------------------------
 
     def end_in(self, seconds: float) -> None:
-        """Reach the limit `until` after so long, whatever happens to the clock meanwhile."""
+        """Reach the limit `until` after so many seconds, even if the wall clock is set meanwhile."""
         self._deadline = limits.boot_clock() + seconds
 
     def limit(self) -> str | None:
-        """The limit that is reached, in words; None to go on."""
+        """Return the limit that is reached, in words, or None to go on."""
         wanted = self.task.limits
         reserve_s = self._reserve_s()
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
@@ -206,23 +207,25 @@ class Session:
         return None if limit is None else max(0.0, limit - self.ledger.costs(self.record)[1])
 
     def _reserve_s(self) -> float:
-        """What measuring the result again will take, so that the night ends in time."""
+        """Seconds that the verification at the end will take, so that the session ends in time."""
         hours = self.task.limits.hours
         if self.record.deterministic or (hours is None and self._deadline is None):
             return 0.0
         best = self.ledger.incumbent(self.record)
-        commits = {self.record.base_commit, best.commit}  # of the one, perhaps none in this segment
-        runs = [run for one in commits for run in self.ledger.runs_of(self.record, one, last=8)]
+        commits = {self.record.base_commit, best.commit}
+        runs = [
+            run for commit in commits for run in self.ledger.runs_of(self.record, commit, last=8)
+        ]
         wall_s = max((run.took_s for run in runs), default=0.0)
         needed = 2 * self.task.judge.baseline_runs * wall_s / self.runner.slots
         return needed if hours is None else min(needed, RESERVE_SHARE * hours * 3600)
 
     def elapsed_s(self) -> float:
-        """Seconds worked, over all resumes, by a clock that nobody can set back."""
+        """Seconds worked, over all resumes, by the monotonic clock."""
         return self.ledger.session(self.record.tag).elapsed_s + time.monotonic() - self._ticked
 
     def tick(self) -> None:
-        """Put the time worked since the last tick into the ledger."""
+        """Add the time worked since the last tick to the ledger."""
         with self.ledger.transaction():
             now = time.monotonic()
             self.ledger.add_elapsed(self.record, now - self._ticked)
@@ -237,8 +240,8 @@ class Session:
         return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 
     def dismiss(self, member: Member, refusal: AgentError) -> None:
-        """An agent that cannot go on leaves; the others go on, or the fallback does. Raises the
-        refusal when nobody is left."""
+        """Let an agent leave that cannot go on: the others go on, or the fallback does. Raises the
+        refusal when no agent is left."""
         taking_over = self.scheduler.leave(member, refusal)
         if taking_over is None:
             follows = f"{self.scheduler.names} goes on without it"
@@ -253,7 +256,7 @@ class Session:
         self.record = self.ledger.update_session(self.record, **facts)
 
     def warn(self, text: str) -> None:
-        """Say it now, and again in the status and the report."""
+        """Warn the user now, and again in the status and the report."""
         with self._warning:  # from several slots at once
             if text in self.record.warnings:
                 return
@@ -262,8 +265,8 @@ class Session:
 
 
 def spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> limits.Spent:
-    """How far a session is, as far as the limits that are set need it."""
-    found = limits.Spent(
+    """Measure how far a session is. Costs are read only if a limit on them is set."""
+    used = limits.Spent(
         experiments=ledger.started(record)
         + ledger.fruitless_turns(record) // limits.FRUITLESS_TURNS,
         elapsed_s=elapsed_s,
@@ -272,15 +275,15 @@ def spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: floa
         if wanted.target is None
         else reference(ledger, record, ledger.incumbent(record)).score,
     )
-    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
+    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these read every row
         tokens, usd = ledger.costs(record)
         turn_tokens, turn_usd = ledger.largest_turn(record)
-        found = replace(
-            found,
+        used = replace(
+            used,
             run_s=ledger.spent(record)["wall_s"],
             tokens=tokens,
             usd=usd,
             turn_tokens=turn_tokens,
             turn_usd=turn_usd,
         )
-    return found
+    return used

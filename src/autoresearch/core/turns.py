@@ -1,4 +1,4 @@
-"""The agents' desk: turns become experiments, one at a time, or come to nothing."""
+"""Take turns of agents: a turn becomes an experiment, or is recorded as a failed turn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from autoresearch.formatting import escape_unstorable
 from autoresearch.git.repository import Files, Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
-from autoresearch.sandbox import landlock
+from autoresearch.sandbox.run_policy import agents_unconfined
 
 SUBJECT_LENGTH = 72
 REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
@@ -24,19 +24,23 @@ POLL_S = 0.2  # while all agents wait
 
 
 class TurnTaker:
-    """Gives out experiments to the slots. A turn that yields nothing measurable is recorded, costs
-    no run and is no experiment."""
+    """Gives experiments to the slots, one turn at a time. A turn that yields nothing measurable is
+    recorded, costs no run and is no experiment."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._lock = threading.Lock()
         self._unfinished = session.ledger.in_flight(session.record)
         self._worked: set[str] = set()  # names of agents
-        self._warn_of_freedom()
         self.closed = False  # no agent has anything more to propose
+        starts_programs = any(member.agent.reads for member in session.scheduler.members)
+        if starts_programs and (why := agents_unconfined(session.task)):
+            session.warn(
+                f"the agent's program is not confined, and can read and write what you can: {why}"
+            )
 
     def next_experiment(self) -> Experiment | None:
-        """One that was interrupted, else a new one; None when the session is to end."""
+        """Return an interrupted experiment, else a new one, or None when the session is to end."""
         with self._lock:
             while self._session.stopping is None and not self.closed:
                 if self._unfinished:
@@ -52,11 +56,8 @@ class TurnTaker:
             return None
 
     def take(self, folder: Path, base: str, proposal: Proposal) -> Experiment:
-        """The experiment that somebody made by editing `folder`, a copy of the files of commit
-        `base`, which need not be the incumbent's.
-
-        Raises `Refused` for everything the harness will not run.
-        """
+        """Open an experiment from edits in `folder`, a copy of the files of commit `base`, which
+        need not be the incumbent's. Raises `Refused` for edits that the harness will not run."""
         session = self._session
         incumbent = session.ledger.incumbent(session.record)
         manifest = session.repository.manifest(base)
@@ -65,17 +66,17 @@ class TurnTaker:
         return self._open(session.scheduler.members[0], incumbent, changes, proposal, base)
 
     def _ask(self, member: Member) -> Experiment | None:
-        """One agent's turn, and what follows for the agent."""
+        """Take one turn of an agent. Return its experiment, or None."""
         scheduler = self._session.scheduler
         try:
-            answer = self._turn(member)
+            answer = self._take_turn(member)
         except AgentError as refusal:
-            self._refused(member, refusal)
+            self._note_refusal(member, refusal)
             return None
         member.refused = False
         if isinstance(answer, Experiment):
-            scheduler.began(member)
-            self._end_stretch(member)
+            scheduler.note_experiment(member)
+            self._announce_recovery(member)
             return answer
         if answer is None:
             self._leave(member)
@@ -83,8 +84,8 @@ class TurnTaker:
             self._note(member, answer)
         return None
 
-    def _turn(self, member: Member) -> Experiment | Failure | None:
-        """One turn: a worktree for the agent, its edit, a commit, an experiment."""
+    def _take_turn(self, member: Member) -> Experiment | Failure | None:
+        """Give the agent a worktree, and make an experiment of its edit."""
         session = self._session
         incumbent = session.ledger.incumbent(session.record)
         worktree = session.paths.turns / "worktree"
@@ -92,7 +93,7 @@ class TurnTaker:
         manifest = session.repository.materialize(incumbent.commit, worktree)
         hide(session, manifest, worktree)
         try:
-            answer = member.propose(self._invitation(member, manifest))
+            answer = member.propose(self._make_turn(member, manifest))
             self._warn_of_costs(member, answer)
             if not isinstance(answer, Proposal):
                 return answer
@@ -111,7 +112,7 @@ class TurnTaker:
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
             raise Refused("unreadable", escape_unstorable(str(error))) from error
 
-    def _invitation(self, member: Member, manifest: Manifest) -> Turn:
+    def _make_turn(self, member: Member, manifest: Manifest) -> Turn:
         session = self._session
         worktree = session.paths.turns / "worktree"
         text = ""
@@ -128,21 +129,12 @@ class TurnTaker:
             usd_left=session.usd_left(),
         )
 
-    def _warn_of_freedom(self) -> None:
-        """Say it when nothing confines the agents' programs."""
-        session = self._session
-        free = "the agent's program is not confined, and can read and write what you can: "
-        if not any(member.agent.reads for member in session.scheduler.members):
-            return  # they start no program
-        if not session.task.agent.confine:
-            session.warn(f"{free}[agent] confine = false")
-        elif landlock.abi() == 0:
-            session.warn(f"{free}this system has no Landlock")
-
     def _warn_of_costs(self, member: Member, answer: Proposal | Failure | None) -> None:
-        """Say it when the first turn that worked tells nothing of a cost that is limited."""
-        told = isinstance(answer, Proposal) or (answer is not None and answer.reason == "no change")
-        if not told or not member.agent.reads or member.name in self._worked:
+        """Warn if the first turn that worked does not tell a cost that the user has limited."""
+        answered = isinstance(answer, Proposal) or (
+            answer is not None and answer.reason == "no change"
+        )
+        if not answered or not member.agent.reads or member.name in self._worked:
             return
         self._worked.add(member.name)
         for what in ("tokens", "usd"):
@@ -152,8 +144,8 @@ class TurnTaker:
                     "for it"
                 )
 
-    def _charged(self, failure: Failure) -> Failure:
-        """A turn that was cut off before it said what it used counts as the largest so far."""
+    def _with_cost(self, failure: Failure) -> Failure:
+        """Charge a turn that was cut off before it told its cost as the largest turn so far."""
         session = self._session
         if failure.reason not in KILLED_REASONS:
             return failure
@@ -173,7 +165,7 @@ class TurnTaker:
         proposal: Proposal,
         base: str | None = None,
     ) -> Experiment:
-        """The harness commits, by plumbing, and enters the experiment in the ledger."""
+        """Commit the changes by plumbing and enter the experiment in the ledger."""
         session = self._session
         subject = " ".join(proposal.description.split()) or "(no description)"
         message = f"{subject[:SUBJECT_LENGTH]}\n\n"
@@ -206,9 +198,9 @@ class TurnTaker:
             session.repository.keep_reachable(session.record.tag, experiment.number, commit)
         return experiment
 
-    def _refused(self, member: Member, refusal: AgentError) -> None:
-        """It cannot go on and leaves; a service's refusal is believed at its second turn running.
-        What the turn cost is counted either way."""
+    def _note_refusal(self, member: Member, refusal: AgentError) -> None:
+        """Let an agent leave that cannot go on. A service's refusal counts from the second turn in
+        a row. The turn's cost is recorded either way."""
         failure = Failure("refused", str(refusal), REFUSED_S, refusal.tokens, refusal.usd)
         failure = recordable(failure)
         if isinstance(refusal, ServiceRefusal) and not member.refused:
@@ -219,7 +211,7 @@ class TurnTaker:
         self._session.dismiss(member, refusal)
 
     def _leave(self, member: Member) -> None:
-        """It has nothing more to propose."""
+        """Let an agent leave that has nothing more to propose."""
         session = self._session
         taking_over = session.scheduler.leave(member)
         if taking_over is not None:
@@ -230,22 +222,22 @@ class TurnTaker:
             self.closed = True
 
     def _note(self, member: Member, failure: Failure) -> None:
-        """Record a turn that came to nothing. People hear of each edit that was refused, but of a
-        service that is down only when the wait grows, and when it works again."""
+        """Record a failed turn. Tell the user of each refused edit, but of a service that is down
+        only when the wait grows and when it works again."""
         session = self._session
-        session.ledger.add_turn(session.record, member.name, self._charged(failure), time.time())
-        pause = session.scheduler.failed(member, failure, time.monotonic())
+        session.ledger.add_turn(session.record, member.name, self._with_cost(failure), time.time())
+        pause = session.scheduler.note_failure(member, failure, time.monotonic())
         if pause.seconds == 0:
-            self._end_stretch(member)
+            self._announce_recovery(member)
         if pause.grew or pause.seconds == 0:
             session.emit(TurnFailed(member.name, failure.reason, failure.message, pause.seconds))
 
-    def _end_stretch(self, member: Member) -> None:
-        if failures := self._session.scheduler.worked(member):
+    def _announce_recovery(self, member: Member) -> None:
+        if failures := self._session.scheduler.reset_failures(member):
             self._session.emit(AgentRecovered(member.name, failures))
 
     def _wait(self) -> None:
-        """Until the first agent is ready, or the session is to end."""
+        """Wait until the first agent is ready or the session is to end."""
         session = self._session
         until = session.scheduler.wakes_at()
         while time.monotonic() < until and session.stopping is None and session.limit() is None:
@@ -253,7 +245,7 @@ class TurnTaker:
 
 
 def hide(session: Session, manifest: Manifest, folder: Path) -> None:
-    """Take the hidden files out of a copy of a commit's files, and out of its manifest."""
+    """Remove the hidden files from a copy of a commit's files and from its manifest."""
     for name in session.task.hidden:
         hidden = str(session.repository.prefix / name.rstrip("/"))
         remove_tree(folder / hidden)

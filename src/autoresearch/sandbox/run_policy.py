@@ -83,6 +83,13 @@ def seen(task: Task, purpose: Purpose) -> tuple[str, ...]:
     return task.score.hidden if task.score and purpose is Purpose.SCORE else ()
 
 
+def agents_unconfined(task: Task) -> str | None:
+    """Why nothing confines the programs of this task's agents; None when they are confined."""
+    if not task.agent.confine:
+        return "[agent] confine = false"
+    return "this system has no Landlock" if landlock.abi() == 0 else None
+
+
 def unconfined(task: Task) -> str | None:
     """Why nothing confines this task's runs; None when they are confined."""
     if not task.runner.confine:
