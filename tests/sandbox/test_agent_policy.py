@@ -533,7 +533,7 @@ def test_a_task_in_a_system_folder_is_not_seen_with_it(
         ("agent", 'write = ["{root}/.autoresearch/t"]', "does not exist; make it first"),
         ("agent", 'read = ["{root}/holdout/answer"]', "is in .*holdout, which no agent may see"),
         ("agent", 'write = ["~/"]', "holds the home folder"),
-        ("agent", 'read = ["models"]', "is not absolute"),
+        ("agent", 'read = ["models"]', "not absolute"),
         ("agent", "confine = 1", "accepted: true or false"),
         ("agent.command", 'read = ["{root}"]', "may see"),
         ("agent.command", 'write = ["~/none"]', "does not exist"),

@@ -32,7 +32,7 @@ RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the
 
 
 class Session:
-    """One unattended stretch of work on a task. A resumed session is built from the ledger again."""
+    """One unattended stretch of work on a task. A resumed session is rebuilt from the ledger."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Session:
     # ---- limits ----------------------------------------------------------------------------
 
     def end_in(self, seconds: float) -> None:
-        """Reach the limit `until` after so many seconds, even if the wall clock is set meanwhile."""
+        """Reach the limit `until` after so many seconds, even if the clock is set meanwhile."""
         self._deadline = limits.boot_clock() + seconds
 
     def limit(self) -> str | None:
