@@ -96,7 +96,7 @@ class Briefer:
             incumbent=incumbent,
             digest=self._digest,
             names=join_names([self._once("names", commit, self._find_names) for commit in commits]),
-            latest=[scale.of(row) for row in ledger.finished(record, after=0, last=LATEST + 5)],
+            latest=[scale.align(row) for row in ledger.finished(record, after=0, last=LATEST + 5)],
             scale=scale,
             in_flight=ledger.in_flight(record),
             trainings=list(self._read_curves(record, incumbent.commit)),

@@ -1,5 +1,4 @@
-"""What has happened so far, as numbers: what an agent may see of the ledger, the noise of one run,
-and what a change has to beat now."""
+"""The session so far, as numbers: what an agent may see, the noise, what a change has to beat."""
 
 from __future__ import annotations
 
@@ -14,11 +13,11 @@ from autoresearch.records import Experiment, Metric
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord, segment_of
 
-KEEPS = 20  # the latest so many tell the noise
+NOISE_KEEPS = 20  # the noise is estimated from so many of the latest keeps
 
 
 class SessionHistory:
-    """The ledger as an agent may see it (`records.History`): all metrics on one scale."""
+    """The ledger as an agent may see it (`protocols.History`): all metrics on one scale."""
 
     def __init__(self, ledger: Ledger, session: SessionRecord, repository: Repository) -> None:
         self._ledger = ledger
@@ -38,7 +37,7 @@ class SessionHistory:
         return self._ledger.experiment(self._session, 0)
 
     def incumbent(self) -> Experiment:
-        return SegmentAlignment(self._ledger, self._session).of(
+        return SegmentAlignment(self._ledger, self._session).align(
             self._ledger.incumbent(self._session)
         )
 
@@ -48,7 +47,7 @@ class SessionHistory:
 
     def finished(self, after: int = 0) -> list[Experiment]:
         scale = SegmentAlignment(self._ledger, self._session)
-        return [scale.of(one) for one in self._ledger.finished(self._session, after)]
+        return [scale.align(done) for done in self._ledger.finished(self._session, after)]
 
     def in_flight(self) -> list[Experiment]:
         return self._ledger.in_flight(self._session)
@@ -60,25 +59,24 @@ class SessionHistory:
 def scores(
     ledger: Ledger, session: SessionRecord, commit: str, before: int | None = None
 ) -> tuple[float, ...]:
-    """The latest unselected runs of a commit: the ones that may say how good it is. Of the latest
-    segment that has any: of this one, but for the moment between its beginning and the first run
-    in it. `before` leaves out the run of that id and what came later."""
+    """Return the metrics of a commit's latest unselected runs, which may say how good it is,
+    of the latest segment that has any. `before` leaves out the run of that id and later ones."""
     known = ledger.scores(session, [commit], before)
     latest = max((segment for _, segment in known), default=0)
     return tuple(known.get((commit, latest), [])[-judge.SCORE_RUNS :])
 
 
 def noise(ledger: Ledger, session: SessionRecord, before: int | None = None) -> tuple[float, int]:
-    """(sd of one run, degrees of freedom): the spread within each keep's unselected runs of the
-    latest segment that tells one. The latest keeps are enough, and keep the cost the same on the
-    longest night."""
-    keeps = ledger.keeps(session, last=KEEPS)
+    """Return (sd of one run, degrees of freedom), from the spread within each keep's unselected
+    runs of the latest segment that has two of one commit. Reads a fixed number of keeps, so that
+    the cost does not grow with the session."""
+    keeps = ledger.keeps(session, last=NOISE_KEEPS)
     known = ledger.scores(session, list(dict.fromkeys(keep.commit for keep in keeps)), before)
     return latest_noise(known)
 
 
 def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[float, int]:
-    """The same, of runs by (commit, segment)."""
+    """Return the same from metrics by (commit, segment)."""
     for latest in sorted({segment for _, segment in known}, reverse=True):
         groups = [runs for (_, segment), runs in known.items() if segment == latest]
         sd, df = pooled_noise([group[-judge.SCORE_RUNS :] for group in groups])
@@ -90,7 +88,7 @@ def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[floa
 def reference(
     ledger: Ledger, session: SessionRecord, incumbent: Experiment, before: int | None = None
 ) -> judge.Reference:
-    """What a change has to beat now; or had to, `before` the run of that id."""
+    """Return what a change has to beat now, or had to `before` the run of that id."""
     sd, df = noise(ledger, session, before)
     return judge.Reference(
         metric=session.metric,
@@ -101,9 +99,9 @@ def reference(
 
 
 class SegmentAlignment:
-    """Metrics of several segments on one scale, that of the first: of each, what the incumbent's
-    own score moved at the beginning of a segment is taken off. For who learns from the past or
-    adds up gains; the judge compares within a segment and has no need of it."""
+    """Aligns metrics of several segments with the first one: subtracts by how much the incumbent's
+    own score moved at the beginning of each segment. For agents that learn from the past and for
+    sums of gains; the judge compares within one segment and does not need it."""
 
     def __init__(self, ledger: Ledger, session: SessionRecord) -> None:
         self._starts = ledger.starts(session)
@@ -120,7 +118,7 @@ class SegmentAlignment:
         self, known: Mapping[tuple[str, int], Sequence[float]], commit: str, segment: int
     ) -> float:
         now = known.get((commit, segment))
-        before = [one for one in range(segment) if (commit, one) in known]
+        before = [earlier for earlier in range(segment) if (commit, earlier) in known]
         if not now or not before:
             return self._shifts[-1]
         then = known[commit, before[-1]]
@@ -141,28 +139,28 @@ class SegmentAlignment:
             return None
         return metric - self._shifts[segment_of(self._starts, order or 0)]
 
-    def of(self, experiment: Experiment) -> Experiment:
+    def align(self, experiment: Experiment) -> Experiment:
         if len(self._shifts) == 1 or experiment.order is None:
             return experiment
         return replace(experiment, metric=self.then(experiment.metric, experiment.order))
 
 
 def lost(ledger: Ledger, session: SessionRecord, score: float) -> float:
-    """By how much the incumbent of `score` is behind the best one so far, in metric units."""
+    """Return by how much `score` is behind the best incumbent so far, in metric units."""
     scale, metric = SegmentAlignment(ledger, session), session.metric
     scaled = (scale.then(keep.metric, keep.order) for keep in ledger.keeps(session))
-    known = [one for one in scaled if one is not None]
+    known = [value for value in scaled if value is not None]
     return max(0.0, metric.gain(metric.best(known), scale.now(score)))
 
 
 def effects(ledger: Ledger, session: SessionRecord) -> list[float]:
-    """By how much each keep was better than the one it was built on, as both were measured when
-    they were kept; flagged ones left out."""
+    """Return each keep's gain over the keep it was built on, as both were measured when they were
+    kept. Flagged keeps are left out."""
     scale = SegmentAlignment(ledger, session)
-    keeps = {one.number: scale.of(one) for one in ledger.keeps(session)}
-    pairs = [(one, keeps[one.base]) for one in keeps.values() if one.number and not one.flag]
+    keeps = {keep.number: scale.align(keep) for keep in ledger.keeps(session)}
+    pairs = [(keep, keeps[keep.base]) for keep in keeps.values() if keep.number and not keep.flag]
     return [
-        session.metric.gain(one.metric, base.metric)
-        for one, base in pairs
-        if one.metric is not None and base.metric is not None
+        session.metric.gain(keep.metric, base.metric)
+        for keep, base in pairs
+        if keep.metric is not None and base.metric is not None
     ]

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
-from autoresearch.core.history import KEEPS, SegmentAlignment, noise
+from autoresearch.core.history import NOISE_KEEPS, SegmentAlignment, noise
 from autoresearch.core.judge import LEVELS, SCORE_RUNS
 from autoresearch.core.limits import FRUITLESS_TURNS, seconds_until
 from autoresearch.records import Experiment, Role, Run, Status
@@ -59,7 +59,7 @@ def summarise(
     elapsed_s = session.elapsed_s if elapsed_s is None else elapsed_s
     counts = ledger.counts(session)
     kept = ledger.keeps(session)
-    shown = kept if all_keeps else [*kept[:1], *kept[1:][-KEEPS:]]
+    shown = kept if all_keeps else [*kept[:1], *kept[1:][-NOISE_KEEPS:]]
     segments = ledger.segments(session)
     starts = [segment.after_order for segment in segments]
     known = ledger.scores(session, [keep.commit for keep in shown])
