@@ -5,7 +5,7 @@
 
 Each round makes one run of each kind, in random order, so that other work on the machine hits all
 of them alike; what is printed are medians of the differences within a round. The program is Python
-that does nothing. Both ways through the runner are those of a session (`RunExecutor.spec` and
+that does nothing. Both ways through the runner are those of a session (`CommandExecutor.spec` and
 `execute`): the same limits and temporary folder, once with `[runner] confine` and once without. CPU
 is that of this process, of the warden and of the run. Exits with 1 when a confined run takes more
 than 15 ms longer than a plain subprocess, in CPU or by the wall clock, or when a confined run could
@@ -70,7 +70,8 @@ class Bench:
         tree = self.root / ".autoresearch" / "bench" / "trees" / "00001"
         tree.mkdir(parents=True, exist_ok=True)
         log, outcome = tree.parent / "log", tree.parent / "outcome.json"
-        return executor.execute(executor.spec(command, tree, log, outcome, 1))
+        commands = executor.commands
+        return commands.execute(commands.spec(command, tree, log, outcome, 1))
 
     def _by(self, executor: RunExecutor) -> float:
         """CPU seconds of the run itself."""

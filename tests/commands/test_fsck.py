@@ -26,7 +26,7 @@ from support.sessions import night as read_night
 from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import Finding, audit, repair
 from autoresearch.errors import BusyError, LedgerError
-from autoresearch.measure.runs import SESSION
+from autoresearch.measure.execution import SESSION
 from autoresearch.store.paths import Lock, SessionPaths
 
 STEPS = (change(VALUE=9.0), change(VALUE=20.0), rewrite("import sys; sys.exit(3)\n"))

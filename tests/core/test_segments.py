@@ -302,7 +302,8 @@ def test_data_that_never_rest(fed: Path) -> None:
     calm: list[bool] = []
 
     def restless(session: Session) -> None:
-        execute = session.executor.execute
+        commands = session.executor.commands
+        execute = commands.execute
 
         def executed(spec: Any) -> Any:
             outcome = execute(spec)
@@ -310,7 +311,7 @@ def test_data_that_never_rest(fed: Path) -> None:
                 shift(fed, time.monotonic())
             return outcome
 
-        session.executor.execute = executed  # type: ignore[method-assign]
+        commands.execute = executed  # type: ignore[method-assign]
 
     with pytest.raises(TaskError, match="input data/shift changed 6 times before anything was"):
         run_session(fed, ScriptedAgent(change(VALUE=8.0)), before=restless)

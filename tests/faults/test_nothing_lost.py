@@ -13,7 +13,7 @@ import psutil
 from support.sessions import ScriptedAgent, change, run_session, wait_until, workspace_of
 
 from autoresearch.git.repository import STALE_LOCK_S
-from autoresearch.measure.runs import SESSION
+from autoresearch.measure.execution import SESSION
 from autoresearch.store.paths import SessionPaths
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "nothing_lost.py"

@@ -35,7 +35,8 @@ from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import opened
 from autoresearch.core.loop import Loop
 from autoresearch.errors import BaselineError, TaskError
-from autoresearch.measure.runs import Interrupted, RunExecutor
+from autoresearch.measure.execution import Interrupted
+from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Proposal, RunResult, RunSpec, Turn
 from autoresearch.records import HELD_OUT, Role
 from autoresearch.report.collect import summarise

@@ -21,7 +21,9 @@ from support.sessions import (
 )
 
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.measure.runs import Interrupted, Outputs, read_log, tail
+from autoresearch.measure.artifacts import ArtefactLimit
+from autoresearch.measure.execution import Interrupted
+from autoresearch.measure.output import read_log, tail
 from autoresearch.protocols import RunResult, RunSpec
 from autoresearch.records import Role, Run
 from autoresearch.runners.local import LocalRunner
@@ -258,8 +260,8 @@ def test_artefacts_are_counted_once(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "model").write_bytes(bytes(600))
     run = Run(id=1, experiment=1, attempt=0, role=Role.SCREEN, index=0, commit="c", seed=1)
-    outputs = Outputs(paths, 1000, lambda folder: False)
-    outputs.offer([run])
+    limit = ArtefactLimit(paths, 1000, lambda folder: False)
+    limit.add([run])
     assert folder.exists()
 
 
@@ -347,9 +349,9 @@ class Broken(LocalRunner):
 @pytest.mark.parametrize("how", ["lost", "interrupted"])
 def test_what_was_cut_off_is_made_again(root: Path, how: str) -> None:
     with bench(root) as made:
-        made.executor.runner.close()
+        made.executor.commands.runner.close()
         runner = Broken()
-        made.executor.runner = runner
+        made.executor.commands.runner = runner
 
         def cut_off(spec: RunSpec) -> RunResult:
             spec.outcome.write_text(

@@ -34,7 +34,7 @@ from support.sessions import (
 
 from autoresearch.commands.check import check, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.measure.runs import make_private
+from autoresearch.measure.execution import make_private
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, run_policy
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies, editable_in

@@ -25,7 +25,7 @@ def untouched(run: Run) -> bool:
 
 
 class Bench:
-    """A laboratory and a way to make runs of the last commit in it."""
+    """A run executor, and a way to make runs of the last commit with it."""
 
     def __init__(self, executor: RunExecutor, ledger: Ledger) -> None:
         self.executor = executor

@@ -49,7 +49,7 @@ from autoresearch.errors import (
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.interactive import instructions
-from autoresearch.measure.runs import tail
+from autoresearch.measure.output import tail
 from autoresearch.plugins import TASKS
 from autoresearch.records import Run
 from autoresearch.report import availability, collect, live, page, summary, text
@@ -522,8 +522,8 @@ def _run_json(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _end_of(paths: SessionPaths, run: Run) -> str:
-    """Of the log that says how the run went: the scorer's, where that failed."""
+def _failure_log(paths: SessionPaths, run: Run) -> str:
+    """The end of the log that says how the run went: the scorer's, if the scorer failed."""
     scored = (run.reason or "").startswith("score: ")
     log = paths.runs / run.name / ("score.log" if scored else "log")
     return (f"({log})\n" if scored else "") + tail(log, 4000)
@@ -538,7 +538,7 @@ def show(options: argparse.Namespace) -> int:
     base = ledger.experiment(row, one.base)
     diff = repository.diff(base.commit, one.commit) if one.number else ""
     its_own = [run for run in runs if run.commit == one.commit]  # others: what it was held against
-    end = _end_of(paths, its_own[-1]) if its_own else ""
+    end = _failure_log(paths, its_own[-1]) if its_own else ""
     if options.json:
         made = [_run_json(run) for run in runs]
         print(json.dumps({**_experiment_json(one), "runs": made, "diff": diff, "output": end}))

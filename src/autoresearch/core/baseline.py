@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from statistics import fmean
 
 from autoresearch.core.control import Restart, Stopped
@@ -13,7 +12,8 @@ from autoresearch.core.events import BaselineRunFinished, SetupStarted
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
 from autoresearch.files import remove_tree
-from autoresearch.measure.runs import UNSETTLED, tail
+from autoresearch.measure.execution import UNSETTLED
+from autoresearch.measure.output import describe_end, tail
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
 from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
@@ -21,14 +21,13 @@ from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
 ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
 SCORE_FACTOR = 1.5  # over its scores': of the same model, they took 3.7 to 4.9 s on a busy machine
-LOG_LINES = 15  # of a failed run's log, shown with the error
 
 
 def establish(session: Session) -> None:
     """Run the unchanged program on several seeds: the first incumbent's score, the noise, and the
     allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
     ledger, record, task = session.ledger, session.record, session.task
-    session.executor.prepare()
+    session.executor.commands.policies.prepare()
     if why := unconfined(task):
         session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
     if not ledger.has_experiments(record):
@@ -117,7 +116,7 @@ def check_guards(session: Session) -> None:
             log = session.paths.runs / "0000" / f"guard-{name}.log"
             raise BaselineError(
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
-                f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
+                f"{describe_end(log)}{denied(session.task, tail(log))}"
             )
 
 
@@ -129,13 +128,8 @@ def check_holdout(session: Session, runs: list[Run]) -> None:
         raise BaselineError(
             f"[holdout] command gave no {session.record.metric.name} for the unchanged program: "
             f"{session.task.holdout.command}\n"
-            f"The end of its log {log}:\n{_end_of(log)}{denied(session.task, tail(log))}"
+            f"{describe_end(log)}{denied(session.task, tail(log))}"
         )
-
-
-def _end_of(log: Path) -> str:
-    lines = tail(log).splitlines()[-LOG_LINES:]
-    return "\n".join(f"    {line[:200]}" for line in lines) or "    (it printed nothing)"
 
 
 def _explain_failure(session: Session, run: Run) -> str:
@@ -153,7 +147,7 @@ def _explain_failure(session: Session, run: Run) -> str:
     hint += denied(session.task, tail(log))
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
-        f"The end of its log {log}:\n{_end_of(log)}{hint}"
+        f"{describe_end(log)}{hint}"
     )
 
 
@@ -205,18 +199,17 @@ def set_up(session: Session) -> None:
     session.emit(SetupStarted(command))
     folder = session.paths.setup
     log = session.paths.folder / "setup.log"
-    executor = session.executor
-    executor.fresh_tree(session.record.base_commit, folder)
+    commands = session.executor.commands
+    commands.fresh_tree(session.record.base_commit, folder)
     result = done.with_suffix(".json")
-    spec = executor.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
-    outcome = executor.execute(spec)
+    spec = commands.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
+    outcome = commands.execute(spec)
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
         remove_tree(folder)
         if outcome.stopped in UNSETTLED and session.stopping is not None:
             raise Stopped
         raise BaselineError(
-            f"[run] setup failed: {how}\nThe end of its log {log}:\n{_end_of(log)}"
-            f"{denied(session.task, tail(log))}"
+            f"[run] setup failed: {how}\n{describe_end(log)}{denied(session.task, tail(log))}"
         )
     done.touch()

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 from autoresearch.core.session import Session
-from autoresearch.measure.runs import Outputs
+from autoresearch.measure.artifacts import ArtefactLimit
 from autoresearch.records import UNSELECTED, Experiment, Status
 from autoresearch.store.results import ResultsFile
 
@@ -20,7 +20,7 @@ class Publisher:
         self.lock = threading.Lock()
         self.results = ResultsFile(session.paths.results, session.ledger, session.record)
         keep_bytes = session.task.runner.keep_outputs_bytes
-        self._outputs = Outputs(session.paths, keep_bytes, self._must_stay)
+        self._artefacts = ArtefactLimit(session.paths, keep_bytes, self._must_stay)
 
     def publish(self, done: Experiment) -> None:
         """Let the branch, the results and the disk follow a finished experiment."""
@@ -41,7 +41,7 @@ class Publisher:
 
     def release_artifacts(self, done: Experiment) -> None:
         """Count the artefacts of a decided experiment's runs, and drop what is over the limit."""
-        self._outputs.offer(self._session.ledger.runs(self._session.record, done.number))
+        self._artefacts.add(self._session.ledger.runs(self._session.record, done.number))
 
     def _must_stay(self, folder: Path) -> bool:
         """Whether a run's artefacts stay whatever the limit: those of a keep's first fresh run."""

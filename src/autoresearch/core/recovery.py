@@ -7,7 +7,7 @@ from contextlib import suppress
 from autoresearch.core.publisher import Publisher
 from autoresearch.core.session import Session
 from autoresearch.files import remove_tree
-from autoresearch.measure.runs import Interrupted
+from autoresearch.measure.execution import Interrupted
 from autoresearch.records import Status
 from autoresearch.store.files import remove_drafts
 

@@ -17,7 +17,8 @@ from autoresearch.core.scheduler import AgentScheduler, Member
 from autoresearch.core.segments import Segments
 from autoresearch.errors import AgentError
 from autoresearch.git.repository import Repository
-from autoresearch.measure.runs import Interrupted, RunExecutor
+from autoresearch.measure.execution import Interrupted
+from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Briefer, Grants, Runner
 from autoresearch.records import Role, Run
 from autoresearch.sandbox.run_policy import checkout

@@ -47,7 +47,7 @@ class TurnTaker:
                     return self._unfinished.pop(0)
                 if self._session.limit() is not None:
                     return None
-                self._session.executor.check_disk()
+                self._session.executor.commands.check_disk()
                 member = self._session.scheduler.next(time.monotonic())
                 if member is None:
                     self._wait()

@@ -31,7 +31,7 @@ from autoresearch.core.turns import TurnTaker, hide
 from autoresearch.errors import LedgerError, Refused, TaskError
 from autoresearch.files import files_below
 from autoresearch.formatting import escape_unstorable
-from autoresearch.measure.runs import tail
+from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
 from autoresearch.store import values
@@ -40,8 +40,6 @@ from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 from autoresearch.task.reading import override
-
-OUTPUT_LINES, LINE_LENGTH = 20, 200  # of a crashed run's log, shown to the agent
 
 YOUR_TURN = """
 ## Your turn
@@ -145,7 +143,7 @@ def try_change(
             return _verdict(session, number)  # this is the same try again
         if limit := session.limit():
             return _last(session, TrialReport("limit", proposal.description, limit=limit))
-        session.executor.check_disk()
+        session.executor.commands.check_disk()
         _refresh(session)
         experiment = _taken(session, proposal)
         if isinstance(experiment, TrialReport):
@@ -248,7 +246,8 @@ def _verdict(session: Session, number: int) -> TrialReport:
     done = session.ledger.experiment(session.record, number)
     output: tuple[str, ...] = ()
     if done.status is Status.CRASH and (runs := session.ledger.runs(session.record, number)):
-        output = _end_of(session, runs[-1].name)
+        # The scorer's log may hold what is hidden, so this is the run's own.
+        output = last_lines(session.paths.runs / runs[-1].name / "log")
     state = _state(session)  # nothing taken: the folder was brought to the incumbent since
     edited = state.taken is not None and state.taken != _digest(session)
     if edited:  # what comes next may be a change of what was taken, or of what that was made from
@@ -286,12 +285,6 @@ def _told(session: Session, told: TrialReport) -> TrialReport:
     told.save(session.paths)
     session.tick()
     return told
-
-
-def _end_of(session: Session, run: str) -> tuple[str, ...]:
-    """Of what the run itself printed: a scorer's words may hold what is hidden."""
-    lines = tail(session.paths.runs / run / "log", 65_536).splitlines()[-OUTPUT_LINES:]
-    return tuple("".join(c for c in line if c.isprintable())[:LINE_LENGTH] for line in lines)
 
 
 # ---- the folder --------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from autoresearch.agents.support.secrets import Secret, mask
 from autoresearch.files import remove_tree
-from autoresearch.measure.runs import STANDARD_ENV, tail
+from autoresearch.measure.execution import STANDARD_ENV
+from autoresearch.measure.output import tail
 from autoresearch.protocols import Confinement, RunSpec
 from autoresearch.runners.local import LocalRunner
 

@@ -1,0 +1,58 @@
+"""Artefacts: the files that a run made or changed. They are kept, within a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from autoresearch.files import files_below, remove_tree
+from autoresearch.git.repository import Manifest
+from autoresearch.records import Run
+from autoresearch.store.paths import SessionPaths
+
+FOLDER = "artefacts"  # in a run's folder
+
+
+def keep_artefacts(manifest: Manifest, tree: Path, target: Path) -> None:
+    """Move what a run made or changed out of its tree. Links are neither followed nor kept."""
+    if not tree.exists():
+        return  # they were moved before the harness was killed
+    for path, source in files_below(tree):
+        if not source.is_file(follow_symlinks=False):
+            continue
+        with suppress(PermissionError):  # the run took the access away from itself and from us
+            if path not in manifest or not manifest[path].describes(source):
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                Path(source.path).replace(target / path)
+
+
+class ArtefactLimit:
+    """Removes the oldest runs' artefacts when all together are larger than the limit. Logs stay,
+    and so do the artefacts of runs for which `is_kept` holds."""
+
+    def __init__(
+        self, paths: SessionPaths, limit_bytes: int, is_kept: Callable[[Path], bool]
+    ) -> None:
+        """`is_kept(folder)` says whether the artefacts in a run's folder must stay."""
+        self._paths = paths
+        self._limit = limit_bytes
+        self._is_kept = is_kept
+        folders = sorted(paths.runs.glob(f"*/*/{FOLDER}"))
+        self._sizes = {folder: _size(folder) for folder in folders}  # the oldest first
+
+    def add(self, runs: list[Run]) -> None:
+        """Count the artefacts of an experiment that is decided, and remove what is too much."""
+        for run in runs:
+            folder = self._paths.runs / run.name / FOLDER
+            if folder.exists():
+                self._sizes[folder] = _size(folder)
+        total = sum(self._sizes.values())
+        for folder in list(self._sizes) if total > self._limit else ():
+            if total > self._limit and not self._is_kept(folder.parent):
+                remove_tree(folder)
+                total -= self._sizes.pop(folder)
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))

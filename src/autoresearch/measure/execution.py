@@ -1,0 +1,166 @@
+"""Executing one command of a task: its tree, environment, limits and confinement."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from autoresearch.errors import StorageError, TaskError
+from autoresearch.files import remove_tree
+from autoresearch.git.repository import Manifest, Repository
+from autoresearch.protocols import Runner, RunResult, RunSpec
+from autoresearch.sandbox.run_policy import Purpose, RunPolicies
+from autoresearch.store.paths import SessionPaths
+from autoresearch.task.model import Task
+from autoresearch.task.values import shell_words
+
+STANDARD_ENV = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+    *("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"),
+    *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ROCR_VISIBLE_DEVICES"),
+)
+"""Passed on to a run when set; everything else only when the task names it in `[run] env`."""
+
+SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: the folder of its session
+MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
+UNSETTLED = ("interrupted", "lost")  # a run that ends like this says nothing about its program
+
+
+class Interrupted(Exception):
+    """The harness abandoned the run, or lost it; it must be made again."""
+
+
+def check_settled(result: RunResult) -> None:
+    """Raises `Interrupted` when a command was abandoned or lost."""
+    if result.stopped in UNSETTLED:
+        raise Interrupted(result.detail or result.stopped)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn the operating system's errors into `StorageError`, with the file's name."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+class CommandExecutor:
+    """Executes the commands of one session's task. Usable from several threads."""
+
+    def __init__(
+        self, task: Task, paths: SessionPaths, repository: Repository, runner: Runner
+    ) -> None:
+        self.task = task
+        self.paths = paths
+        self.repository = repository
+        self.runner = runner
+        self.env = _shared_environment(task, paths)  # of every command of the session
+        self.policies = RunPolicies(task, paths, repository, self.env)
+
+    @storage_errors()
+    def fresh_tree(self, commit: str, tree: Path) -> Manifest:
+        """Write a commit's files without the hidden ones, and links to the declared inputs."""
+        remove_tree(tree)
+        manifest = self.repository.materialize(commit, tree)
+        top = tree / self.repository.prefix
+        for name in self.task.hidden:
+            remove_tree(top / name)
+        for name in self.task.run.inputs:
+            self.link(name, top)
+        return manifest
+
+    def link(self, name: str, top: Path) -> None:
+        """Put a link to a file or folder of the task into a tree that lacks it."""
+        source = self.task.root / name
+        if not source.exists():
+            raise TaskError(f"[run] inputs: {source} does not exist any more")
+        target = top / name.rstrip("/")
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(source.resolve())
+
+    def spec(
+        self,
+        command: str,
+        tree: Path,
+        log: Path,
+        outcome: Path,
+        seed: int,
+        *,
+        limit_s: float | None = None,
+        purpose: Purpose = Purpose.RUN,
+    ) -> RunSpec:
+        """How to execute `command` in `tree`: the environment, the limits, the files."""
+        settings, runner = self.task.run, self.task.runner
+        temporary = self.paths.temporary / tree.name
+        env = self.env | self.policies.environment(purpose, tree, temporary)
+        env["AUTORESEARCH_SEED"] = str(seed)
+        env["PYTHONHASHSEED"] = str(seed)  # so that the seed also decides the order of sets
+        return RunSpec(
+            argv=shell_words(command),
+            tree=tree / self.repository.prefix,
+            log=log,
+            outcome=outcome,
+            env=env,
+            timeout_s=settings.timeout_s,
+            limit_s=limit_s,
+            limit_clock=settings.budget_clock,
+            memory_bytes=runner.memory_bytes,
+            log_bytes=runner.log_bytes,
+            file_bytes=runner.file_bytes,
+            processes=runner.processes,
+            confinement=self.policies.confinement(purpose, tree, temporary),
+        )
+
+    def execute(self, spec: RunSpec) -> RunResult:
+        """Execute what `spec` says, with a temporary folder that exists as long as it runs."""
+        temporary = Path(spec.env["TMPDIR"])
+        make_private(temporary.parent)
+        remove_tree(temporary)
+        temporary.mkdir(mode=0o700)
+        try:
+            return self.runner.run(spec)
+        finally:
+            remove_tree(temporary)
+
+    def check_disk(self) -> None:
+        """Raises `StorageError` when too little room is left to record what would be done."""
+        free = shutil.disk_usage(self.task.root).free
+        if free < MIN_FREE_BYTES:
+            raise StorageError(
+                f"only {free / 1e6:.0f} MB are free on the disk of {self.task.root}: no run was "
+                f"started. Make room (at least {MIN_FREE_BYTES / 1e6:.0f} MB) and resume"
+            )
+
+
+def _shared_environment(task: Task, paths: SessionPaths) -> dict[str, str]:
+    names = (*STANDARD_ENV, *task.run.env)
+    env = {name: os.environ[name] for name in names if name in os.environ}
+    env[SESSION] = str(paths.folder)
+    # A `git` called in the tree must not walk up to the user's repository.
+    env["GIT_CEILING_DIRECTORIES"] = str(paths.folder)
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
+    if (environment := task.root / ".venv").is_dir():
+        # `uv run` would build an environment in every tree.
+        env |= {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_NO_SYNC": "1"}
+    if task.run.budget_s is not None:
+        env["AUTORESEARCH_BUDGET"] = f"{task.run.budget_s:g}"
+        env["AUTORESEARCH_BUDGET_CLOCK"] = task.run.budget_clock
+    return env
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that belongs to this user, in a folder that everybody may write."""
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise StorageError(
+            f"{folder} is somebody else's: remove it, or set TMPDIR to another folder"
+        )

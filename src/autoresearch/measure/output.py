@@ -1,0 +1,89 @@
+"""What a program printed: the end of its log, and the metrics in it.
+
+Two formats are understood: the original's summary block (`name:  value` lines after a line `---`)
+and `METRIC name=value` lines. If a name has several values, the last one counts. A value that is
+missing, not finite or not a number is never replaced by another: the run crashed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+READ_BYTES = 1_000_000  # of a log, from its end
+SHOWN_LINES, SHOWN_WIDTH = 20, 200  # of a log, when a failure is reported
+METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
+SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The metrics in a log: finite numbers by name, and the texts that are not finite numbers."""
+
+    numbers: dict[str, float]
+    faulty: dict[str, str]
+
+
+def read_log(text: str) -> Reading:
+    """Read METRIC lines anywhere, and summary lines after the last `---` (anywhere when there is
+    no `---`)."""
+    lines = text.splitlines()
+    rules = [at for at, line in enumerate(lines) if line.strip() == "---"]
+    summary_from = rules[-1] + 1 if rules else 0
+    numbers: dict[str, float] = {}
+    faulty: dict[str, str] = {}
+    for at, line in enumerate(lines):
+        match = METRIC_LINE.match(line)
+        if match is None and at >= summary_from:
+            match = SUMMARY_LINE.match(line)
+        if match is None:
+            continue
+        name, word = match.groups()
+        numbers.pop(name, None)
+        faulty.pop(name, None)
+        value = _finite_number(word)
+        if value is None:
+            faulty[name] = word
+        else:
+            numbers[name] = value
+    return Reading(numbers, faulty)
+
+
+def _finite_number(word: str) -> float | None:
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def tail(path: Path, size: int = READ_BYTES) -> str:
+    """The last `size` bytes of a file as text; empty if there is no file."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def whole_lines(path: Path, size: int = READ_BYTES) -> str:
+    """The last `size` bytes of a file, without a first line whose beginning is cut off: the rest
+    of that line could look like a metric."""
+    text = tail(path, size + 1)
+    is_cut = path.exists() and path.stat().st_size > size
+    return text.partition("\n")[2] if is_cut else text
+
+
+def last_lines(path: Path) -> tuple[str, ...]:
+    """The last lines of a log, each cut to a readable width, without control characters."""
+    lines = tail(path, 65_536).splitlines()[-SHOWN_LINES:]
+    return tuple("".join(c for c in line if c.isprintable())[:SHOWN_WIDTH] for line in lines)
+
+
+def describe_end(log: Path) -> str:
+    """The end of a log, indented, for a message about a failure."""
+    lines = [f"    {line}" for line in last_lines(log)] or ["    (it printed nothing)"]
+    return "\n".join([f"The end of its log {log}:", *lines])

@@ -1,0 +1,122 @@
+"""The trusted half of a measurement: scorers, the sealed holdout, and the bounds on metrics."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from autoresearch.files import remove_tree
+from autoresearch.measure.artifacts import FOLDER
+from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_settled
+from autoresearch.measure.output import Reading, read_log, whole_lines
+from autoresearch.protocols import RunResult
+from autoresearch.records import HoldoutScore, Run
+from autoresearch.sandbox.run_policy import Purpose, seen
+from autoresearch.store import values
+from autoresearch.task.model import Task
+
+
+def score(
+    commands: CommandExecutor,
+    run: Run,
+    folder: Path,
+    command: str,
+    purpose: Purpose,
+    limit_s: float | None = None,
+) -> RunResult:
+    """Execute a scorer on what a run left in its `folder`.
+
+    It works in a pristine tree of its own, with the hidden files that it may see, and gets from
+    the run only the regular files in `[score] reads`. Raises `Interrupted` when it was abandoned.
+    """
+    task, prefix = commands.task, commands.repository.prefix
+    assert task.score is not None
+    outcome = folder / f"{purpose.value}.json"
+    if (earlier := load_result(outcome)) is not None:
+        return earlier
+    tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
+    remove_tree(tree)
+    commands.repository.materialize(run.commit, tree, renewed=False)
+    top = tree / prefix
+    visible = seen(task, purpose)
+    for name in set(task.hidden) - set(visible):
+        remove_tree(top / name)
+    for name in (*task.run.inputs, *visible):
+        commands.link(name, top)
+    for name in task.score.reads:
+        source, target = folder / FOLDER / prefix / name, top / name
+        if not source.is_file() or source.is_symlink():
+            remove_tree(tree)
+            return RunResult(1, f"the run left no file {name}", 0.0, 0.0, None)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    log = folder / f"{purpose.value}.log"
+    spec = commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s, purpose=purpose)
+    result = commands.execute(spec)
+    remove_tree(tree)
+    check_settled(result)
+    return result
+
+
+def score_holdout(commands: CommandExecutor, run: Run, folder: Path) -> HoldoutScore | None:
+    """Score a run on the sealed holdout; None when the task has none. It has no limit: the holdout
+    decides nothing, so a program gains nothing when it trains on while it is scored there."""
+    holdout = commands.task.holdout
+    if holdout is None:
+        return None
+    result = score(commands, run, folder, holdout.command, Purpose.HOLDOUT)
+    reading = read_log(whole_lines(folder / "holdout.log"))
+    metric, reason = _metric_or_reason(commands.task, result, reading)
+    return HoldoutScore(metric, reason, result.cpu_s, result.wall_s)
+
+
+def read_metric(
+    task: Task, result: RunResult, log: Path, run_log: Path
+) -> tuple[float | None, str | None, dict[str, float]]:
+    """Return (metric, reason, other numbers) of a run that ended. `log` is the scorer's, or the
+    run's own. Without a metric, `reason` says why; with a metric, which bound it broke."""
+    reading = read_log(whole_lines(log))
+    metric, reason = _metric_or_reason(task, result, reading)
+    numbers = dict(reading.numbers)
+    if log != run_log:
+        numbers = read_log(whole_lines(run_log)).numbers | numbers
+    numbers.pop(task.metric.name, None)
+    if metric is None:
+        return None, reason, numbers
+    for bound in task.guards.bounds:
+        value = metric if bound.name == task.metric.name else numbers.get(bound.name)
+        if value is None:
+            return metric, f"guard failed: {bound.name} was not printed", numbers
+        if not bound.holds(value):
+            return metric, f"guard failed: {bound.name} = {value:g}, not {bound}", numbers
+    return metric, None, numbers
+
+
+def _metric_or_reason(
+    task: Task, result: RunResult, reading: Reading
+) -> tuple[float | None, str | None]:
+    """The metric that a command printed, or the reason why it has none."""
+    if result.stopped is not None:
+        return None, result.stopped
+    if result.exit_code != 0:
+        return None, _exit_reason(result.exit_code)
+    word = reading.faulty.get(task.metric.name)
+    if word is not None:
+        return None, f"metric is {word[:40]!r}, not a finite number"
+    metric = reading.numbers.get(task.metric.name)
+    return metric, "no metric" if metric is None else None
+
+
+def _exit_reason(code: int | None) -> str:
+    if code == 127:
+        return "command not found"
+    if code is not None and code < 0:
+        return f"killed by signal {-code}"
+    return f"exit code {code}"
+
+
+def load_result(path: Path) -> RunResult | None:
+    """Read the result that a runner wrote; None when the command must be executed (again): the
+    file is missing or damaged, or the command was interrupted."""
+    result = values.read(path, RunResult)
+    return None if result is None or result.stopped in UNSETTLED else result
