@@ -325,6 +325,31 @@ def test_all_problems_are_said_at_once_in_the_order_of_the_file(root: Path) -> N
     assert [line.split(":")[1] for line in lines] == ["4", "6", "9"]
 
 
+def test_each_problem_has_its_line_what_is_accepted_and_the_nearest_key(root: Path) -> None:
+    text = SMALL.replace("minimize", "min") + "[limits]\nexperiments = 0\npatienc = 3\n"
+    file = write(root, text)
+    with pytest.raises(TaskError) as caught:
+        load(root)
+    limit = "a whole number above 0, or no such key for no limit"
+    assert str(caught.value).splitlines() == [
+        f'{file}:7: [metric] goal: found "min"; accepted: "minimize" or "maximize"',
+        f"{file}:9: [limits] experiments: found 0 (below 1); accepted: {limit}",
+        f'{file}:10: [limits] patienc: unknown key; did you mean "patience"?',
+    ]
+
+
+def test_reading_a_task_imports_no_pydantic_models(root: Path) -> None:
+    """They take five times as long to import as the validator alone."""
+    write(root, SMALL)
+    code = (
+        "import sys; from pathlib import Path; from autoresearch.task.reading import load; "
+        "load(Path(sys.argv[1])); print('pydantic_core' in sys.modules, 'pydantic' in sys.modules)"
+    )
+    argv = [sys.executable, "-c", code, str(root)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_a_flood_of_problems_is_cut(root: Path) -> None:
     lines = refusal(root, SMALL + "".join(f"x{i} = 1\n" for i in range(500))).splitlines()
     assert len(lines) == 21
