@@ -212,7 +212,10 @@ class Night:
             run = recorded[seed]
             metric = None if ends[seed] == "crash" else float(ends[seed])
             self._expect(run.metric == metric, f"run {run.name}: {run.metric}, not {metric}")
-        names = Counter((r.experiment, r.attempt, r.role, r.index) for r in recorded.values())
+        names = Counter(
+            (r.experiment, r.attempt, r.role, r.segment, r.index, r.retry)
+            for r in recorded.values()
+        )
         self._expect(max(names.values()) == 1, "a run was made twice")
         self._expect(not ledger.open_runs(row), "runs are still open")
         self._expect(not ledger.in_flight(row), "experiments are still open")

@@ -79,17 +79,19 @@ anything."""
 class Run:
     """One execution of the task's command with one seed.
 
-    (experiment, attempt, role, index) names a run for ever: a resumed session asks for the same
-    name and gets the finished run instead of making it again.
+    (experiment, attempt, role, segment, index, retry) identifies a run for good: a resumed session
+    asks for the same run and gets the finished one instead of executing it again.
     """
 
     id: int
     experiment: int
     attempt: int  # 0, and one more each time the change began again from the screen
     role: Role
-    index: int
+    index: int  # counts the runs of one role; a top-up has the order of the experiment before it
     commit: str  # the code that ran
     seed: int
+    segment: int = 0  # the stretch of its session within which it can be compared
+    retry: int = 0  # 1: a second run of a top-up that crashed or gave a surprising metric
     slot: int | None = None
     started_at: float = 0.0  # Unix time, for people; never used for a duration
     finished: bool = False
@@ -100,7 +102,6 @@ class Run:
     wall_s: float | None = None
     cpu_s: float | None = None  # of the whole tree of processes
     peak_memory_bytes: int | None = None
-    segment: int = 0  # the stretch of its session within which it can be compared
     score_cpu_s: float | None = None  # of the scorer and all it started; None without [score]
     score_wall_s: float | None = None
     holdout_cpu_s: float | None = None
@@ -117,14 +118,6 @@ class Run:
     def name(self) -> str:
         """The run's folder below `runs/`, and what `show` calls it."""
         return f"{self.experiment:04d}/{self.id:05d}"
-
-
-SEGMENT_STRIDE = 1_000_000
-
-
-def index_in(segment: int, index: int) -> int:
-    """The index of the index-th run of its kind in a segment, for roles that come in several."""
-    return segment * SEGMENT_STRIDE + index
 
 
 @dataclass(frozen=True, slots=True)

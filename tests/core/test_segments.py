@@ -472,7 +472,7 @@ def test_a_machine_that_throttles(throttled: tuple[Path, Callable[[], object]]) 
     assert len(reasons) == 2, reasons
     assert reasons[1].startswith("the machine drifted: the incumbent measured 1")
     assert segments(root)[1].after_order == 2
-    assert [run.index for run in found.runs_of(1, "topup")] == [2, -2]
+    assert [(run.index, run.retry) for run in found.runs_of(1, "topup")] == [(2, 0), (2, 1)]
     assert len(found.runs_of(1, "segment")) == judge.FRESH_RUNS
     assert found.experiments[3].metric == pytest.approx(12.0, abs=0.1)
     assert found.runs_of(3, "topup") and len(segments(root)) == 2  # the machine stands still again
@@ -488,10 +488,10 @@ def test_a_drift_is_seen_though_the_session_was_stopped(
     def stop_at_the_second_look(session: Session) -> None:
         made = session.make
 
-        def make(number: int, attempt: int, role: Role, index: int, *rest: Any) -> Run:
-            if role is Role.TOPUP and index < 0:
+        def make(number: int, attempt: int, role: Role, *rest: Any, retry: int = 0) -> Run:
+            if role is Role.TOPUP and retry:
                 raise Stopped
-            return made(number, attempt, role, index, *rest)
+            return made(number, attempt, role, *rest, retry=retry)
 
         session.make = make  # type: ignore[method-assign]
 
@@ -509,7 +509,7 @@ def test_a_still_machine_drifts_nowhere(root: Path, monkeypatch: pytest.MonkeyPa
     steps = [change(VALUE=20.0 + number) for number in range(6)]
     found = run_session(root, ScriptedAgent(*steps))
     assert len(segments(root)) == 1
-    assert len([run for run in found.runs if run.role == "topup" and run.index > 0]) == 6
+    assert len([run for run in found.runs if run.role == "topup" and not run.retry]) == 6
 
 
 def test_two_runs_have_to_say_so() -> None:

@@ -291,7 +291,7 @@ def check_end(root: Path, kills: int, settled: dict[int, float | None] | None = 
         assert times == [1, 1], f"run {run.name} was made {times} times"
     cut_off = [line for line in counted if line.endswith(" start")]
     assert len(cut_off) - len(found.runs) <= SLOTS * kills
-    made = Counter(abs(run.index) for run in found.runs if run.role == "topup")
+    made = Counter(run.index for run in found.runs if run.role == "topup")
     renewed = [run for run in found.runs if run.role == "segment" and run.metric is not None]
     if task.score is not None:  # the shorter one: no top-up, and nothing changes
         assert not made and not renewed

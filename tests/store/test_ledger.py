@@ -14,8 +14,8 @@ from autoresearch.errors import LedgerError, StorageError
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Metric, Role, Run, Status, Verdict
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.rows import Note, SessionRecord
-from autoresearch.store.schema import APPLICATION_ID, VERSION
+from autoresearch.store.rows import SessionRecord
+from autoresearch.store.schema import VERSION
 
 
 def begin_session(ledger: Ledger, tag: str = "t") -> SessionRecord:
@@ -98,14 +98,25 @@ def test_none_yet(path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_newer_version(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (
+            VERSION + 1,
+            rf"newer autoresearch \(ledger version {VERSION + 1}, .* update autoresearch",
+        ),
+        (VERSION - 1, rf"older autoresearch .* reads version {VERSION}\): move it away"),
+        (0, "older autoresearch"),
+    ],
+)
+def test_another_version(path: Path, version: int, message: str) -> None:
     filled(path)
     db = sqlite3.connect(path)
-    db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.execute(f"PRAGMA user_version = {version}")
     db.close()
     before = path.read_bytes()
     for readonly in (False, True):
-        with pytest.raises(LedgerError, match=r"newer autoresearch .* update autoresearch"):
+        with pytest.raises(LedgerError, match=message):
             Ledger(path, readonly=readonly)
     assert path.read_bytes() == before
 
@@ -262,12 +273,16 @@ def test_a_run_of_a_name_is_made_once(path: Path) -> None:
     row = begin_session(ledger)
     begin(ledger, row)
     first = make_run(ledger, row, 0)
-    found = ledger.open_run(
-        row, experiment=0, attempt=0, role=Role.SCREEN, index=0, commit="c", now=9.0
-    )
-    assert found == first
+
+    def open_run(segment: int, retry: int) -> Run:
+        name = {"experiment": 0, "attempt": 0, "role": Role.SCREEN, "index": 0}
+        return ledger.open_run(row, **name, commit="c", now=9.0, segment=segment, retry=retry)
+
+    assert open_run(segment=0, retry=0) == first
+    others = [open_run(segment=1, retry=0), open_run(segment=0, retry=1)]
+    assert [(run.segment, run.retry) for run in others] == [(1, 0), (0, 1)]
     ledger.forget_run(first)  # finished: it stays
-    assert ledger.runs(row, 0) == [first]
+    assert ledger.runs(row, 0) == [first, *others]
     ledger.close()
 
 
@@ -342,84 +357,7 @@ def test_sessions_do_not_see_each_other(path: Path) -> None:
     ledger.close()
 
 
-# ---- notes, and a ledger of version 1 ----------------------------------------------------------
-
-
-def as_version_1(path: Path) -> None:
-    """The file as the first version made it: its schema, word for word, and a session."""
-    db = sqlite3.connect(path)
-    db.executescript((Path(__file__).parent / "ledger_v1.sql").read_text())
-    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    db.execute("PRAGMA user_version = 1")
-    db.execute(
-        "INSERT INTO session (tag, base_commit, metric, goal, level, budget_clock, limits,"
-        " fingerprint, secret, created_at)"
-        " VALUES ('t', 'c0', 'loss', 'minimize', 'default', 'wall', '{}', '{}', 5, 1.0)"
-    )
-    db.execute(
-        "INSERT INTO experiment (session, number, base, commit_id, tree_id, agent, description,"
-        " status, metric, finish_order, started_at)"
-        " VALUES (1, 0, 0, 'c0', 't0', '', 'baseline', 'keep', 1.0, 0, 2.0)"
-    )
-    db.commit()
-    db.close()
-
-
-def version_of(path: Path) -> int:
-    db = sqlite3.connect(path)
-    try:
-        return int(db.execute("PRAGMA user_version").fetchone()[0])
-    finally:
-        db.close()
-
-
-def test_version_1_is_upgraded_in_place(path: Path) -> None:
-    as_version_1(path)
-    ledger = Ledger(path)
-    row = ledger.session("t")
-    assert ledger.incumbent(row).description == "baseline"
-    ledger.add_note(row, "agent", "warmup is not it", now=4.0)
-    ledger.close()
-    assert version_of(path) == VERSION == 3
-    again = Ledger(path)
-    assert again.notes(row) == [Note(4.0, "agent", "warmup is not it")]
-    assert begin(again, row) == 1
-    again.close()
-
-
-def test_version_1_can_be_read_and_stays_as_it_is(path: Path) -> None:
-    as_version_1(path)
-    before = path.read_bytes()
-    ledger = Ledger(path, readonly=True)
-    row = ledger.session("t")
-    assert ledger.notes(row) == []
-    assert ledger.incumbent(row).metric == 1.0
-    assert path.read_bytes() == before
-    Ledger(path).close()  # somebody upgrades it meanwhile
-    assert ledger.notes(row) == []
-    ledger.close()
-    assert version_of(path) == 3
-
-
-def test_an_upgrade_that_is_cut_off_leaves_version_1(path: Path) -> None:
-    as_version_1(path)
-    db = sqlite3.connect(path)
-    db.execute("CREATE TABLE note (theirs)")  # so that our statement fails
-    db.commit()
-    db.close()
-    with pytest.raises(LedgerError, match="note already exists"):
-        Ledger(path)
-    assert version_of(path) == 1
-
-
-def test_a_damaged_version_1_is_not_touched(path: Path) -> None:
-    as_version_1(path)
-    data = bytearray(path.read_bytes())
-    data[4096:8192] = b"\xff" * 4096
-    path.write_bytes(data)
-    with pytest.raises(LedgerError, match="damaged"):
-        Ledger(path)
-    assert version_of(path) == 1
+# ---- notes ---------------------------------------------------------------------------------------
 
 
 def test_notes_belong_to_their_session_and_the_latest_are_told(path: Path) -> None:

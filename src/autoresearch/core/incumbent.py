@@ -9,7 +9,7 @@ from autoresearch.core import history, judge
 from autoresearch.core.control import Restart
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
-from autoresearch.records import Experiment, Role, Run, index_in
+from autoresearch.records import Experiment, Role, Run
 
 
 class IncumbentUpkeep:
@@ -69,15 +69,15 @@ class IncumbentUpkeep:
             if tries == 0:
                 raise self._gone(best, runs[-1])
             tries -= 1
-            index = index_in(segment, len(runs))
-            run = session.make(best.number, best.attempt, Role.SEGMENT, index, best.commit, segment)
+            name = (best.number, best.attempt, Role.SEGMENT, len(runs))
+            run = session.make(*name, best.commit, segment)
             good += run.metric is not None
             runs.append(run)
 
     def _make_top_up(self, order: int, segment: int) -> None:
         best = self._ledger.incumbent(self._session.record)
-        for index in (order, -order):  # once more if it crashes: it may have been bad luck
-            run = self._run(best, index, segment)
+        for retry in range(2):  # once more if it crashes: it may have been bad luck
+            run = self._run(best, order, segment, retry)
             if run.metric is not None:
                 return self._look_for_drift()
         raise self._gone(best, run)
@@ -88,23 +88,22 @@ class IncumbentUpkeep:
         record, segment = self._session.record, self._session.segments.current
         best = self._ledger.incumbent(record)
         known = self._ledger.runs_of(record, best.commit, (Role.TOPUP,))
-        runs = [run for run in known if run.index > 0 and run.segment == segment]
+        runs = [run for run in known if run.segment == segment and not run.retry]
         if record.deterministic or not runs or (metric := (latest := runs[-1]).metric) is None:
             return
         before = history.reference(self._ledger, record, best, latest.id)
 
         def draw_again(_: int) -> float:
-            run = self._run(best, -latest.index, segment)
+            run = self._run(best, latest.index, segment, retry=1)
             return before.score if run.metric is None else run.metric
 
         if judge.drifted(before, metric, draw_again):
             how = f"the incumbent measured {metric:.6g}, {before.score:.6g} before"
             self._session.segments.begin_after_drift(segment, how)
 
-    def _run(self, best: Experiment, index: int, segment: int) -> Run:
-        return self._session.make(
-            best.number, best.attempt, Role.TOPUP, index, best.commit, segment
-        )
+    def _run(self, best: Experiment, order: int, segment: int, retry: int) -> Run:
+        name = (best.number, best.attempt, Role.TOPUP, order)
+        return self._session.make(*name, best.commit, segment, retry=retry)
 
     def _gone(self, best: Experiment, run: Run) -> BaselineError:
         return BaselineError(

@@ -81,7 +81,15 @@ class Session:
         self.executor.score_limit_s = self.record.score_allowance_s
 
     def make(
-        self, number: int, attempt: int, role: Role, index: int, commit: str, segment: int
+        self,
+        number: int,
+        attempt: int,
+        role: Role,
+        index: int,
+        commit: str,
+        segment: int,
+        *,
+        retry: int = 0,
     ) -> Run:
         """Return the run of that name: from the ledger if it has finished, else made now. Raises
         `Stopped` when the session is to stop, `Restart` when the segment ends meanwhile."""
@@ -98,9 +106,10 @@ class Session:
             commit=commit,
             now=time.time(),
             segment=segment,
+            retry=retry,
         )
         run = self._measure(run)
-        if not run.segment == segment == self.segments.current:
+        if segment != self.segments.current:
             raise Restart
         return run
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from autoresearch.core.events import VerificationStarted
 from autoresearch.core.session import Session
-from autoresearch.records import Experiment, Role, index_in
+from autoresearch.records import Experiment, Role
 
 
 def verify(session: Session, runs: int | None = None) -> None:
@@ -31,11 +31,11 @@ def compare(session: Session, owner: Experiment, commits: Mapping[Role, str], ru
         made = {
             (run.role, run.index)
             for run in session.ledger.runs(session.record, owner.number)
-            if run.finished and run.attempt == owner.attempt
+            if run.finished and run.attempt == owner.attempt and run.segment == segment
         }
         jobs = [
             partial(session.make, owner.number, owner.attempt, role, index, commit, segment)
-            for index in (index_in(segment, number) for number in range(runs))
+            for index in range(runs)
             for role, commit in commits.items()
             if (role, index) not in made
         ]

@@ -18,7 +18,7 @@ from autoresearch.formatting import (
     short,
     size,
 )
-from autoresearch.records import SEGMENT_STRIDE, Experiment, Metric, Role, Run
+from autoresearch.records import Experiment, Metric, Role, Run
 from autoresearch.report.page import amount, cost_of_each, outcome
 from autoresearch.report.summary import OpenExperiment, OpenRun, Summary
 from autoresearch.report.verification import Verification
@@ -309,7 +309,7 @@ def phase(summary: Summary, run: OpenRun) -> str:
         total = level.k if level.cached else 2 * level.k
         done = one.confirming if one else 0
         return f"confirmation, run {min(done + 1, total)} of {total}"
-    number = run.index % SEGMENT_STRIDE + 1
+    number = run.index + 1
     return {
         Role.BASELINE: f"baseline, run {number}",
         Role.SCREEN: f"screen, run {number} of at most {max(SCREEN_RUNS, number)}",

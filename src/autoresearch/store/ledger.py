@@ -45,7 +45,7 @@ from autoresearch.store.rows import (
     run_of,
     session_of,
 )
-from autoresearch.store.schema import APPLICATION_ID, UPGRADES, VERSION
+from autoresearch.store.schema import APPLICATION_ID, SCHEMA, VERSION
 
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
@@ -92,10 +92,15 @@ class Ledger:
             )
         if not tables and readonly:
             raise LedgerError(f"no session was started here yet: {self.path} is empty")
-        if version > VERSION:
+        if tables and version != VERSION:
+            age, remedy = (
+                ("a newer", "update autoresearch")
+                if version > VERSION
+                else ("an older", "move it away to start afresh, or read it with that autoresearch")
+            )
             raise LedgerError(
-                f"{self.path} was written by a newer autoresearch (ledger version {version}, "
-                f"this program reads up to {VERSION}): update autoresearch"
+                f"{self.path} was written by {age} autoresearch (ledger version {version}, "
+                f"this program reads version {VERSION}): {remedy}"
             )
         if readonly:
             return
@@ -107,21 +112,13 @@ class Ledger:
         damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if damage != "ok":
             raise LedgerError(_damaged(self.path, damage))
-        if version < VERSION:
-            with self.transaction():
-                self._upgrade()
-
-    def _version(self) -> int:
-        return self._number("PRAGMA user_version")
-
-    def _upgrade(self) -> None:
-        """In place, from whatever version is there now (0 is an empty file): another process may
-        have been first."""
-        for version in range(self._version(), VERSION):
-            for statement in UPGRADES[version].split(";\n"):
+        with self.transaction():
+            if self._number("PRAGMA user_version") == VERSION:
+                return  # another process may have created the tables since we looked
+            for statement in SCHEMA.split(";\n"):
                 self._db.execute(statement)
-        self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        self._db.execute(f"PRAGMA user_version = {VERSION}")
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         with self._lock:
@@ -512,34 +509,38 @@ class Ledger:
         commit: str,
         now: float,
         segment: int = 0,
+        retry: int = 0,
     ) -> Run:
         """The run of that name: the one already there, finished or not, or a new one on a seed
         that nobody has used, in that segment."""
         with self.transaction():
             row = self._one(
                 "SELECT * FROM run WHERE session = ? AND experiment = ? AND attempt = ?"
-                " AND role = ? AND idx = ?",
+                " AND role = ? AND segment = ? AND idx = ? AND retry = ?",
                 session.id,
                 experiment,
                 attempt,
                 role,
+                segment,
                 index,
+                retry,
             )
             if row is not None:
                 return run_of(row)
             cursor = self._db.execute(
-                "INSERT INTO run (session, experiment, attempt, role, idx, commit_id, seed,"
-                " started_at, segment) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO run (session, experiment, attempt, role, segment, idx, retry,"
+                " commit_id, seed, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     session.id,
                     experiment,
                     attempt,
                     role,
+                    segment,
                     index,
+                    retry,
                     commit,
                     self._fresh_seed(session),
                     now,
-                    segment,
                 ),
             )
             return run_of(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
@@ -599,9 +600,9 @@ class Ledger:
         """The top-up after the experiment of that order was made: with success, or twice."""
         sql = (
             "SELECT 1 FROM run WHERE session = ? AND role = ? AND finished = 1"
-            " AND (idx = ? AND metric IS NOT NULL OR idx = ?)"
+            " AND idx = ? AND (metric IS NOT NULL OR retry > 0)"
         )
-        return self._one(sql, session.id, Role.TOPUP, order, -order) is not None
+        return self._one(sql, session.id, Role.TOPUP, order) is not None
 
     def restart_run(self, run: Run, now: float) -> None:
         with self.transaction():
@@ -645,10 +646,9 @@ class Ledger:
         """The metrics of these commits' unselected runs, by (commit, segment), oldest first;
         crashed ones left out, and only of those made before the run of id `before`, if said."""
         groups: dict[tuple[str, int], list[float]] = {}
-        column = "segment" if self._version() >= 3 else "0"
         these, roles = (", ".join("?" * len(some)) for some in (commits, UNSELECTED))
         for commit, segment, metric in self._all(
-            f"SELECT commit_id, {column}, metric FROM run WHERE session = ? AND commit_id IN"
+            f"SELECT commit_id, segment, metric FROM run WHERE session = ? AND commit_id IN"
             f" ({these}) AND role IN ({roles}) AND finished = 1 AND metric IS NOT NULL"
             " AND id < ? ORDER BY id",
             session.id,
@@ -684,7 +684,6 @@ class Ledger:
     def spent(self, session: SessionRecord) -> dict[str, float]:
         """Wall and CPU seconds of all finished runs and their scores, and how many they were."""
         scored = " + coalesce(score_{0}_s, 0) + coalesce(holdout_{0}_s, 0)"
-        scored = "" if self._version() < 3 else scored
         sums = (f"coalesce(sum({c}_s{scored.format(c)}), 0)" for c in ("wall", "cpu"))
         rows = self._all(
             f"SELECT {', '.join(sums)}, count(*) FROM run WHERE session = ? AND finished = 1",
@@ -759,9 +758,7 @@ class Ledger:
         return self.segments(session)[-1]
 
     def segments(self, session: SessionRecord) -> list[Segment]:
-        """In their order; none in an older ledger that is only read, or before the first run."""
-        if self._version() < 3:
-            return []
+        """In their order; none before the first run."""
         rows = self._all("SELECT * FROM segment WHERE session = ? ORDER BY number", session.id)
         return [
             Segment(
@@ -776,15 +773,11 @@ class Ledger:
 
     def starts(self, session: SessionRecord) -> list[int]:
         """The `after_order` of all segments, in their order: see `segment_of`."""
-        if self._version() < 3:
-            return []
         sql = "SELECT after_order FROM segment WHERE session = ? ORDER BY number"
         return [row[0] for row in self._all(sql, session.id)]
 
     def segment(self, session: SessionRecord) -> int:
         """The number of the latest one."""
-        if self._version() < 3:
-            return 0
         return self._number("SELECT max(number) FROM segment WHERE session = ?", session.id)
 
     # ---- turns that came to nothing, notes, and files written outside ----------------------
@@ -834,9 +827,7 @@ class Ledger:
             )
 
     def notes(self, session: SessionRecord, last: int = 10) -> list[Note]:
-        """The latest notes, oldest first; none in a ledger of version 1 that is only read."""
-        if self._version() < 2:
-            return []
+        """The latest notes, oldest first."""
         rows = self._all(
             "SELECT at, agent, text FROM note WHERE session = ? ORDER BY id DESC LIMIT ?",
             session.id,

@@ -103,7 +103,7 @@ def session_of(row: sqlite3.Row) -> SessionRecord:
         elapsed_s=row["elapsed_s"],
         deterministic=None if deterministic is None else bool(deterministic),
         allowance_s=row["allowance_s"],
-        score_allowance_s=_since_3(row, "score_allowance_s"),
+        score_allowance_s=row["score_allowance_s"],
         stopped=row["stopped"],
         warnings=tuple(json.loads(row["warnings"])),
     )
@@ -131,7 +131,7 @@ def experiment_of(row: sqlite3.Row) -> Experiment:
         notes=row["notes"],
         tokens=row["tokens"],
         usd=row["usd"],
-        flag=_since_3(row, "flag"),
+        flag=row["flag"],
     )
 
 
@@ -142,6 +142,7 @@ def run_of(row: sqlite3.Row) -> Run:
         attempt=row["attempt"],
         role=Role(row["role"]),
         index=row["idx"],
+        retry=row["retry"],
         commit=row["commit_id"],
         seed=row["seed"],
         slot=row["slot"],
@@ -154,16 +155,11 @@ def run_of(row: sqlite3.Row) -> Run:
         wall_s=row["wall_s"],
         cpu_s=row["cpu_s"],
         peak_memory_bytes=row["peak_memory_bytes"],
-        segment=_since_3(row, "segment") or 0,
-        score_cpu_s=_since_3(row, "score_cpu_s"),
-        score_wall_s=_since_3(row, "score_wall_s"),
-        holdout=_since_3(row, "holdout"),
-        holdout_reason=_since_3(row, "holdout_reason"),
-        holdout_cpu_s=_since_3(row, "holdout_cpu_s"),
-        holdout_wall_s=_since_3(row, "holdout_wall_s"),
+        segment=row["segment"],
+        score_cpu_s=row["score_cpu_s"],
+        score_wall_s=row["score_wall_s"],
+        holdout=row["holdout"],
+        holdout_reason=row["holdout_reason"],
+        holdout_cpu_s=row["holdout_cpu_s"],
+        holdout_wall_s=row["holdout_wall_s"],
     )
-
-
-def _since_3(row: sqlite3.Row, name: str) -> Any:
-    """A column that came with version 3; None in an older ledger that is only read."""
-    return row[name] if name in row.keys() else None  # noqa: SIM118 - `in row` looks at the values

@@ -1,9 +1,9 @@
-"""The tables of the ledger, and how an older file becomes one of this version."""
+"""The tables of the ledger."""
 
 from __future__ import annotations
 
 APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 CREATE TABLE session (
@@ -22,6 +22,7 @@ CREATE TABLE session (
     elapsed_s REAL NOT NULL DEFAULT 0,
     deterministic INTEGER,
     allowance_s REAL,
+    score_allowance_s REAL,
     stopped TEXT,
     warnings TEXT NOT NULL DEFAULT '[]'
 );
@@ -48,6 +49,7 @@ CREATE TABLE experiment (
     notes TEXT NOT NULL DEFAULT '',
     tokens INTEGER,
     usd REAL,
+    flag TEXT,
     PRIMARY KEY (session, number)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX experiment_order ON experiment(session, finish_order)
@@ -61,7 +63,9 @@ CREATE TABLE run (
     experiment INTEGER NOT NULL,
     attempt INTEGER NOT NULL,
     role TEXT NOT NULL,
+    segment INTEGER NOT NULL,
     idx INTEGER NOT NULL,
+    retry INTEGER NOT NULL,
     commit_id TEXT NOT NULL,
     seed INTEGER NOT NULL,
     slot INTEGER,
@@ -74,7 +78,13 @@ CREATE TABLE run (
     wall_s REAL,
     cpu_s REAL,
     peak_memory_bytes INTEGER,
-    UNIQUE (session, experiment, attempt, role, idx),
+    score_cpu_s REAL,
+    score_wall_s REAL,
+    holdout REAL,
+    holdout_reason TEXT,
+    holdout_cpu_s REAL,
+    holdout_wall_s REAL,
+    UNIQUE (session, experiment, attempt, role, segment, idx, retry),
     UNIQUE (session, seed)
 );
 CREATE INDEX run_commit ON run(session, commit_id, role);
@@ -95,9 +105,6 @@ CREATE TABLE published (
     sha256 TEXT NOT NULL,
     PRIMARY KEY (path, sha256)
 ) WITHOUT ROWID;
-"""
-
-NOTES = """
 CREATE TABLE note (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES session(id),
@@ -106,20 +113,6 @@ CREATE TABLE note (
     text TEXT NOT NULL
 );
 CREATE INDEX note_session ON note(session);
-"""
-
-# What the scorer cost, what the sealed holdout said, and the stretches of a session within which
-# runs can be compared: `segment` counts them, and their rows say why each began.
-SEGMENTS = """
-ALTER TABLE run ADD COLUMN segment INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE run ADD COLUMN score_cpu_s REAL;
-ALTER TABLE run ADD COLUMN score_wall_s REAL;
-ALTER TABLE run ADD COLUMN holdout REAL;
-ALTER TABLE run ADD COLUMN holdout_reason TEXT;
-ALTER TABLE run ADD COLUMN holdout_cpu_s REAL;
-ALTER TABLE run ADD COLUMN holdout_wall_s REAL;
-ALTER TABLE experiment ADD COLUMN flag TEXT;
-ALTER TABLE session ADD COLUMN score_allowance_s REAL;
 CREATE TABLE segment (
     session INTEGER NOT NULL REFERENCES session(id),
     number INTEGER NOT NULL,
@@ -130,5 +123,3 @@ CREATE TABLE segment (
     PRIMARY KEY (session, number)
 ) WITHOUT ROWID;
 """
-
-UPGRADES = {0: SCHEMA, 1: NOTES, 2: SEGMENTS}  # from that version to the next
