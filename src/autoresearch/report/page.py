@@ -1,6 +1,6 @@
-"""report.md: what a night brought, on one page, for somebody who has just woken up.
+"""report.md: the results of a session on one page.
 
-It claims only what was measured again. A gain is the headline when its interval stays clear of
+It claims only what was measured again. A gain is the headline when its interval does not include
 zero; otherwise the headline says what is missing.
 """
 
@@ -13,6 +13,7 @@ from autoresearch.formatting import (
     Numbers,
     clock,
     counted,
+    cut,
     dollars,
     duration,
     one_line,
@@ -38,9 +39,8 @@ def page(
     sandbox: str = "",
     picture: str | None = "progress.png",
 ) -> str:
-    """The page as Markdown, of a summary with `all_keeps`. `experiments` are the finished ones in
-    order, the baseline first;
-    `sandbox` is one line on what the sandbox could not do here."""
+    """Draw a summary with `all_keeps` as Markdown. `experiments` are the finished ones in order,
+    the baseline first. `sandbox` says in one line what the sandbox cannot do here."""
     starts = [one.after_order for one in summary.segments]
     finished = compare_finished(
         experiments, summary.keeps, summary.metric, summary.noise_sd, starts
@@ -66,7 +66,7 @@ def page(
 
 
 def _alarms(summary: Summary) -> list[str]:
-    """What to know before the number: the gain may not be what it seems."""
+    """Warnings that come before the headline: the gain may not be real."""
     return "\n>\n".join([*_flagged(summary), *_lost_gain(summary)]).splitlines()
 
 
@@ -234,7 +234,7 @@ def _held_cell(summary: Summary, one: Kept) -> str:
 
 
 def _holdout(summary: Summary) -> list[str]:
-    """What data says that decided nothing, and that no agent was told of."""
+    """The gain on data that decided nothing and that no agent knew of."""
     if summary.holdout is None or summary.incumbent is summary.baseline:
         return []
     numbers, found, gap = summary.numbers, summary.holdout.held_out, summary.holdout.gap
@@ -257,7 +257,7 @@ def _holdout(summary: Summary) -> list[str]:
 
 
 def _near_misses(summary: Summary, finished: Sequence[Finished]) -> list[str]:
-    """Discards that looked better than the incumbent of their time: ideas worth another look."""
+    """Discards that looked better than their incumbent: ideas worth another look."""
     promising = [
         one
         for one in finished
@@ -506,7 +506,7 @@ def _score(summary: Summary, kept: Kept) -> str:
 
 
 def _plain(text: str) -> str:
-    """Foreign text that cannot become Markdown or HTML."""
+    """Escape foreign text, so that it cannot become Markdown or HTML."""
     text = one_line(text)
     for mark in "\\`*[]<>|":
         text = text.replace(mark, f"\\{mark}")
@@ -514,5 +514,4 @@ def _plain(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    text = one_line(text)
-    return _plain(text if len(text) <= DESCRIPTION else text[: DESCRIPTION - 3] + "...")
+    return _plain(cut(text, DESCRIPTION))
