@@ -9,8 +9,8 @@ pytest; the built-in ones are tested by the same suites:
         def make(self) -> Agent:
             return Mine()
 
-The contracts in words are the protocols in `autoresearch.records`. Nothing here imports pytest, and
-nothing else of this package imports this module.
+The contracts in words are the protocols in `autoresearch.protocols`. Nothing here imports pytest,
+and nothing else of this package imports this module.
 """
 
 from __future__ import annotations
@@ -85,80 +85,80 @@ class AgentSuite:
 
     def test_it_proposes_an_edit_of_the_editable_files(self, tmp_path: Path) -> None:
         """`Repository.collect` refuses everything else, and says what."""
-        with self._desk(tmp_path) as desk:
-            answer, changes = desk.turn(self.make())
+        with self._turn_taker(tmp_path) as taker:
+            answer, changes = taker.turn(self.make())
             assert isinstance(answer, Proposal), f"the first turn came to nothing: {answer}"
             assert changes
             assert answer.description.strip(), "a proposal needs a description"
             assert "\n" not in answer.description.strip(), "of one line"
 
     def test_it_goes_on_whatever_becomes_of_its_proposals(self, tmp_path: Path) -> None:
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             agent = self.make()
             for status in (Status.DISCARD, Status.CRASH, Status.KEEP, Status.KEEP, Status.CRASH):
-                answer, changes = desk.turn(agent)
+                answer, changes = taker.turn(agent)
                 if isinstance(answer, Proposal):
-                    desk.finish(desk.begin(agent, answer, changes), status)
+                    taker.finish(taker.begin(agent, answer, changes), status)
 
     def test_it_can_be_asked_again_before_the_verdict(self, tmp_path: Path) -> None:
         """Several slots: the second turn comes while the first experiment is in flight."""
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             agent = self.make()
-            open_ones = []
+            experiments = []
             for _ in range(3):
-                answer, changes = desk.turn(agent)
+                answer, changes = taker.turn(agent)
                 if isinstance(answer, Proposal):
-                    open_ones.append(desk.begin(agent, answer, changes))
-            for one in reversed(open_ones):
-                desk.finish(one, Status.DISCARD)
-            desk.turn(agent)
+                    experiments.append(taker.begin(agent, answer, changes))
+            for experiment in reversed(experiments):
+                taker.finish(experiment, Status.DISCARD)
+            taker.turn(agent)
 
     def test_it_goes_on_after_a_restart(self, tmp_path: Path) -> None:
         """A new process has nothing but the history; it does not begin from the start."""
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             seen: list[object] = []
             for _ in range(4):
                 agent = self.make()
-                answer, changes = desk.turn(agent)
+                answer, changes = taker.turn(agent)
                 if isinstance(answer, Proposal):
                     assert changes not in seen, "proposed again after a restart"
                     seen.append(changes)
-                    desk.finish(desk.begin(agent, answer, changes), Status.DISCARD)
+                    taker.finish(taker.begin(agent, answer, changes), Status.DISCARD)
 
     def test_a_turn_that_came_to_nothing_is_no_obstacle(self, tmp_path: Path) -> None:
         """What it proposed was a duplicate, say: nobody tells it, and the next turn is fine."""
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             agent = self.make()
             for _ in range(3):
-                desk.turn(agent)
+                taker.turn(agent)
 
     def test_it_can_be_called_from_any_thread(self, tmp_path: Path) -> None:
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             agent = self.make()
             for _ in range(2):
                 with ThreadPoolExecutor(1) as pool:
-                    answer, changes = pool.submit(desk.turn, agent).result()
+                    answer, changes = pool.submit(taker.turn, agent).result()
                 if isinstance(answer, Proposal):
-                    desk.finish(desk.begin(agent, answer, changes), Status.DISCARD)
+                    taker.finish(taker.begin(agent, answer, changes), Status.DISCARD)
 
     def test_having_nothing_more_to_propose_is_final(self, tmp_path: Path) -> None:
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             agent = self.make()
-            answers = [desk.turn(agent)[0] for _ in range(12)]
+            answers = [taker.turn(agent)[0] for _ in range(12)]
             if None in answers:
                 assert set(answers[answers.index(None) :]) == {None}
 
     def test_it_leaves_the_harness_as_it_was(self, tmp_path: Path) -> None:
         """Working directory, environment and processes."""
-        with self._desk(tmp_path) as desk:
+        with self._turn_taker(tmp_path) as taker:
             before = Path.cwd(), dict(os.environ), _children()
-            desk.turn(self.make())
-            desk.close()
+            taker.turn(self.make())
+            taker.close()
             assert (Path.cwd(), dict(os.environ)) == before[:2]
             _until(lambda: _children() <= before[2], "it left a process behind")
 
     @contextmanager
-    def _desk(self, folder: Path) -> Iterator[_Desk]:
+    def _turn_taker(self, folder: Path) -> Iterator[_TurnTaker]:
         root = folder / "task"
         root.mkdir()
         task_file = (
@@ -177,13 +177,13 @@ class AgentSuite:
         paths.folder.mkdir(parents=True)
         with (
             closing(Ledger(paths.ledger)) as ledger,
-            closing(_Desk(root, task_file, paths, ledger)) as desk,
+            closing(_TurnTaker(root, task_file, paths, ledger)) as taker,
         ):
-            yield desk
+            yield taker
 
 
-class _Desk:
-    """Gives an agent its turns as `autoresearch.core.turns` does, and makes up the verdicts."""
+class _TurnTaker:
+    """Gives an agent its turns as `autoresearch.core.turns` does; the verdicts are made up."""
 
     def __init__(self, root: Path, task_file: str, paths: SessionPaths, ledger: Ledger) -> None:
         self.task = parse(task_file, root, root / "autoresearch.toml")
@@ -261,19 +261,19 @@ class _Desk:
             now=time.time(),
         )
 
-    def finish(self, one: Experiment, status: Status) -> None:
+    def finish(self, experiment: Experiment, status: Status) -> None:
         """A keep is better by a tenth each time; its fresh runs vary by a hundredth."""
         if status is Status.KEEP:
             self._metric *= 0.9 if self.task.metric.better(0.9, 1.0) else 1.1
         for index in range(4 if status is Status.KEEP else 0):
-            role = Role.BASELINE if one.number == 0 else Role.REMEASURE
+            role = Role.BASELINE if experiment.number == 0 else Role.REMEASURE
             run = self.ledger.open_run(
                 self.record,
-                experiment=one.number,
+                experiment=experiment.number,
                 attempt=0,
                 role=role,
                 index=index,
-                commit=one.commit,
+                commit=experiment.commit,
                 now=time.time(),
             )
             self.ledger.finish_run(
@@ -291,7 +291,7 @@ class _Desk:
         reason = {Status.KEEP: None, Status.DISCARD: "worse", Status.CRASH: "exit code 1"}[status]
         verdict = Verdict(status, reason, metric)
         self.ledger.finish(
-            self.record, one.number, verdict, peak_memory_bytes=None, now=time.time()
+            self.record, experiment.number, verdict, peak_memory_bytes=None, now=time.time()
         )
 
 
@@ -310,8 +310,8 @@ class RunnerSuite:
 
     @contextmanager
     def runner(self, slots: int = 1) -> Iterator[Runner]:
-        with closing(self.make(slots)) as made:
-            yield made
+        with closing(self.make(slots)) as runner:
+            yield runner
 
     def spec(
         self,

@@ -14,7 +14,12 @@ from support.sessions import alive
 
 from autoresearch import agents
 from autoresearch.agents.support import availability
-from autoresearch.agents.support.availability import About, AgentAvailability, about, standings
+from autoresearch.agents.support.availability import (
+    About,
+    AgentAvailability,
+    describe,
+    list_availability,
+)
 from autoresearch.cli import main as cli
 from autoresearch.errors import AgentError
 from autoresearch.report.availability import standing_text
@@ -27,7 +32,7 @@ PATIENT_S = 60.0  # for a busy machine
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A HOME with nothing in it, a PATH with nothing on it, and no key."""
     for name in agents.names():
-        one = about(name)
+        one = describe(name)
         places = [file[1:].partition("/")[0] for file in one.logins if file[0] == "$"]
         for variable in (*one.keys, *places):
             monkeypatch.delenv(variable, raising=False)
@@ -49,7 +54,7 @@ def install(home: Path) -> Callable[[str, str], None]:
 
 
 def found(timeout_s: float = PATIENT_S) -> dict[str, AgentAvailability]:
-    return {one.name: one for one in standings(timeout_s)}
+    return {one.name: one for one in list_availability(timeout_s)}
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -214,7 +219,7 @@ def test_one_that_cannot_be_imported_is_an_error(
 
 def test_every_named_agent_says_how_to_install_it() -> None:
     for name in agents.names():
-        one = about(name)
+        one = describe(name)
         assert bool(one.install) == bool(one.program or one.library), name
         assert all(key == key.upper() for key in one.keys)
         assert all(file.startswith(("~/", "$")) for file in one.logins)
@@ -223,4 +228,4 @@ def test_every_named_agent_says_how_to_install_it() -> None:
 def test_an_about_of_its_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = __import__("autoresearch.agents.codex", fromlist=["create"])
     monkeypatch.setattr(module, "ABOUT", About("something else"), raising=False)
-    assert about("codex") == About("something else")
+    assert describe("codex") == About("something else")

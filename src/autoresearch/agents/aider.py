@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from autoresearch.agents.support.events import Ended, dollars, failed, total, unknown
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 QUIET = (
@@ -64,7 +64,7 @@ def _number(digits: str, unit: str | None = None) -> float:
     return float(digits.replace(",", "")) * UNITS[unit or ""]
 
 
-create = creator(
+create = Creator(
     Spec(
         name="aider",
         program="aider",

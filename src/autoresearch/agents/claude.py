@@ -19,7 +19,7 @@ from autoresearch.agents.support.events import (
     unknown,
     usage_tokens,
 )
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 TOOLS = "Read,Edit,Write,Glob,Grep"
@@ -53,7 +53,7 @@ def _used(found: Iterable[Mapping[str, Any]]) -> int | None:
     return total(*(usage_tokens(usage) for usage in usages.values()))
 
 
-create = creator(
+create = Creator(
     Spec(
         name="claude",
         program="claude",

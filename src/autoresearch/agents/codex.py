@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from autoresearch.agents.support.events import Ended, at, events, failed, total, unknown
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 
@@ -43,7 +43,7 @@ def read_events(lines: Sequence[str]) -> Ended:
     return unknown(lines[-1:])
 
 
-create = creator(
+create = Creator(
     Spec(
         name="codex",
         program="codex",

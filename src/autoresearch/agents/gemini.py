@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from autoresearch.agents.support.events import Ended, at, document, failed, total, unknown
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 
@@ -27,7 +27,7 @@ def read_events(lines: Sequence[str]) -> Ended:
     return Ended(text=str(response), tokens=tokens)
 
 
-create = creator(
+create = Creator(
     Spec(
         name="gemini",
         program="gemini",

@@ -14,7 +14,7 @@ from autoresearch.agents.support.events import (
     total,
     unknown,
 )
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 TRAJECTORY = "trajectory.json"
@@ -44,7 +44,7 @@ def read_events(lines: Sequence[str]) -> Ended:
     return Ended(text=str(at(info, "submission") or ""), tokens=tokens, usd=usd)
 
 
-create = creator(
+create = Creator(
     Spec(
         name="mini",
         program="mini",

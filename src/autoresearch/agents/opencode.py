@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from autoresearch.agents.support.events import Ended, at, dollars, events, failed, total, unknown
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 
@@ -42,7 +42,7 @@ def read_events(lines: Sequence[str]) -> Ended:
     return Ended(text=text, tokens=tokens, usd=usd)
 
 
-create = creator(
+create = Creator(
     Spec(
         name="opencode",
         program="opencode",

@@ -15,7 +15,7 @@ from autoresearch.agents.support.events import (
     total,
     unknown,
 )
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 
@@ -46,7 +46,7 @@ def read_events(lines: Sequence[str]) -> Ended:
     return Ended(text=text, tokens=tokens, usd=usd)
 
 
-create = creator(
+create = Creator(
     Spec(
         name="pi",
         program="pi",

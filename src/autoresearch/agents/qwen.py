@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from autoresearch.agents.support.events import Ended, at, document, failed, items, result, unknown
-from autoresearch.agents.support.headless import Ask, Spec, creator
+from autoresearch.agents.support.headless import Ask, Creator, Spec
 from autoresearch.sandbox.agent_policy import Needs
 
 
@@ -29,7 +29,7 @@ def read_events(lines: Sequence[str]) -> Ended:
     return ended
 
 
-create = creator(
+create = Creator(
     Spec(
         name="qwen",
         program="qwen",

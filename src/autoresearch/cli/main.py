@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch import __version__
-from autoresearch.agents.support.availability import standings
+from autoresearch.agents.support.availability import list_availability
 from autoresearch.cli import fsck, terminal
 from autoresearch.cli.common import (
     INTERRUPTED,
@@ -566,7 +566,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def list_agents(options: argparse.Namespace) -> int:
-    found = standings()
+    found = list_availability()
     if options.json:
         print(json.dumps([asdict(one) for one in found]))
     else:

@@ -1,7 +1,7 @@
-"""One call of a model behind an OpenAI-compatible API, and what came of it as a value.
+"""Call a model behind an OpenAI-compatible API once, and return the answer or the error as a value.
 
-The client's own retries are off: waiting is the harness's part. The library is imported when
-an agent needs it, as that takes three quarters of a second.
+The client's own retries are off, because the harness waits between turns. The library is imported
+only when an agent needs it: that takes 0.75 s.
 """
 
 from __future__ import annotations

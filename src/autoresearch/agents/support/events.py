@@ -1,4 +1,5 @@
-"""What an agent's turn came to, read from what it printed. Pure functions: tested on recordings."""
+"""Read how an agent's turn ended from what its program printed. Pure functions, tested on
+recordings."""
 
 from __future__ import annotations
 

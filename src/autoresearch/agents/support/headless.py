@@ -1,7 +1,7 @@
-"""A program that edits the worktree when told to: a turn of it, whatever its name.
+"""Run a coding agent's command line program as an agent: one turn edits the worktree.
 
-What differs between them is a `Spec`: the command line, and the reading of what it prints. Exit
-codes are not believed, events are; but a program that ends badly without an edit has failed.
+Programs differ in their `Spec`: the command line, and how their output is read. A turn's result is
+taken from the events that a program prints. Its exit code counts only when it edited nothing.
 """
 
 from __future__ import annotations
@@ -128,10 +128,6 @@ class Creator:
                 f"Install it with: {spec.install}"
             )
         return Headless(spec, chosen, argument)
-
-
-def creator(spec: Spec) -> Creator:
-    return Creator(spec)
 
 
 class Headless:

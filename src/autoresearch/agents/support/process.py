@@ -1,11 +1,11 @@
-"""One bounded turn of a program: what it may know, how long it may take, what it said.
+"""Run a coding agent's program for one turn, with limits on its time, output and environment.
 
-It is started by the warden that also watches runs (`runners/_warden.py`) and dies as runs do, with
-everything it has started: at its deadline, at its own end, and with us, however we end. What it
-prints is bounded, and the values of the secrets it was given are taken out before anybody sees it.
+The warden that watches runs (`runners/warden`) starts the program and kills it with everything it
+started: at its deadline, at its own end, and when the harness dies. The values of secrets are
+removed from what it prints.
 
-Of its folder it may write `tmp` and what it prints, no more: what else lies there is ours, and a
-link in its place would make us write or read through it.
+In the turn's folder the program may write only `tmp`, `stdout` and `stderr`: a link in the place of
+another file would make the harness read or write through it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What of an agent's environment is secret: taken out of what it says, and refused in its edits.
+"""Find the secrets in an agent's environment, remove them from texts, and detect them in edits.
 
-By name (a key, a token, a password), or by the hand that passed it on: whatever `[agent] env` or an
-agent's keys name, unless its value is plainly none.
+A variable is secret by its name (key, token, password), or because `[agent] env` or an agent's keys
+name it, unless its value is plainly no secret: a number, a path, an address without a password.
 """
 
 from __future__ import annotations
