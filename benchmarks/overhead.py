@@ -41,7 +41,7 @@ from pathlib import Path
 
 import psutil
 
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
@@ -181,7 +181,7 @@ def measure(
     before_kb = disk_kb(folder / ".git")
     windows = [window for window in WINDOWS if window[1] <= experiments]
     marks = {mark for window in windows for mark in window} - {experiments}
-    with opened(task, "overhead", lambda line: None) as session:
+    with open_session(task, "overhead", lambda line: None) as session:
         [member] = session.scheduler.members
         meter = Meter(session, Cheap() if agent == "cheap" else member.agent, marks)
         member.agent = meter

@@ -30,7 +30,7 @@ from statistics import median, quantiles
 
 import psutil
 
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.files import remove_tree
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import RunResult
@@ -98,7 +98,7 @@ def measure(root: Path, runs: int, rng: random.Random) -> list[dict[str, Cost]]:
     new = [sys.executable, "-m", "autoresearch", "new", "instant", str(root)]
     subprocess.run(new, check=True, stdout=subprocess.DEVNULL)
     task = load(root)
-    with opened(task, "bench", lambda line: None) as session:
+    with open_session(task, "bench", lambda line: None) as session:
         free_task = override(task, **{"runner.confine": False})
         free = RunExecutor(
             free_task, session.paths, session.repository, session.runner, session.ledger

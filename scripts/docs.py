@@ -14,11 +14,12 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 from autoresearch.agents import llm
-from autoresearch.cli import main as cli
+from autoresearch.cli.parser import parser
+from autoresearch.core.events import Event
 from autoresearch.task import reading
 from autoresearch.task.tables import keys_of
 
@@ -30,7 +31,7 @@ PART = re.compile(r"(<!-- (\w+): [^>]* -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def commands() -> str:
     """Every command with its arguments, as the parser knows them."""
-    top = cli.parser()
+    top = parser()
     [subparsers] = [one for one in top._actions if isinstance(one, argparse._SubParsersAction)]
     shown = []
     for name, one in subparsers.choices.items():
@@ -56,6 +57,16 @@ def spelled(action: argparse.Action) -> str:
     value = action.metavar or ("{" + ",".join(action.choices) + "}" if action.choices else "")
     takes = "" if action.nargs == 0 else f" {value or action.dest.upper()}"
     return f"`{', '.join(action.option_strings)}{takes}`"
+
+
+def events() -> str:
+    """Every kind of event with its fields."""
+    lines = ["| `event` | meaning | fields |", "|---|---|---|"]
+    # A class with slots is made twice, and the first one may still be listed.
+    for kind in {kind.kind(): kind for kind in Event.__subclasses__()}.values():
+        names = ", ".join(f"`{field.name}`" for field in fields(kind)) or "none"
+        lines.append(f"| `{kind.kind()}` | {' '.join(str(kind.__doc__).split())} | {names} |")
+    return "\n".join(lines) + "\n"
 
 
 def keys() -> str:
@@ -97,6 +108,7 @@ def measured(name: str) -> Callable[[], str]:
 
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
+    "events": events,
     "keys": keys,
     "llm_keys": llm_keys,
     **{path.stem: measured(path.stem) for path in RESULTS.glob("*.txt")},

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
+
 
 def remove_tree(folder: Path) -> None:
     """Delete a folder whatever its permissions, links not followed; missing is fine."""
@@ -47,3 +49,13 @@ def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
                 yield path, entry
 
     return walk(str(folder), "")
+
+
+def tail(path: Path, size: int = READ_BYTES) -> str:
+    """The end of a file as text; empty when there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""

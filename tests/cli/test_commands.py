@@ -30,6 +30,7 @@ from support.sessions import (
 )
 
 from autoresearch.cli import main as cli
+from autoresearch.cli.detached import find_error, parse_line
 from autoresearch.commands.fsck import audit
 from autoresearch.measure.runs import leftovers
 from autoresearch.store.paths import SessionPaths, owner
@@ -174,14 +175,27 @@ def test_a_start_that_fails_says_why_here_or_in_its_log(root: Path) -> None:
 
 def test_the_complaint_is_found_in_what_a_command_said() -> None:
     log = "    autoresearch: cannot start x\nautoresearch: cannot start y\n"
-    assert (
-        cli.complaint(f"baseline\nautoresearch: it failed:\n{log}") == f"it failed:\n{log}".strip()
-    )
+    assert find_error(f"baseline\nautoresearch: it failed:\n{log}") == f"it failed:\n{log}".strip()
     as_json = json.dumps({"error": "BaselineError", "message": "it failed"})
     for words in (f"autoresearch: it failed\n{as_json}\n", f"{as_json}\nautoresearch: it failed\n"):
-        assert cli.complaint(words) == "it failed"
-    assert cli.complaint("Traceback\nKeyError\n") == "Traceback\nKeyError"
-    assert cli.complaint("") == "it ended without a word"
+        assert find_error(words) == "it failed"
+    assert find_error("Traceback\nKeyError\n") == "Traceback\nKeyError"
+    assert find_error("") == "it ended without a word"
+
+
+def test_events_as_json(root: Path) -> None:
+    done = call(root, "run", "--json", "--agent", "tuner", "--experiments", "1", "--tag", "t")
+    *events, last = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all({"at", "event", "text"} <= event.keys() for event in events)
+    finished = [event for event in events if event["event"] == "experiment_finished"]
+    assert [event["number"] for event in finished] == [1]
+    assert last["stopped"] == "1 experiment done" and last["finished"] == 1
+
+
+def test_a_line_of_a_log_is_an_event() -> None:
+    assert parse_line('{"event": "warned", "text": "x"}') == {"event": "warned", "text": "x"}
+    for line in ("12:00:00 setup: true", "{not JSON", "[1]", ""):
+        assert parse_line(line) == {"text": line}
 
 
 @pytest.mark.parametrize("often", [1, 2])

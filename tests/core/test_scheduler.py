@@ -22,7 +22,7 @@ from support.sessions import Night, Step, change, make_task, night, task_of
 
 from autoresearch import agents
 from autoresearch.commands import probe
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.core import scheduler
 from autoresearch.core import turns as desk
 from autoresearch.core.loop import Loop
@@ -127,7 +127,9 @@ def spend(
     load = patch.object(agents, "load", lambda name, *_, **__: known[name])
     with (
         load,
-        opened(task_of(root, **settings), "t", lambda event: lines.append(str(event))) as session,
+        open_session(
+            task_of(root, **settings), "t", lambda event: lines.append(str(event))
+        ) as session,
     ):
         if before is not None:
             before(session)
@@ -374,7 +376,7 @@ def test_agents_of_one_name_go_by_how_they_were_asked_for(quick: Path) -> None:
     for experiments in (2, 4):
         settings = {"agent__name": specs, "agent__write": [str(counts)]}
         settings["limits__experiments"] = experiments
-        with opened(task_of(quick, **settings), "t", lambda line: None) as session:
+        with open_session(task_of(quick, **settings), "t", lambda line: None) as session:
             Loop(session).run()
     assert by(night(quick)) == dict.fromkeys(specs, 2)
 
@@ -428,7 +430,7 @@ def test_an_unknown_fallback_is_refused_before_there_is_a_session(quick: Path) -
     task = task_of(quick, agent__fallback="tunr")
     with (
         pytest.raises(AgentError, match="Did you mean 'tuner'"),
-        opened(task, "t", lambda line: None),
+        open_session(task, "t", lambda line: None),
     ):
         pass
     with closing(Ledger(quick / ".autoresearch" / "ledger.sqlite", readonly=True)) as ledger:

@@ -26,9 +26,9 @@ from support.sessions import (
     wait_until,
 )
 
-from autoresearch.cli.common import write_report
 from autoresearch.commands.fsck import audit
-from autoresearch.commands.start import opened
+from autoresearch.commands.report import write_report
+from autoresearch.commands.start import open_session
 from autoresearch.core import history, judge
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session, Stopped
@@ -591,7 +591,7 @@ def test_a_verdict_across_segments_is_found(fed: Path) -> None:
 def test_verify_when_something_changes_meanwhile(fed: Path) -> None:
     run_session(fed, ScriptedAgent(change(VALUE=8.0)))
     said: list[str] = []
-    with opened(task_of(fed), "t", lambda event: said.append(str(event))) as session:
+    with open_session(task_of(fed), "t", lambda event: said.append(str(event))) as session:
         Loop(session).begin()
         made, count = session.make, [0]
 
@@ -655,7 +655,7 @@ def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
 
 def test_two_threads_that_warn_do_not_wait_for_each_other(fed: Path) -> None:
     """One sees a change while another has something to say, again and again."""
-    with opened(task_of(fed), "t", lambda line: None) as session:
+    with open_session(task_of(fed), "t", lambda line: None) as session:
         session.segments.refresh()
         stop = threading.Event()
 
@@ -683,7 +683,7 @@ def test_what_takes_long_to_look_at_is_looked_at_less_often(
     fed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks = []
-    with opened(task_of(fed), "t", lambda line: None) as session:
+    with open_session(task_of(fed), "t", lambda line: None) as session:
         session.segments.refresh()
         around_it = session.segments._environment()
         real = around_it.look

@@ -30,9 +30,10 @@ from support.sessions import (
 )
 
 from autoresearch.commands.fsck import audit
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.git.repository import Manifest, Repository
 from autoresearch.interactive import instructions, trial
+from autoresearch.interactive.folder import WorkFolder
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, module, owner
 
@@ -625,10 +626,10 @@ def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(
         edit(work, VALUE=7.0)  # by an agent that did not wait
 
     monkeypatch.setattr(Repository, "restore", restored)
-    with opened(task_of(root), "t", lambda line: None, trial.Terminal("terminal")) as session:
-        trial._bring(session)
+    with open_session(task_of(root), "t", lambda line: None, trial.Terminal("terminal")) as session:
+        WorkFolder(session).restore()
         monkeypatch.undo()
-        trial._refresh(session)
+        WorkFolder(session).update()
     assert "VALUE = 7.0" in (work / "prog.py").read_text()
     assert "VALUE = 10.0" in git(work, "show", "HEAD:prog.py")
     assert git(work, "status", "--porcelain") == "M prog.py"

@@ -29,10 +29,10 @@ from support.sessions import (
 
 from autoresearch import agents
 from autoresearch.cli import main as cli
-from autoresearch.cli.common import read_summary
-from autoresearch.commands.check import check
+from autoresearch.cli.look import read_summary
+from autoresearch.commands.check import check_task
 from autoresearch.commands.fsck import audit
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.core.loop import Loop
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.measure.execution import Interrupted
@@ -215,7 +215,7 @@ def test_it_stays_sealed_until_the_session_is_over(tmp_path: Path) -> None:
 
     def look(turn: Turn) -> Proposal:
         ledger = Ledger(SessionPaths(root, "t").ledger, readonly=True)
-        seen.append(read_summary(ledger, SessionPaths(root, "t"), task_of(root), open_holdout=True))
+        seen.append(read_summary(ledger, SessionPaths(root, "t"), open_holdout=True))
         ledger.close()
         return change(VALUE=20.0)(turn)
 
@@ -270,7 +270,7 @@ def test_nothing_kept_and_nothing_verified(tmp_path: Path) -> None:
 
     agent = ScriptedAgent(change(VALUE=9.5), interrupt)
     load = patch.object(agents, "load", lambda *_, **__: agent)
-    with load, opened(task_of(root), "t", lambda line: None) as session:
+    with load, open_session(task_of(root), "t", lambda line: None) as session:
         Loop(session).run()
     summary, text = report_of(root)
     assert summary.verification is None
@@ -317,7 +317,7 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
     assert summary.holdout is None
     assert "## On the sealed" not in text
     with pytest.raises(BaselineError, match=r"(?s)\[holdout\] command gave no score .*KeyError"):
-        check(task_of(root), 2, lambda line: None)
+        check_task(task_of(root), 2, lambda line: None)
 
 
 def test_check_says_that_it_works(tmp_path: Path, shown: Callable[..., str]) -> None:

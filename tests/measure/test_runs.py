@@ -21,9 +21,10 @@ from support.sessions import (
 )
 
 from autoresearch.errors import BaselineError, StorageError, TaskError
+from autoresearch.files import tail
 from autoresearch.measure.artifacts import ArtefactLimit
 from autoresearch.measure.execution import Interrupted
-from autoresearch.measure.output import read_log, tail
+from autoresearch.measure.output import read_log
 from autoresearch.protocols import RunResult, RunSpec
 from autoresearch.records import Role, Run
 from autoresearch.runners.local import LocalRunner

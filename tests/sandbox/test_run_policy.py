@@ -32,7 +32,7 @@ from support.sessions import (
     workspace_of,
 )
 
-from autoresearch.commands.check import check, enforced, not_enforced
+from autoresearch.commands.check import check_task, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.measure.execution import make_private
 from autoresearch.protocols import Confinement
@@ -643,7 +643,7 @@ def test_where_there_is_no_landlock_runs_go_on_and_it_is_said_once(
 
 @needs_landlock
 def test_check_says_what_holds(root: Path) -> None:
-    checked = check(task_of(root), 2, lambda line: None)
+    checked = check_task(task_of(root), 2, lambda line: None)
     holds, lacks = "\n".join(checked.enforced), "\n".join(checked.not_enforced)
     assert "a run reads its tree, the system" in holds
     assert "1024 processes, files of 50 GB, a log of 16 MB" in holds

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from autoresearch.agents import replay
 from autoresearch.core.turns import printable
 from autoresearch.errors import AgentError, NotOursError, TaskError
-from autoresearch.measure.output import Reading, read_log, tail, whole_lines
+from autoresearch.files import tail
+from autoresearch.measure.output import Reading, read_log, whole_lines
 from autoresearch.protocols import Proposal
 from autoresearch.records import Experiment, Metric, Role, Run, Status, Verdict
 from autoresearch.store.ledger import Ledger

@@ -21,7 +21,8 @@ from autoresearch.core.scheduler import recordable
 from autoresearch.errors import BusyError, StorageError
 from autoresearch.formatting import escape_unstorable
 from autoresearch.interactive import trial
-from autoresearch.interactive.trial import TrialReport, latest
+from autoresearch.interactive.folder import FolderState
+from autoresearch.interactive.trial import TrialReport, read_latest
 from autoresearch.measure import runs
 from autoresearch.protocols import Failure, Proposal, RunResult, Turn
 from autoresearch.records import Metric
@@ -104,7 +105,7 @@ def test_an_outcome_comes_back_unless_it_settles_nothing(
 @given(TRIES)
 def test_a_try_comes_back_and_can_be_told(paths: SessionPaths, told: TrialReport) -> None:
     told.save(paths)
-    found = latest(paths)
+    found = read_latest(paths)
     assert found is not None and found.pid == os.getpid()
     assert replace(found, pid=told.pid) == told
     assert trial.text(told, ROW)
@@ -113,7 +114,7 @@ def test_a_try_comes_back_and_can_be_told(paths: SessionPaths, told: TrialReport
 
 def told_or_none(paths: SessionPaths) -> TrialReport | None:
     """What `wait` does with it."""
-    told = latest(paths)
+    told = read_latest(paths)
     if told is not None:
         trial.text(told, ROW).encode()
         json.dumps(trial.to_json(told), allow_nan=False)
@@ -139,7 +140,7 @@ def test_any_file_is_a_value_or_none(paths: SessionPaths, data: bytes) -> None:
     told_or_none(paths)
     outcome = runs._load_outcome(paths.folder / "outcome.json")
     assert outcome is None or values.parse(json.dumps(asdict(outcome)), RunResult) == outcome
-    state = values.parse(data, trial._State) or trial._State()
+    state = values.parse(data, FolderState) or FolderState()
     assert state.base is None or (type(state.base) is int and abs(state.base) <= 2**63)
     assert state.taken is None or isinstance(state.taken, str)
 
@@ -173,7 +174,7 @@ def test_a_value_of_another_type_is_none(
 def test_a_folder_in_the_place_of_a_file_is_an_error_of_ours(paths: SessionPaths) -> None:
     paths.latest_try.mkdir()
     with pytest.raises(StorageError, match=r"cannot read .*try\.json: Is a directory"):
-        latest(paths)
+        read_latest(paths)
 
 
 # ---- the lock ----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from unittest.mock import patch
 import pygit2
 
 from autoresearch import agents
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.core import judge
 from autoresearch.core.loop import Loop
 from autoresearch.git.repository import Repository
@@ -274,7 +274,7 @@ def session(root: Path) -> str:
     with (
         rules(),
         stepping,
-        opened(task, TAG, lambda event: said.append(str(event))) as opened_session,
+        open_session(task, TAG, lambda event: said.append(str(event))) as opened_session,
     ):
         return Loop(opened_session).run()
 

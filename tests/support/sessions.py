@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from autoresearch import agents
-from autoresearch.commands.start import opened
+from autoresearch.commands.start import open_session
 from autoresearch.core.events import Event
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
@@ -218,7 +218,7 @@ def run_session(
     settings.setdefault("judge__baseline_runs", 3)
     task = task_of(root, **settings)
     load_it = patch.object(agents, "load", lambda *_, **__: agent)
-    with load_it, opened(task, tag, hear) as session:
+    with load_it, open_session(task, tag, hear) as session:
         if before is not None:
             before(session)
         reason = Loop(session).run()

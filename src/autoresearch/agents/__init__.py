@@ -13,7 +13,7 @@ from autoresearch.errors import AgentError
 from autoresearch.plugins import AGENTS
 from autoresearch.protocols import Agent
 
-__all__ = ["load", "names", "parse"]
+__all__ = ["earlier_session", "load", "names", "parse"]
 
 names = AGENTS.names
 
@@ -33,3 +33,14 @@ def load(
     that name, its module cannot be imported, or it refuses the argument or the options."""
     agent: Agent = AGENTS.load(name).create(argument, options, seed)
     return agent
+
+
+def earlier_session(name: str, argument: str | None) -> str | None:
+    """The tag of the session whose changes the agent needs, None if it needs none.
+
+    Its file may define `earlier_session(argument)` for that. `create` then gets the changes as the
+    option `proposals`: a list of (description, {path: content, or None to delete}).
+    """
+    ask = getattr(AGENTS.load(name), "earlier_session", None)
+    tag: str | None = ask(argument) if ask else None
+    return tag

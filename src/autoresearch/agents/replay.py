@@ -27,6 +27,7 @@ from autoresearch.protocols import Failure, History, Proposal, Turn
 SUFFIXES = (".patch", ".diff")
 DESCRIPTION = "description.txt"
 NOTE = "replay: "
+SESSION = "session:"  # begins an argument that names an earlier session
 GIT_TIMEOUT_S = 60.0
 
 DIFF_BEGINS = re.compile(rb"^(diff |--- |Index: |GIT binary patch)", re.MULTILINE)
@@ -40,7 +41,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Re
         raise AgentError(f"replay: unknown option {unknown[0]!r}; accepted: proposals")
     if "proposals" in options:
         return Replay(_given(argument or "proposals", options["proposals"]))
-    if not argument or argument.startswith("session:"):
+    if not argument or earlier_session(argument) is not None:
         raise AgentError("replay: expected replay:FOLDER or replay:session:TAG")
     try:
         return Replay(_folder(Path(argument).expanduser()))
@@ -48,6 +49,13 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Re
         raise AgentError(f"replay: cannot read {error.filename}: {error.strerror}") from error
     except RuntimeError:  # the folder of a user who is none
         raise AgentError(f"replay: {argument!r} is no folder") from None
+
+
+def earlier_session(argument: str | None) -> str | None:
+    """The tag in `session:TAG`, see `autoresearch.agents`."""
+    if argument and argument.startswith(SESSION):
+        return argument.removeprefix(SESSION)
+    return None
 
 
 class Item(Protocol):

@@ -1,47 +1,49 @@
-"""What several commands share: which session is meant, what a start may set, Ctrl-C, the report."""
+"""What several commands share: the task and the session that a command is about.
+
+Every command imports this file, so it imports nothing that is slow.
+"""
 
 from __future__ import annotations
 
 import argparse
 import datetime
 import json
-import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING, Any
 
-from autoresearch.commands.check import not_enforced
-from autoresearch.core.events import Event, StopRequested
-from autoresearch.core.session import Session
-from autoresearch.errors import LedgerError, NotOursError
-from autoresearch.report import collect, page, plot, summary
-from autoresearch.store import files
+from autoresearch.errors import LedgerError
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
-from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task
-from autoresearch.task.reading import load, override
+
+if TYPE_CHECKING:
+    from autoresearch.store.rows import SessionRecord
+    from autoresearch.task.model import Task
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
-def session_settings(one: argparse.ArgumentParser) -> None:
-    """What a start may set, over the task file."""
-    one.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
-    one.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
-    one.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
-    one.add_argument("--until", metavar="HH:MM", help="time of day")
-    one.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
-    one.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
-    one.add_argument("--level", choices=("fast", "default", "strict"), help="how sure a keep is")
+def task_path(options: argparse.Namespace) -> Path:
+    """What was given as TASK; in the working folder of a session, that session's task folder."""
+    here = enclosing(Path(options.task).absolute())
+    return here.root if here else Path(options.task)
 
 
-def asked(options: argparse.Namespace, task: Task | None = None) -> Task:
-    """The task, with the settings of `session_settings` over its file or over `task`."""
+def load_task(options: argparse.Namespace) -> Task:
+    """The task that a command is about, see `task_path`."""
+    from autoresearch.task.reading import load  # `status`, `log` and `show` do without the task
+
+    return load(task_path(options))
+
+
+def override_settings(task: Task, options: argparse.Namespace) -> Task:
+    """The task with the settings that `run` and `start` accept as options."""
+    from autoresearch.task.reading import override
+
     return override(
-        task or load(root_of(options)),
+        task,
         **{
             "limits.experiments": options.experiments,
             "limits.hours": options.hours,
@@ -53,11 +55,16 @@ def asked(options: argparse.Namespace, task: Task | None = None) -> Task:
     )
 
 
-def root_of(options: argparse.Namespace) -> Path:
-    """The task's folder that a command is about; in the working folder of a session, that
-    session's."""
-    here = enclosing(Path(options.task).absolute())
-    return here.root if here else Path(options.task)
+def restore_settings(task: Task, record: SessionRecord) -> Task:
+    """The task with the limits and the level that the session was started with."""
+    from autoresearch.task.reading import override
+
+    limits = {f"limits.{name}": value for name, value in record.limits.items()}
+    limits.pop("limits.deadline", None)
+    if "limits.until" in limits:
+        limits["limits.until"] = limits["limits.until"][:5]  # HH:MM
+    unlimited = replace(task, limits=type(task.limits)())
+    return override(unlimited, **limits, **{"judge.level": record.level})
 
 
 def today() -> str:
@@ -65,83 +72,39 @@ def today() -> str:
     return datetime.date.today().strftime("%b%d").lower()
 
 
-def existing(options: argparse.Namespace) -> tuple[Ledger, SessionPaths, Task]:
-    """The ledger and the session a command is about: `--tag`, the one in whose working folder we
-    stand, or the latest."""
-    here = enclosing(Path(options.task).absolute())
-    task = load(root_of(options))
-    ledger = Ledger(ledger_path(task.root), readonly=True)
-    sessions = ledger.sessions()
-    if not sessions:
-        raise LedgerError(f"no session was started here yet: {ledger.path} has none")
-    tag = options.tag or (here.tag if here else sessions[-1].tag)
-    row: SessionRecord = ledger.session(tag)
-    return ledger, SessionPaths(task.root, row.tag), task
-
-
-def read_summary(
-    ledger: Ledger, paths: SessionPaths, task: Task, *, open_holdout: bool = False
-) -> summary.Summary:
-    name = task.root.name
-    return collect.summarise(ledger, paths.tag, time.time(), task=name, open_holdout=open_holdout)
-
-
-def print_line(event: Event) -> None:
-    """A listener: the time of day and the event's line."""
-    with suppress(OSError):  # the reader of our output is gone: the session goes on
-        print(f"{datetime.datetime.now():%H:%M:%S} {event}", flush=True)
-
-
-def print_json(event: Event) -> None:
-    """A listener: one JSON object a line. `at` is Unix time in seconds."""
-    with suppress(OSError):
-        print(json.dumps({"at": time.time(), **event.to_json()}), flush=True)
-
-
-def plain(markdown: str) -> str:
-    return markdown.replace("**", "").replace("`", "")
-
-
 @contextmanager
-def signals(session: Session) -> Iterator[None]:
-    """Ctrl-C once ends the session after the runs under way, twice ends them too."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if session.stopping is not None:
-            session.interrupt()
-            return
-        session.stop("interrupted")
-        session.emit(StopRequested())
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # One that is ignored stays so: that is what `nohup` asks for.
-    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, handle) for number in heard}
+def open_ledger(options: argparse.Namespace) -> Iterator[tuple[Ledger, SessionPaths]]:
+    """The ledger, to read, and the session that a command is about: `--tag`, the one in whose
+    working folder the command was started, or the latest."""
+    here = enclosing(Path(options.task).absolute())
+    root = _find_root(options)
+    ledger = Ledger(ledger_path(root), readonly=True)
     try:
-        yield
+        sessions = ledger.sessions()
+        if not sessions:
+            raise LedgerError(f"no session was started here yet: {ledger.path} has none")
+        tag = options.tag or (here.tag if here else sessions[-1].tag)
+        yield ledger, SessionPaths(root, ledger.session(tag).tag)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        ledger.close()
 
 
-def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
-    """report.md and progress.png, from the ledger; says where they are. Where a file of that name
-    belongs to somebody else, ours goes into the session's own folder."""
-    row = ledger.session(paths.tag)
-    experiments = ledger.finished(row)
-    found = collect.summarise(
-        ledger, paths.tag, time.time(), task=task.root.name, all_keeps=True, open_holdout=True
-    )
-    segments = [(one.after_order, one.score) for one in found.segments[1:]]
-    picture = plot.plot(experiments, row.metric, found.noise_sd, segments)
-    words = page.page(found, experiments, sandbox="; ".join(not_enforced(task)))
-    said = []
-    for path, data in ((paths.report, words.encode()), (paths.picture, picture)):
-        try:
-            files.publish(ledger, path, data)
-            said.append(f"written: {path}")
-        except NotOursError:
-            other = paths.folder / path.name
-            files.replace_file(other, data)
-            said.append(f"written: {other} ({path} is not ours, and was left alone)")
-    return said
+def find_session(options: argparse.Namespace) -> SessionPaths:
+    """The session that a command is about, as in `open_ledger`."""
+    with open_ledger(options) as (_, paths):
+        return paths
+
+
+def print_answer(options: argparse.Namespace, facts: Any, text: str) -> None:
+    """Print `facts` as JSON with `--json`, the text otherwise."""
+    print(json.dumps(facts) if options.json else text.removesuffix("\n"))
+
+
+def _find_root(options: argparse.Namespace) -> Path:
+    """The task's folder. The task file is read only where there is no ledger, to say why."""
+    path = task_path(options)
+    with suppress(OSError, RuntimeError):  # no permission, or a loop of links
+        root = (path if path.is_dir() else path.parent).resolve()
+        if path.exists() and ledger_path(root).exists():
+            return root
+    return load_task(options).root

@@ -1,4 +1,4 @@
-"""`autoresearch check`: does the unchanged program work, how noisy is it, what costs a night?"""
+"""`autoresearch check`: whether the unchanged program works, its noise, the cost of a session."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ from autoresearch.task.reading import override
 from autoresearch.task.seeds import seed_patch
 
 RUNS_PER_EXPERIMENT = 1.7  # at the default level, all runs counted (benchmarks/truth.py)
-TAG = ".check"  # no session can be called so
+TAG = ".check"  # no session can have this name
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
-    """What `check` found. Times in seconds, `sd` in metric units."""
+class CheckResult:
+    """What `check` measured. Times in seconds, `sd` in metric units."""
 
     metric: str
     values: tuple[float, ...]
     mean: float
     sd: float
-    wall_s: float  # of one run and its score, on average
-    cpu_s: float | None  # the same
+    wall_s: float  # mean of a run and its score
+    cpu_s: float | None  # mean of a run and its score
     peak_memory_bytes: int | None
     python: str | None  # what `python` is for a run
     deterministic: bool
-    holdout: bool  # there is a sealed one, and it can be scored
+    holdout: bool  # whether the task has a sealed one; it could be scored
     seconds_per_experiment: float
-    experiments: int | None  # that the limits allow
+    experiments: int | None  # as many as the limits allow
     duration_s: float | None
     ends_at: str | None
     enforced: tuple[str, ...]
@@ -61,7 +61,7 @@ class Checked:
         return asdict(self)
 
 
-def check(task: Task, runs: int, listener: Listener) -> Checked:
+def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     """Run the unchanged program `runs` times. Records nothing; raises like a session's start."""
     repository = Repository(task.root, task.editable, task.may_edit)
     editable = repository.check_editable()
@@ -111,14 +111,14 @@ def check(task: Task, runs: int, listener: Listener) -> Checked:
     wall_s = statistics.fmean(run.took_s for run in made)
     same = len(set(values)) == 1
     per_experiment = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
-    experiments, duration_s = _night(task, per_experiment)
+    experiments, duration_s = _estimate_session(task, per_experiment)
     ends = None
     if duration_s is not None:
         ends = (datetime.datetime.now() + datetime.timedelta(seconds=duration_s)).isoformat(
             timespec="minutes"
         )
     patches = [seed_patch(Path(task.root, path)) for path in editable] if same else []
-    return Checked(
+    return CheckResult(
         metric=task.metric.name,
         values=values,
         mean=statistics.fmean(values),
@@ -141,6 +141,46 @@ def check(task: Task, runs: int, listener: Listener) -> Checked:
     )
 
 
+def checked_text(result: CheckResult) -> str:
+    """What `check` prints for people."""
+    memory = f", {result.peak_memory_bytes / 2**20:.0f} MB" if result.peak_memory_bytes else ""
+    lines = [
+        "",
+        f"it works   {result.metric} {result.mean:.6g} in {len(result.values)} runs, each "
+        f"{result.wall_s:.1f} s ({result.cpu_s:.1f} s CPU{memory})",
+        f"python     {result.python or 'not found on PATH'}",
+    ]
+    if result.deterministic:
+        lines.append(
+            "noise      none: every seed gave the same. Either the program ignores "
+            "AUTORESEARCH_SEED, or the task is deterministic ([judge] deterministic = true)"
+        )
+        if result.seed_patch:
+            lines.append(f"           this lets it take the seed:\n\n{result.seed_patch}")
+    else:
+        lines.append(
+            f"noise      sd {result.sd:.3g} ({100 * result.sd / abs(result.mean):.2g} %)"
+            if result.mean
+            else f"noise      sd {result.sd:.3g}"
+        )
+    if result.holdout:
+        lines.append(
+            "holdout    sealed: scored for the baseline and keeps, told in the report alone"
+        )
+    night = f"cost       about {result.seconds_per_experiment:.3g} s an experiment"
+    if result.duration_s is not None:
+        night += (
+            f"; about {result.experiments} experiments in {result.duration_s / 3600:.2g} h, "
+            f"until {result.ends_at}"
+        )
+    else:
+        night += "; no limit is set: it would go on until you stop it (--experiments, --hours)"
+    lines.append(night)
+    lines += [f"enforced   {line}" for line in result.enforced]
+    lines += [f"NOT so     {line}" for line in result.not_enforced]
+    return "\n".join(lines)
+
+
 ENFORCED = (
     "time and budget limits, measured over the whole tree of processes",
     "the whole tree of processes dies with its run"
@@ -153,27 +193,27 @@ WRITTEN = "its tree, a temporary folder of its own, [run] caches, /dev/shm and G
 
 
 def enforced(task: Task) -> tuple[str, ...]:
-    """What holds on this machine, a clause each."""
-    said = [*ENFORCED, _limits(task)]
+    """What is enforced on this machine, a clause each."""
+    clauses = [*ENFORCED, _describe_limits(task)]
     if run_policy.unconfined(task) is None:
-        said += [f"a run reads {READ}; it writes {WRITTEN}"]
-        said += [f"a run: {words}" for words in landlock.describe().holds[1:]]
+        clauses += [f"a run reads {READ}; it writes {WRITTEN}"]
+        clauses += [f"a run: {words}" for words in landlock.describe().holds[1:]]
         if not task.runner.network and (network := landlock.denied_network()):
-            said.append(f"a run: {network}")
+            clauses.append(f"a run: {network}")
     if task.agent.confine:
-        said += [f"an agent's program: {words}" for words in landlock.describe().holds]
-    return tuple(said)
+        clauses += [f"an agent's program: {words}" for words in landlock.describe().holds]
+    return tuple(clauses)
 
 
 def not_enforced(task: Task) -> tuple[str, ...]:
-    """What does not hold on this machine."""
-    said = list(_free_runs(task))
+    """What is not enforced on this machine, a clause each."""
+    clauses = list(_list_freedoms(task))
     lacks = landlock.describe().lacks if task.agent.confine else ("reads and writes what you can",)
-    said += [f"an agent's program: {words}" for words in lacks]
-    return (*said, "an agent's program: it uses the network")
+    clauses += [f"an agent's program: {words}" for words in lacks]
+    return (*clauses, "an agent's program: it uses the network")
 
 
-def _free_runs(task: Task) -> Iterator[str]:
+def _list_freedoms(task: Task) -> Iterator[str]:
     if why := run_policy.unconfined(task):
         yield f"runs read and write what you can, and use the network: {why}"
         return
@@ -186,7 +226,7 @@ def _free_runs(task: Task) -> Iterator[str]:
         yield "a run: it uses the network by other means than TCP"
 
 
-def _limits(task: Task) -> str:
+def _describe_limits(task: Task) -> str:
     runner = task.runner
     memory = f"{runner.memory_bytes / 1e9:g} GB of memory, " if runner.memory_bytes else ""
     return (
@@ -195,7 +235,7 @@ def _limits(task: Task) -> str:
     )
 
 
-def _night(task: Task, per_experiment: float) -> tuple[int | None, float | None]:
+def _estimate_session(task: Task, per_experiment: float) -> tuple[int | None, float | None]:
     """(experiments, seconds) until the first of the task's limits is reached."""
     limits = task.limits
     seconds = [limits.hours * 3600] if limits.hours else []

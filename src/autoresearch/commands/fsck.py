@@ -1,17 +1,17 @@
-"""Does everything agree with the ledger, and the ledger with itself?
+"""Checks that everything agrees with the ledger, and the ledger with itself.
 
-`audit` looks and changes nothing; `repair` makes again what follows from the ledger: refs, the
-branch, results.tsv, and the removal of what a kill left behind. What the ledger says is never
-changed: a verdict that its runs do not bear out is a finding for a person.
+`audit` changes nothing. `repair` restores what follows from the ledger: refs, the branch and
+results.tsv; and it removes what a killed process left behind. Neither changes the ledger: if its
+runs do not support a verdict, a person has to look.
 
-While a process owns a session, only its ledger and its commits are looked at: refs and files follow
-a moment later than the transaction they follow from. Open experiments and runs of an interrupted
-session are no findings: the next `run` takes them up.
+While a process owns a session, only its ledger and its commits are checked: refs and files are
+written a moment after their transaction. Open experiments and runs of an interrupted session are no
+findings: the next `run` continues them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -33,20 +33,35 @@ from autoresearch.store.results import DECIDING, check_ours, table
 from autoresearch.store.rows import SessionRecord, segment_of
 from autoresearch.task.model import Task
 
-OF_THE_BASE = {Role.CONTROL, Role.VERIFY_BASELINE}  # runs of another commit than the experiment's
+OTHER_COMMIT = {Role.CONTROL, Role.VERIFY_BASELINE}  # runs of another commit than the experiment's
 UNMEASURED = ("conflict", "duplicate", "incumbent crashed")  # discards without a metric
-GIVEN_UP = "lost "  # how the reason of a run begins that never came back: it may have no log
+GIVEN_UP = "lost "  # begins the reason of a run that never ended: it may have no log
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not agree. `repairable`: it follows from the ledger, and can be made
-    again."""
+    """Something that does not agree. It is repairable if it follows from the ledger."""
 
     what: str  # "ref", "results.tsv", "metric", ...
     where: str  # a ref, a path, "experiment 7"
     detail: str  # what is there, and what should be
     repairable: bool
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.where}: {self.detail}"
+
+
+def findings_text(left: Sequence[Finding], repaired: Sequence[Finding] = ()) -> str:
+    """What was repaired, what does not agree, and what to do about it, for people."""
+    lines = [f"repaired: {finding}" for finding in repaired]
+    lines += [f"{finding}{' [repairable]' if finding.repairable else ''}" for finding in left]
+    if not left:
+        lines.append("everything agrees with the ledger")
+    elif any(finding.repairable for finding in left):
+        lines.append("`autoresearch fsck --repair` restores what is marked repairable")
+    if not all(finding.repairable for finding in left):
+        lines.append("What is not marked cannot be restored from the ledger: docs/faults.md")
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +69,46 @@ class _Problem:
     what: str
     where: str
     detail: str
-    mend: Callable[[], object] | None = None
+    repair: Callable[[], object] | None = None
 
-    def finding(self) -> Finding:
-        return Finding(self.what, self.where, self.detail, self.mend is not None)
+    def to_finding(self) -> Finding:
+        return Finding(self.what, self.where, self.detail, self.repair is not None)
 
 
 Problems = Iterator[_Problem]
+Disagreements = Iterator[tuple[str, str]]  # (what, detail) of one experiment
 
 
 def audit(task: Task, tag: str | None = None) -> list[Finding]:
-    """What does not agree, of one session or of all of the task's ledger; empty when all is well.
+    """What does not agree in session `tag`, or in all sessions.
 
     Raises `LedgerError` for a ledger that is missing, damaged or has no session `tag`."""
-    return [problem.finding() for problem in _problems(task, tag)]
+    return [problem.to_finding() for problem in _find_problems(task, tag)]
 
 
 def repair(task: Task, tag: str | None = None) -> list[Finding]:
-    """Make again what can be made from the ledger, and return what was mended.
+    """Restore what follows from the ledger. Returns what was repaired.
 
     Raises `BusyError`, before anything is changed, while a process owns a session of the task."""
-    with closing(_opened(task)) as ledger:
+    with closing(_open_ledger(task)) as ledger:
         ledger.check_integrity()
         tags = [record.tag for record in ledger.sessions()]
     locks: list[Lock] = []
     try:
-        for one in tags:  # all of them: results.tsv is everybody's, and no other may begin now
-            locks.append(Lock(SessionPaths(task.root, one)))
-        mended = []
-        for problem in _problems(task, tag, ours=True):
-            if problem.mend is not None:
-                problem.mend()
-                mended.append(problem.finding())
-        return mended
+        for name in tags:  # all of them: they share results.tsv, and none may begin meanwhile
+            locks.append(Lock(SessionPaths(task.root, name)))
+        repaired = []
+        for problem in _find_problems(task, tag, is_ours=True):
+            if problem.repair is not None:
+                problem.repair()
+                repaired.append(problem.to_finding())
+        return repaired
     finally:
         for lock in locks:
             lock.release()
 
 
-def _opened(task: Task) -> Ledger:
+def _open_ledger(task: Task) -> Ledger:
     return Ledger(SessionPaths(task.root, "").ledger, readonly=True)
 
 
@@ -100,20 +116,20 @@ def _sessions(ledger: Ledger, tag: str | None) -> list[SessionRecord]:
     return ledger.sessions() if tag is None else [ledger.session(tag)]
 
 
-def _problems(task: Task, tag: str | None, ours: bool = False) -> list[_Problem]:
-    """`ours`: the sessions are owned by this process."""
+def _find_problems(task: Task, tag: str | None, is_ours: bool = False) -> list[_Problem]:
+    """`is_ours`: this process owns all sessions."""
     repository = Repository(task.root, task.editable, task.may_edit)
-    with closing(_opened(task)) as ledger:
-        ledger.check_integrity()  # seeds and names of runs are unique: the schema says so
-        found = []
+    with closing(_open_ledger(task)) as ledger:
+        ledger.check_integrity()  # the schema makes seeds and names of runs unique
+        problems = []
         for record in _sessions(ledger, tag):
-            idle = ours or owner(SessionPaths(task.root, record.tag)) is None
-            found += list(_Audit(task, repository, ledger, record).problems(idle))
-        if ours or all(
-            owner(SessionPaths(task.root, one.tag)) is None for one in ledger.sessions()
+            is_idle = is_ours or owner(SessionPaths(task.root, record.tag)) is None
+            problems += list(_Audit(task, repository, ledger, record).problems(is_idle))
+        if is_ours or all(
+            owner(SessionPaths(task.root, record.tag)) is None for record in ledger.sessions()
         ):
-            found += _results(task, ledger)
-        return found
+            problems += _check_results(task, ledger)
+        return problems
 
 
 class _Audit:
@@ -129,22 +145,20 @@ class _Audit:
         with ledger.snapshot():
             self.experiments = ledger.all_experiments(record)
             self.starts = ledger.starts(record)
-            self.runs = {one.number: ledger.runs(record, one.number) for one in self.experiments}
-            self.trees = {
-                one.number: ledger.recorded_tree(record, one.number) for one in self.experiments
-            }
-        finished = [one for one in self.experiments if one.order is not None]
-        self.keeps = [one for one in finished if one.status is Status.KEEP]
-        self.keeps.sort(key=lambda one: one.order or 0)
+            numbers = [experiment.number for experiment in self.experiments]
+            self.runs = {number: ledger.runs(record, number) for number in numbers}
+            self.trees = {number: ledger.recorded_tree(record, number) for number in numbers}
+        keeps = [e for e in self.experiments if e.order is not None and e.status is Status.KEEP]
+        self.keeps = sorted(keeps, key=lambda keep: keep.order or 0)
 
-    def problems(self, idle: bool) -> Problems:
+    def problems(self, is_idle: bool) -> Problems:
         yield from self._numbers()
-        for one in self.experiments:
-            yield from self._commit(one)
-            yield from self._base(one)
-            yield from self._commits_of_runs(one)
-            yield from self._verdict(one)
-        if idle:
+        for experiment in self.experiments:
+            where = f"session {self.record.tag}, experiment {experiment.number}"
+            for check in (self._commit, self._base, self._commits_of_runs, self._verdict):
+                for what, detail in check(experiment):
+                    yield _Problem(what, where, detail)
+        if is_idle:
             yield from self._refs()
             yield from self._branch()
             yield from self._folders()
@@ -153,72 +167,72 @@ class _Audit:
     # ---- the ledger with itself ------------------------------------------------------------
 
     def _numbers(self) -> Problems:
-        numbers = [one.number for one in self.experiments]
+        numbers = [experiment.number for experiment in self.experiments]
         if numbers != list(range(len(numbers))):
             yield self._of_session("numbers", f"experiments are numbered {_brief(numbers)}")
-        orders = sorted(one.order for one in self.experiments if one.order is not None)
+        orders = sorted(e.order for e in self.experiments if e.order is not None)
         if orders != list(range(len(orders))):
             yield self._of_session("order", f"the order of finishing is {_brief(orders)}")
 
-    def _base(self, one: Experiment) -> Problems:
-        base = next((known for known in self.keeps if known.number == one.base), None)
-        if one.number == 0:
-            if one.base != 0:
-                yield self._of(one, "base", f"the baseline is built on experiment {one.base}")
+    def _base(self, experiment: Experiment) -> Disagreements:
+        base = next((known for known in self.keeps if known.number == experiment.base), None)
+        if experiment.number == 0:
+            if experiment.base != 0:
+                yield "base", f"the baseline is built on experiment {experiment.base}"
         elif base is None:
-            yield self._of(one, "base", f"it is built on {one.base}, which was not kept")
-        elif one.order is not None and (base.order or 0) >= one.order:
-            yield self._of(one, "base", f"it is built on {one.base}, which was kept later")
+            yield "base", f"it is built on {experiment.base}, which was not kept"
+        elif experiment.order is not None and (base.order or 0) >= experiment.order:
+            yield "base", f"it is built on {experiment.base}, which was kept later"
 
-    def _commits_of_runs(self, one: Experiment) -> Problems:
+    def _commits_of_runs(self, experiment: Experiment) -> Disagreements:
         commits = {known.number: known.commit for known in self.experiments}
-        for run in self.runs[one.number]:
+        for run in self.runs[experiment.number]:
             if run.holdout is not None and (run.role not in HELD_OUT or run.metric is None):
-                yield self._of(one, "holdout", f"{run.role} run {run.name} was scored on it")
-            if run.attempt != one.attempt:
+                yield "holdout", f"{run.role} run {run.name} was scored on it"
+            if run.attempt != experiment.attempt:
                 continue
-            wanted = one.commit
-            if run.role in OF_THE_BASE:
+            wanted = experiment.commit
+            if run.role in OTHER_COMMIT:
                 control = run.role is Role.CONTROL
-                wanted = commits.get(one.base, "") if control else self.record.base_commit
+                wanted = commits.get(experiment.base, "") if control else self.record.base_commit
             if run.commit != wanted:
-                yield self._of(
-                    one, "run", f"{run.role} run {run.name} is of {run.commit}, not of {wanted}"
-                )
+                yield "run", f"{run.role} run {run.name} is of {run.commit}, not of {wanted}"
 
-    def _verdict(self, one: Experiment) -> Problems:
-        if (one.status is None) != (one.order is None) or (one.status is None) != (
-            one.ended_at is None
-        ):
-            yield self._of(one, "verdict", "only a part of its verdict is recorded")
-        if one.status is None:
+    def _verdict(self, experiment: Experiment) -> Disagreements:
+        parts = (experiment.status, experiment.order, experiment.ended_at)
+        if len({part is None for part in parts}) > 1:
+            yield "verdict", "only a part of its verdict is recorded"
+        if experiment.status is None:
             return
-        if (one.status is Status.KEEP) != (one.reason is None):
-            yield self._of(one, "verdict", f"{one.status} with the reason {one.reason!r}")
-        mine = [r for r in self.runs[one.number] if r.attempt == one.attempt and r.finished]
-        known = _metrics_borne_out(one, mine, bool(self.record.deterministic))
-        if one.metric not in known:
+        if (experiment.status is Status.KEEP) != (experiment.reason is None):
+            yield "verdict", f"{experiment.status} with the reason {experiment.reason!r}"
+        runs = [run for run in self.runs[experiment.number] if run.finished]
+        mine = [run for run in runs if run.attempt == experiment.attempt]
+        known = _possible_metrics(experiment, mine, bool(self.record.deterministic))
+        if experiment.metric not in known:
             said = " or ".join(map(str, known)) or "nothing"
-            yield self._of(one, "metric", f"{one.metric} is recorded, its runs say {said}")
-        if one.status is Status.CRASH and not any(
-            run.metric is None and run.reason == one.reason for run in mine
+            yield "metric", f"{experiment.metric} is recorded, its runs say {said}"
+        if experiment.status is Status.CRASH and not any(
+            run.metric is None and run.reason == experiment.reason for run in mine
         ):
-            yield self._of(one, "verdict", f"no run of it crashed with {one.reason!r}")
-        here = segment_of(self.starts, one.order or 0)
-        if one.reason not in UNMEASURED and (
+            yield "verdict", f"no run of it crashed with {experiment.reason!r}"
+        here = segment_of(self.starts, experiment.order or 0)
+        if experiment.reason not in UNMEASURED and (
             astray := {r.segment for r in mine if r.role in DECIDING} - {here}
         ):
-            yield self._of(one, "verdict", f"of segment {here}, by runs of {sorted(astray)}")
-        if one.flag is not None and (
-            one.status is not Status.KEEP or one.number == 0 or self.record.deterministic
+            yield "verdict", f"of segment {here}, by runs of {sorted(astray)}"
+        if experiment.flag is not None and (
+            experiment.status is not Status.KEEP
+            or experiment.number == 0
+            or self.record.deterministic
         ):
-            yield self._of(one, "flag", f"only a keep of a task with noise is flagged: {one.flag}")
-        if one.status is Status.KEEP and one.number:
-            for lack in self._lacks(one, mine):
-                yield self._of(one, "verdict", f"kept, but {lack}")
+            yield "flag", f"only a keep of a task with noise is flagged: {experiment.flag}"
+        if experiment.status is Status.KEEP and experiment.number:
+            for lack in self._lacks(experiment, mine):
+                yield "verdict", f"kept, but {lack}"
 
-    def _lacks(self, one: Experiment, runs: list[Run]) -> Iterator[str]:
-        """What a keep's runs lack of what `judge.py` asks for."""
+    def _lacks(self, experiment: Experiment, runs: list[Run]) -> Iterator[str]:
+        """What is missing from a keep's runs that `core/judge.py` asks for."""
         level, metric = judge.LEVELS[self.record.level], self.record.metric
         screen, candidate, control, fresh = (
             _metrics(runs, role)
@@ -240,31 +254,36 @@ class _Audit:
             return
         if len(control) != level.k:
             yield f"{len(control)} runs of the incumbent stood against it, not {level.k}"
-        elif not metric.better(metric.worst(candidate), self._bar(one, metric.best(control))):
+        elif not metric.better(
+            metric.worst(candidate), self._bar(experiment, metric.best(control))
+        ):
             yield f"{candidate} do not all beat {control}"
 
-    def _bar(self, one: Experiment, best: float) -> float:
-        """What a keep's worst run has to beat: less where removing code may cost a margin."""
-        simpler = one.removed_lines > one.added_lines or "simpler" in one.detail
+    def _bar(self, experiment: Experiment, best: float) -> float:
+        """What a keep's worst run has to beat. Removing code may cost a margin."""
+        removed = experiment.removed_lines - experiment.added_lines
         margin = self.task.judge.simplify or 0.0
-        return self.record.metric.worsened(best, margin) if simpler else best
+        is_simpler = removed > 0 or "simpler" in experiment.detail
+        return self.record.metric.worsened(best, margin) if is_simpler else best
 
     # ---- what follows from the ledger ------------------------------------------------------
 
-    def _commit(self, one: Experiment) -> Problems:
-        if not self.repository.has_files(one.commit):
-            yield self._of(one, "commit", f"{one.commit} is not in the repository any more")
-        elif (tree := self.repository.tree_id(one.commit)) != self.trees[one.number]:
-            yield self._of(one, "commit", f"{one.commit} has the tree {tree}, another is recorded")
+    def _commit(self, experiment: Experiment) -> Disagreements:
+        if not self.repository.has_files(experiment.commit):
+            yield "commit", f"{experiment.commit} is not in the repository any more"
+        elif (tree := self.repository.tree_id(experiment.commit)) != self.trees[experiment.number]:
+            yield "commit", f"{experiment.commit} has the tree {tree}, another is recorded"
 
     def _refs(self) -> Problems:
         tag, there = self.record.tag, self.repository.refs(self.record.tag)
-        for one in self.experiments:
-            name = f"refs/autoresearch/{tag}/{one.number}"
+        for experiment in self.experiments:
+            name = f"refs/autoresearch/{tag}/{experiment.number}"
             at = there.pop(name, None)
-            if at != one.commit and self.repository.has_files(one.commit):
-                mend = partial(self.repository.keep_reachable, tag, one.number, one.commit)
-                yield _Problem("ref", name, _instead(at, one.commit), mend)
+            if at != experiment.commit and self.repository.has_files(experiment.commit):
+                repair = partial(
+                    self.repository.keep_reachable, tag, experiment.number, experiment.commit
+                )
+                yield _Problem("ref", name, _instead(at, experiment.commit), repair)
         name = f"refs/autoresearch/{tag}/best"
         at = there.pop(name, None)
         if self.keeps and at != (best := self.keeps[-1].commit):
@@ -284,7 +303,7 @@ class _Audit:
         branch = self.repository.branch_name(self.record.tag)
         at = self.repository.ref(f"refs/heads/{branch}")
         if at == best or self.repository.is_stood_on(self.record.tag):
-            return  # who stands on it was told, or has made it go on from there
+            return  # its user was warned, or has committed on it
         why = self.repository.why_left_alone(self.record.tag, best, ours)
         if why is None:
             yield _Problem("branch", branch, _instead(at, best), self._move)
@@ -300,7 +319,7 @@ class _Audit:
             self.repository.move(self.record.tag, best, self._ours())
 
     def _folders(self) -> Problems:
-        """A folder for every finished run, and none for what is no run."""
+        """Every finished run has a folder, and there are no others."""
         runs = [run for some in self.runs.values() for run in some]
         known = {run.name for run in runs}
         for run in runs:
@@ -311,12 +330,12 @@ class _Audit:
         for folder in sorted(self.paths.runs.glob("*/*/")):
             name = folder.relative_to(self.paths.runs).as_posix()
             if name not in known:
-                mend = partial(remove_tree, folder)
-                yield _Problem("run folder", str(folder), "no run of the ledger made it", mend)
+                repair = partial(remove_tree, folder)
+                yield _Problem("run folder", str(folder), "no run of the ledger made it", repair)
 
     def _leftovers(self) -> Problems:
-        """What a kill leaves behind. A tree of a run that is still open is no leftover: when the
-        run had ended, its files are in there."""
+        """What a killed process left behind. The tree of an open run is no leftover: if the run
+        has ended, its files are in there."""
         runs = [run for some in self.runs.values() for run in some]
         open_trees = {f"{run.id:05d}" for run in runs if not run.finished}
         trees = [tree for tree in _below(self.paths.trees) if tree.name not in open_trees]
@@ -332,37 +351,38 @@ class _Audit:
                 "process", f"pid {process.pid}", "it outlived its run", partial(_kill, process)
             )
 
-    # ---- words -----------------------------------------------------------------------------
-
-    def _of(self, one: Experiment, what: str, detail: str) -> _Problem:
-        return _Problem(what, f"session {self.record.tag}, experiment {one.number}", detail)
-
     def _of_session(self, what: str, detail: str) -> _Problem:
         return _Problem(what, f"session {self.record.tag}", detail)
 
 
 def _metrics(runs: Iterable[Run], role: Role) -> list[float]:
-    """Of the runs in that role, by their index; crashed ones left out."""
+    """Metrics of the runs in that role that did not crash, in the order of their index."""
     mine = sorted((run for run in runs if run.role is role), key=lambda run: run.index)
     return [run.metric for run in mine if run.metric is not None]
 
 
-def _metrics_borne_out(one: Experiment, runs: list[Run], deterministic: bool) -> list[float | None]:
-    """What the metric of a finished experiment may be, by the rules of `loop.py`."""
-    if one.status is Status.CRASH or one.reason in UNMEASURED:
+def _possible_metrics(
+    experiment: Experiment, runs: list[Run], deterministic: bool
+) -> list[float | None]:
+    """What the metric of a finished experiment may be, by the rules of the loop."""
+    if experiment.status is Status.CRASH or experiment.reason in UNMEASURED:
         return [None]
-    if one.status is Status.KEEP:
-        values = _metrics(runs, Role.REMEASURE if one.number else Role.BASELINE)
-        return [values[0] if one.number and deterministic else fmean(values)] if values else []
-    # A bound was broken by one run; else the screen counts: as many looks of it as were needed when
-    # the verdict fell, which after a kill may be fewer than were made.
-    broken = [run.metric for run in runs if run.reason == one.reason and run.metric is not None]
+    if experiment.status is Status.KEEP:
+        values = _metrics(runs, Role.REMEASURE if experiment.number else Role.BASELINE)
+        return (
+            [values[0] if experiment.number and deterministic else fmean(values)] if values else []
+        )
+    # If a run broke a bound, its metric counts; otherwise the mean of the screening runs. If the
+    # session was killed, the verdict may rest on fewer of them than were made.
+    broken = [
+        run.metric for run in runs if run.reason == experiment.reason and run.metric is not None
+    ]
     screen = _metrics(runs, Role.SCREEN)
     return [*broken, *(fmean(screen[:looks]) for looks in range(1, len(screen) + 1))]
 
 
-def _results(task: Task, ledger: Ledger) -> Problems:
-    """results.tsv is the table of one session, the latest one's unless another was resumed."""
+def _check_results(task: Task, ledger: Ledger) -> Problems:
+    """results.tsv must be the table of a session: the latest, unless an earlier one was resumed."""
     path = SessionPaths(task.root, "").results
     sessions = ledger.sessions()
     try:
@@ -386,8 +406,8 @@ def _below(folder: Path) -> list[Path]:
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
-def _left(path: Path, mend: Callable[[], object]) -> _Problem:
-    return _Problem("leftover", str(path), "a kill left it behind", mend)
+def _left(path: Path, repair: Callable[[], object]) -> _Problem:
+    return _Problem("leftover", str(path), "a kill left it behind", repair)
 
 
 def _instead(at: str | None, wanted: str) -> str:

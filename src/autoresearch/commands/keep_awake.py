@@ -10,14 +10,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def awake() -> Iterator[None]:
-    """Ask systemd or macOS not to sleep until the block ends, or this process dies. Where neither
-    is there, or says no, nothing happens: a server does not go to sleep anyway."""
+def keep_awake() -> Iterator[None]:
+    """Ask systemd or macOS not to sleep until the block ends or this process dies. If neither is
+    there or it refuses, nothing happens: a server does not go to sleep anyway."""
     helper: subprocess.Popen[bytes] | None = None
     if shutil.which("caffeinate"):
         helper = _start(["caffeinate", "-i", "-w", str(os.getpid())])
     elif shutil.which("systemd-inhibit"):
-        # `cat` ends when our end of its pipe is closed, also by our death.
+        # `cat` ends when our end of its pipe is closed, which our death does too.
         why = ["--what=sleep:idle", "--who=autoresearch", "--why=research is under way"]
         helper = _start(["systemd-inhibit", *why, "--mode=block", "cat"])
     try:

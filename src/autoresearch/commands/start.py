@@ -1,5 +1,5 @@
-"""From a task and a tag to a session ready to run: every check that can be made before any work
-begins, so that what is refused leaves nothing half-done."""
+"""Opens a session: from a task and a tag to a session that is ready to work. Every check that needs
+no run is made first, so that a refused start leaves nothing half-done."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from autoresearch.task.model import Task
 
 
 @contextmanager
-def opened(
+def open_session(
     task: Task,
     tag: str,
     listener: Listener,
     caller: Agent | None = None,
     keep_deadline: bool = False,
 ) -> Iterator[Session]:
-    """The session `tag` on `task`, new or resumed, owned by this process until the end. `caller`
-    is somebody else than the task names: who calls the harness from a terminal. With
-    `keep_deadline` the limit `until` means the same morning as when it was set."""
+    """The session `tag` on `task`, new or resumed, owned by this process until the block ends.
+    `caller` takes the place of the task's agents: an agent that calls the harness from a terminal.
+    With `keep_deadline` the limit `until` means the same day as when it was set."""
     repository = Repository(task.root, task.editable, task.may_edit)
     paths = SessionPaths(task.root, tag)
     repository.check_tag_name(tag)
@@ -54,9 +54,10 @@ def opened(
         check_alone(paths)
         ledger = Ledger(paths.ledger)
         try:
-            if caller is None and ledger.find_session(tag) is None:  # refused before there is one
+            if caller is None and ledger.find_session(tag) is None:
+                # An agent that cannot be made must not leave a session behind.
                 _make_scheduler(task, 0, ledger, repository, {}).close(lambda event: None)
-            record = _row(task, tag, repository, ledger, paths, keep_deadline)
+            record = _open_record(task, tag, repository, ledger, paths, keep_deadline)
             if caller is not None:
                 scheduler = AgentScheduler([(caller.name, caller, 1.0)])
             else:
@@ -82,7 +83,7 @@ def opened(
                     runner.close()
             finally:
                 scheduler.close(listener)
-                with suppress(OSError):  # a disk that is lost must not hide why
+                with suppress(OSError):  # a lost disk must not hide the error that ended us
                     remove_tree(paths.temporary)
         finally:
             ledger.close()
@@ -91,7 +92,7 @@ def opened(
         lock.release()
 
 
-def _row(
+def _open_record(
     task: Task,
     tag: str,
     repository: Repository,
@@ -99,23 +100,27 @@ def _row(
     paths: SessionPaths,
     keep_deadline: bool,
 ) -> SessionRecord:
-    """The session's row: made now, or checked to be of the same task."""
-    found = ledger.find_session(tag)
-    given = {key: v for key, v in asdict(task.limits).items() if v is not None}
-    limits = {key: str(v) if key == "until" else v for key, v in given.items()}
+    """The session's record: created now, or checked to be of the same task."""
+    record = ledger.find_session(tag)
+    given = asdict(task.limits)
+    limits = {
+        name: str(value) if name == "until" else value
+        for name, value in given.items()
+        if value is not None
+    }
     if task.limits.until is not None:
         limits["deadline"] = time.time() + seconds_until(task.limits.until, datetime.now())
-        if found is not None and keep_deadline and found.limits.get("until") == limits["until"]:
-            limits["deadline"] = found.limits.get("deadline", limits["deadline"])
+        if record is not None and keep_deadline and record.limits.get("until") == limits["until"]:
+            limits["deadline"] = record.limits.get("deadline", limits["deadline"])
     fresh = fingerprint(task)
-    if found is not None:
-        begun = ledger.has_baseline(found)
-        _check_same(task, found, fresh if begun else found.fingerprint)
+    if record is not None:
+        has_baseline = ledger.has_baseline(record)
+        _check_same(task, record, fresh if has_baseline else record.fingerprint)
         facts: dict[str, object] = {"limits": limits}
-        if not begun:  # it never worked: begin with what is there now
+        if not has_baseline:  # nothing was measured yet: begin with the present files
             repository.check_editable()
             facts |= {"base_commit": repository.head(), "fingerprint": fresh}
-        return ledger.update_session(found, **facts)
+        return ledger.update_session(record, **facts)
     repository.check_branch(tag)
     repository.check_editable()
     check_ours(paths.results, ledger)
@@ -133,8 +138,8 @@ def _row(
 
 
 def _check_same(task: Task, record: SessionRecord, fresh: Mapping[str, str]) -> None:
-    """A session asks one question: these stay as they were. What else its numbers depend on may
-    change, and begins a new segment (`segments.py`)."""
+    """Raises `TaskError` if something has changed that a session's numbers cannot do without. Other
+    changes of the environment begin a new segment (`core/segments.py`)."""
     pairs = {
         "[metric]": (
             f"{record.metric.goal} {record.metric.name}",
@@ -143,7 +148,10 @@ def _check_same(task: Task, record: SessionRecord, fresh: Mapping[str, str]) -> 
         "[run] budget": (record.budget_s, task.run.budget_s),
         "[run] budget_clock": (record.budget_clock, task.run.budget_clock),
         "[judge] level": (record.level, task.judge.level),
-        "[holdout]": tuple(one.get("[holdout]", "None") for one in (record.fingerprint, fresh)),
+        "[holdout]": (
+            record.fingerprint.get("[holdout]", "None"),
+            fresh.get("[holdout]", "None"),
+        ),
     }
     for name, was in record.fingerprint.items():
         if name.startswith("["):
@@ -157,28 +165,29 @@ def _check_same(task: Task, record: SessionRecord, fresh: Mapping[str, str]) -> 
 
 
 def fingerprint(task: Task) -> dict[str, str]:
-    """How a session was begun: its commands, our interpreter, the machine."""
-    found = {
+    """What a session began with: its commands, our interpreter, the machine."""
+    return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "[run] command": task.run.command,
+        "[score]": str(task.score),
+        "[holdout]": str(task.holdout),
+        "[guards]": str(task.guards),
     }
-    found["[run] command"] = task.run.command
-    found["[score]"] = str(task.score)
-    found["[holdout]"] = str(task.holdout)
-    found["[guards]"] = str(task.guards)
-    return found
 
 
 def _make_scheduler(
     task: Task, seed: int, ledger: Ledger, repository: Repository, begun: Mapping[str, int]
 ) -> AgentScheduler:
-    """The agents of the task. Those of the same name go by the words that asked for them."""
+    """The agents of the task. Agents of the same name are told apart by their specification."""
     weights = dict(task.agent.portfolio)
     fallback = task.agent.fallback if task.agent.fallback not in weights else None
     specs = [*weights, *([fallback] if fallback else [])]
-    loaded = {spec: _agent(spec, task, seed, ledger, repository) for spec in specs}
-    often = Counter(agent.name for agent in loaded.values())
-    names = {spec: agent.name if often[agent.name] == 1 else spec for spec, agent in loaded.items()}
+    loaded = {spec: _load_agent(spec, task, seed, ledger, repository) for spec in specs}
+    counts = Counter(agent.name for agent in loaded.values())
+    names = {
+        spec: agent.name if counts[agent.name] == 1 else spec for spec, agent in loaded.items()
+    }
     return AgentScheduler(
         [(names[spec], loaded[spec], weight) for spec, weight in weights.items()],
         (names[fallback], loaded[fallback]) if fallback else None,
@@ -186,21 +195,20 @@ def _make_scheduler(
     )
 
 
-def _agent(spec: str, task: Task, seed: int, ledger: Ledger, repository: Repository) -> Agent:
+def _load_agent(spec: str, task: Task, seed: int, ledger: Ledger, repository: Repository) -> Agent:
     name, argument = agents.parse(spec)
     options = dict(task.agent.options.get(name, {}))
-    if name == "replay" and argument and argument.startswith("session:"):
-        options["proposals"] = _proposals(argument.removeprefix("session:"), ledger, repository)
+    if (tag := agents.earlier_session(name, argument)) is not None:
+        options["proposals"] = _read_proposals(tag, ledger, repository)
     return agents.load(name, argument, options, seed=seed)
 
 
-def _proposals(
+def _read_proposals(
     tag: str, ledger: Ledger, repository: Repository
 ) -> list[tuple[str, dict[str, bytes | None]]]:
-    """The changes of an earlier session, as (description, editable files) in their order."""
-    earlier = ledger.session(tag)
+    """The changes of an earlier session, as (description, editable files), in their order."""
     return [
-        (one.description, dict(repository.editable_files(one.commit)))
-        for one in ledger.all_experiments(earlier)
-        if one.number
+        (experiment.description, dict(repository.editable_files(experiment.commit)))
+        for experiment in ledger.all_experiments(ledger.session(tag))
+        if experiment.number
     ]

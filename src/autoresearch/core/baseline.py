@@ -11,9 +11,9 @@ from autoresearch.core.control import Restart, Stopped
 from autoresearch.core.events import BaselineRunFinished, SetupStarted
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
-from autoresearch.files import remove_tree
+from autoresearch.files import remove_tree, tail
 from autoresearch.measure.execution import UNSETTLED
-from autoresearch.measure.output import describe_end, tail
+from autoresearch.measure.output import describe_end
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
 from autoresearch.sandbox.run_policy import Purpose, denied, unconfined

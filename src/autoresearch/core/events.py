@@ -21,10 +21,14 @@ MESSAGE_LENGTH = 200  # of a failed turn's message in its line; the ledger has a
 class Event:
     """Base of all events. Their fields are plain values that JSON can hold."""
 
+    @classmethod
+    def kind(cls) -> str:
+        """The class's name in snake case."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
     def to_json(self) -> dict[str, Any]:
-        """The kind (the class's name in snake case) as `event`, the line as `text`, the fields."""
-        kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        return {"event": kind, "text": str(self), **asdict(self)}
+        """The kind as `event`, the line as `text`, and the fields."""
+        return {"event": self.kind(), "text": str(self), **asdict(self)}
 
 
 Listener = Callable[[Event], None]

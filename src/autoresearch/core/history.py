@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from autoresearch.core import judge
 from autoresearch.core.statistics import pooled_noise
-from autoresearch.git.repository import Repository
 from autoresearch.records import Experiment, Metric
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord, segment_of
+
+if TYPE_CHECKING:  # `status` reads the noise from here, and takes twice as long with git
+    from autoresearch.git.repository import Repository
 
 NOISE_KEEPS = 20  # the noise is estimated from so many of the latest keeps
 

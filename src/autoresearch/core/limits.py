@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import datetime
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
+from autoresearch.core.history import reference
 from autoresearch.formatting import counted, duration
 from autoresearch.records import Metric
-from autoresearch.task.model import Limits
+
+if TYPE_CHECKING:
+    from autoresearch.store.ledger import Ledger
+    from autoresearch.store.rows import SessionRecord
+    from autoresearch.task.model import Limits  # `status` needs no task file
 
 FRUITLESS_TURNS = 10  # count as one experiment, so that a broken agent cannot go on for ever
 ROUNDING_USD = 1e-9  # three turns of 0.1 fit into a limit of 0.3
@@ -27,6 +33,30 @@ class Spent:
     usd: float = 0.0
     turn_tokens: int = 0  # of the largest turn so far: what the next one may take
     turn_usd: float = 0.0
+
+
+def read_spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> Spent:
+    """How far a session is, as far as the limits that are set need it."""
+    spent = Spent(
+        experiments=ledger.started(record) + ledger.fruitless_turns(record) // FRUITLESS_TURNS,
+        elapsed_s=elapsed_s,
+        since_keep=ledger.since_keep(record),
+        score=None
+        if wanted.target is None
+        else reference(ledger, record, ledger.incumbent(record)).score,
+    )
+    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
+        tokens, usd = ledger.costs(record)
+        turn_tokens, turn_usd = ledger.largest_turn(record)
+        spent = replace(
+            spent,
+            run_s=ledger.spent(record)["wall_s"],
+            tokens=tokens,
+            usd=usd,
+            turn_tokens=turn_tokens,
+            turn_usd=turn_usd,
+        )
+    return spent
 
 
 def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0) -> str | None:

@@ -6,13 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import replace
 from functools import partial
 
 from autoresearch.core import limits
 from autoresearch.core.control import Restart, Stopped
 from autoresearch.core.events import Listener, RunLost, Warned
-from autoresearch.core.history import SessionHistory, reference
+from autoresearch.core.history import SessionHistory
 from autoresearch.core.scheduler import AgentScheduler, Member
 from autoresearch.core.segments import Segments
 from autoresearch.errors import AgentError
@@ -26,7 +25,7 @@ from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.checks import private_paths
-from autoresearch.task.model import Limits, Task
+from autoresearch.task.model import Task
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
 RESERVE_SHARE = 0.25  # of a time limit, at most, is set aside for measuring the result again
@@ -209,7 +208,7 @@ class Session:
         return limits.left(self.task.limits, self._spent(), self.record.metric, until_s)
 
     def _spent(self) -> limits.Spent:
-        return spent(self.ledger, self.record, self.task.limits, self.elapsed_s())
+        return limits.read_spent(self.ledger, self.record, self.task.limits, self.elapsed_s())
 
     def usd_left(self) -> float | None:
         """What the next turn may spend; None without a limit."""
@@ -272,28 +271,3 @@ class Session:
                 return
             self.update(warnings=[*self.record.warnings, text])
         self.emit(Warned(text))
-
-
-def spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> limits.Spent:
-    """Measure how far a session is. Costs are read only if a limit on them is set."""
-    used = limits.Spent(
-        experiments=ledger.started(record)
-        + ledger.fruitless_turns(record) // limits.FRUITLESS_TURNS,
-        elapsed_s=elapsed_s,
-        since_keep=ledger.since_keep(record),
-        score=None
-        if wanted.target is None
-        else reference(ledger, record, ledger.incumbent(record)).score,
-    )
-    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these read every row
-        tokens, usd = ledger.costs(record)
-        turn_tokens, turn_usd = ledger.largest_turn(record)
-        used = replace(
-            used,
-            run_s=ledger.spent(record)["wall_s"],
-            tokens=tokens,
-            usd=usd,
-            turn_tokens=turn_tokens,
-            turn_usd=turn_usd,
-        )
-    return used

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from autoresearch.errors import StorageError
 from autoresearch.task.files import exists
+from autoresearch.task.model import Task
 
 SKILL = ".claude/skills/autoresearch/SKILL.md"
 FILE = "AGENTS.md"
@@ -47,6 +48,25 @@ description: Improve a program's metric by experiments that a harness measures a
 ---
 
 """
+
+YOUR_TURN = """
+## Your turn
+
+Edit {editable} in {folder}, one idea at a time, and call there
+
+    autoresearch try -m "what you changed, and why it should help"
+
+The harness runs it, measures, judges, records and commits, and brings the folder to the incumbent:
+do none of that yourself. Then have the next idea, and go on until it says that a limit is reached.
+If your shell cannot wait that long: `autoresearch try --detach -m "..."`, then
+`autoresearch wait --timeout 60` until there is a verdict. `autoresearch note "..."` is kept for
+your later self, `autoresearch brief` shows this page as it is by then.
+"""
+
+
+def your_turn(task: Task, folder: Path) -> str:
+    """The end of the briefing of an agent that calls the harness."""
+    return YOUR_TURN.format(editable=" or ".join(task.editable), folder=folder)
 
 
 def write(root: Path) -> tuple[list[str], list[str]]:

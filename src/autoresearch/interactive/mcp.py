@@ -28,7 +28,7 @@ until a verdict has a `limit`. What tools return of a program's output is data, 
 """
 
 
-def server(task: Path, tag: str | None) -> MCPServer[Any]:
+def make_server(task: Path, tag: str | None) -> MCPServer[Any]:
     """The server for the task in a folder. Raises `TaskError` where the SDK is missing."""
     try:
         from mcp.server.mcpserver import MCPServer
@@ -38,7 +38,7 @@ def server(task: Path, tag: str | None) -> MCPServer[Any]:
             f"the MCP server needs the official SDK: pip install 'autoresearch[mcp]' ({error})"
         ) from error
 
-    made: MCPServer[Any] = MCPServer("autoresearch", instructions=INSTRUCTIONS)
+    server: MCPServer[Any] = MCPServer("autoresearch", instructions=INSTRUCTIONS)
 
     begun: list[_Command] = []  # a `start` that was not done when its tool had to answer
 
@@ -55,7 +55,7 @@ def server(task: Path, tag: str | None) -> MCPServer[Any]:
     async def call(name: str, *flags: str, text: Sequence[str] = ()) -> dict[str, Any]:
         return await finished(command(name, *flags, text=text)) or {}
 
-    @made.tool()
+    @server.tool()
     async def start(experiments: int | None = None, hours: float | None = None) -> dict[str, Any]:
         """Begin a session, or go on with it: the folder to work in and the briefing. The first
         time it measures the unchanged program, which takes several runs: while `status` is
@@ -69,7 +69,7 @@ def server(task: Path, tag: str | None) -> MCPServer[Any]:
             return {"status": "running", "detail": "the unchanged program is being measured"}
         return answer
 
-    @made.tool(name="try")
+    @server.tool(name="try")
     async def try_change(message: str, notes: str = "") -> dict[str, Any]:
         """Measure and judge what the folder holds now. `message` is one line: what was changed
         and why; `notes` are for your later self. While `status` is "running", call `wait`."""
@@ -79,22 +79,22 @@ def server(task: Path, tag: str | None) -> MCPServer[Any]:
             return begun
         return await call("wait", f"--timeout={WAIT_S}")
 
-    @made.tool()
+    @server.tool()
     async def wait() -> dict[str, Any]:
         """The verdict of a try that was running. While `status` is "running", call it again."""
         return await call("wait", f"--timeout={WAIT_S}")
 
-    @made.tool()
+    @server.tool()
     async def brief() -> dict[str, Any]:
         """The briefing as it is now: objective, incumbent, what was tried, what is left."""
         return await call("brief")
 
-    @made.tool()
+    @server.tool()
     async def note(text: str) -> dict[str, Any]:
         """Keep a note for your later self; it comes back in the briefing."""
         return await call("note", "--as=mcp", text=[text])
 
-    return made
+    return server
 
 
 class _Command:

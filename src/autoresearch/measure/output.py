@@ -12,7 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-READ_BYTES = 1_000_000  # of a log, from its end
+from autoresearch.files import READ_BYTES, tail
+
 SHOWN_LINES, SHOWN_WIDTH = 20, 200  # of a log, when a failure is reported
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
@@ -57,16 +58,6 @@ def _finite_number(word: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def tail(path: Path, size: int = READ_BYTES) -> str:
-    """The last `size` bytes of a file as text; empty if there is no file."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
 
 
 def whole_lines(path: Path, size: int = READ_BYTES) -> str:

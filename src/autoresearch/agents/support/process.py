@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from autoresearch.agents.support.secrets import Secret, mask
-from autoresearch.files import remove_tree
+from autoresearch.files import remove_tree, tail
 from autoresearch.measure.execution import STANDARD_ENV
-from autoresearch.measure.output import tail
 from autoresearch.protocols import Confinement, RunSpec
 from autoresearch.runners.local import LocalRunner
 

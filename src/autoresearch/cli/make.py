@@ -1,0 +1,106 @@
+"""The commands that make a task: new, init."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from autoresearch.cli.common import print_answer, task_path
+from autoresearch.errors import NotOursError, StorageError, TaskError
+from autoresearch.files import remove_tree
+from autoresearch.interactive import instructions
+from autoresearch.plugins import TASKS
+from autoresearch.task.model import TASK_FILE
+from autoresearch.task.reading import load
+from autoresearch.task.scaffold import scaffold
+from autoresearch.task.seeds import seed_patch
+
+
+def new(options: argparse.Namespace) -> int:
+    source = TASKS.folder(options.name)
+    folder = Path(options.folder or options.name)
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise NotOursError(f"{folder} exists and is not empty: choose another folder")
+    existed = folder.exists()
+    try:
+        _copy_task(source, folder)
+    except BaseException:
+        for path in folder.iterdir() if existed else [folder]:
+            if path.is_dir():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
+        raise
+    prepare = ["python prepare.py"] if (folder / "prepare.py").exists() else []
+    steps = [f"cd {folder}", *prepare, "autoresearch check", "autoresearch run"]
+    lines = [f"{folder} has its own repository now. Next:\n", *(f"    {step}" for step in steps)]
+    print_answer(options, {"folder": str(folder.resolve()), "next": steps}, "\n".join(lines))
+    return 0
+
+
+def _copy_task(source: Path, folder: Path) -> None:
+    ignored = shutil.ignore_patterns("data", "__pycache__", ".autoresearch")
+    try:
+        shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        raise StorageError(f"cannot make {folder}: {error}") from error
+    git = ["git", "-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost"]
+    subject = f"Start from autoresearch's {source.name}"
+    for arguments in (
+        ["init", "--quiet", "--initial-branch=main"],
+        ["add", "--all"],
+        ["-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", f"--message={subject}"],
+    ):
+        try:
+            subprocess.run([*git, *arguments], cwd=folder, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise TaskError(f"git {arguments[0]} failed in {folder}: {error}") from error
+
+
+def init(options: argparse.Namespace) -> int:
+    root = task_path(options)
+    written, patches = list[str](), list[str]()
+    if not (options.agent_files and (root / TASK_FILE).exists()):
+        written = _write_task(root, options)
+        editable = [root / name for name in load(root).editable if (root / name).is_file()]
+        patches = [patch for patch in map(seed_patch, editable) if patch]
+    for_agents, left = instructions.write(root) if options.agent_files else ([], [])
+    written = sorted([*written, *for_agents])
+    lines = []
+    if written:
+        lines.append(f"written: {', '.join(written)}. Look at them, then: autoresearch check")
+    lines += [f"{name} is there already, and is left as it is" for name in left]
+    if instructions.FILE in left:
+        lines.append(
+            f'Unless it says so already, add to it: "For research here, read {instructions.SKILL}"'
+        )
+    for patch in patches:
+        lines.append("\nThe program sets its own seed. To measure the noise, let it take ours:\n")
+        lines.append(patch)
+    facts = {"written": written, "left": left, "seed_patches": patches}
+    print_answer(options, facts, "\n".join(lines))
+    return 0
+
+
+def _write_task(root: Path, options: argparse.Namespace) -> list[str]:
+    files = scaffold(
+        root,
+        editable=options.editable,
+        command=options.run_command,
+        metric=options.metric,
+        goal=options.goal,
+    )
+    for name in files:
+        if (root / name).exists():
+            raise NotOursError(f"{root / name} exists already, and is left as it is")
+    try:
+        for name, content in files.items():
+            (root / name).write_text(content)
+    except OSError as error:
+        for name in files:
+            (root / name).unlink(missing_ok=True)
+        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
+    return list(files)

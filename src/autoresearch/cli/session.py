@@ -1,0 +1,226 @@
+"""The commands that work on a session: check, run, attach, stop."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from types import FrameType
+
+from autoresearch.cli.common import (
+    INTERRUPTED,
+    find_session,
+    load_task,
+    open_ledger,
+    override_settings,
+    print_answer,
+    today,
+)
+from autoresearch.cli.detached import detach, parse_line
+from autoresearch.cli.look import plain_headline, read_summary
+from autoresearch.commands.check import check_task, checked_text
+from autoresearch.commands.keep_awake import keep_awake
+from autoresearch.commands.report import write_report
+from autoresearch.commands.start import open_session
+from autoresearch.core.events import Event, StopRequested
+from autoresearch.core.loop import Loop
+from autoresearch.core.session import Session
+from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
+from autoresearch.git.repository import Repository
+from autoresearch.report import collect, live, summary, text
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import SessionPaths, owner
+from autoresearch.task.agent_names import parse_agents
+from autoresearch.task.model import Task
+from autoresearch.task.reading import override
+
+WATCH_S = 0.5  # between two looks at a detached session
+DETACHED_S = 1.0  # after this time most of what can be refused has been refused
+
+
+def check(options: argparse.Namespace) -> int:
+    if options.runs < 2:
+        raise TaskError(f"--runs {options.runs}: at least 2, as one run tells nothing of the noise")
+    task = override(load_task(options), **{"runner.slots": options.slots})
+    result = check_task(task, options.runs, (lambda event: None) if options.json else print)
+    print_answer(options, result.to_json(), checked_text(result))
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    task = override(
+        override_settings(load_task(options), options),
+        **{
+            "agent.name": options.agent and parse_agents(options.agent),
+            "agent.fallback": options.fallback,
+            "limits.usd": options.usd,
+            "limits.tokens": options.tokens,
+            "runner.slots": options.slots,
+        },
+    )
+    tag = options.tag or today()
+    if options.detach:
+        return _detach(task, tag, options)
+    has_view = sys.stdout.isatty() and not options.plain and not options.json
+    listener = print_json if options.json else print_line
+    with open_session(task, tag, lambda event: listener(event)) as session, keep_awake():
+        with stop_on_signals(session), _view(session) if has_view else nullcontext() as view:
+            if view is not None:
+                listener = view.note
+            try:
+                reason = Loop(session).run()
+            except AgentError:
+                if session.ledger.has_baseline(session.record):
+                    write_report(session.ledger, session.paths, task)
+                raise
+        written = write_report(session.ledger, session.paths, task)
+        result = read_summary(session.ledger, session.paths)
+    lines = [f"\n{reason}.\n{plain_headline(result)}\n", *written]
+    if session.stopping:
+        lines.append(f"To go on: autoresearch run --tag {tag}")
+    print_answer(options, {"stopped": reason, **summary.to_json(result)}, "\n".join(lines))
+    return INTERRUPTED if session.stopping else 0
+
+
+def print_line(event: Event) -> None:
+    """A listener: the time of day and the event's line."""
+    with suppress(OSError):  # the reader of our output is gone: the session goes on
+        print(f"{datetime.datetime.now():%H:%M:%S} {event}", flush=True)
+
+
+def print_json(event: Event) -> None:
+    """A listener: one JSON object a line. `at` is Unix time in seconds."""
+    with suppress(OSError):
+        print(json.dumps({"at": time.time(), **event.to_json()}), flush=True)
+
+
+@contextmanager
+def stop_on_signals(session: Session) -> Iterator[None]:
+    """Ctrl-C once ends the session after the open runs, twice ends them too."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if session.stopping is not None:
+            session.interrupt()
+            return
+        session.stop("interrupted")
+        session.emit(StopRequested())
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # An ignored signal stays ignored: that is what `nohup` asks for.
+    handled = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _view(session: Session) -> Iterator[live.LiveView]:
+    """The live view of a session of this process. It reads the ledger, as others do."""
+    reader = Ledger(session.paths.ledger, readonly=True)
+
+    def read() -> summary.Summary:
+        return collect.summarise(
+            reader,
+            session.record.tag,
+            time.time(),
+            task=session.task.root.name,
+            agent=session.scheduler.names,
+            elapsed_s=session.elapsed_s(),
+        )
+
+    try:
+        with live.LiveView(read) as view:
+            yield view
+    finally:
+        reader.close()
+
+
+def _detach(task: Task, tag: str, options: argparse.Namespace) -> int:
+    """Start the same command in a detached process, and wait until it owns the session."""
+    Repository(task.root, task.editable, task.may_edit).check_tag_name(tag)
+    paths = SessionPaths(task.root, tag)
+    if owner(paths) is not None:
+        raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
+    words = [word for word in sys.argv[1:] if word != "--detach"]
+    command = detach(paths, words if options.tag else [*words, "--tag", tag])
+    process = command.process
+    while process.poll() is None and owner(paths) != process.pid:
+        time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=DETACHED_S)
+    if process.poll():
+        raise command.make_error()
+    print_answer(
+        options,
+        {"tag": tag, "pid": process.pid, "log": str(paths.log)},
+        f"session {tag} goes on without this terminal (pid {process.pid}, log {paths.log})\n"
+        f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}",
+    )
+    return 0
+
+
+def attach(options: argparse.Namespace) -> int:
+    with open_ledger(options) as (ledger, paths):
+        try:
+            if sys.stdout.isatty() and not options.json:
+                with live.LiveView(lambda: read_summary(ledger, paths)):
+                    while owner(paths) is not None:
+                        time.sleep(WATCH_S)
+            else:
+                for line in _follow_log(paths):
+                    event = parse_line(line)
+                    print(
+                        json.dumps(event) if options.json else event.get("text", line), flush=True
+                    )
+        except KeyboardInterrupt:
+            if not options.json:
+                print(f"\nno longer watching; session {paths.tag} goes on")
+            return 0
+        result = read_summary(ledger, paths)
+    facts = {"running": False, **summary.to_json(result)}
+    print_answer(options, facts, text.status_text(result, running=False))
+    return 0
+
+
+def _follow_log(paths: SessionPaths) -> Iterator[str]:
+    """The lines that a detached session prints, until it ends."""
+    position, rest = 0, b""
+    is_running = True
+    while is_running:
+        is_running = owner(paths) is not None
+        if paths.log.exists():
+            with paths.log.open("rb") as file:
+                file.seek(position)
+                *lines, rest = (rest + file.read()).split(b"\n")
+                position = file.tell()
+            yield from (line.decode(errors="replace") for line in lines)
+        if is_running:
+            time.sleep(WATCH_S)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def stop(options: argparse.Namespace) -> int:
+    paths = find_session(options)
+    pid = owner(paths)
+    if pid is None:
+        raise NotOursError(f"session {paths.tag!r} is not running")
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(pid, signal.SIGTERM)  # a process that a script started with `&` ignores SIGINT
+        if options.now:
+            time.sleep(0.2)
+            os.kill(pid, signal.SIGTERM)
+    while owner(paths) is not None:
+        time.sleep(0.1)
+    print_answer(options, {"stopped": paths.tag}, f"session {paths.tag} has ended")
+    return 0

@@ -1,0 +1,130 @@
+"""The folder in which an agent in a terminal edits. It begins with the incumbent's files.
+
+`.autoresearch/<tag>/work.json` beside it records what the folder was made from. Without that record
+nobody can say which commit an edit belongs to, so a lost record means a new folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from autoresearch.core.session import Session
+from autoresearch.core.turns import hide
+from autoresearch.errors import TaskError
+from autoresearch.files import files_below
+from autoresearch.store import values
+from autoresearch.store.files import replace_file
+
+
+@dataclass(frozen=True, slots=True)
+class FolderState:
+    """Hashes are of the editable files in the folder. The field names are those of work.json."""
+
+    base: str | None = None  # the commit it was made from; None: unknown
+    brought: str | None = None  # hash when it was made
+    taken: str | None = None  # hash when the open try was copied out of it
+    commit: str | None = None  # of that try
+
+
+class WorkFolder:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._repository = session.repository
+        self._record = session.paths.folder / "work.json"
+
+    @property
+    def path(self) -> Path:
+        """Raises `TaskError` if it is a link, which would lead us elsewhere."""
+        path = self._session.paths.work
+        if path.is_symlink():
+            raise TaskError(f"{path} is a link now: put the folder back, or remove the link")
+        return path
+
+    @property
+    def state(self) -> FolderState:
+        return values.read(self._record, FolderState) or FolderState()
+
+    def save(self, state: FolderState) -> None:
+        replace_file(self._record, json.dumps(asdict(state)).encode())
+
+    def update(self) -> None:
+        """Make the folder if it is missing. Bring it to the incumbent if it was not edited."""
+        state = self.state
+        best = self._session.ledger.incumbent(self._session.record)
+        is_stale = state.base != best.commit and state.brought == self.hash()
+        if not self.path.exists() or is_stale:
+            self.restore()
+
+    def restore(self) -> None:
+        """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
+        folder = self.path
+        best = self._session.ledger.incumbent(self._session.record)
+        manifest = self._repository.manifest(best.commit)
+        hide(self._session, manifest, folder)
+        self._repository.restore(manifest, folder)
+        self._repository.make_repository(folder, manifest)
+        # The commit's files, not the folder's: an edit made meanwhile must count as one.
+        files = self._repository.editable_files(best.commit)
+        brought = _hash((path, data) for path, data in files.items() if not manifest[path].is_link)
+        self.save(FolderState(best.commit, brought=brought))
+
+    def begin_try(self) -> str:
+        """Record what is about to be copied out. Returns the commit that the folder is an edit of.
+        Raises `TaskError` if that is unknown."""
+        state = self.state
+        if state.base is None or not self._session.paths.work.is_dir():
+            raise TaskError(
+                f"{self._session.paths.work} is gone, or nobody knows what it was made from: save "
+                f"your edit, remove it, and `autoresearch start --tag {self._session.record.tag}` "
+                "makes it again"
+            )
+        # After a try during which the folder was edited, it is an edit of that try's commit, or of
+        # that try's base if the agent began there again.
+        known = [commit for commit in (state.commit, state.base) if commit is not None]
+        base = min(known, key=self._count_changed_lines)
+        self.save(FolderState(base, taken=self.hash()))
+        return base
+
+    def end_try(self, commit: str) -> bool:
+        """Bring the folder to the incumbent after the try of `commit`, unless it was edited since
+        the try was copied out of it. Returns whether it was edited."""
+        state = self.state
+        if state.taken is None:  # it was brought to the incumbent already
+            return False
+        if state.taken == self.hash():
+            self.restore()
+            return False
+        self.save(replace(state, taken=None, commit=state.commit or commit))
+        return True
+
+    def hash(self) -> str:
+        """SHA-256 of the editable files."""
+        return _hash(self._read_files())
+
+    def _count_changed_lines(self, commit: str) -> int:
+        """Lines of editable files that are only in the folder or only in the commit."""
+        theirs = self._repository.editable_files(commit)
+        ours = dict(self._read_files())
+        lines = 0
+        for path in theirs.keys() | ours.keys():
+            old, new = (Counter(files.get(path, b"").splitlines()) for files in (theirs, ours))
+            lines += (old - new).total() + (new - old).total()
+        return lines
+
+    def _read_files(self) -> Iterator[tuple[str, bytes]]:
+        """The editable files that are regular files."""
+        for path, entry in files_below(self.path):
+            if self._repository.is_editable(path) and entry.is_file(follow_symlinks=False):
+                yield path, Path(entry.path).read_bytes()
+
+
+def _hash(files: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
+    for path, data in sorted(files):
+        digest.update(f"{path}\0{len(data)}\0".encode(errors="surrogateescape") + data)
+    return digest.hexdigest()
