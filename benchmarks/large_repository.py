@@ -26,7 +26,8 @@ from statistics import median
 
 import psutil
 
-from autoresearch.git.repository import Manifest, Repository
+from autoresearch.git.repository import Repository
+from autoresearch.git.trees import Manifest
 
 ROUNDS = 5
 PER_FOLDER = 100
@@ -77,12 +78,12 @@ def measure(root: Path, trees: Path) -> dict[str, list[tuple[float, float]]]:
     for number in range(1 + ROUNDS):
         tree = trees / str(number)
         made: list[Manifest] = []
-        materialize = partial(repository.materialize, head, tree)
+        materialize = partial(repository.trees.materialize, head, tree)
         found[STEPS[min(number, 1)]].append(timed(lambda m=made, do=materialize: m.append(do())))
         (tree / "train.py").write_text("LR = 0.2\n")
-        found[STEPS[2]].append(timed(partial(repository.collect, tree, made[0])))
-        found[STEPS[3]].append(timed(partial(repository.put_aside, tree, made[0])))
-    found[STEPS[4]].append(timed(repository.drop_spares))
+        found[STEPS[2]].append(timed(partial(repository.edits.collect, tree, made[0])))
+        found[STEPS[3]].append(timed(partial(repository.trees.put_aside, tree, made[0])))
+    found[STEPS[4]].append(timed(repository.trees.drop_spares))
     return found
 
 

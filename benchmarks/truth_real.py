@@ -17,11 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from autoresearch.cli import main as cli
+from autoresearch.cli import look
 from autoresearch.core import judge
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
-from autoresearch.task.reading import load
 
 TRUTH, SD = 1.0, 0.01
 COMMAND = [sys.executable, "-m", "autoresearch"]
@@ -65,7 +64,7 @@ def session(root: Path, kind: str, experiments: int) -> dict[str, float]:
     command = [*COMMAND, "run", str(root), "--plain", "--tag", "null"]
     subprocess.run([*command, "--experiments", str(experiments)], **quiet)  # type: ignore[call-overload]
     ledger = Ledger(SessionPaths(root, "null").ledger, readonly=True)
-    found = cli.read_summary(ledger, SessionPaths(root, "null"), load(root))
+    found = look.read_summary(ledger, SessionPaths(root, "null"))
     best = found.incumbent
     assert best is not None and best.score is not None
     result = {

@@ -84,7 +84,7 @@ class AgentSuite:
         assert isinstance(agent.reads, bool)
 
     def test_it_proposes_an_edit_of_the_editable_files(self, tmp_path: Path) -> None:
-        """`Repository.collect` refuses everything else, and says what."""
+        """`EditRules.collect` refuses everything else, and says what."""
         with self._turn_taker(tmp_path) as taker:
             answer, changes = taker.turn(self.make())
             assert isinstance(answer, Proposal), f"the first turn came to nothing: {answer}"
@@ -215,15 +215,17 @@ class _TurnTaker:
         worktree = self.paths.turns / "worktree"
         remove_tree(worktree)
         incumbent = self.ledger.incumbent(self.record)
-        manifest = self.repository.materialize(incumbent.commit, worktree)
+        manifest = self.repository.trees.materialize(incumbent.commit, worktree)
         text = ""
         if agent.reads:
-            self.repository.make_repository(worktree)
+            self.repository.trees.make_repository(worktree)
             text = self.briefer.text()
         answer = agent.propose(
             Turn(
                 worktree=worktree,
-                editable=tuple(path for path in manifest if self.repository.is_editable(path)),
+                editable=tuple(
+                    path for path in manifest if self.repository.edits.is_editable(path)
+                ),
                 history=self.history,
                 briefing=text,
                 timeout_s=PATIENCE_S,
@@ -233,7 +235,9 @@ class _TurnTaker:
         if isinstance(answer, Failure):
             assert answer.reason.strip(), "a failure needs a reason"
         changes = (
-            self.repository.collect(worktree, manifest) if isinstance(answer, Proposal) else {}
+            self.repository.edits.collect(worktree, manifest)
+            if isinstance(answer, Proposal)
+            else {}
         )
         return answer, changes
 

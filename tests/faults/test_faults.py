@@ -37,7 +37,7 @@ from autoresearch.commands.fsck import audit
 from autoresearch.core import limits, turns
 from autoresearch.core.session import Session
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.git import repository
+from autoresearch.git import trees
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.sandbox import landlock
 from autoresearch.store.paths import SessionPaths
@@ -116,8 +116,8 @@ def test_a_tree_that_is_used_again_carries_nothing_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in a very large repository: what a run leaves in its tree reaches no other run."""
-    monkeypatch.setattr(repository, "SPARE_FILES", 1)
-    monkeypatch.setattr(repository, "TICK_NS", 0)
+    monkeypatch.setattr(trees, "SPARE_FILES", 1)
+    monkeypatch.setattr(trees, "TICK_NS", 0)
     root = make_task(tmp_path / "task", files={"lib/helper.py": "GAIN = 0\n"})
     program = PROGRAM.replace(
         "VALUE = 10.0", "sys.path.insert(0, 'lib')\nimport helper\n\nVALUE = 10.0"

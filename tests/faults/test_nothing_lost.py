@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 from support.sessions import ScriptedAgent, change, run_session, wait_until, workspace_of
 
-from autoresearch.git.repository import STALE_LOCK_S
+from autoresearch.git.objects import STALE_LOCK_S
 from autoresearch.measure.execution import SESSION
 from autoresearch.store.paths import SessionPaths
 
@@ -101,7 +101,7 @@ def test_a_lock_on_the_packed_refs_is_respected_while_it_is_young(root: Path) ->
         then = time.time() - age_s
         os.utime(lock, (then, then))
         commit = repository.commit(repository.head(), {"prog.py": b"%d" % number}, "a change\n")
-        repository.keep_reachable("t", number, commit)
+        repository.refs.keep("t", number, commit)
         repository.pack()
         assert lock.exists() == (not age_s)
-        assert repository.ref(f"refs/autoresearch/t/{number}") == commit
+        assert repository.refs.get(f"refs/autoresearch/t/{number}") == commit

@@ -31,7 +31,7 @@ from support.sessions import (
 
 from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import open_session
-from autoresearch.git.repository import Manifest, Repository
+from autoresearch.git.trees import Manifest, PristineTrees
 from autoresearch.interactive import instructions, trial
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.store.ledger import Ledger
@@ -619,13 +619,13 @@ def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(
     root: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is neither taken for the incumbent's file nor overwritten later."""
-    restore = Repository.restore
+    restore = PristineTrees.restore
 
-    def restored(self: Repository, manifest: Manifest, folder: Path) -> None:
+    def restored(self: PristineTrees, manifest: Manifest, folder: Path) -> None:
         restore(self, manifest, folder)
         edit(work, VALUE=7.0)  # by an agent that did not wait
 
-    monkeypatch.setattr(Repository, "restore", restored)
+    monkeypatch.setattr(PristineTrees, "restore", restored)
     with open_session(task_of(root), "t", lambda line: None, trial.Terminal("terminal")) as session:
         WorkFolder(session).restore()
         monkeypatch.undo()

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autoresearch.agents import replay
-from autoresearch.core.turns import printable
 from autoresearch.errors import AgentError, NotOursError, TaskError
 from autoresearch.files import tail
+from autoresearch.formatting import escape_unstorable
 from autoresearch.measure.output import Reading, read_log, whole_lines
 from autoresearch.protocols import Proposal
 from autoresearch.records import Experiment, Metric, Role, Run, Status, Verdict
@@ -313,7 +313,7 @@ HEADS = st.lists(
 def test_a_patch_has_a_description(data: bytes, mail: bool) -> None:
     description = replay.Patch("a.patch", b"Subject: " * mail + data).description
     assert "\n" not in description
-    printable(description).encode()
+    escape_unstorable(description).encode()
 
 
 @settings(max_examples=40, deadline=None)

@@ -38,6 +38,7 @@ from autoresearch.commands.start import open_session
 from autoresearch.core import judge
 from autoresearch.core.loop import Loop
 from autoresearch.git.repository import Repository
+from autoresearch.git.trees import PristineTrees
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.paths import Lock
@@ -236,10 +237,10 @@ def watched(points: Points) -> ExitStack:
     watch(pygit2.repository.References, "create", by_git)
     if points.what == "full":  # what is written by the disk's own measure; to remove is allowed
         watch(os, "mkdir")
-        watch(Repository, "_write")
+        watch(PristineTrees, "_write")
     elif points.what == "readonly":
         watch(os, "mkdir")
-        watch(Repository, "_write")
+        watch(PristineTrees, "_write")
         put(os, "unlink", unlinked)
         watch(shutil, "rmtree")
     else:
@@ -250,7 +251,7 @@ def watched(points: Points) -> ExitStack:
         for owner, name in (
             (Lock, "release"),
             (Repository, "exclude"),
-            (Repository, "materialize"),
+            (PristineTrees, "materialize"),
             (ResultsFile, "append"),
             (LocalRunner, "run"),
             (LocalRunner, "close"),

@@ -147,7 +147,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
 
 def _detach(task: Task, tag: str, options: argparse.Namespace) -> int:
     """Start the same command in a detached process, and wait until it owns the session."""
-    Repository(task.root, task.editable, task.may_edit).check_tag_name(tag)
+    Repository(task.root, task.editable, task.may_edit).refs.check_tag(tag)
     paths = SessionPaths(task.root, tag)
     if owner(paths) is not None:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")

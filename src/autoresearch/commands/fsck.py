@@ -275,23 +275,23 @@ class _Audit:
             yield "commit", f"{experiment.commit} has the tree {tree}, another is recorded"
 
     def _refs(self) -> Problems:
-        tag, there = self.record.tag, self.repository.refs(self.record.tag)
+        tag, there = self.record.tag, self.repository.refs.all(self.record.tag)
         for experiment in self.experiments:
             name = f"refs/autoresearch/{tag}/{experiment.number}"
             at = there.pop(name, None)
             if at != experiment.commit and self.repository.has_files(experiment.commit):
                 repair = partial(
-                    self.repository.keep_reachable, tag, experiment.number, experiment.commit
+                    self.repository.refs.keep, tag, experiment.number, experiment.commit
                 )
                 yield _Problem("ref", name, _instead(at, experiment.commit), repair)
         name = f"refs/autoresearch/{tag}/best"
         at = there.pop(name, None)
         if self.keeps and at != (best := self.keeps[-1].commit):
             yield _Problem("ref", name, _instead(at, best), self._move)
-        for name in self.repository.passing_refs(tag, len(self.experiments)):
+        for name in self.repository.refs.leftovers(tag, len(self.experiments)):
             del there[name]
             yield _Problem(
-                "ref", name, "a kill left it behind", partial(self.repository.drop_ref, name)
+                "ref", name, "a kill left it behind", partial(self.repository.refs.drop, name)
             )
         for name in there:
             yield _Problem("ref", name, "it belongs to no experiment of the ledger")
@@ -300,11 +300,11 @@ class _Audit:
         if not self.keeps:
             return
         best, ours = self.keeps[-1].commit, self._ours()
-        branch = self.repository.branch_name(self.record.tag)
-        at = self.repository.ref(f"refs/heads/{branch}")
-        if at == best or self.repository.is_stood_on(self.record.tag):
+        branch = self.repository.refs.branch_name(self.record.tag)
+        at = self.repository.refs.get(f"refs/heads/{branch}")
+        if at == best or self.repository.refs.is_branch_checked_out(self.record.tag):
             return  # its user was warned, or has committed on it
-        why = self.repository.why_left_alone(self.record.tag, best, ours)
+        why = self.repository.refs.why_branch_stays(self.record.tag, best, ours)
         if why is None:
             yield _Problem("branch", branch, _instead(at, best), self._move)
         elif why not in self.record.warnings:
@@ -316,7 +316,7 @@ class _Audit:
     def _move(self) -> None:
         best = self.keeps[-1].commit
         if self.repository.has_files(best):
-            self.repository.move(self.record.tag, best, self._ours())
+            self.repository.refs.move_best(self.record.tag, best, self._ours())
 
     def _folders(self) -> Problems:
         """Every finished run has a folder, and there are no others."""
@@ -344,7 +344,7 @@ class _Audit:
         done = [self.paths.runs / run.name for run in runs if run.finished]
         outcomes = [folder / name for folder in done for name in OUTCOMES]
         files = [file for file in outcomes if file.exists()]
-        for file in (*files, *drafts(self.paths), *self.repository.locks(self.record.tag)):
+        for file in (*files, *drafts(self.paths), *self.repository.refs.locks(self.record.tag)):
             yield _left(file, partial(file.unlink, missing_ok=True))
         for process in leftovers(self.paths):
             yield _Problem(

@@ -82,7 +82,7 @@ def _turn(session: Session, member: Member) -> Proposal | Failure:
     (worktree / FILE).write_text(TEXT)
     try:
         if member.agent.reads:
-            session.repository.make_repository(worktree)
+            session.repository.trees.make_repository(worktree)
         answer = member.propose(
             Turn(
                 worktree=worktree,

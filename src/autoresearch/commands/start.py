@@ -43,7 +43,7 @@ def open_session(
     With `keep_deadline` the limit `until` means the same day as when it was set."""
     repository = Repository(task.root, task.editable, task.may_edit)
     paths = SessionPaths(task.root, tag)
-    repository.check_tag_name(tag)
+    repository.refs.check_tag(tag)
     try:
         paths.ledger.parent.mkdir(exist_ok=True)
     except OSError as error:
@@ -87,7 +87,7 @@ def open_session(
                     remove_tree(paths.temporary)
         finally:
             ledger.close()
-            repository.drop_spares()
+            repository.trees.drop_spares()
     finally:
         lock.release()
 
@@ -121,7 +121,7 @@ def _open_record(
             repository.check_editable()
             facts |= {"base_commit": repository.head(), "fingerprint": fresh}
         return ledger.update_session(record, **facts)
-    repository.check_branch(tag)
+    repository.refs.check_branch(tag)
     repository.check_editable()
     check_ours(paths.results, ledger)
     return ledger.create_session(

@@ -41,7 +41,7 @@ def establish(session: Session) -> None:
             now=time.time(),
         )
     if ledger.experiment(record, 0).status is None:
-        session.repository.keep_reachable(record.tag, 0, record.base_commit)
+        session.repository.refs.keep(record.tag, 0, record.base_commit)
         set_up(session)
     while ledger.experiment(record, 0).status is None:
         with suppress(Restart):  # all runs are made again

@@ -213,11 +213,11 @@ class Attempt:
         if known is not None and known.number != experiment.number:
             self.detail = f"on the new incumbent it is the same as experiment {known.number}"
             self._discard("duplicate")
-        with self.repository.held(record.tag, experiment.number, commit):
+        with self.repository.refs.keep_moving(record.tag, experiment.number, commit):
             moved = self.ledger.move_base(
                 record, experiment.number, base=self.incumbent.number, commit=commit, tree=tree
             )
-            self.repository.keep_reachable(record.tag, experiment.number, commit)
+            self.repository.refs.keep(record.tag, experiment.number, commit)
         return moved
 
     def _allowed_loss(self) -> float:

@@ -36,7 +36,7 @@ class Publisher:
         session, record = self._session, self._session.record
         ours = {record.base_commit, *(keep.commit for keep in session.ledger.keeps(record))}
         best = session.ledger.incumbent(record)
-        if warning := session.repository.move(record.tag, best.commit, ours):
+        if warning := session.repository.refs.move_best(record.tag, best.commit, ours):
             session.warn(warning)
 
     def release_artifacts(self, done: Experiment) -> None:

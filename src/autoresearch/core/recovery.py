@@ -16,7 +16,7 @@ def recover(session: Session, publisher: Publisher) -> None:
     """Record runs that ended unseen, forget runs that were cut off, remove leftovers, and make
     refs, branch and `results.tsv` agree with the ledger."""
     session.executor.end_leftovers()
-    session.repository.break_locks(session.record.tag)
+    session.repository.refs.break_locks(session.record.tag)
     remove_drafts(session.paths)
     _settle_open_runs(session)
     for folder in (session.paths.trees, session.paths.turns, session.paths.temporary):
@@ -42,8 +42,8 @@ def _restore_refs(session: Session, publisher: Publisher) -> None:
     repository, record = session.repository, session.record
     experiments = session.ledger.all_experiments(record)
     for experiment in experiments:
-        repository.keep_reachable(record.tag, experiment.number, experiment.commit)
+        repository.refs.keep(record.tag, experiment.number, experiment.commit)
         if experiment.number == 0 and experiment.status is Status.KEEP:
             publisher.move_branch(experiment)
-    for ref in repository.passing_refs(record.tag, len(experiments)):
-        repository.drop_ref(ref)
+    for ref in repository.refs.leftovers(record.tag, len(experiments)):
+        repository.refs.drop(ref)

@@ -13,7 +13,8 @@ from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.files import remove_tree
 from autoresearch.formatting import escape_unstorable
-from autoresearch.git.repository import Files, Manifest
+from autoresearch.git.edits import Files
+from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
 from autoresearch.sandbox.run_policy import agents_unconfined
@@ -60,7 +61,7 @@ class TurnTaker:
         need not be the incumbent's. Raises `Refused` for edits that the harness will not run."""
         session = self._session
         incumbent = session.ledger.incumbent(session.record)
-        manifest = session.repository.manifest(base)
+        manifest = session.repository.trees.manifest(base)
         hide(session, manifest, folder)
         changes = self._collect(folder, manifest)
         return self._open(session.scheduler.members[0], incumbent, changes, proposal, base)
@@ -90,7 +91,7 @@ class TurnTaker:
         incumbent = session.ledger.incumbent(session.record)
         worktree = session.paths.turns / "worktree"
         remove_tree(worktree)
-        manifest = session.repository.materialize(incumbent.commit, worktree)
+        manifest = session.repository.trees.materialize(incumbent.commit, worktree)
         hide(session, manifest, worktree)
         try:
             answer = member.propose(self._make_turn(member, manifest))
@@ -104,11 +105,11 @@ class TurnTaker:
                 message = escape_unstorable(str(refused))
                 return Failure(refused.reason, message, 0.0, answer.tokens, answer.usd)
         finally:
-            session.repository.put_aside(worktree, manifest)
+            session.repository.trees.put_aside(worktree, manifest)
 
     def _collect(self, folder: Path, manifest: Manifest) -> Files:
         try:
-            return self._session.repository.collect(folder, manifest)
+            return self._session.repository.edits.collect(folder, manifest)
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
             raise Refused("unreadable", escape_unstorable(str(error))) from error
 
@@ -117,11 +118,11 @@ class TurnTaker:
         worktree = session.paths.turns / "worktree"
         text = ""
         if member.agent.reads:
-            session.repository.make_repository(worktree)
+            session.repository.trees.make_repository(worktree)
             text = session.briefer.text(session.left())
         return Turn(
             worktree=worktree,
-            editable=tuple(path for path in manifest if session.repository.is_editable(path)),
+            editable=tuple(path for path in manifest if session.repository.edits.is_editable(path)),
             history=session.history,
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
@@ -195,7 +196,7 @@ class TurnTaker:
                 now=time.time(),
             )
             # Before the commit point: a `git gc` must never find a recorded commit without a name.
-            session.repository.keep_reachable(session.record.tag, experiment.number, commit)
+            session.repository.refs.keep(session.record.tag, experiment.number, commit)
         return experiment
 
     def _note_refusal(self, member: Member, refusal: AgentError) -> None:

@@ -64,10 +64,10 @@ class WorkFolder:
         """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
         folder = self.path
         best = self._session.ledger.incumbent(self._session.record)
-        manifest = self._repository.manifest(best.commit)
+        manifest = self._repository.trees.manifest(best.commit)
         hide(self._session, manifest, folder)
-        self._repository.restore(manifest, folder)
-        self._repository.make_repository(folder, manifest)
+        self._repository.trees.restore(manifest, folder)
+        self._repository.trees.make_repository(folder, manifest)
         # The commit's files, not the folder's: an edit made meanwhile must count as one.
         files = self._repository.editable_files(best.commit)
         brought = _hash((path, data) for path, data in files.items() if not manifest[path].is_link)
@@ -119,7 +119,7 @@ class WorkFolder:
     def _read_files(self) -> Iterator[tuple[str, bytes]]:
         """The editable files that are regular files."""
         for path, entry in files_below(self.path):
-            if self._repository.is_editable(path) and entry.is_file(follow_symlinks=False):
+            if self._repository.edits.is_editable(path) and entry.is_file(follow_symlinks=False):
                 yield path, Path(entry.path).read_bytes()
 
 

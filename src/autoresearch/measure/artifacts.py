@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from autoresearch.files import files_below, remove_tree
-from autoresearch.git.repository import Manifest
+from autoresearch.git.trees import Manifest
 from autoresearch.records import Run
 from autoresearch.store.paths import SessionPaths
 

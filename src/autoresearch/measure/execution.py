@@ -11,7 +11,8 @@ from pathlib import Path
 
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import remove_tree
-from autoresearch.git.repository import Manifest, Repository
+from autoresearch.git.repository import Repository
+from autoresearch.git.trees import Manifest
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
 from autoresearch.store.paths import SessionPaths
@@ -67,7 +68,7 @@ class CommandExecutor:
     def fresh_tree(self, commit: str, tree: Path) -> Manifest:
         """Write a commit's files without the hidden ones, and links to the declared inputs."""
         remove_tree(tree)
-        manifest = self.repository.materialize(commit, tree)
+        manifest = self.repository.trees.materialize(commit, tree)
         top = tree / self.repository.prefix
         for name in self.task.hidden:
             remove_tree(top / name)

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 
 from autoresearch.files import remove_tree
-from autoresearch.git.repository import Manifest, Repository
+from autoresearch.git.repository import Repository
+from autoresearch.git.trees import Manifest
 from autoresearch.measure.artifacts import FOLDER, keep_artefacts
 from autoresearch.measure.execution import (
     SESSION,
@@ -55,7 +56,7 @@ class RunExecutor:
     def environment(self, commit: str) -> Environment:
         """The environment of runs of that commit and of changes of it."""
         prefix = self.repository.prefix
-        paths = [Path(path) for path in self.repository.manifest(commit)]
+        paths = [Path(path) for path in self.repository.trees.manifest(commit)]
         tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
         return around(self.task, self.commands.env, self.commands.policies.sites, tracked)
 
@@ -84,7 +85,7 @@ class RunExecutor:
         if result is None:
             result, manifest = self._execute(run, folder, tree)
         else:  # it ended while no harness was there to record it
-            manifest = self.repository.manifest(run.commit)
+            manifest = self.repository.trees.manifest(run.commit)
         if result.stopped in UNSETTLED:
             self.end_leftovers(run.seed)
         check_settled(result)
@@ -116,7 +117,7 @@ class RunExecutor:
             score=scored,
             sealed=score_holdout(self.commands, run, folder) if held_out else None,
         )
-        self.repository.put_aside(tree, manifest)
+        self.repository.trees.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
             (folder / name).unlink(missing_ok=True)
         return finished

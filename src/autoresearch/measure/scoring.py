@@ -36,7 +36,7 @@ def score(
         return earlier
     tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
     remove_tree(tree)
-    commands.repository.materialize(run.commit, tree, renewed=False)
+    commands.repository.trees.materialize(run.commit, tree, renewed=False)
     top = tree / prefix
     visible = seen(task, purpose)
     for name in set(task.hidden) - set(visible):

@@ -1,0 +1,161 @@
+"""Which files an agent may edit, what it changed in a tree, and which changes are refused."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+import pygit2
+from pygit2.enums import FileMode, FileStatus
+
+from autoresearch.errors import DirtyError, Refused, TaskError
+from autoresearch.files import files_below
+from autoresearch.git.objects import ObjectStore
+from autoresearch.git.trees import Manifest
+
+EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
+EDIT_LIMIT_LINES = 5_000  # added to a file: nobody can read more than that as one idea
+LITTER = {"__pycache__", ".DS_Store"}  # programs leave these in folders that they only read
+GLOB = re.compile(r"[!*?]")
+NUMBER = re.compile(r"\d+")
+WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
+
+Files = dict[str, bytes | None]
+"""Path in the repository -> new content, None if it was deleted."""
+
+
+class EditRules:
+    def __init__(
+        self,
+        objects: ObjectStore,
+        root: Path,
+        prefix: PurePosixPath,
+        editable: Iterable[str],
+        may_edit: Callable[[str], bool],
+    ) -> None:
+        """`root` is the task's folder and `prefix` its path in the repository. `may_edit` says of a
+        path relative to it whether it matches the globs `editable`."""
+        self._objects = objects
+        self._root = root
+        self._prefix = "" if str(prefix) == "." else f"{prefix}/"
+        self._editable = tuple(editable)
+        self._may_edit = may_edit
+
+    def is_editable(self, path: str) -> bool:
+        """`path` is relative to the top of the repository."""
+        return path.startswith(self._prefix) and self._may_edit(path[len(self._prefix) :])
+
+    def check_committed(self, head: Manifest) -> list[str]:
+        """The editable files of HEAD. Raises `TaskError` if one that the task names is missing, and
+        `DirtyError` if one differs from HEAD in the user's checkout."""
+        paths = [path for path in head if self.is_editable(path)]
+        for name in self._editable:
+            named = self._prefix + name
+            if not GLOB.search(name) and not any(
+                path == named or path.startswith(named + "/") for path in paths
+            ):
+                exists = (self._root / name).exists()
+                problem = "is not committed: commit it first" if exists else "does not exist"
+                if exists and not (self._root / name).resolve().is_relative_to(self._root):
+                    problem = "is outside the task's folder, by a link: name a file within"
+                raise TaskError(f"editable: {name!r} {problem}")
+        if not paths:
+            raise TaskError(f"editable: no file of the last commit matches {list(self._editable)}")
+        for path in paths:
+            if head[path].mode not in WRITABLE:
+                raise TaskError(f"editable: {path} is a link, not a regular file")
+            with self._objects.guard():
+                status = self._objects.repo.status_file(path)
+            if status != FileStatus.CURRENT:
+                raise DirtyError(
+                    f"{path} has uncommitted changes: commit or stash them first "
+                    "(experiments start from the last commit, and would silently leave them out)"
+                )
+        return paths
+
+    def collect(self, folder: Path, manifest: Manifest) -> Files:
+        """What an agent changed in a materialised tree, editable files only.
+
+        Raises `Refused` for everything the harness does not run: no change, a frozen file, a
+        deleted or binary file, a link, a change of nothing but a seed.
+        """
+        present: set[str] = set()
+        changes: Files = {}
+        frozen: list[str] = []
+        for path, file in files_below(folder):
+            present.add(path)
+            entry = manifest.get(path)
+            if entry and entry.is_link and file.is_symlink():
+                continue
+            if self.is_editable(path):
+                if not file.is_file(follow_symlinks=False):
+                    raise Refused("link", f"{path} is not a regular file any more")
+                stat = file.stat(follow_symlinks=False)
+                if stat.st_nlink > 1:
+                    raise Refused("link", f"{path} is a hard link to another file")
+                if stat.st_size > EDIT_LIMIT_BYTES:
+                    raise Refused("too large", f"{path} has {stat.st_size} bytes")
+                data = Path(file.path).read_bytes()
+                if entry is None or pygit2.hash(data) != entry.blob:
+                    old = self._objects.content(entry.blob) if entry else b""
+                    _refuse_unreadable(path, data, old)
+                    changes[path] = data
+            elif entry is None:
+                is_ignored = self._objects.repo.path_is_ignored(path)
+                if not is_ignored and LITTER.isdisjoint(path.split("/")):
+                    frozen.append(path)
+            elif not entry.describes(file):
+                frozen.append(path)
+        for path in manifest.keys() - present:
+            if not self.is_editable(path):
+                frozen.append(path)
+            elif path in (self._prefix + name for name in self._editable):
+                raise Refused("deleted", f"{path} was deleted")
+            else:
+                changes[path] = None
+        if frozen:
+            names = ", ".join(sorted(frozen))
+            raise Refused("frozen file", f"changed outside `editable`: {names}")
+        if not changes:
+            raise Refused("no change", "the editable files are as they were")
+        self._refuse_seed_change(changes, manifest)
+        return changes
+
+    def _refuse_seed_change(self, changes: Files, manifest: Manifest) -> None:
+        """Refuse a diff in which every changed line names a seed and differs in numbers only: such
+        a change could win by luck."""
+        lines: list[tuple[str, str]] = []
+        for path, data in changes.items():
+            if data is None or path not in manifest:
+                return
+            content = self._objects.content(manifest[path].blob)
+            old = content.decode(errors="replace").splitlines()
+            new = data.decode(errors="replace").splitlines()
+            matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+            for kind, a, b, c, d in matcher.get_opcodes():
+                if kind == "equal":
+                    continue
+                if b - a != d - c:
+                    return
+                lines += zip(old[a:b], new[c:d], strict=True)
+        if lines and all(
+            "seed" in before.lower() and NUMBER.sub("0", before) == NUMBER.sub("0", after)
+            for before, after in lines
+        ):
+            raise Refused("seed only", "the change only sets another seed")
+
+
+def _refuse_unreadable(path: str, new: bytes, old: bytes) -> None:
+    """Refuse an edit that nobody could read as a change of the program."""
+    if b"\0" in new and b"\0" not in old:
+        raise Refused("binary", f"{path} is no text any more")
+    if old.strip() and not new.strip():
+        raise Refused("deleted", f"{path} was emptied")
+    added = (Counter(new.splitlines()) - Counter(old.splitlines())).total()
+    if added > EDIT_LIMIT_LINES:
+        raise Refused(
+            "too large", f"{added} lines were added to {path}; at most {EDIT_LIMIT_LINES} are taken"
+        )
