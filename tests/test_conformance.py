@@ -6,10 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.far_runner import FarRunner
 
 from autoresearch import agents, runners
 from autoresearch.errors import Refused
-from autoresearch.protocols import Agent, Failure, Proposal, Runner, RunResult, RunSpec, Turn
+from autoresearch.protocols import (
+    Agent,
+    Failure,
+    Proposal,
+    Runner,
+    RunResult,
+    RunSpec,
+    TreeSource,
+    Turn,
+)
 from autoresearch.runners.local import LocalRunner
 from autoresearch.task.model import RunnerSettings
 from autoresearch.testing import AgentSuite, RunnerSuite
@@ -18,6 +28,13 @@ from autoresearch.testing import AgentSuite, RunnerSuite
 class TestLocalRunner(RunnerSuite):
     def make(self, slots: int) -> Runner:
         return runners.load(RunnerSettings(slots=slots))
+
+
+class TestFarRunner(RunnerSuite):
+    """It executes in a process which shares no folder with the harness."""
+
+    def make(self, slots: int) -> Runner:
+        return FarRunner(slots)
 
 
 class TestTuner(AgentSuite):
@@ -96,8 +113,8 @@ def test_the_suite_passes_one_that_keeps_them(tmp_path: Path) -> None:
 
 def test_the_suite_refuses_a_runner_that_ignores_a_limit(tmp_path: Path) -> None:
     class Deaf(LocalRunner):
-        def run(self, spec: RunSpec) -> RunResult:
-            return super().run(replace(spec, log_bytes=None, timeout_s=1.0))
+        def run(self, spec: RunSpec, source: TreeSource | None = None) -> RunResult:
+            return super().run(replace(spec, log_bytes=None, timeout_s=1.0), source)
 
     class Suite(RunnerSuite):
         def make(self, slots: int) -> Runner:

@@ -7,8 +7,10 @@ conformance suite for each.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -157,15 +159,18 @@ class Confinement:
         return cls(read, write, given["network"], given["proc"])
 
 
+PLACES = ("tree", "log", "outcome")  # fields of a RunSpec that are paths of the harness's machine
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """Everything a runner needs to execute one run."""
+    """Everything a runner needs to execute one run, apart from the content of its tree."""
 
     argv: tuple[str, ...]
-    tree: Path  # the working directory: a pristine tree nobody else uses
+    tree: Path  # a folder for this run alone: its tree, made by the runner of a `TreeSource`
     log: Path  # stdout and stderr, as one file
-    outcome: Path  # the runner writes the Outcome here, atomically, before it returns it
-    env: Mapping[str, str]  # the whole environment, nothing is added but the slot's own
+    outcome: Path  # the runner writes the RunResult here as JSON, atomically
+    env: Mapping[str, str]  # the whole environment; the runner adds only the slot's variables
     timeout_s: float  # wall; the run is killed after this, whatever it does
     limit_s: float | None = None  # of `limit_clock`, over the whole tree of processes
     limit_clock: str = "cpu"  # or "wall"
@@ -173,7 +178,54 @@ class RunSpec:
     log_bytes: int | None = None
     file_bytes: int | None = None  # no file it writes grows beyond
     processes: int | None = None  # at a time, over the whole tree
-    confinement: Confinement | None = None  # asked for and not to be had: the run does not start
+    confinement: Confinement | None = None  # a run that cannot be confined like this must not start
+    directory: str = ""  # where the command starts, relative to `tree`
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as values that JSON holds; `from_json` makes an equal spec of them."""
+        return asdict(self) | {name: str(getattr(self, name)) for name in PLACES}
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> RunSpec:
+        """Raises KeyError or TypeError when a field is missing or unknown."""
+        confinement = given["confinement"] and Confinement.from_json(given["confinement"])
+        fields: dict[str, Any] = {name: Path(given[name]) for name in PLACES}
+        fields |= {"argv": tuple(given["argv"]), "confinement": confinement}
+        return cls(**{**given, **fields})
+
+    def moved(self, folder: Path) -> RunSpec:
+        """The same run with all its files in `folder`, for a runner on another machine.
+
+        The tree and the temporary folder (TMPDIR) are replaced wherever the command, the
+        environment and the confinement name them. Other paths stay: what they lead to (programs,
+        inputs, caches) has to be there, too. The caller makes `folder / "tmp"`."""
+        moves = {str(self.tree): str(folder / "tree")}
+        if temporary := self.env.get("TMPDIR"):
+            moves[temporary] = str(folder / "tmp")
+
+        def move(text: str) -> str:
+            for old, new in moves.items():
+                text = _replace_path(text, old, new)
+            return text
+
+        confinement = self.confinement and replace(
+            self.confinement,
+            read=tuple(map(move, self.confinement.read)),
+            write=tuple(map(move, self.confinement.write)),
+        )
+        return replace(
+            self,
+            argv=tuple(map(move, self.argv)),
+            tree=folder / "tree",
+            log=folder / "log",
+            outcome=folder / "outcome.json",
+            env={name: move(value) for name, value in self.env.items()},
+            confinement=confinement,
+        )
+
+
+def _replace_path(text: str, old: str, new: str) -> str:
+    return re.sub(rf"{re.escape(old)}(?=[/:\s]|$)", lambda _: new, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +240,89 @@ class RunResult:
     slot: int | None = None
     detail: str = ""
 
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> RunResult:
+        return cls(**given)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """One file of a run's tree. Equal files of all runs have the same blob: it can be cached."""
+
+    blob: str  # git's id of the content
+    mode: int  # git's: 0o100644, 0o100755 for a program, 0o120000 for a link (content: its target)
+
+    @classmethod
+    def of(cls, content: bytes, mode: int = 0o100644) -> TreeFile:
+        header = b"blob %d\0" % len(content)
+        return cls(hashlib.sha1(header + content, usedforsecurity=False).hexdigest(), mode)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeManifest:
+    """A run's tree by content: what to make in the folder in which a run starts."""
+
+    commit: str  # that the tree was made of; trees of one commit may differ
+    files: Mapping[str, TreeFile]  # by path in the tree
+    links: Mapping[str, str]  # path in the tree -> absolute path of an input, which is not shipped
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> TreeManifest:
+        files = {path: TreeFile(**file) for path, file in given["files"].items()}
+        return cls(given["commit"], files, given["links"])
+
+
+class TreeSource(Protocol):
+    """The content of one run's tree, on the harness's side. A runner may use it from any thread
+    until its `run` returns. What it raises (`TaskError`, `StorageError`, OSError) passes through
+    `run` to the harness."""
+
+    def manifest(self) -> TreeManifest: ...
+    def read(self, blob: str) -> bytes:
+        """The content of a file in the manifest. Raises KeyError for any other."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """Make the tree in a folder of the harness's machine, instead of what was there. A runner
+        that executes there needs neither `manifest` nor `read`."""
+        ...
+
 
 class Runner(Protocol):
-    """Executes runs. `run` is called from several threads at once and blocks until the whole tree
-    of processes is dead; it never raises for what the run did, only `RunnerError` for itself."""
+    """A place where runs are executed.
+
+    The harness calls `run` from several threads at once, more than there are slots, and the other
+    methods from any thread. One more is optional: `hold(descriptor)`, called before the first run,
+    gives a runner with helper processes on this machine the open file of the session's lock, which
+    they inherit, so that the session stays locked until the last of them has ended.
+    """
 
     name: str
     slots: int  # how many runs at a time
 
-    def run(self, spec: RunSpec) -> RunResult: ...
+    def run(self, spec: RunSpec, source: TreeSource) -> RunResult:
+        """Make the tree, execute the command, and return when its whole tree of processes is dead.
+
+        On return, on the harness's machine: `spec.log` has the output, `spec.outcome` the result
+        (unless the run was interrupted or lost: it will be made again), and `spec.tree` the regular
+        files that the run made or changed, at their paths; whether it has the others as well is
+        the runner's choice. Returns a result whatever the run did, with `stopped="lost"` when
+        nobody can tell. Raises `RunnerError` when the runner itself cannot go on.
+        """
+        ...
+
     def interrupt(self) -> None:
-        """Kill what is running now; those calls return with `stopped="interrupted"`."""
+        """Kill what is running now; those calls return with `stopped="interrupted"`. Must not
+        block, nor raise. Later runs are not concerned."""
         ...
 
     def close(self) -> None:
-        """Kill what is running and release everything. May be called twice."""
+        """Kill what is running and release everything; those calls return as interrupted or lost.
+        May be called twice."""
         ...

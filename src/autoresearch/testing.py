@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -33,6 +34,7 @@ import psutil
 
 from autoresearch.briefing import Briefer
 from autoresearch.core.history import SessionHistory
+from autoresearch.errors import TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import (
@@ -43,9 +45,12 @@ from autoresearch.protocols import (
     Runner,
     RunResult,
     RunSpec,
+    TreeFile,
+    TreeManifest,
     Turn,
 )
 from autoresearch.records import Experiment, Role, Status, Verdict
+from autoresearch.runners.support.content import write_tree
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.reading import parse
@@ -304,10 +309,11 @@ class _TurnTaker:
 
 
 class RunnerSuite:
-    """Tests of a runner with real processes. Needs Python where the runs are executed, and
-    `tmp_path` to be seen from there."""
+    """Tests of a runner with real processes. Needs Python where the runs are executed. Runs need
+    to reach this machine at `host`; they need not see its files."""
 
     python: ClassVar[str] = sys.executable
+    host: ClassVar[str] = "127.0.0.1"
 
     def make(self, slots: int) -> Runner:
         raise NotImplementedError
@@ -332,11 +338,9 @@ class RunnerSuite:
         log_bytes: int | None = None,
     ) -> RunSpec:
         """A run of this Python program, in a folder of its own."""
-        tree = folder / name
-        tree.mkdir()
         return RunSpec(
             argv=argv or (self.python, "-S", "-E", "-c", program),
-            tree=tree,
+            tree=folder / name,
             log=folder / f"{name}.log",
             outcome=folder / f"{name}.json",
             env={"PATH": os.environ["PATH"]} | (env or {}),
@@ -354,30 +358,92 @@ class RunnerSuite:
 
     def test_a_run_that_ends_by_itself(self, tmp_path: Path) -> None:
         program = (
-            "import os, sys\nprint(os.getcwd(), os.environ['MINE'], flush=True)\n"
+            "import os, sys\nprint(os.listdir(), os.environ['MINE'], flush=True)\n"
             "print('error', file=sys.stderr)\nopen('left', 'w').write('x')\nsys.exit(3)\n"
         )
         spec = self.spec(tmp_path, program, env={"MINE": "here"})
         with self.runner() as runner:
-            outcome = runner.run(spec)
-        assert (outcome.exit_code, outcome.stopped) == (3, None)
-        assert 0 < outcome.wall_s < PATIENCE_S
-        assert spec.log.read_text().splitlines() == [f"{spec.tree} here", "error"]
+            result = runner.run(spec, Files())
+        assert (result.exit_code, result.stopped) == (3, None)
+        assert 0 < result.wall_s < PATIENCE_S
+        assert spec.log.read_text().splitlines() == ["[] here", "error"]
         assert (spec.tree / "left").read_text() == "x"
-        assert outcome.slot == 0
+        assert result.slot == 0
+
+    def test_the_tree_is_made_of_content(self, tmp_path: Path) -> None:
+        """Files and programs, links, inputs; and it starts in the folder that is asked for."""
+        source = Files()
+        source.add("task/text", b"\xff\x00text")
+        source.add("task/deep/program", b"#!/bin/sh\necho executed\n", 0o100755)
+        source.add("link", b"task/deep", 0o120000)
+        source.links["task/inputs/all"] = "/"
+        program = (
+            "import os, subprocess\nprint(open('text', 'rb').read(), os.readlink('inputs/all'))\n"
+            "print(sorted(os.listdir('..')), os.readlink('../link'), flush=True)\n"
+            "subprocess.run(['../link/program'], check=True)\n"
+        )
+        spec = replace(self.spec(tmp_path, program), directory="task")
+        with self.runner() as runner:
+            assert runner.run(spec, source).exit_code == 0, spec.log.read_text()
+        assert spec.log.read_text().splitlines() == [
+            r"b'\xff\x00text' /",
+            "['link', 'task'] task/deep",
+            "executed",
+        ]
+
+    def test_what_a_run_makes_or_changes_comes_back(self, tmp_path: Path) -> None:
+        source = Files(old=b"old", same=b"same")
+        program = (
+            "import os\nopen('old', 'a').write(' and new')\nos.makedirs('a/b')\n"
+            "open('a/b/weights', 'wb').write(bytes(range(256)) * 1000)\n"
+        )
+        spec = self.spec(tmp_path, program)
+        with self.runner() as runner:
+            assert runner.run(spec, source).exit_code == 0
+        assert (spec.tree / "old").read_text() == "old and new"
+        assert (spec.tree / "a/b/weights").read_bytes() == bytes(range(256)) * 1000
+        same = spec.tree / "same"
+        assert not same.exists() or same.read_bytes() == b"same"
+
+    def test_a_tree_is_new_for_every_run(self, tmp_path: Path) -> None:
+        program = "import os\nprint(os.listdir())\nopen('more', 'w').close()\n"
+        with self.runner() as runner:
+            for _ in range(2):
+                spec = self.spec(tmp_path, program)
+                assert runner.run(spec, Files(file=b"")).exit_code == 0
+                assert spec.log.read_text() == "['file']\n"
+
+    def test_an_error_of_the_source_reaches_the_caller(self, tmp_path: Path) -> None:
+        class Gone(Files):
+            def manifest(self) -> TreeManifest:
+                raise TaskError("an input is gone")
+
+            def write(self, folder: Path) -> None:
+                raise TaskError("an input is gone")
+
+        spec = self.spec(tmp_path, "pass")
+        with self.runner() as runner:
+            for _ in range(2):  # neither is the slot lost
+                try:
+                    runner.run(spec, Gone())
+                except TaskError as error:
+                    assert str(error) == "an input is gone"
+                else:
+                    raise AssertionError("no error")
+            assert runner.run(spec, Files()).exit_code == 0
 
     def test_the_outcome_is_written_before_it_is_returned(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "print('x')")
         with self.runner() as runner:
-            outcome = runner.run(spec)
-            assert RunResult(**json.loads(spec.outcome.read_text())) == outcome
+            result = runner.run(spec, Files())
+            assert RunResult.from_json(json.loads(spec.outcome.read_text())) == result
 
     def test_the_environment_is_the_one_given(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "import os\nprint(*os.environ)")
         os.environ["AUTORESEARCH_SUITE_SECRET"] = "x"
         try:
             with self.runner() as runner:
-                runner.run(spec)
+                runner.run(spec, Files())
         finally:
             del os.environ["AUTORESEARCH_SUITE_SECRET"]
         assert "PATH" in spec.log.read_text().split()
@@ -392,12 +458,12 @@ class RunnerSuite:
         read = (*(f"/{name}" for name in places), sys.prefix, sys.base_prefix)
         confined = replace(spec, confinement=Confinement(read, (str(spec.tree),)))
         with self.runner() as runner:
-            outcome = runner.run(confined)
-        if outcome.exit_code is None:
-            assert outcome.stopped == "not confined"
+            result = runner.run(confined, Files())
+        if result.exit_code is None:
+            assert result.stopped == "not confined"
             assert not (spec.tree / "left").exists()
         else:
-            assert outcome.exit_code == 1
+            assert result.exit_code == 1
             assert "PermissionError" in spec.log.read_text()
 
     def test_without_network_there_is_none_or_it_does_not_start(self, tmp_path: Path) -> None:
@@ -406,65 +472,70 @@ class RunnerSuite:
             spec = self.spec(tmp_path, connect)
             confined = replace(spec, confinement=Confinement(("/",), (str(spec.tree),), False))
             with self.runner() as runner:
-                outcome = runner.run(confined)
-        assert outcome.exit_code == 1 or outcome.stopped == "not confined"
+                result = runner.run(confined, Files())
+        assert result.exit_code == 1 or result.stopped == "not confined"
 
     def test_a_file_that_is_too_large(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "open('x', 'wb').write(bytes(3_000_000))")
         with self.runner() as runner:
-            assert runner.run(replace(spec, file_bytes=1_000_000)).exit_code != 0
+            assert runner.run(replace(spec, file_bytes=1_000_000), Files()).exit_code != 0
         assert (spec.tree / "x").stat().st_size <= 1_000_000
 
     def test_too_many_processes(self, tmp_path: Path) -> None:
         program = "import os, time\nfor _ in range(30):\n    os.fork() or time.sleep(600)\n"
         spec = replace(self.spec(tmp_path, f"{program}time.sleep(600)"), processes=10)
         with self.runner() as runner:
-            assert runner.run(spec).stopped == "too many processes"
+            assert runner.run(spec, Files()).stopped == "too many processes"
 
     def test_a_signal(self, tmp_path: Path) -> None:
         with self.runner() as runner:
-            outcome = runner.run(self.spec(tmp_path, "import os\nos.kill(os.getpid(), 11)"))
-        assert (outcome.exit_code, outcome.stopped) == (-11, None)
+            spec = self.spec(tmp_path, "import os\nos.kill(os.getpid(), 11)")
+            result = runner.run(spec, Files())
+        assert (result.exit_code, result.stopped) == (-11, None)
 
     def test_a_command_that_is_not_there(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "", argv=("no-such-program-anywhere",))
         with self.runner() as runner:
-            outcome = runner.run(spec)
-        assert (outcome.exit_code, outcome.stopped) == (None, "command not found")
+            result = runner.run(spec, Files())
+        assert (result.exit_code, result.stopped) == (None, "command not found")
 
     def test_a_timeout(self, tmp_path: Path) -> None:
         with self.runner() as runner:
-            outcome = runner.run(self.spec(tmp_path, "import time\ntime.sleep(600)", timeout_s=1.0))
-        assert outcome.stopped == "timeout"
-        assert 1.0 <= outcome.wall_s < PATIENCE_S
+            result = runner.run(
+                self.spec(tmp_path, "import time\ntime.sleep(600)", timeout_s=1.0), Files()
+            )
+        assert result.stopped == "timeout"
+        assert 1.0 <= result.wall_s < PATIENCE_S
 
     def test_the_budget_in_cpu_seconds(self, tmp_path: Path) -> None:
         """Of the whole tree of processes."""
         program = "import os\nif os.fork() == 0:\n    while True: pass\nos.wait()"
         with self.runner() as runner:
-            outcome = runner.run(self.spec(tmp_path, program, limit_s=0.5))
-        assert outcome.stopped == "over budget"
-        assert outcome.cpu_s is not None
-        assert outcome.cpu_s > 0.5
+            result = runner.run(self.spec(tmp_path, program, limit_s=0.5), Files())
+        assert result.stopped == "over budget"
+        assert result.cpu_s is not None
+        assert result.cpu_s > 0.5
 
     def test_the_budget_in_wall_seconds(self, tmp_path: Path) -> None:
         program = "import time\ntime.sleep(600)"
         with self.runner() as runner:
-            outcome = runner.run(self.spec(tmp_path, program, limit_s=0.5, limit_clock="wall"))
-        assert outcome.stopped == "over budget"
+            result = runner.run(
+                self.spec(tmp_path, program, limit_s=0.5, limit_clock="wall"), Files()
+            )
+        assert result.stopped == "over budget"
 
     def test_the_memory_limit(self, tmp_path: Path) -> None:
         program = "x = b'x' * 300_000_000\nimport time\ntime.sleep(600)"
         with self.runner() as runner:
-            outcome = runner.run(self.spec(tmp_path, program, memory_bytes=100_000_000))
-        assert outcome.stopped == "memory"
-        assert outcome.peak_memory_bytes is None or outcome.peak_memory_bytes > 100_000_000
+            result = runner.run(self.spec(tmp_path, program, memory_bytes=100_000_000), Files())
+        assert result.stopped == "memory"
+        assert result.peak_memory_bytes is None or result.peak_memory_bytes > 100_000_000
 
     def test_the_log_limit(self, tmp_path: Path) -> None:
         program = "import time\nprint('x' * 3_000_000, flush=True)\ntime.sleep(600)"
         spec = self.spec(tmp_path, program, log_bytes=1_000_000)
         with self.runner() as runner:
-            assert runner.run(spec).stopped == "log too large"
+            assert runner.run(spec, Files()).stopped == "log too large"
         assert spec.log.stat().st_size <= 1_000_000
 
     def test_no_process_outlives_its_run(self, tmp_path: Path) -> None:
@@ -475,51 +546,108 @@ class RunnerSuite:
         )
         spec = self.spec(tmp_path, program)
         with self.runner() as runner:
-            assert runner.run(spec).exit_code == 0
+            assert runner.run(spec, Files()).exit_code == 0
             assert not psutil.pid_exists(int((spec.tree / "pid").read_text()))
 
     def test_interrupt(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(600)")
-        with self.runner() as runner, ThreadPoolExecutor(1) as pool:
-            running = pool.submit(runner.run, spec)
-            _until((spec.tree / "begun").exists, "the run did not begin")
+        with self.calls() as calls, self.runner() as runner, ThreadPoolExecutor(1) as pool:
+            spec = self.spec(tmp_path, f"{calls.program}import time\ntime.sleep(600)")
+            running = pool.submit(runner.run, spec, Files())
+            calls.wait_for(1)
             runner.interrupt()
             assert running.result(PATIENCE_S).stopped == "interrupted"
             runner.interrupt()  # with nothing to interrupt
-            assert runner.run(self.spec(tmp_path, "pass", name="next")).exit_code == 0
+            assert runner.run(self.spec(tmp_path, "pass", name="next"), Files()).exit_code == 0
 
     def test_close_ends_what_is_running_and_may_be_called_twice(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path, "open('begun', 'w').close()\nimport time\ntime.sleep(600)")
         runner = self.make(1)
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(runner.run, spec)
-            _until((spec.tree / "begun").exists, "the run did not begin")
+        with self.calls() as calls, ThreadPoolExecutor(1) as pool:
+            spec = self.spec(tmp_path, f"{calls.program}import time\ntime.sleep(600)")
+            running = pool.submit(runner.run, spec, Files())
+            calls.wait_for(1)
             runner.close()
             assert running.result(PATIENCE_S).stopped in ("interrupted", "lost")
         runner.close()
 
     def test_slots_work_at_the_same_time(self, tmp_path: Path) -> None:
         """Two runs that wait for each other, each in a slot of its own; and more than fit."""
-        program = (
-            "import os, time\nopen('begun', 'w').close()\n"
-            "while not os.path.exists('../{}/begun'): time.sleep(0.01)\n"
-        )
-        with self.runner(2) as runner, ThreadPoolExecutor(5) as pool:
+        with (
+            self.calls() as calls,
+            self.runner(2) as runner,
+            ThreadPoolExecutor(5) as pool,
+        ):
             specs = [
-                self.spec(tmp_path, program.format(other), name=name)
-                for name, other in (("a", "b"), ("b", "a"))
+                self.spec(tmp_path, f"{calls.program}call.recv(1)", name=name) for name in "ab"
             ]
-            outcomes = list(pool.map(runner.run, specs))
-            assert [outcome.exit_code for outcome in outcomes] == [0, 0]
-            assert {outcome.slot for outcome in outcomes} == {0, 1}
+            running = [pool.submit(runner.run, spec, Files()) for spec in specs]
+            for call in calls.wait_for(2):
+                call.send(b"x")
+            results = [future.result(PATIENCE_S) for future in running]
+            assert [result.exit_code for result in results] == [0, 0]
+            assert {result.slot for result in results} == {0, 1}
             more = [self.spec(tmp_path, "pass", name=f"more{n}") for n in range(5)]
-            assert [outcome.exit_code for outcome in pool.map(runner.run, more)] == [0] * 5
+            results = list(pool.map(lambda spec: runner.run(spec, Files()), more))
+            assert [result.exit_code for result in results] == [0] * 5
 
     def test_no_more_runs_than_slots(self, tmp_path: Path) -> None:
-        program = "import os, time\nos.mkdir('../busy')\ntime.sleep(0.05)\nos.rmdir('../busy')\n"
+        program = "import time\nprint(time.time())\ntime.sleep(0.05)\nprint(time.time())"
         with self.runner(1) as runner, ThreadPoolExecutor(3) as pool:
             specs = [self.spec(tmp_path, program, name=f"run{n}") for n in range(3)]
-            assert [outcome.exit_code for outcome in pool.map(runner.run, specs)] == [0] * 3
+            results = list(pool.map(lambda spec: runner.run(spec, Files()), specs))
+        assert [result.exit_code for result in results] == [0] * 3
+        spans = sorted([float(line) for line in spec.log.read_text().split()] for spec in specs)
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(spans)), spans
+
+    @contextmanager
+    def calls(self) -> Iterator[Calls]:
+        with socket.create_server((self.host, 0)) as server:
+            server.settimeout(PATIENCE_S)
+            calls = Calls(server)
+            try:
+                yield calls
+            finally:
+                for call in calls.accepted:
+                    call.close()
+
+
+class Calls:
+    """Connections from runs, which tell that a run goes on, where no files are shared."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self.accepted: list[socket.socket] = []
+        self.program = (  # the beginning of a run's program
+            f"import socket\ncall = socket.create_connection({server.getsockname()!r})\n"
+        )
+
+    def wait_for(self, count: int) -> list[socket.socket]:
+        self.accepted += [self._server.accept()[0] for _ in range(count)]
+        return self.accepted
+
+
+class Files:
+    """A `TreeSource` of files in memory, all at the top of the tree unless they are added."""
+
+    def __init__(self, **contents: bytes) -> None:
+        self.links: dict[str, str] = {}
+        self._files: dict[str, TreeFile] = {}
+        self._contents: dict[str, bytes] = {}  # by blob
+        for name, content in contents.items():
+            self.add(name, content)
+
+    def add(self, path: str, content: bytes, mode: int = 0o100644) -> None:
+        self._files[path] = file = TreeFile.of(content, mode)
+        self._contents[file.blob] = content
+
+    def manifest(self) -> TreeManifest:
+        return TreeManifest("0" * 40, self._files, self.links)
+
+    def read(self, blob: str) -> bytes:
+        return self._contents[blob]
+
+    def write(self, folder: Path) -> None:
+        remove_tree(folder)
+        write_tree(self.manifest(), self.read, folder)
 
 
 def _children() -> set[int]:

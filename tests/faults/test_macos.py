@@ -17,7 +17,7 @@ from support.sessions import TASK, alive, make_task, side
 from autoresearch.agents import codex
 from autoresearch.agents.support.headless import Ask
 from autoresearch.core import limits
-from autoresearch.runners.warden import main as _warden
+from autoresearch.runners.warden import limits as warden_limits
 from autoresearch.store.paths import SessionPaths
 
 ELSEWHERE = Path(__file__).parents[1] / "support" / "macos"
@@ -99,10 +99,10 @@ def test_there_is_room_for_the_names_of_sockets(
 def test_processes_are_limited_where_nobody_counts_threads(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_warden, "LINUX", False)
+    monkeypatch.setattr(warden_limits, "LINUX", False)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    there = _warden._most_threads(0)
-    most = _warden._most_threads(100)
+    there = warden_limits.max_threads(0)
+    most = warden_limits.max_threads(100)
     assert there is not None and most is not None and there > 1
     assert abs(most - there - 100) < 50  # others come and go
 

@@ -37,7 +37,7 @@ from autoresearch.core.loop import Loop
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.measure.execution import Interrupted
 from autoresearch.measure.runs import RunExecutor
-from autoresearch.protocols import Proposal, RunResult, RunSpec, Turn
+from autoresearch.protocols import Proposal, RunResult, RunSpec, TreeSource, Turn
 from autoresearch.records import HELD_OUT, Role
 from autoresearch.report.collect import summarise
 from autoresearch.report.page import page
@@ -362,12 +362,12 @@ class Cut(LocalRunner):
         super().__init__(1)
         self.what, self.after = what, after
 
-    def run(self, spec: RunSpec) -> RunResult:
+    def run(self, spec: RunSpec, source: TreeSource | None = None) -> RunResult:
         if spec.outcome.stem != self.what:
-            return super().run(spec)
+            return super().run(spec, source)
         self.what = ""
         if self.after:
-            super().run(spec)
+            super().run(spec, source)
             raise KeyboardInterrupt
         return RunResult(None, "lost", 0.0, None, None)
 

@@ -25,7 +25,7 @@ from autoresearch.files import tail
 from autoresearch.measure.artifacts import ArtefactLimit
 from autoresearch.measure.execution import Interrupted
 from autoresearch.measure.output import read_log
-from autoresearch.protocols import RunResult, RunSpec
+from autoresearch.protocols import RunResult, RunSpec, TreeSource
 from autoresearch.records import Role, Run
 from autoresearch.runners.local import LocalRunner
 from autoresearch.store.paths import SessionPaths
@@ -343,8 +343,8 @@ class Broken(LocalRunner):
         super().__init__(1)
         self.answers: list[Callable[[RunSpec], RunResult]] = []
 
-    def run(self, spec: RunSpec) -> RunResult:
-        return self.answers.pop(0)(spec) if self.answers else super().run(spec)
+    def run(self, spec: RunSpec, source: TreeSource | None = None) -> RunResult:
+        return self.answers.pop(0)(spec) if self.answers else super().run(spec, source)
 
 
 @pytest.mark.parametrize("how", ["lost", "interrupted"])

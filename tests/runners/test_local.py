@@ -19,7 +19,8 @@ import pytest
 from support.sessions import alive, linux_only, wait_until
 
 from autoresearch.protocols import Confinement, RunResult, RunSpec
-from autoresearch.runners.local import LocalRunner, _share
+from autoresearch.runners.local import LocalRunner
+from autoresearch.runners.support.resources import share
 from autoresearch.sandbox import landlock
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
@@ -309,10 +310,10 @@ def test_more_runs_than_slots(place: Place) -> None:
 
 
 def test_shares_of_cores_and_gpus() -> None:
-    assert [list(_share(range(8), slot, 2)) for slot in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    assert [list(_share(range(5), slot, 2)) for slot in range(2)] == [[0, 1], [2, 3, 4]]
-    assert [list(_share(range(2), slot, 3)) for slot in range(3)] == [[0], [1], [0]]
-    assert list(_share(range(8), 0, 1)) == list(_share([], 0, 4)) == []
+    assert [list(share(range(8), slot, 2)) for slot in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert [list(share(range(5), slot, 2)) for slot in range(2)] == [[0, 1], [2, 3, 4]]
+    assert [list(share(range(2), slot, 3)) for slot in range(3)] == [[0], [1], [0]]
+    assert list(share(range(8), 0, 1)) == list(share([], 0, 4)) == []
 
 
 DRIVER = """
@@ -324,7 +325,8 @@ from autoresearch.runners.local import LocalRunner
 
 folder = Path(sys.argv[1])
 lock = Lock(SessionPaths(folder, "t"))
-runner = LocalRunner(1, inherit=(lock.fd,))
+runner = LocalRunner(1)
+runner.hold(lock.fd)
 program = '''
 import os, time
 if os.fork() == 0:
@@ -423,10 +425,10 @@ def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="has to become another user")
 def test_the_kernel_stops_the_forks_of_who_is_not_root() -> None:
-    """However fast they are: see `_most_threads`."""
+    """However fast they are: see `max_threads`."""
     script = (
-        "import os, resource, signal\nfrom autoresearch.runners.warden import main as _warden\n"
-        "os.setuid(65534)\nallowed = _warden._most_threads(3)\n"
+        "import os, resource, signal\nfrom autoresearch.runners.warden import limits\n"
+        "os.setuid(65534)\nallowed = limits.max_threads(3)\n"
         "resource.setrlimit(resource.RLIMIT_NPROC, (allowed, allowed))\n"
         "children = []\n"
         "try:\n"

@@ -23,7 +23,8 @@ from autoresearch.formatting import escape_unstorable
 from autoresearch.interactive import trial
 from autoresearch.interactive.folder import FolderState
 from autoresearch.interactive.trial import TrialReport, read_latest
-from autoresearch.measure import runs
+from autoresearch.measure.execution import UNSETTLED
+from autoresearch.measure.scoring import load_result
 from autoresearch.protocols import Failure, Proposal, RunResult, Turn
 from autoresearch.records import Metric
 from autoresearch.store import paths as homes
@@ -97,8 +98,8 @@ def test_an_outcome_comes_back_unless_it_settles_nothing(
 ) -> None:
     path = paths.folder / "outcome.json"
     path.write_text(json.dumps(asdict(outcome)))
-    unsettled = outcome.stopped in runs.UNSETTLED
-    assert runs._load_outcome(path) == (None if unsettled else outcome)
+    unsettled = outcome.stopped in UNSETTLED
+    assert load_result(path) == (None if unsettled else outcome)
 
 
 @quick
@@ -138,7 +139,7 @@ def test_any_file_is_a_value_or_none(paths: SessionPaths, data: bytes) -> None:
     for path in (paths.latest_try, paths.folder / "outcome.json"):
         path.write_bytes(data)
     told_or_none(paths)
-    outcome = runs._load_outcome(paths.folder / "outcome.json")
+    outcome = load_result(paths.folder / "outcome.json")
     assert outcome is None or values.parse(json.dumps(asdict(outcome)), RunResult) == outcome
     state = values.parse(data, FolderState) or FolderState()
     assert state.base is None or (type(state.base) is int and abs(state.base) <= 2**63)
@@ -163,7 +164,7 @@ def test_a_value_of_another_type_is_none(
 ) -> None:
     path = paths.folder / "outcome.json"
     path.write_text(json.dumps({**asdict(outcome), name: value}))
-    found = runs._load_outcome(path)
+    found = load_result(path)
     if found is not None:
         assert getattr(found, name) == value
         database = sqlite3.connect(":memory:")  # what the ledger does with it

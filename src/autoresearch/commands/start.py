@@ -64,7 +64,9 @@ def open_session(
                 begun = {share.agent: share.experiments for share in ledger.shares(record)}
                 scheduler = _make_scheduler(task, record.secret, ledger, repository, begun)
             try:
-                runner = runners.load(task.runner, inherit=(lock.fd,))
+                runner = runners.load(task.runner)
+                if hold := getattr(runner, "hold", None):
+                    hold(lock.fd)
                 try:
                     briefer = Briefer(task, ledger, record, repository, paths)
                     yield Session(

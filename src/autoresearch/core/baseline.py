@@ -200,10 +200,9 @@ def set_up(session: Session) -> None:
     folder = session.paths.setup
     log = session.paths.folder / "setup.log"
     commands = session.executor.commands
-    commands.fresh_tree(session.record.base_commit, folder)
     result = done.with_suffix(".json")
     spec = commands.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
-    outcome = commands.execute(spec)
+    outcome = commands.execute(spec, commands.tree(session.record.base_commit))
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
         remove_tree(folder)

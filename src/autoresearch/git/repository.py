@@ -67,6 +67,11 @@ class Repository:
             except (KeyError, ValueError, AssertionError):
                 return False
 
+    def read_blob(self, blob: str) -> bytes:
+        """The content of the blob with this id."""
+        with self._objects.guard():
+            return self._objects.content(pygit2.Oid(hex=blob))
+
     def tree_id(self, commit: str) -> str:
         with self._objects.guard():
             return str(self._objects.tree(commit).id)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
-from autoresearch.git.trees import Manifest
+from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
 from autoresearch.store.paths import SessionPaths
@@ -64,27 +64,30 @@ class CommandExecutor:
         self.env = _shared_environment(task, paths)  # of every command of the session
         self.policies = RunPolicies(task, paths, repository, self.env)
 
-    @storage_errors()
-    def fresh_tree(self, commit: str, tree: Path) -> Manifest:
-        """Write a commit's files without the hidden ones, and links to the declared inputs."""
-        remove_tree(tree)
-        manifest = self.repository.trees.materialize(commit, tree)
-        top = tree / self.repository.prefix
-        for name in self.task.hidden:
-            remove_tree(top / name)
-        for name in self.task.run.inputs:
-            self.link(name, top)
-        return manifest
-
-    def link(self, name: str, top: Path) -> None:
-        """Put a link to a file or folder of the task into a tree that lacks it."""
-        source = self.task.root / name
-        if not source.exists():
-            raise TaskError(f"[run] inputs: {source} does not exist any more")
-        target = top / name.rstrip("/")
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source.resolve())
+    def tree(
+        self,
+        commit: str,
+        visible: Collection[str] = (),
+        copies: Mapping[str, Path] | None = None,
+        may_reuse: bool = True,
+    ) -> CommitTree:
+        """A commit's files, without the hidden ones that are not `visible`, and with links to the
+        declared inputs. Names are relative to the task's folder, also those of `copies`."""
+        task, prefix = self.task, self.repository.prefix
+        links = {}
+        for name in (*task.run.inputs, *visible):
+            source = task.root / name
+            if not source.exists():
+                raise TaskError(f"[run] inputs: {source} does not exist any more")
+            links[(prefix / name).as_posix()] = source.resolve()
+        return CommitTree(
+            self.repository,
+            commit,
+            hidden=[(prefix / name).as_posix() for name in set(task.hidden) - set(visible)],
+            links=links,
+            copies={(prefix / name).as_posix(): path for name, path in (copies or {}).items()},
+            may_reuse=may_reuse,
+        )
 
     def spec(
         self,
@@ -105,7 +108,7 @@ class CommandExecutor:
         env["PYTHONHASHSEED"] = str(seed)  # so that the seed also decides the order of sets
         return RunSpec(
             argv=shell_words(command),
-            tree=tree / self.repository.prefix,
+            tree=tree,
             log=log,
             outcome=outcome,
             env=env,
@@ -117,16 +120,18 @@ class CommandExecutor:
             file_bytes=runner.file_bytes,
             processes=runner.processes,
             confinement=self.policies.confinement(purpose, tree, temporary),
+            directory=self.repository.prefix.as_posix(),
         )
 
-    def execute(self, spec: RunSpec) -> RunResult:
-        """Execute what `spec` says, with a temporary folder that exists as long as it runs."""
+    @storage_errors()
+    def execute(self, spec: RunSpec, tree: CommitTree) -> RunResult:
+        """Execute what `spec` says in a new tree, with a temporary folder that exists meanwhile."""
         temporary = Path(spec.env["TMPDIR"])
         make_private(temporary.parent)
         remove_tree(temporary)
         temporary.mkdir(mode=0o700)
         try:
-            return self.runner.run(spec)
+            return self.runner.run(spec, tree)
         finally:
             remove_tree(temporary)
 

@@ -128,11 +128,12 @@ class RunExecutor:
             remove_tree(folder)
             self.ledger.restart_run(run, time.time())
         folder.mkdir(parents=True)
-        manifest = self.commands.fresh_tree(run.commit, tree)
+        content = self.commands.tree(run.commit)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
         limit_s = _limit_of(run, self.limit_s)
         spec = self.commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s)
-        return self.commands.execute(spec), manifest
+        result = self.commands.execute(spec, content)
+        return result, content.written or self.repository.trees.manifest(run.commit)
 
     def give_up(self, run: Run, reason: str) -> Run:
         """Record a run that never came back as a crash."""
@@ -148,9 +149,9 @@ class RunExecutor:
         folder = self.paths.runs / f"{number:04d}"
         tree = self.paths.trees / f"guard-{folder.name}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
-        self.commands.fresh_tree(commit, tree)
         log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
-        result = self.commands.execute(self.commands.spec(command, tree, log, outcome, 0))
+        spec = self.commands.spec(command, tree, log, outcome, 0)
+        result = self.commands.execute(spec, self.commands.tree(commit))
         remove_tree(tree)
         outcome.unlink(missing_ok=True)
         check_settled(result)

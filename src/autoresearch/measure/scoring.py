@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from autoresearch.files import remove_tree
@@ -34,25 +33,17 @@ def score(
     outcome = folder / f"{purpose.value}.json"
     if (earlier := load_result(outcome)) is not None:
         return earlier
-    tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
-    remove_tree(tree)
-    commands.repository.trees.materialize(run.commit, tree, renewed=False)
-    top = tree / prefix
-    visible = seen(task, purpose)
-    for name in set(task.hidden) - set(visible):
-        remove_tree(top / name)
-    for name in (*task.run.inputs, *visible):
-        commands.link(name, top)
-    for name in task.score.reads:
-        source, target = folder / FOLDER / prefix / name, top / name
+    copies = {name: folder / FOLDER / prefix / name for name in task.score.reads}
+    for name, source in copies.items():
         if not source.is_file() or source.is_symlink():
-            remove_tree(tree)
             return RunResult(1, f"the run left no file {name}", 0.0, 0.0, None)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    log = folder / f"{purpose.value}.log"
+    content = commands.tree(run.commit, seen(task, purpose), copies, may_reuse=False)
+    tree, log = (
+        commands.paths.trees / f"{run.id:05d}-{purpose.value}",
+        folder / f"{purpose.value}.log",
+    )
     spec = commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s, purpose=purpose)
-    result = commands.execute(spec)
+    result = commands.execute(spec, content)
     remove_tree(tree)
     check_settled(result)
     return result

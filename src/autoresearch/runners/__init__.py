@@ -1,13 +1,11 @@
 """The runners that come with autoresearch: one file each, and the file's name is the runner's.
 
-Such a file defines `create(settings, inherit) -> Runner`. A runner of another package is the same,
-found by an entry point or a dotted path (docs/extending.md). The contract is
+Such a file defines `create(settings) -> Runner`. A runner of another package is the same, found by
+an entry point or a dotted path (docs/extending.md). The contract is
 `autoresearch.protocols.Runner`, and `autoresearch.testing.RunnerSuite` tests it.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from autoresearch.plugins import RUNNERS
 from autoresearch.protocols import Runner
@@ -18,9 +16,8 @@ __all__ = ["load", "names"]
 names = RUNNERS.names
 
 
-def load(settings: RunnerSettings, inherit: Sequence[int] = ()) -> Runner:
-    """Make the runner named in the task. `inherit` are file descriptors that its helpers must hold
-    open for as long as they live, so that a lock on them is held until the last process is gone.
-    Raises `RunnerError` where there is none of that name, or its module cannot be imported."""
-    runner: Runner = RUNNERS.load(settings.name).create(settings, inherit)
+def load(settings: RunnerSettings) -> Runner:
+    """Make the runner named in the task. Raises `RunnerError` where there is none of that name, or
+    its module cannot be imported."""
+    runner: Runner = RUNNERS.load(settings.name).create(settings)
     return runner

@@ -6,20 +6,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.errors import RunnerError
-from autoresearch.protocols import Runner, RunResult, RunSpec
+from autoresearch.protocols import Runner, RunResult, RunSpec, TreeSource
 from autoresearch.runners import local
 from autoresearch.task.model import RunnerSettings
 
 
-def create(settings: RunnerSettings, inherit: Sequence[int] = ()) -> LoggingRunner:
+def create(settings: RunnerSettings) -> LoggingRunner:
     file = settings.options.get("logging", {}).get("file", "/dev/null")
     if not isinstance(file, str):
         raise RunnerError(f"logging: found file = {file!r}; accepted: a path")
-    return LoggingRunner(local.create(settings, inherit), Path(file))
+    return LoggingRunner(local.create(settings), Path(file))
 
 
 class LoggingRunner:
@@ -30,8 +29,8 @@ class LoggingRunner:
         self._local = local
         self._file = file
 
-    def run(self, spec: RunSpec) -> RunResult:
-        result = self._local.run(spec)
+    def run(self, spec: RunSpec, source: TreeSource) -> RunResult:
+        result = self._local.run(spec, source)
         with self._file.open("a") as file:
             file.write(f"{spec.argv[0]} {result.exit_code} {result.stopped}\n")
         return result

@@ -1,0 +1,76 @@
+"""Starting a run's first process. A `Launcher` can be replaced: see `main` in `main.py`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO, Protocol
+
+from autoresearch.protocols import RunSpec
+from autoresearch.runners.warden.limits import apply_limits, max_threads
+from autoresearch.runners.warden.processes import LIBC, LINUX
+from autoresearch.sandbox.landlock import Ruleset
+
+PR_SET_PDEATHSIG = 1
+
+
+class NotConfined(Exception):
+    """The run was to be confined and could not be; nothing of it has been executed."""
+
+
+class Started(Protocol):
+    """A process that runs. The warden holds this object until it has reaped the process."""
+
+    pid: int
+
+
+class Launcher(Protocol):
+    """Starts the first process of each of a warden's runs, one at a time, in its only thread.
+
+    The process must be a child of the warden (a forked grandchild whose parent has ended becomes
+    one, on Linux), lead a session of its own, have no input, and write stdout and stderr to `log`.
+    It is confined and limited as the spec says before it executes anything of the program, and it
+    dies with the warden. Raises OSError or ValueError when there is no such program, `NotConfined`
+    when the confinement cannot be enforced.
+    """
+
+    def start(self, spec: RunSpec, log: BinaryIO) -> Started: ...
+
+
+class ColdLauncher:
+    """Forks the warden and executes the command."""
+
+    def start(self, spec: RunSpec, log: BinaryIO) -> Started:
+        threads = max_threads(spec.processes)
+        with _ruleset(spec) as ruleset:
+
+            def prepare() -> None:  # in the child, between fork and exec
+                if LINUX:
+                    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+                apply_limits(spec.file_bytes, threads)
+                if ruleset is not None:
+                    ruleset.apply()
+
+            try:
+                return subprocess.Popen(
+                    spec.argv,
+                    cwd=spec.tree / spec.directory,
+                    env=spec.env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=prepare,
+                )
+            except subprocess.SubprocessError as error:  # of `prepare`: the child has ended
+                raise NotConfined("the kernel refused it (Landlock)") from error
+
+
+def _ruleset(spec: RunSpec) -> AbstractContextManager[Ruleset | None]:
+    if spec.confinement is None:
+        return nullcontext()
+    try:
+        return Ruleset(spec.confinement)
+    except OSError as error:
+        raise NotConfined(str(error)) from error

@@ -1,0 +1,131 @@
+"""The limits of a run: samples of its time, memory, processes and log, and the kernel's own limits
+on files and forks."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from pathlib import Path
+
+import psutil
+
+from autoresearch.protocols import RunSpec
+from autoresearch.runners.warden.processes import (
+    LINUX,
+    Family,
+    children_cpu_s,
+    descendants_of,
+    find_family,
+)
+
+SEARCH_EVERY = 100  # times as long as a search takes: it reads all of /proc
+LOAD = Path("/proc/loadavg")
+THREADS = 8  # for each process that is allowed, where the kernel counts a user's threads
+
+
+class Watch:
+    """Samples a run's processes and compares what they use with its limits."""
+
+    def __init__(self, spec: RunSpec, mark: str | None, began: float, used_s: float) -> None:
+        """`used_s` are the CPU seconds of earlier runs, as `children_cpu_s` tells them."""
+        self.peak_bytes = 0
+        self.cpu_s = 0.0  # as last seen: outside Linux, a process without its parent is no child
+        self.family: Family = {}
+        self._spec = spec
+        self._mark = mark
+        self._began = began
+        self._used_s = used_s
+        self._search_at = began
+        self._threads = _machine_threads()  # at the latest count of the run's processes
+        self._processes = 0
+
+    def left_s(self) -> float:
+        return self._began + self._spec.timeout_s - time.monotonic()
+
+    def check(self) -> str | None:
+        """Take a sample. Returns the limit that is exceeded, as `RunResult.stopped`."""
+        wall_s = time.monotonic() - self._began
+        if wall_s >= self._spec.timeout_s:
+            return "timeout"
+        if self._has_too_many_processes():
+            return "too many processes"
+        memory_bytes, cpu_s = self._sample()
+        self.peak_bytes = max(self.peak_bytes, memory_bytes)
+        self.cpu_s = 0.0 if LINUX else max(self.cpu_s, cpu_s)
+        if self._spec.memory_bytes is not None and memory_bytes > self._spec.memory_bytes:
+            return "memory"
+        return self.check_log() or self.check_budget(wall_s, cpu_s)
+
+    def check_log(self) -> str | None:
+        limit = self._spec.log_bytes
+        size = self._spec.log.stat().st_size
+        return "log too large" if limit is not None and size > limit else None
+
+    def check_budget(self, wall_s: float, cpu_s: float) -> str | None:
+        limit = self._spec.limit_s
+        spent = cpu_s if self._spec.limit_clock == "cpu" else wall_s
+        return "over budget" if limit is not None and spent > limit else None
+
+    def _sample(self) -> tuple[int, float]:
+        """(resident bytes, CPU seconds) of all processes, those that were reaped included."""
+        memory, cpu_s = 0, children_cpu_s() - self._used_s
+        if (now := time.monotonic()) >= self._search_at:
+            self.family |= find_family(self._mark)
+            self._search_at = now + SEARCH_EVERY * (time.monotonic() - now)
+        for process in list(self.family.values()):
+            try:
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory += process.memory_info().rss
+            except psutil.Error:
+                del self.family[process.pid]  # it has ended
+                continue
+            cpu_s += times.user + times.system + times.children_user + times.children_system
+        return memory, cpu_s
+
+    def _has_too_many_processes(self) -> bool:
+        """The run's processes are counted when the machine has so many more threads than at the
+        latest count that they could be the run's, and at every search."""
+        limit = self._spec.processes
+        if limit is None:
+            return False
+        if LINUX and _machine_threads() - self._threads > limit - self._processes:
+            self._threads, self._processes = _machine_threads(), len(descendants_of(os.getpid()))
+        return max(self._processes, len(self.family)) > limit
+
+
+def _machine_threads() -> int:
+    """How many threads there are on this machine; 0 where the system does not tell."""
+    try:
+        return int(LOAD.read_text().split()[3].partition("/")[2])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def max_threads(processes: int | None) -> int | None:
+    """RLIMIT_NPROC for a run that may have so many processes, None for no limit.
+
+    It stops forks that are too fast for samples. The kernel counts all that the user runs: threads
+    on Linux, elsewhere processes. It does not hold for root: `Watch` has to stop those.
+    """
+    if processes is None or os.geteuid() == 0:
+        return None
+    if not LINUX:
+        return _at_most_hard(resource.RLIMIT_NPROC, len(psutil.pids()) + processes)
+    threads = _machine_threads()
+    return _at_most_hard(resource.RLIMIT_NPROC, threads + THREADS * processes) if threads else None
+
+
+def apply_limits(file_bytes: int | None, threads: int | None) -> None:
+    """Limit this process and all it starts: the size of every file, and `max_threads`. Root could
+    raise them again, but not when it is confined (CAP_SYS_RESOURCE)."""
+    for kind, limit in ((resource.RLIMIT_FSIZE, file_bytes), (resource.RLIMIT_NPROC, threads)):
+        if limit is not None:
+            limit = _at_most_hard(kind, limit)
+            resource.setrlimit(kind, (limit, limit))
+
+
+def _at_most_hard(kind: int, limit: int) -> int:
+    _, hard = resource.getrlimit(kind)
+    return limit if hard == resource.RLIM_INFINITY else min(limit, hard)
