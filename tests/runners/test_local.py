@@ -405,9 +405,10 @@ def test_a_run_that_the_kernel_refuses_to_confine_does_not_start(place: Place) -
     """Because we are in sixteen of them ourselves, which is as many as it stacks."""
     spec = place.spec()
     script = (
-        "import sys\nfrom pathlib import Path\nfrom autoresearch.records import RunSpec\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from autoresearch.protocols import Confinement, RunSpec\n"
         "from autoresearch.runners.local import LocalRunner\n"
-        "from autoresearch.sandbox.landlock import Confinement, Ruleset\n"
+        "from autoresearch.sandbox.landlock import Ruleset\n"
         "tree, log, outcome = map(Path, sys.argv[1:])\nall = Confinement(write=('/',))\n"
         "with Ruleset(all) as ruleset:\n    for _ in range(16): ruleset.apply()\n"
         "spec = RunSpec(('touch', 'begun'), tree, log, outcome, {'PATH': '/usr/bin:/bin'}, 30.0)\n"
