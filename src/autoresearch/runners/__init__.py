@@ -7,9 +7,13 @@ an entry point or a dotted path (docs/extending.md). The contract is
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from autoresearch.plugins import RUNNERS
 from autoresearch.protocols import Runner
-from autoresearch.task.model import RunnerSettings
+
+if TYPE_CHECKING:  # every warden imports this package, and none reads a task file
+    from autoresearch.task.model import RunnerSettings
 
 __all__ = ["load", "names"]
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import struct
 import sys
 from dataclasses import dataclass
@@ -61,7 +60,7 @@ CALLS = {
 @lru_cache(maxsize=1)
 def available() -> bool:
     """Whether this kernel takes filters, and we know its system calls."""
-    if sys.platform != "linux" or platform.machine() not in CALLS:
+    if sys.platform != "linux" or os.uname().machine not in CALLS:
         return False
     LIBC.prctl(PR_SET_SECCOMP, MODE_FILTER, None, 0, 0)  # no filter at all: nothing happens
     return ctypes.get_errno() == errno.EFAULT
@@ -75,7 +74,7 @@ class Filter:
     """Made before the fork, where `available`."""
 
     def __init__(self, network: bool) -> None:
-        code = _code(CALLS[platform.machine()], network)
+        code = _code(CALLS[os.uname().machine], network)
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import select
 import sys
 import time
@@ -100,7 +99,7 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher) -> RunResul
     """Execute one run until its whole tree of processes is dead, and return how it ended."""
     used_s = processes.children_cpu_s()
     began = time.monotonic()
-    mark = None if LINUX else secrets.token_hex(16)
+    mark = None if LINUX else os.urandom(16).hex()
     if mark:
         spec = replace(spec, env={**spec.env, MARK: mark})
     with spec.log.open("wb") as log:
