@@ -307,16 +307,16 @@ def test_a_close_that_breaks_leaves_nobody_open() -> None:
 # ---- shares ------------------------------------------------------------------------------------
 
 
-def test_shares_over_forty_experiments_and_a_resume(quick: Path) -> None:
+def test_shares_over_several_sessions_and_a_resume(quick: Path) -> None:
     pair = [Fake("claude", worse()), Fake("tuner", worse())]
     weights = {"claude": 3.0, "tuner": 1.0}
     first = spend(quick, pair, weights, limits__experiments=10)
     assert by(first) in ({"claude": 8, "tuner": 2}, {"claude": 7, "tuner": 3})
-    assert by(spend(quick, pair, weights, limits__experiments=40)) == {"claude": 30, "tuner": 10}
+    assert by(spend(quick, pair, weights, limits__experiments=20)) == {"claude": 15, "tuner": 5}
     assert all(one.closed == 3 for one in pair)  # the trial load before the session counts as one
     # Another weight from here on: the ledger says who is behind, and by how much.
-    found = spend(quick, pair, {"claude": 1.0, "tuner": 1.0}, limits__experiments=56)
-    assert by(found) == {"claude": 30, "tuner": 26}
+    found = spend(quick, pair, {"claude": 1.0, "tuner": 1.0}, limits__experiments=28)
+    assert by(found) == {"claude": 15, "tuner": 13}
     assert found.results[-1][9] == "tuner"
 
 

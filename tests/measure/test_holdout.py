@@ -418,12 +418,14 @@ def test_fsck_finds_a_run_that_chose_and_was_scored_on_it(tmp_path: Path) -> Non
 def test_a_holdout_may_be_heavier_than_the_scorer(tmp_path: Path) -> None:
     """What is learned of the scorer's time is no limit for the holdout, whose time counts."""
     toml = TOML.replace("[run]\n", '[run]\nbudget = "1s"\nbudget_clock = "cpu"\n')
-    root = make(tmp_path, toml=toml)
+    program = LEARNER.replace("SPREAD = 0.1", "SPREAD = 0.0")
+    root = make(tmp_path, toml=toml, program=program)
     file = root / "score.py"
     burn = "if sealed:\n    import time\n    while time.process_time() < 2: pass\n"
     file.write_text(file.read_text().replace("try:\n", f"{burn}try:\n", 1))
     git(root, "commit", "-qam", "heavier")
-    found = run_session(root, ScriptedAgent(change(VALUE=5.0)))
+    agent = ScriptedAgent(change(VALUE=5.0))
+    found = run_session(root, agent, judge__deterministic=True)  # few runs: each burns 2 s
     assert found.verdicts == [("keep", None)]
     assert not [line for line in found.lines if "could not be scored" in line]
     for run in found.runs:

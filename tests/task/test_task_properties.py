@@ -42,7 +42,9 @@ hidden = ["sealed"]
 """
 KINDS = sorted({key.kind for keys in KEYS.values() for key in keys.values()}, key=str)
 quick = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 HOSTILE = [
