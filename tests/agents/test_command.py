@@ -286,7 +286,7 @@ def test_an_interrupt_ends_the_turn(tree: Path) -> None:
 def test_it_dies_with_us(tree: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\nfrom autoresearch import agents\n"
-        "from autoresearch.records import Turn\n"
+        "from autoresearch.protocols import Turn\n"
         "agents.load('command', 'echo $$ > pid; sleep 600')"
         ".propose(Turn(Path(sys.argv[1]), (), None, ''))\n"
     )

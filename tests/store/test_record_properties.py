@@ -69,7 +69,7 @@ def said(line: str, summary: bool) -> tuple[str, str] | None:
     return None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(LOGS)
 @example("METRIC a=1\nMETRIC a=nan")
 @example("a: 1\n---\nb: 2")
@@ -308,7 +308,7 @@ HEADS = st.lists(
 ).map(b"".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(HEADS, st.booleans())
 def test_a_patch_has_a_description(data: bytes, mail: bool) -> None:
     description = replay.Patch("a.patch", b"Subject: " * mail + data).description
