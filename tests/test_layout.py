@@ -1,8 +1,11 @@
-"""The layout shows the architecture: tests mirror the packages, and each has its folder."""
+"""The layout shows the architecture: a small core, and tests that mirror the packages."""
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
+
+import pytest
 
 TESTS = Path(__file__).parent
 PACKAGES = TESTS.parent / "src" / "autoresearch"
@@ -21,3 +24,38 @@ def test_every_package_has_a_folder_of_tests() -> None:
 
 def test_every_folder_of_tests_has_a_package() -> None:
     assert folders(TESTS) - folders(PACKAGES) == NO_PACKAGE
+
+
+CORE = sorted((PACKAGES / "core").glob("*.py"))
+CORE_LINES = 2400  # what is read in an afternoon
+ABOVE_CORE = {
+    "agents",
+    "briefing",
+    "cli",
+    "commands",
+    "interactive",
+    "report",
+    "runners",
+    "testing",
+}
+PLATFORM = {"ctypes", "fcntl", "psutil", "resource", "landlock", "seccomp", "nested", "installed"}
+
+
+def test_the_core_is_read_in_an_afternoon() -> None:
+    assert sum(len(path.read_text().splitlines()) for path in CORE) <= CORE_LINES
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: path.stem)
+def test_the_core_imports_no_view_no_agent_no_runner_and_no_platform_code(path: Path) -> None:
+    """Wherever the import is: at the top, in a function, or for types alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            assert not PLATFORM.intersection(parts), name
+            assert parts[0] != "autoresearch" or not ABOVE_CORE.intersection(parts[1:2]), name

@@ -1,5 +1,5 @@
-"""The two things one can plug in, an agent and a runner, and the values that pass between them and
-the harness.
+"""The contracts of the parts that can be replaced (agents, runners, the briefer), and the values
+that pass between them and the harness.
 
 A third party writes a class with the methods of `Agent` or `Runner`. `autoresearch.testing` has a
 conformance suite for each.

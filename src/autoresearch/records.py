@@ -1,6 +1,6 @@
 """The nouns: what a metric, a run, an experiment and a verdict are.
 
-Everything here is a frozen value; nothing here does anything. Missing numbers are
+Everything here is a frozen value. Missing numbers are
 `None`, never a sentinel. Durations are seconds, sizes are bytes, and say so in their names.
 """
 
@@ -113,6 +113,13 @@ class Run:
     def took_s(self) -> float:
         """Wall seconds, with the scorers'."""
         return sum(filter(None, (self.wall_s, self.score_wall_s, self.holdout_wall_s)))
+
+    @property
+    def peak_bytes(self) -> int:
+        """What the original's `memory_gb` tells: the GPU's memory where the run prints it."""
+        if "peak_vram_mb" in self.numbers:
+            return int(self.numbers["peak_vram_mb"] * 2**20)
+        return self.peak_memory_bytes or 0
 
     @property
     def name(self) -> str:

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from support.sessions import ScriptedAgent, edit, run_session
 
 from autoresearch.core import scheduler
-from autoresearch.core.scheduler import recordable
 from autoresearch.errors import BusyError, StorageError
 from autoresearch.formatting import escape_unstorable
 from autoresearch.interactive import trial
@@ -29,6 +28,7 @@ from autoresearch.protocols import Failure, Proposal, RunResult, Turn
 from autoresearch.records import Metric
 from autoresearch.store import paths as homes
 from autoresearch.store import values
+from autoresearch.store.answers import make_recordable
 from autoresearch.store.paths import Lock, SessionPaths, owner, running
 from autoresearch.store.rows import SessionRecord
 
@@ -277,7 +277,7 @@ def test_words_can_be_stored_and_shown(text: str) -> None:
 )
 def test_an_answer_is_recordable_or_refused(answer: object) -> None:
     try:
-        found = recordable(answer)  # type: ignore[type-var]
+        found = make_recordable(answer)  # type: ignore[type-var]
     except (TypeError, ValueError) as error:
         assert str(error)
         return

@@ -17,17 +17,19 @@ from autoresearch.commands.start import fingerprint
 from autoresearch.core import baseline
 from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
-from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
-from autoresearch.files import remove_tree
+from autoresearch.files import remove_tree, tail
 from autoresearch.git.repository import Repository
+from autoresearch.measure.output import describe_end
+from autoresearch.records import Run
 from autoresearch.sandbox import landlock, run_policy, seccomp
+from autoresearch.sandbox.run_policy import denied
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths
-from autoresearch.task.model import Task
+from autoresearch.task.model import Task, seconds_until
 from autoresearch.task.reading import override
 from autoresearch.task.seeds import seed_patch
 
@@ -98,7 +100,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         baseline.set_up(session)
         made = baseline.make_runs(session, 0)
         baseline.check_guards(session)
-        baseline.check_holdout(session, made)
+        _check_holdout(session, made)
     except Restart:
         changed = session.record.warnings[-1]
         raise BaselineError(f"{changed}. Check again when all is at rest") from None
@@ -247,3 +249,15 @@ def _estimate_session(task: Task, per_experiment: float) -> tuple[int | None, fl
         return None, None
     duration_s = min(seconds)
     return int(duration_s / per_experiment + 0.5), duration_s
+
+
+def _check_holdout(session: Session, runs: list[Run]) -> None:
+    """Raise `BaselineError` if the sealed holdout cannot be scored for the unchanged program."""
+    failed = [run for run in runs if run.holdout is None]
+    if session.task.holdout is not None and failed:
+        log = session.paths.runs / failed[0].name / "holdout.log"
+        raise BaselineError(
+            f"[holdout] command gave no {session.record.metric.name} for the unchanged program: "
+            f"{session.task.holdout.command}\n"
+            f"{describe_end(log)}{denied(session.task, tail(log))}"
+        )

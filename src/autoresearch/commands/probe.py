@@ -10,12 +10,13 @@ from pathlib import Path
 
 from autoresearch.core.control import Stopped
 from autoresearch.core.events import ProbeStarted
-from autoresearch.core.scheduler import Member, recordable
+from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError
 from autoresearch.files import remove_tree
 from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, Turn
+from autoresearch.store.answers import make_recordable
 from autoresearch.store.ledger import PROBE
 
 LONGEST_S = 180.0  # of such a turn
@@ -59,7 +60,7 @@ def _try(session: Session, member: Member) -> None:
         answer = _turn(session, member)
     except AgentError as error:
         refusal = error
-        answer = recordable(Failure("cannot go on", str(error), None, error.tokens, error.usd))
+        answer = make_recordable(Failure("cannot go on", str(error), None, error.tokens, error.usd))
     _record(session, member, answer)
     if isinstance(answer, Proposal) or session.stopping is not None:
         return

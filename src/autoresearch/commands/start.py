@@ -16,7 +16,6 @@ from autoresearch import agents, runners
 from autoresearch.briefing import Briefer
 from autoresearch.commands.probe import first_turns
 from autoresearch.core.events import Listener
-from autoresearch.core.limits import seconds_until
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
 from autoresearch.errors import StorageError, TaskError
@@ -27,7 +26,7 @@ from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, Lock, SessionPaths, check_alone
 from autoresearch.store.results import check_ours
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Task
+from autoresearch.task.model import Task, seconds_until
 
 
 @contextmanager

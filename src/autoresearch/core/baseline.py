@@ -20,7 +20,7 @@ from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
 
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
 ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
-SCORE_FACTOR = 1.5  # over its scores': of the same model, they took 3.7 to 4.9 s on a busy machine
+SCORE_TIME_FACTOR = 1.5  # over its slowest scoring: one model took 3.7 to 4.9 s on a busy machine
 
 
 def establish(session: Session) -> None:
@@ -120,18 +120,6 @@ def check_guards(session: Session) -> None:
             )
 
 
-def check_holdout(session: Session, runs: list[Run]) -> None:
-    """Raise `BaselineError` if the sealed holdout cannot be scored for the unchanged program."""
-    failed = [run for run in runs if run.holdout is None]
-    if session.task.holdout is not None and failed:
-        log = session.paths.runs / failed[0].name / "holdout.log"
-        raise BaselineError(
-            f"[holdout] command gave no {session.record.metric.name} for the unchanged program: "
-            f"{session.task.holdout.command}\n"
-            f"{describe_end(log)}{denied(session.task, tail(log))}"
-        )
-
-
 def _explain_failure(session: Session, run: Run) -> str:
     """Explain a failed run of the unchanged program, with the end of its log."""
     folder = session.paths.runs / run.name
@@ -187,7 +175,7 @@ def _record_allowances(session: Session, runs: list[Run]) -> None:
     scoring = [run.score_cpu_s if clock == "cpu" else run.score_wall_s for run in runs]
     if known := [seconds for seconds in scoring if seconds is not None]:
         # A change could go on training while it is scored, so that time is limited too.
-        session.update(score_allowance_s=SCORE_FACTOR * max(known) + ALLOWANCE_S)
+        session.update(score_allowance_s=SCORE_TIME_FACTOR * max(known) + ALLOWANCE_S)
 
 
 def set_up(session: Session) -> None:

@@ -6,7 +6,7 @@ from autoresearch.records import Verdict
 
 
 class Stopped(Exception):
-    """The session is to stop. Unfinished work stays as it is, and a resumed session takes it up."""
+    """The session is to stop. A resumed session takes up the unfinished work."""
 
 
 class Restart(Exception):

@@ -72,19 +72,19 @@ class Attempt:
                 commit=self.experiment.commit,
                 tree=self.ledger.recorded_tree(record, experiment.number),
             )
-        self.held = history.reference(self.ledger, record, self.incumbent)
+        self.reference = history.reference(self.ledger, record, self.incumbent)
         self.margin = self._allowed_loss()
 
     def screen(self) -> None:
         """Drop what one to three runs show to be not promising. On a deterministic task, where one
         run says all, a better one must come out the same twice."""
-        reference = self.held.worsened(self.margin)
+        bar = self.reference.worsened(self.margin)
         if self.session.record.deterministic:
-            self._reproduce(reference)
+            self._reproduce(bar)
             return
-        result = judge.screen(reference, self._draw_candidate(Role.SCREEN))
+        result = judge.screen(bar, self._draw_candidate(Role.SCREEN))
         self.metric = fmean(result.values)
-        gain_sd = self.held.gain_in_sd(result.values)
+        gain_sd = self.reference.gain_in_sd(result.values)
         self.detail = f"{gain_sd:+.1f} sd in the screen"
         if not result.passed:
             self._discard("not better" if gain_sd > 0 else "worse")
@@ -107,7 +107,7 @@ class Attempt:
         level = judge.LEVELS[record.level]
         candidate = self._draw_candidate(Role.CANDIDATE)
         if level.cached:
-            result = judge.separate_cached(self.held.worsened(self.margin), level, candidate)
+            result = judge.separate_cached(self.reference.worsened(self.margin), level, candidate)
         else:
             name = f"{record.secret}/{self.experiment.number}/{self.experiment.attempt}"
             result = judge.separate(
@@ -136,7 +136,7 @@ class Attempt:
         session, record, number = self.session, self.session.record, self.experiment.number
         session.segments.refresh()
         runs = self.ledger.runs(record, number)
-        peaks = [get_peak_bytes(run) for run in runs if run.commit == self.experiment.commit]
+        peaks = [run.peak_bytes for run in runs if run.commit == self.experiment.commit]
         with self.publisher.lock:
             with self.ledger.transaction():
                 if self.segment != self.ledger.segment(record):
@@ -165,11 +165,11 @@ class Attempt:
     def _discard(self, reason: str) -> NoReturn:
         raise Decided(Verdict(Status.DISCARD, reason, self.metric, self.detail))
 
-    def _reproduce(self, reference: judge.Reference) -> None:
-        result = judge.reproduces(reference, self._draw_candidate(Role.SCREEN))
+    def _reproduce(self, bar: judge.Reference) -> None:
+        result = judge.reproduces(bar, self._draw_candidate(Role.SCREEN))
         self.metric = result.values[0]
         if not result.passed:
-            same = "not better" if self.metric == self.held.score else "worse"
+            same = "not better" if self.metric == self.reference.score else "worse"
             self._discard("not reproduced" if len(result.values) > 1 else same)
 
     def _draw_candidate(self, role: Role) -> judge.Draw:
@@ -229,7 +229,7 @@ class Attempt:
         count_lines = self.repository.code_lines
         if count_lines(self.experiment.commit) >= count_lines(self.incumbent.commit):
             return 0.0
-        given_away = history.lost(self.ledger, self.session.record, self.held.score)
+        given_away = history.lost(self.ledger, self.session.record, self.reference.score)
         return max(0.0, allowed - given_away)
 
     def _explain_flag(self, metric: float) -> str | None:
@@ -249,10 +249,3 @@ def describe_cost(run: Run) -> str:
     used += [f"{run.score_cpu_s:.1f} s to score it"] if run.score_cpu_s is not None else []
     over = (run.reason or "").endswith("over budget")
     return f"run {run.name}" + (f", {', '.join(used)}" if over and used else "")
-
-
-def get_peak_bytes(run: Run) -> int:
-    """What the original's `memory_gb` tells: the GPU's memory where the run prints it."""
-    if "peak_vram_mb" in run.numbers:
-        return int(run.numbers["peak_vram_mb"] * 2**20)
-    return run.peak_memory_bytes or 0

@@ -79,7 +79,7 @@ def noise(ledger: Ledger, session: SessionRecord, before: int | None = None) -> 
 
 
 def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[float, int]:
-    """Return the same from metrics by (commit, segment)."""
+    """Return (sd of one run, degrees of freedom) from metrics by (commit, segment)."""
     for latest in sorted({segment for _, segment in known}, reverse=True):
         groups = [runs for (_, segment), runs in known.items() if segment == latest]
         sd, df = pooled_noise([group[-judge.SCORE_RUNS :] for group in groups])

@@ -67,7 +67,7 @@ class IncumbentUpkeep:
         tries = wanted - good + 1  # one more if a run crashes: it may have been bad luck
         while good < wanted:
             if tries == 0:
-                raise self._gone(best, runs[-1])
+                raise self._make_error(best, runs[-1])
             tries -= 1
             name = (best.number, best.attempt, Role.SEGMENT, len(runs))
             run = session.make(*name, best.commit, segment)
@@ -80,7 +80,7 @@ class IncumbentUpkeep:
             run = self._run(best, order, segment, retry)
             if run.metric is not None:
                 return self._look_for_drift()
-        raise self._gone(best, run)
+        raise self._make_error(best, run)
 
     def _look_for_drift(self) -> None:
         """Begin a new segment if the incumbent's latest top-up is out of line with its runs before,
@@ -105,7 +105,7 @@ class IncumbentUpkeep:
         name = (best.number, best.attempt, Role.TOPUP, order)
         return self._session.make(*name, best.commit, segment, retry=retry)
 
-    def _gone(self, best: Experiment, run: Run) -> BaselineError:
+    def _make_error(self, best: Experiment, run: Run) -> BaselineError:
         return BaselineError(
             f"the incumbent, experiment {best.number}, does not run any more: {run.reason}. "
             f"Its log is {self._session.paths.runs / run.name / 'log'}"

@@ -24,8 +24,8 @@ from statistics import fmean
 from autoresearch.core.statistics import t_quantile
 from autoresearch.records import Metric
 
-SCREEN_RUNS = 3
 DROP_BELOW = (0.8, 0.5, 0.5)  # sd better than the incumbent, after one, two, three runs
+SCREEN_RUNS = len(DROP_BELOW)
 PASS_LEVEL = 0.2 / 3  # one-sided level of the t test that ends the screen early
 SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselected runs
 FRESH_RUNS = 4  # a new incumbent is measured again so often
@@ -71,9 +71,9 @@ class Reference:
         return fmean(self.scores)
 
     def worsened(self, margin: float) -> Reference:
-        """What a change has to beat that may be worse by `margin`, in metric units: the same runs
-        as if the incumbent were so much worse. A change that is exactly so much worse is then
-        exchangeable with it, and is kept as rarely as one that does nothing without a margin."""
+        """Return the reference with every score made worse by `margin`, in metric units. A change
+        that is exactly `margin` worse is then kept as rarely as a change without effect is against
+        the reference itself."""
         scores = tuple(self.metric.worsened(score, margin) for score in self.scores)
         return replace(self, scores=scores)
 
@@ -151,16 +151,15 @@ def reproduces(reference: Reference, draw: Draw) -> TestResult:
     return TestResult(first == second, (first, second))
 
 
-def drifted(reference: Reference, first: float, again: Draw) -> bool:
-    """Whether the incumbent's new run `first` says that the machine is another than before: it is
-    out of line with `reference`, the incumbent's runs before it, and so is one more run, in the
-    same direction. One alone is not believed: where the noise has heavy tails, the t test would be
-    wrong too often."""
-    side = _out_of_line(reference, first)
-    return side != 0 and _out_of_line(reference, again(0)) == side
+def drifted(reference: Reference, first: float, draw_again: Draw) -> bool:
+    """Whether the machine has drifted: the incumbent's run `first` and one more run both differ
+    significantly from its earlier runs, in the same direction. One run alone is not enough: with
+    heavy tails in the noise, the t test would be wrong too often."""
+    side = _outlier_sign(reference, first)
+    return side != 0 and _outlier_sign(reference, draw_again(0)) == side
 
 
-def _out_of_line(reference: Reference, value: float) -> int:
+def _outlier_sign(reference: Reference, value: float) -> int:
     """1 or -1 when t = difference / (sd * sqrt(1 + 1/n)) is beyond the two-sided DRIFT_LEVEL on
     that side; 0 when not, or when the noise is not known."""
     if reference.df < 1 or reference.sd == 0:
@@ -177,11 +176,13 @@ class Excess:
 
     gain: float
     usual: float
-    what: str  # `usual` is
+    usual_source: str  # what `usual` is, in words
 
     def __str__(self) -> str:
         times = self.gain / self.usual
-        return f"a gain of {self.gain:.3g} is {times:.3g} times {self.what} ({self.usual:.3g})"
+        return (
+            f"a gain of {self.gain:.3g} is {times:.3g} times {self.usual_source} ({self.usual:.3g})"
+        )
 
 
 def too_good(gain: float, sd: float, effects: Sequence[float], multiple: float) -> Excess | None:

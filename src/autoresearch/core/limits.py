@@ -1,8 +1,7 @@
-"""When to stop. `None` means unlimited; nothing here is ever switched off by a zero."""
+"""When to stop. `None` means unlimited; 0 never does."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -36,16 +35,16 @@ class Spent:
 
 
 def read_spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> Spent:
-    """How far a session is, as far as the limits that are set need it."""
+    """Measure how far a session is. Costs are read only if a limit on them is set."""
     spent = Spent(
         experiments=ledger.started(record) + ledger.fruitless_turns(record) // FRUITLESS_TURNS,
         elapsed_s=elapsed_s,
         since_keep=ledger.since_keep(record),
-        score=None
-        if wanted.target is None
-        else reference(ledger, record, ledger.incumbent(record)).score,
+        score=reference(ledger, record, ledger.incumbent(record)).score
+        if wanted.target is not None
+        else None,
     )
-    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these cost a look at every row
+    if wanted.gpu_hours or wanted.tokens or wanted.usd:  # these read every row
         tokens, usd = ledger.costs(record)
         turn_tokens, turn_usd = ledger.largest_turn(record)
         spent = replace(
@@ -60,8 +59,8 @@ def read_spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s:
 
 
 def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0) -> str | None:
-    """The limit that is reached, in words; None to go on. `reserve_s` is what the session still
-    needs after its last experiment: `hours` is reached that much earlier."""
+    """Return the limit that is reached, in words, or None to go on. `reserve_s` is the time that
+    the session needs after its last experiment: `hours` is reached that much earlier."""
     if limits.experiments is not None and spent.experiments >= limits.experiments:
         return f"{counted(limits.experiments, 'experiment')} done"
     if limits.hours is not None and spent.elapsed_s + reserve_s >= limits.hours * 3600:
@@ -74,38 +73,30 @@ def reached(limits: Limits, spent: Spent, metric: Metric, reserve_s: float = 0.0
             return f"target reached: {metric.name} {limits.target:g}"
     if limits.gpu_hours is not None and spent.run_s >= limits.gpu_hours * 3600:
         return f"{limits.gpu_hours:g} GPU hours used"
-    return _tokens(limits.tokens, spent) or _dollars(limits.usd, spent)
+    return _reached_cost(
+        limits.tokens, spent.tokens, spent.turn_tokens, "tokens used"
+    ) or _reached_cost(limits.usd, spent.usd, spent.turn_usd, "dollars spent")
 
 
-def _tokens(limit: int | None, spent: Spent) -> str | None:
-    if limit is None:
+def _reached_cost(limit: float | None, spent: float, turn: float, done: str) -> str | None:
+    """The limit on a cost, if it is reached, or if another turn as large as the largest so far
+    (`turn`) could pass it. `done` says what was spent, such as "tokens used"."""
+    if limit is None or (spent < limit and spent + turn <= limit + ROUNDING_USD):
         return None
-    if spent.tokens >= limit:
-        return f"{limit} tokens used"
-    if spent.tokens + spent.turn_tokens <= limit:
-        return None
-    return (
-        f"{spent.tokens} of {limit} tokens used, and a turn took up to {spent.turn_tokens}: "
-        "the next one could pass the limit"
+    limit_text, spent_text, turn_text = (
+        f"{cost:g}" if isinstance(cost, float) else str(cost) for cost in (limit, spent, turn)
     )
-
-
-def _dollars(limit: float | None, spent: Spent) -> str | None:
-    if limit is None:
-        return None
-    if spent.usd >= limit:
-        return f"{limit:g} dollars spent"
-    if spent.usd + spent.turn_usd <= limit + ROUNDING_USD:
-        return None
+    if spent >= limit:
+        return f"{limit_text} {done}"
     return (
-        f"{spent.usd:.4g} of {limit:g} dollars spent, and a turn took up to {spent.turn_usd:.4g}: "
+        f"{spent_text} of {limit_text} {done}, and a turn took up to {turn_text}: "
         "the next one could pass the limit"
     )
 
 
 def left(limits: Limits, spent: Spent, metric: Metric, until_s: float | None = None) -> list[str]:
-    """What is left of each limit that is set, one line each. `until_s` are the seconds to go until
-    the time of day."""
+    """Return what is left of each limit that is set, one line each. `until_s` is the number of
+    seconds until the time of day in `limits.until`."""
     lines = []
     if limits.experiments is not None:
         to_go = max(0, limits.experiments - spent.experiments)
@@ -135,11 +126,3 @@ def boot_clock() -> float:
     """A clock in seconds that nobody sets back and that goes on while the machine sleeps."""
     clock = getattr(time, "CLOCK_BOOTTIME", None)  # macOS has another, and `monotonic` stops there
     return time.clock_gettime(time.CLOCK_MONOTONIC_RAW if clock is None else clock)
-
-
-def seconds_until(until: datetime.time, now: datetime.datetime) -> float:
-    """Seconds from `now` to the next time the clock shows `until`."""
-    target = now.replace(hour=until.hour, minute=until.minute, second=0, microsecond=0)
-    if target <= now:
-        target += datetime.timedelta(days=1)
-    return (target - now).total_seconds()

@@ -7,19 +7,16 @@ first once. Nothing here reads a clock: `now` is a monotonic time in seconds.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 from autoresearch.core.events import AgentNotClosed, Listener
 from autoresearch.errors import AgentError, AutoresearchError
 from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Proposal, Turn
+from autoresearch.store.answers import make_recordable
 
-MOST_TOKENS = 2**53  # of one turn: beyond it there is a mistake, and soon an overflow
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most
-WORDS = ("description", "hypothesis", "notes")  # of a proposal
 
 
 @dataclass(slots=True)
@@ -34,13 +31,13 @@ class Member:
     ready_at: float = 0.0
     longest_s: float = 0.0  # of the pauses in this row of failures
     refused: bool = False  # its service refused its last turn
-    passed: bool = False  # its last turn came to nothing: the others first
+    passed: bool = False  # its last turn failed: the others go first
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
-        """Its answer. Raises what makes going on pointless, and nothing else."""
+        """Ask the agent. Raises only errors that make going on pointless."""
         try:
             answer = self.agent.propose(turn)
-            return None if answer is None else recordable(answer)
+            return None if answer is None else make_recordable(answer)
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
@@ -48,13 +45,13 @@ class Member:
 
     @property
     def share(self) -> float:
-        """Experiments begun, for its weight; the lower, the further behind."""
+        """Experiments begun per weight: the lower, the further behind."""
         return self.begun / self.weight
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What follows a turn that came to nothing."""
+    """The pause after a failed turn."""
 
     seconds: float  # 0: the next turn may begin at once
     grew: bool  # longer than any since it last worked
@@ -67,13 +64,13 @@ class AgentScheduler:
         fallback: tuple[str, Agent] | None = None,
         begun: Mapping[str, int] | None = None,
     ) -> None:
-        """`agents` are (name, agent, weight), the names unlike each other; `begun` says how many
-        experiments each name has begun already."""
+        """`agents` are (name, agent, weight) with different names; `begun` counts the experiments
+        that each name has begun already."""
         self._begun = begun or {}
-        self.members = [self._member(*one) for one in agents]
+        self.members = [self._member(*agent) for agent in agents]
         self._fallback = self._member(*fallback) if fallback else None
         everyone = [*self.members, *([self._fallback] if self._fallback else [])]
-        self._agents = [one.agent for one in everyone]  # those who have left as well
+        self._agents = [member.agent for member in everyone]  # those who have left as well
         self._refusal: AgentError | None = None  # why the latest left that could not go on
 
     def _member(self, name: str, agent: Agent, weight: float = 1.0) -> Member:
@@ -82,30 +79,30 @@ class AgentScheduler:
     @property
     def names(self) -> str:
         """For people."""
-        return ", ".join(one.name for one in self.members)
+        return ", ".join(member.name for member in self.members)
 
     # ---- whose turn it is ------------------------------------------------------------------
 
     def next(self, now: float) -> Member | None:
         """Return the member whose turn it is, or None while all wait."""
-        ready = [one for one in self.members if one.ready_at <= now]
-        if all(one.passed for one in ready):
-            for one in ready:
-                one.passed = False
-        candidates = [one for one in ready if not one.passed]
-        return min(candidates, key=lambda one: one.share, default=None)
+        ready = [member for member in self.members if member.ready_at <= now]
+        if all(member.passed for member in ready):
+            for member in ready:
+                member.passed = False
+        candidates = [member for member in ready if not member.passed]
+        return min(candidates, key=lambda member: member.share, default=None)
 
     def wakes_at(self) -> float:
         """The time when the first waiting member is ready."""
-        return min(one.ready_at for one in self.members)
+        return min(member.ready_at for member in self.members)
 
-    # ---- what became of it -----------------------------------------------------------------
+    # ---- results of turns --------------------------------------------------------------------
 
     def note_experiment(self, member: Member) -> None:
         """Count an experiment."""
         member.begun += 1
-        for one in self.members:
-            one.passed = False
+        for each in self.members:
+            each.passed = False
 
     def reset_failures(self, member: Member) -> int:
         """Reset the failure count after an answer. Return the count before."""
@@ -127,10 +124,10 @@ class AgentScheduler:
         return pause
 
     def leave(self, member: Member, refusal: AgentError | None = None) -> Member | None:
-        """It proposes nothing more: in good order, or because it cannot go on. Returns the
-        fallback when that takes over: nobody else is left, and not all left in good order.
+        """Remove an agent that has nothing more to propose, or that cannot go on (`refusal`).
 
-        Raises the latest refusal when nobody is left and there is no fallback.
+        Returns the fallback if it takes over, which it does when no agent is left and at least one
+        could not go on. Raises the latest refusal if there is no fallback then.
         """
         self.members.remove(member)
         self._refusal = refusal or self._refusal
@@ -158,30 +155,3 @@ class AgentScheduler:
                     close()
                 except Exception as error:  # a bug of one must not leave the others open
                     emit(AgentNotClosed(agent.name, f"{type(error).__name__}: {error}"))
-
-
-Answer = TypeVar("Answer", bound=Proposal | Failure)
-
-
-def recordable(answer: Answer) -> Answer:
-    """An agent's answer with words that the ledger, git and a terminal can take, and with the costs
-    that can be: nothing it says makes a limit more distant. Raises `TypeError` for what is no
-    answer."""
-    if not isinstance(answer, Proposal | Failure):
-        raise TypeError(f"it answered with a {type(answer).__name__}")
-    names = ("reason", "message") if isinstance(answer, Failure) else WORDS
-    words: dict[str, Any] = {name: escape_unstorable(getattr(answer, name)) for name in names}
-    return replace(answer, **words, tokens=_tokens(answer.tokens), usd=_dollars(answer.usd))
-
-
-def _tokens(said: object) -> int | None:
-    """What an agent says it used, where that can be: nothing it says makes a limit more distant."""
-    if not isinstance(said, int) or isinstance(said, bool) or not 0 <= said <= MOST_TOKENS:
-        return None
-    return said
-
-
-def _dollars(said: object) -> float | None:
-    if not isinstance(said, int | float) or isinstance(said, bool):
-        return None
-    return float(said) if math.isfinite(said) and said >= 0 else None

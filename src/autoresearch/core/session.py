@@ -10,7 +10,7 @@ from functools import partial
 
 from autoresearch.core import limits
 from autoresearch.core.control import Restart, Stopped
-from autoresearch.core.events import Listener, RunLost, Warned
+from autoresearch.core.events import Event, Listener, RunLost, Warned
 from autoresearch.core.history import SessionHistory
 from autoresearch.core.scheduler import AgentScheduler, Member
 from autoresearch.core.segments import Segments
@@ -54,16 +54,16 @@ class Session:
         self.runner = runner
         self.scheduler = scheduler
         self.record = record
-        self.emit = listener
+        self.listeners = [listener]  # of events; a tracker or a web page adds its own
         self.try_agents = try_agents  # called before anything is measured
         self.executor = RunExecutor(task, paths, repository, runner, ledger)
-        around = partial(self.executor.environment, record.base_commit)
-        self.segments = Segments(ledger, record, around, self.warn)
+        get_environment = partial(self.executor.environment, record.base_commit)
+        self.segments = Segments(ledger, record, get_environment, self.warn)
         self.set_limits()
         self.history = SessionHistory(ledger, record, repository)
         self.briefer = briefer
         self.stopping: str | None = None  # why no further run is to begin
-        self._warning = threading.Lock()
+        self._warn_lock = threading.Lock()
         self._at_once = False  # what is under way is to end too
         self._ticked = time.monotonic()
         self._deadline: float | None = None
@@ -266,8 +266,13 @@ class Session:
 
     def warn(self, text: str) -> None:
         """Warn the user now, and again in the status and the report."""
-        with self._warning:  # from several slots at once
+        with self._warn_lock:  # from several slots at once
             if text in self.record.warnings:
                 return
             self.update(warnings=[*self.record.warnings, text])
         self.emit(Warned(text))
+
+    def emit(self, event: Event) -> None:
+        """Hand an event to every listener, in this thread."""
+        for listener in self.listeners:
+            listener(event)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoresearch.core.events import AgentFinished, AgentRecovered, TurnFailed
-from autoresearch.core.scheduler import Member, recordable
+from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.files import remove_tree
@@ -18,6 +18,7 @@ from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
 from autoresearch.sandbox.run_policy import agents_unconfined
+from autoresearch.store.answers import make_recordable
 
 SUBJECT_LENGTH = 72
 REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
@@ -62,7 +63,7 @@ class TurnTaker:
         session = self._session
         incumbent = session.ledger.incumbent(session.record)
         manifest = session.repository.trees.manifest(base)
-        hide(session, manifest, folder)
+        session.executor.commands.hide(manifest, folder)
         changes = self._collect(folder, manifest)
         return self._open(session.scheduler.members[0], incumbent, changes, proposal, base)
 
@@ -92,7 +93,7 @@ class TurnTaker:
         worktree = session.paths.turns / "worktree"
         remove_tree(worktree)
         manifest = session.repository.trees.materialize(incumbent.commit, worktree)
-        hide(session, manifest, worktree)
+        session.executor.commands.hide(manifest, worktree)
         try:
             answer = member.propose(self._make_turn(member, manifest))
             self._warn_of_costs(member, answer)
@@ -203,7 +204,7 @@ class TurnTaker:
         """Let an agent leave that cannot go on. A service's refusal counts from the second turn in
         a row. The turn's cost is recorded either way."""
         failure = Failure("refused", str(refusal), REFUSED_S, refusal.tokens, refusal.usd)
-        failure = recordable(failure)
+        failure = make_recordable(failure)
         if isinstance(refusal, ServiceRefusal) and not member.refused:
             member.refused = True
             self._note(member, failure)
@@ -243,12 +244,3 @@ class TurnTaker:
         until = session.scheduler.wakes_at()
         while time.monotonic() < until and session.stopping is None and session.limit() is None:
             time.sleep(POLL_S)
-
-
-def hide(session: Session, manifest: Manifest, folder: Path) -> None:
-    """Remove the hidden files from a copy of a commit's files and from its manifest."""
-    for name in session.task.hidden:
-        hidden = str(session.repository.prefix / name.rstrip("/"))
-        remove_tree(folder / hidden)
-        for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
-            del manifest[path]

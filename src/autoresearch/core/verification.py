@@ -28,7 +28,7 @@ def compare(session: Session, owner: Experiment, commits: Mapping[Role, str], ru
     session stops."""
     while True:
         segment = session.segments.refresh()
-        made = {
+        finished = {
             (run.role, run.index)
             for run in session.ledger.runs(session.record, owner.number)
             if run.finished and run.attempt == owner.attempt and run.segment == segment
@@ -37,7 +37,7 @@ def compare(session: Session, owner: Experiment, commits: Mapping[Role, str], ru
             partial(session.make, owner.number, owner.attempt, role, index, commit, segment)
             for index in range(runs)
             for role, commit in commits.items()
-            if (role, index) not in made
+            if (role, index) not in finished
         ]
         if not jobs:
             return

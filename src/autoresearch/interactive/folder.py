@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autoresearch.core.session import Session
-from autoresearch.core.turns import hide
 from autoresearch.errors import TaskError
 from autoresearch.files import files_below
 from autoresearch.store import values
@@ -65,7 +64,7 @@ class WorkFolder:
         folder = self.path
         best = self._session.ledger.incumbent(self._session.record)
         manifest = self._repository.trees.manifest(best.commit)
-        hide(self._session, manifest, folder)
+        self._session.executor.commands.hide(manifest, folder)
         self._repository.trees.restore(manifest, folder)
         self._repository.trees.make_repository(folder, manifest)
         # The commit's files, not the folder's: an edit made meanwhile must count as one.

@@ -22,7 +22,6 @@ from autoresearch.core import verification
 from autoresearch.core.control import Stopped
 from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
-from autoresearch.core.scheduler import recordable
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused
@@ -32,6 +31,7 @@ from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
 from autoresearch.store import values
+from autoresearch.store.answers import make_recordable
 from autoresearch.store.files import replace_file
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
@@ -95,7 +95,7 @@ def try_change(session: Session, proposal: Proposal) -> TrialReport:
     the try survives the death of this process.
     """
     loop, folder = Loop(session), WorkFolder(session)
-    proposal = recordable(proposal)
+    proposal = make_recordable(proposal)
     session.paths.latest_try.unlink(missing_ok=True)
     try:
         loop.begin()

@@ -12,6 +12,7 @@ from pathlib import Path
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
+from autoresearch.git.trees import Manifest
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
@@ -88,6 +89,14 @@ class CommandExecutor:
             copies={(prefix / name).as_posix(): path for name, path in (copies or {}).items()},
             may_reuse=may_reuse,
         )
+
+    def hide(self, manifest: Manifest, folder: Path) -> None:
+        """Remove the task's hidden files from a copy of a commit's files and from its manifest."""
+        for name in self.task.hidden:
+            hidden = str(self.repository.prefix / name.rstrip("/"))
+            remove_tree(folder / hidden)
+            for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
+                del manifest[path]
 
     def spec(
         self,

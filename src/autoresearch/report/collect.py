@@ -14,7 +14,7 @@ from typing import Any
 
 from autoresearch.core.history import NOISE_KEEPS, SegmentAlignment, noise
 from autoresearch.core.judge import LEVELS, SCORE_RUNS
-from autoresearch.core.limits import FRUITLESS_TURNS, seconds_until
+from autoresearch.core.limits import FRUITLESS_TURNS
 from autoresearch.records import Experiment, Role, Run, Status
 from autoresearch.report.effects import compare_finished, divide, gain_over, score_keeps
 from autoresearch.report.holdout import unseal
@@ -31,6 +31,7 @@ from autoresearch.report.summary import (
 from autoresearch.report.verification import read_verification
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import Segment, SessionRecord
+from autoresearch.task.model import seconds_until
 
 RECENT = 10  # finished experiments shown
 TYPICAL_OVER = 20  # runs behind the typical run time

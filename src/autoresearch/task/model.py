@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,11 @@ class Task:
 def default_timeout(budget_s: float | None) -> float:
     """Wall seconds before a run is killed, if the task file does not say."""
     return 600.0 if budget_s is None else 10 * budget_s + 60
+
+
+def seconds_until(until: time, now: datetime) -> float:
+    """Seconds from `now` to the next time the clock shows `until`."""
+    target = now.replace(hour=until.hour, minute=until.minute, second=0, microsecond=0)
+    if target <= now:
+        target += timedelta(days=1)
+    return (target - now).total_seconds()
