@@ -66,6 +66,8 @@ def _measure(session: Session, segment: int) -> None:
             commit=record.base_commit,
             tree=session.repository.tree_id(record.base_commit),
         )
+    if session.segments.refresh() != segment:
+        raise Restart
     runs = make_runs(session, baseline.attempt)
     check_guards(session)
     if session.segments.refresh() != segment:

@@ -78,6 +78,7 @@ class ObjectStore:
             try:
                 return act()
             except (pygit2.GitError, OSError, KeyError):
+                self.repo.free()  # close packs that are gone
                 self.write_again()
         return act()
 
@@ -120,7 +121,6 @@ class ObjectStore:
 
     def write_again(self) -> None:
         """Write the latest objects of ours that were deleted."""
-        self.repo.free()  # close packs that are gone
         # Open a fresh object database: the repository's own caches objects that are gone.
         database = pygit2.Odb(str(self.git_folder / "objects"))
         for oid, (kind, data) in (self._packed | self._new).items():

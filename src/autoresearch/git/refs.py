@@ -121,6 +121,7 @@ class SessionRefs:
                     if not tries_left:
                         raise
                     time.sleep(RETRY_S)
+                    self._repo.free()  # close packs that are gone
                     self._objects.write_again()  # or has just deleted the commit
 
     def drop(self, name: str) -> None:

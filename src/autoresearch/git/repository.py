@@ -94,10 +94,9 @@ class Repository:
         """One file of a commit, by its path relative to the task's folder; None if missing."""
         with self._objects.guard():
             try:
-                entry = self._objects.tree(commit)[str(self.prefix / path)]
+                return self._objects.content(self._objects.tree(commit)[str(self.prefix / path)].id)
             except KeyError:
                 return None
-            return self._objects.content(entry.id)
 
     def commit(self, base: str, changes: Mapping[str, bytes | None], message: str) -> str:
         """Make a commit on top of `base` with these files changed. Moves no ref."""

@@ -71,7 +71,9 @@ def whole_lines(path: Path, size: int = READ_BYTES) -> str:
 def last_lines(path: Path) -> tuple[str, ...]:
     """The last lines of a log, each cut to a readable width, without control characters."""
     lines = tail(path, 65_536).splitlines()[-SHOWN_LINES:]
-    return tuple("".join(c for c in line if c.isprintable())[:SHOWN_WIDTH] for line in lines)
+    return tuple(
+        "".join(c for c in line.expandtabs(4) if c.isprintable())[:SHOWN_WIDTH] for line in lines
+    )
 
 
 def describe_end(log: Path) -> str:
