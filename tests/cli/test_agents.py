@@ -22,7 +22,7 @@ from autoresearch.agents.support.availability import (
 )
 from autoresearch.cli import main as cli
 from autoresearch.errors import AgentError
-from autoresearch.report.availability import standing_text
+from autoresearch.report.availability import availability_text
 
 SECRET = "very-secret-value-1"
 PATIENT_S = 60.0  # for a busy machine
@@ -166,7 +166,7 @@ def test_without_the_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_terminal_is_not_harmed(install: Callable[[str, str], None]) -> None:
     install("pi", "printf '\\033[31m1.2\\033]0;title\\007'")
     one = found()["pi"]
-    assert one.version == "1.2" and "\033" not in standing_text([one])
+    assert one.version == "1.2" and "\033" not in availability_text([one])
 
 
 def added(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """The commands that look at a session: status, log, show, brief, report, agents, fsck.
 
-The first four are called again and again, by people and by agents, so they take less than 0.25 s of
-CPU (benchmarks/start_time.py). What only the others need is imported in them.
+People and agents call the first four again and again, so this module imports little, and each
+command imports what it alone needs (benchmarks/start_time.py measures them).
 """
 
 from __future__ import annotations
@@ -164,10 +164,10 @@ def plain_headline(summary: Summary) -> str:
 
 def agents(options: argparse.Namespace) -> int:
     from autoresearch.agents.support.availability import list_availability
-    from autoresearch.report.availability import standing_text
+    from autoresearch.report.availability import availability_text
 
     found = list_availability()
-    print_answer(options, [asdict(agent) for agent in found], standing_text(found))
+    print_answer(options, [asdict(agent) for agent in found], availability_text(found))
     return 0
 
 

@@ -1,6 +1,6 @@
 """What an agent's process may touch: its worktree, the system, its program, its configuration.
 
-The system and what is installed are as for a run (`reach.py`); the rest is said here.
+The system and what is installed are as for a run (`installed.py`); the rest is said here.
 """
 
 from __future__ import annotations

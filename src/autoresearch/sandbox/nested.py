@@ -11,7 +11,7 @@ folder of its own and the devices it computes on; it has no network. Of the scor
 pipes it was given, and cannot signal or trace it; two that are started so cannot reach each other.
 The scorer's limits of time, memory and processes count it in.
 
-This file is that command: `python -I -S aside.py CONFINEMENT COMMAND...`, with a `Confinement` as
+This file is that command: `python -I -S nested.py CONFINEMENT COMMAND...`, with a `Confinement` as
 JSON. It exits with 126 where it cannot confine the command, 127 where there is no such command.
 """
 

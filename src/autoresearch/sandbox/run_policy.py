@@ -3,7 +3,7 @@
 A run reads the system, what is installed, and the declared inputs; it writes its own tree, its own
 temporary folder, the declared caches and the devices it computes on. The scorer reads the hidden
 files as well, but for the sealed holdout, which is for its own scorer alone, and can put what it
-does not trust into a sandbox of its own (`aside.py`). `setup` may besides write installed packages
+does not trust into a sandbox of its own (`nested.py`). `setup` may besides write installed packages
 and use the network, once, before any change was proposed. Nobody sees the user's checkout, the
 record, or other runs.
 
