@@ -418,11 +418,9 @@ def test_an_unknown_agent_is_refused_with_the_nearest():
 def test_a_plugin_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "broken_plugin.py").write_text("import no_such_library\n")
     monkeypatch.setattr(agents, "__path__", [*agents.__path__, str(tmp_path)])
-    for call in (agents.names, lambda: agents.load("broken-plugin")):
-        with pytest.raises(
-            AgentError, match=r"'broken_plugin' cannot be imported.*no_such_library"
-        ):
-            call()
+    assert "broken_plugin" in agents.names()
+    with pytest.raises(AgentError, match=r"'broken-plugin' .* cannot be imported.*no_such_library"):
+        agents.load("broken-plugin")
 
 
 def test_parse():

@@ -305,8 +305,8 @@ def test_data_that_never_rest(fed: Path) -> None:
         commands = session.executor.commands
         execute = commands.execute
 
-        def executed(spec: Any) -> Any:
-            outcome = execute(spec)
+        def executed(*arguments: Any) -> Any:
+            outcome = execute(*arguments)
             if not calm:
                 shift(fed, time.monotonic())
             return outcome

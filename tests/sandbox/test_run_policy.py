@@ -63,9 +63,9 @@ class Prey:
     installed on this machine, as far as a broken wall may damage it."""
 
     def __init__(self, folder: Path) -> None:
-        self.paths = folder / "home"
-        (self.paths / ".ssh").mkdir(parents=True)
-        (self.paths / ".ssh" / "id_ed25519").write_text(SECRET)
+        self.home = folder / "home"
+        (self.home / ".ssh").mkdir(parents=True)
+        (self.home / ".ssh" / "id_ed25519").write_text(SECRET)
         self.installed = installation(folder)
         self.root = make_task(
             folder / "task",
@@ -93,7 +93,7 @@ class Prey:
 @pytest.fixture
 def prey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prey:
     made = Prey(tmp_path)
-    monkeypatch.setenv("HOME", str(made.paths))
+    monkeypatch.setenv("HOME", str(made.home))
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}{os.pathsep}{made.installed / 'bin'}")
     return made
 
@@ -146,7 +146,7 @@ def logs(found: Night, number: int) -> str:
 def test_files_that_are_none_of_its_business(prey: Prey, line: str) -> None:
     before = git(prey.root, "status", "--porcelain", "--ignored")
     state = prey.root / ".autoresearch"
-    filled = line.format(root=prey.root, state=state, paths=prey.paths, installed=prey.installed)
+    filled = line.format(root=prey.root, state=state, home=prey.home, installed=prey.installed)
     assert set(prey.try_to(filled)) <= {"EACCES", "EXDEV", "ENOENT"}
     after = git(prey.root, "status", "--porcelain", "--ignored")
     assert after.replace("!! .autoresearch/\n!! ", "!! ").replace("!! results.tsv", "").split() == (
@@ -596,7 +596,7 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
 
 @needs_landlock
 def test_a_baseline_that_its_confinement_breaks_says_so(prey: Prey) -> None:
-    (prey.root / "prog.py").write_text(f"open({str(prey.paths / '.ssh' / 'id_ed25519')!r})\n")
+    (prey.root / "prog.py").write_text(f"open({str(prey.home / '.ssh' / 'id_ed25519')!r})\n")
     git(prey.root, "commit", "-qam", "reads a key")
     with pytest.raises(BaselineError) as raised:
         run_session(prey.root, ScriptedAgent())

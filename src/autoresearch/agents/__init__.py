@@ -41,6 +41,8 @@ def earlier_session(name: str, argument: str | None) -> str | None:
     Its file may define `earlier_session(argument)` for that. `create` then gets the changes as the
     option `proposals`: a list of (description, {path: content, or None to delete}).
     """
+    if argument is None:
+        return None
     ask = getattr(AGENTS.load(name), "earlier_session", None)
     tag: str | None = ask(argument) if ask else None
     return tag
