@@ -693,26 +693,22 @@ class Ledger:
         return {"wall_s": wall_s, "cpu_s": cpu_s, "runs": runs}
 
     def costs(self, session: SessionRecord) -> tuple[int, float]:
-        """(tokens, dollars) of all turns, fruitless ones too; what is unknown counts as nothing."""
-        row = self._all(
-            "SELECT coalesce(sum(tokens), 0), coalesce(sum(usd), 0) FROM"
-            " (SELECT tokens, usd FROM experiment WHERE session = ?"
-            " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?)",
-            session.id,
-            session.id,
-        )[0]
-        return int(row[0]), float(row[1])
+        """(tokens, dollars) of all turns, failed ones too; an unknown cost counts as nothing."""
+        return self._aggregate_costs(session, "sum")
 
     def largest_turn(self, session: SessionRecord) -> tuple[int, float]:
         """(tokens, dollars) of the most expensive turns so far."""
-        row = self._all(
-            "SELECT coalesce(max(tokens), 0), coalesce(max(usd), 0) FROM"
+        return self._aggregate_costs(session, "max")
+
+    def _aggregate_costs(self, session: SessionRecord, function: str) -> tuple[int, float]:
+        tokens, usd = self._all(
+            f"SELECT coalesce({function}(tokens), 0), coalesce({function}(usd), 0) FROM"
             " (SELECT tokens, usd FROM experiment WHERE session = ?"
             " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?)",
             session.id,
             session.id,
         )[0]
-        return int(row[0]), float(row[1])
+        return int(tokens), float(usd)
 
     def shares(self, session: SessionRecord) -> list[Share]:
         """What became of each agent's turns, by name; the baseline is nobody's."""
