@@ -1,4 +1,4 @@
-"""Walk and remove folders that may hold anything: links, odd permissions, unreadable parts."""
+"""Walk and remove folders, whatever they hold. Read the end of a file; replace a file at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from autoresearch.errors import StorageError
 
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 
@@ -59,3 +61,20 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write beside `path`, then move onto it: a reader sees the old file or the new one. Raises
+    `StorageError`."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error

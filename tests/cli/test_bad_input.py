@@ -29,7 +29,8 @@ from support.sessions import (
 )
 
 from autoresearch.cli import main as cli
-from autoresearch.store.paths import SessionPaths, ledger_path, owner
+from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths, ledger_path
 from autoresearch.store.schema import VERSION
 
 USAGE, BUSY, BASELINE, AGENT, STORAGE = 2, 3, 4, 5, 7
@@ -89,7 +90,7 @@ def nothing_half_done(root: Path, tag: str = "t") -> None:
     """No branch, no ref, no results, no lock, no process; and git sees no difference."""
     assert git(root, "for-each-ref", "refs/autoresearch", "refs/heads/autoresearch") == ""
     assert not (root / "results.tsv").exists()
-    assert owner(SessionPaths(root, tag)) is None
+    assert find_owner(SessionPaths(root, tag)) is None
 
 
 def goes_on(autoresearch: Run, root: Path, agent: str) -> None:

@@ -33,7 +33,8 @@ from autoresearch.cli import main as cli
 from autoresearch.cli.detached import find_error, parse_line
 from autoresearch.commands.fsck import audit
 from autoresearch.measure.runs import leftovers
-from autoresearch.store.paths import SessionPaths, owner
+from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths
 from autoresearch.task.reading import load
 
 COMMAND = (sys.executable, "-m", "autoresearch")
@@ -64,9 +65,9 @@ def paths(root: Path) -> Iterator[SessionPaths]:
     """Of a session `t`, which is ended when the test has forgotten it."""
     paths = SessionPaths(root, "t")
     yield paths
-    if (pid := owner(paths)) is not None:
+    if (pid := find_owner(paths)) is not None:
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: owner(paths) is None)
+        wait_until(lambda: find_owner(paths) is None)
 
 
 def detached(root: Path, *words: str) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def test_a_detached_session_is_watched_to_its_end(
     root: Path, paths: SessionPaths, gate: Path
 ) -> None:
     said = detached(root)
-    assert said == {"tag": "t", "pid": owner(paths), "log": str(paths.log)}
+    assert said == {"tag": "t", "pid": find_owner(paths), "log": str(paths.log)}
     assert told(root, "status")["running"] is True
     watcher = subprocess.Popen(
         [*COMMAND, "attach", "--json"], cwd=root, stdout=subprocess.PIPE, text=True
@@ -118,7 +119,7 @@ def test_watching_ends_and_the_session_goes_on(root: Path, paths: SessionPaths, 
     watcher.send_signal(signal.SIGINT)
     out, _ = watcher.communicate(timeout=30)
     assert watcher.returncode == 0 and "session t goes on" in out
-    assert owner(paths) is not None
+    assert find_owner(paths) is not None
     gate.touch()
 
 
@@ -137,7 +138,7 @@ def test_stop_ends_it_after_the_runs_under_way(root: Path, paths: SessionPaths, 
     wait_until(lambda: "finishing the runs under way" in paths.log.read_text())
     gate.touch()
     out, _ = stopping.communicate(timeout=60)
-    assert json.loads(out) == {"stopped": "t"} and owner(paths) is None
+    assert json.loads(out) == {"stopped": "t"} and find_owner(paths) is None
     assert [run.finished for run in night(root).runs] == [True]
     assert audit(load(root)) == []
     done = call(root, "stop")

@@ -27,7 +27,8 @@ from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import Finding, audit, repair
 from autoresearch.errors import BusyError, LedgerError
 from autoresearch.measure.execution import SESSION
-from autoresearch.store.paths import Lock, SessionPaths
+from autoresearch.store.lock import Lock
+from autoresearch.store.paths import SessionPaths
 
 STEPS = (change(VALUE=9.0), change(VALUE=20.0), rewrite("import sys; sys.exit(3)\n"))
 """A keep, a discard and a crash."""

@@ -37,7 +37,8 @@ from autoresearch.errors import LedgerError
 from autoresearch.measure.runs import leftovers
 from autoresearch.records import HELD_OUT, Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import SessionPaths, owner
+from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths
 
 DRIVER = Path(__file__).parents[1] / "support" / "crash_points.py"
 PARTS = 8  # that the whole enumeration is cut into
@@ -150,7 +151,7 @@ def test_the_end_of_what_was_written_is_cut_off(
     root = make(tmp_path)
     assert driver.session(root, 200, "after").status == KILLED
     paths = SessionPaths(root, TAG)
-    wait_until(lambda: owner(paths) is None, timeout_s=5)
+    wait_until(lambda: find_owner(paths) is None, timeout_s=5)
     results, log = paths.results.read_bytes(), paths.ledger.with_name("ledger.sqlite-wal")
     os.truncate(log, int(log.stat().st_size * part))
     last = driver.session(root)
@@ -251,7 +252,7 @@ def after_kill(root: Path) -> dict[int, float | None]:
     paths = SessionPaths(root, TAG)
     git(root, "gc", "-q", "--prune=now")  # of all moments, the user chooses this one
     if paths.lock.exists():
-        wait_until(lambda: owner(paths) is None, timeout_s=5)
+        wait_until(lambda: find_owner(paths) is None, timeout_s=5)
     wait_until(lambda: not leftovers(paths), timeout_s=2)
     try:
         ledger = Ledger(paths.ledger, readonly=True)

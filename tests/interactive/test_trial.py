@@ -35,14 +35,15 @@ from autoresearch.git.trees import Manifest, PristineTrees
 from autoresearch.interactive import instructions, trial
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import SessionPaths, module, owner
+from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths, make_module_command
 
 
 def call(
     where: Path, *words: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*module("autoresearch"), *words],
+        [*make_module_command("autoresearch"), *words],
         cwd=where,
         env=os.environ | (env or {}),
         capture_output=True,
@@ -282,10 +283,10 @@ def test_a_killed_try_is_finished_by_the_next_call(
     edit(work, VALUE=8.0, WAIT_A=str(gate))
     answer(work, "try", "--detach", "-m", "slow")
     wait_until(lambda: len(seen(root).runs) > 6)
-    pid = owner(paths(root))
+    pid = find_owner(paths(root))
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: owner(paths(root)) is None and not alive(pid))
+    wait_until(lambda: find_owner(paths(root)) is None and not alive(pid))
     gate.touch()
     told = answer(work, "wait") if again == "wait" else answer(work, "try", "-m", "slow")
     assert (told["status"], told["experiment"], told["incumbent"]) == ("keep", 1, 1)
@@ -435,7 +436,7 @@ def test_a_file_in_the_folder_is_no_module_of_ours(root: Path, work: Path) -> No
     assert "SHADOWED" not in done.stdout + done.stderr and done.returncode == 0, done.stderr
     edit(work, VALUE=8.0)
     done = subprocess.run(
-        [*module("autoresearch"), "try", "--detach", "-m", "lower", "--json"],
+        [*make_module_command("autoresearch"), "try", "--detach", "-m", "lower", "--json"],
         cwd=work,
         capture_output=True,
         text=True,
@@ -472,7 +473,7 @@ def test_after_a_run_the_folder_holds_the_incumbent(root: Path, work: Path) -> N
 
 def test_two_detached_at_once_are_told_of_their_own(root: Path, work: Path, tmp_path: Path) -> None:
     edit(work, VALUE=8.0, WAIT_A=str(tmp_path / "gate"))
-    words = [*module("autoresearch"), "try", "--detach", "--json", "-m"]
+    words = [*make_module_command("autoresearch"), "try", "--detach", "--json", "-m"]
     both = [
         subprocess.Popen([*words, name], cwd=work, stdout=subprocess.PIPE, stderr=-1, text=True)
         for name in ("one", "two")

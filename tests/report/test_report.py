@@ -28,8 +28,8 @@ from autoresearch.report.live import LiveView, render
 from autoresearch.report.page import headline, page
 from autoresearch.report.plot import frame, plot
 from autoresearch.report.summary import Summary, to_json
-from autoresearch.store.files import publish
 from autoresearch.store.ledger import Ledger
+from autoresearch.store.published import publish
 from autoresearch.store.results import ResultsFile, check_ours, header, parse, row, table
 
 NOW = 1_795_000_000.0

@@ -319,7 +319,8 @@ def test_shares_of_cores_and_gpus() -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from autoresearch.store.paths import SessionPaths, Lock
+from autoresearch.store.lock import Lock
+from autoresearch.store.paths import SessionPaths
 from autoresearch.protocols import RunSpec
 from autoresearch.runners.local import LocalRunner
 
@@ -342,14 +343,15 @@ runner.run(RunSpec(argv, folder, folder / "log", folder / "outcome.json", {}, 60
 
 
 def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
-    from autoresearch.store.paths import Lock, SessionPaths, owner
+    from autoresearch.store.lock import Lock, find_owner
+    from autoresearch.store.paths import SessionPaths
 
     harness = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path)])
     files = [tmp_path / "pid", tmp_path / "daemon"]
     wait_until(lambda: all(file.exists() and file.read_text() for file in files))
     pids = [int(file.read_text()) for file in files]
     assert all(map(alive, pids))
-    assert owner(SessionPaths(tmp_path, "t")) == harness.pid
+    assert find_owner(SessionPaths(tmp_path, "t")) == harness.pid
     harness.send_signal(signal.SIGKILL)
     harness.wait()
     began = time.monotonic()

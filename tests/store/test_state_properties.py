@@ -26,10 +26,10 @@ from autoresearch.measure.execution import UNSETTLED
 from autoresearch.measure.scoring import load_result
 from autoresearch.protocols import Failure, Proposal, RunResult, Turn
 from autoresearch.records import Metric
-from autoresearch.store import paths as homes
-from autoresearch.store import values
+from autoresearch.store import lock, values
 from autoresearch.store.answers import make_recordable
-from autoresearch.store.paths import Lock, SessionPaths, owner, running
+from autoresearch.store.lock import Lock, find_owner, find_running
+from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
 
 WHOLE = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
@@ -205,20 +205,20 @@ def test_a_lock_that_is_held_never_looks_free(
     paths: SessionPaths, held: int, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the pid that is to be signalled is a process's, never a group's."""
-    monkeypatch.setattr(homes, "PID_WRITTEN_S", 0.0)
+    monkeypatch.setattr(lock, "PID_WRITTEN_S", 0.0)
     os.ftruncate(held, 0)
     os.pwrite(held, data, 0)
     try:
-        pid = owner(paths)
+        pid = find_owner(paths)
     except BusyError as error:
         assert str(paths.lock) in str(error)
         with pytest.raises(BusyError):
-            running(paths.root)
+            find_running(paths.root)
     else:
         assert pid is not None
         assert 0 < pid < 10**7
         assert data == f"{pid}\n".encode()
-        assert running(paths.root) == "t"
+        assert find_running(paths.root) == "t"
     with pytest.raises(BusyError, match="'t' is owned by a running process"):
         Lock(paths, patience_s=0)
 
@@ -229,16 +229,16 @@ def test_a_lock_that_nobody_holds_is_free_whatever_is_in_it(
     paths: SessionPaths, data: bytes
 ) -> None:
     paths.lock.write_bytes(data)
-    assert owner(paths) is None
-    lock = Lock(paths, patience_s=0)
+    assert find_owner(paths) is None
+    taken = Lock(paths, patience_s=0)
     assert paths.lock.read_bytes() == f"{os.getpid()}\n".encode()
-    lock.release()
+    taken.release()
 
 
 def test_a_folder_in_the_place_of_a_lock_is_an_error_of_ours(paths: SessionPaths) -> None:
     paths.lock.mkdir()
     with pytest.raises(StorageError, match="cannot read"):
-        owner(paths)
+        find_owner(paths)
 
 
 # ---- what agents answer ------------------------------------------------------------------------

@@ -41,7 +41,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.git.trees import PristineTrees
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.runners.local import LocalRunner
-from autoresearch.store.paths import Lock
+from autoresearch.store.lock import Lock
 from autoresearch.store.results import ResultsFile
 from autoresearch.task.reading import load, override
 

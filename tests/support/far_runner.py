@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autoresearch.files import replace_file
 from autoresearch.protocols import RunResult, RunSpec, TreeManifest, TreeSource
 from autoresearch.runners.local import LocalRunner
 from autoresearch.runners.support.content import changed_files, write_tree
@@ -98,9 +99,7 @@ class _Far:
             target.write_bytes(base64.b64decode(content))
         result = RunResult.from_json(answer["result"] | {"slot": self._slot})
         if result.stopped not in ("interrupted", "lost"):
-            draft = spec.outcome.with_suffix(".tmp")
-            draft.write_text(json.dumps(result.to_json()))
-            draft.replace(spec.outcome)
+            replace_file(spec.outcome, json.dumps(result.to_json()).encode())
         return result
 
     def close(self) -> None:

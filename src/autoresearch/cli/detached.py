@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.store.paths import SessionPaths, module
+from autoresearch.store.paths import SessionPaths, make_module_command
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def detach(paths: SessionPaths, words: Sequence[str]) -> DetachedCommand:
     with paths.log.open("ab") as file:
         log_start = file.tell()
         process = subprocess.Popen(
-            module("autoresearch", *words),
+            make_module_command("autoresearch", *words),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -22,7 +22,8 @@ from autoresearch.cli.common import (
 )
 from autoresearch.records import Experiment, Run
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import SessionPaths, owner, running
+from autoresearch.store.lock import find_owner, find_running
+from autoresearch.store.paths import SessionPaths
 
 if TYPE_CHECKING:
     from autoresearch.report.summary import Summary
@@ -38,7 +39,7 @@ def status(options: argparse.Namespace) -> int:
 
     with open_ledger(options) as (ledger, paths):
         summary = read_summary(ledger, paths)
-        is_running = owner(paths) is not None
+        is_running = find_owner(paths) is not None
     facts = {"running": is_running, **to_json(summary)}
     print_answer(options, facts, status_text(summary, is_running))
     return 0
@@ -146,7 +147,7 @@ def report(options: argparse.Namespace) -> int:
     if options.verify is not None:
         verify(task, paths, options.verify)
     with closing(Ledger(paths.ledger)) as ledger:
-        if running(paths.root) is None:  # a session that works writes it itself
+        if find_running(paths.root) is None:  # a session that works writes it itself
             ResultsFile(paths.results, ledger, ledger.session(paths.tag)).prepare()
         written = write_report(ledger, paths, task)
         summary = read_summary(ledger, paths, open_holdout=True)

@@ -36,7 +36,8 @@ from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
 from autoresearch.git.repository import Repository
 from autoresearch.report import collect, live, summary, text
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import SessionPaths, owner
+from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths
 from autoresearch.task.agent_names import parse_agents
 from autoresearch.task.model import Task
 from autoresearch.task.reading import override
@@ -149,12 +150,12 @@ def _detach(task: Task, tag: str, options: argparse.Namespace) -> int:
     """Start the same command in a detached process, and wait until it owns the session."""
     Repository(task.root, task.editable, task.may_edit).refs.check_tag(tag)
     paths = SessionPaths(task.root, tag)
-    if owner(paths) is not None:
+    if find_owner(paths) is not None:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
     words = [word for word in sys.argv[1:] if word != "--detach"]
     command = detach(paths, words if options.tag else [*words, "--tag", tag])
     process = command.process
-    while process.poll() is None and owner(paths) != process.pid:
+    while process.poll() is None and find_owner(paths) != process.pid:
         time.sleep(0.05)
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=DETACHED_S)
@@ -174,7 +175,7 @@ def attach(options: argparse.Namespace) -> int:
         try:
             if sys.stdout.isatty() and not options.json:
                 with live.LiveView(lambda: read_summary(ledger, paths)):
-                    while owner(paths) is not None:
+                    while find_owner(paths) is not None:
                         time.sleep(WATCH_S)
             else:
                 for line in _follow_log(paths):
@@ -197,7 +198,7 @@ def _follow_log(paths: SessionPaths) -> Iterator[str]:
     position, rest = 0, b""
     is_running = True
     while is_running:
-        is_running = owner(paths) is not None
+        is_running = find_owner(paths) is not None
         if paths.log.exists():
             with paths.log.open("rb") as file:
                 file.seek(position)
@@ -212,7 +213,7 @@ def _follow_log(paths: SessionPaths) -> Iterator[str]:
 
 def stop(options: argparse.Namespace) -> int:
     paths = find_session(options)
-    pid = owner(paths)
+    pid = find_owner(paths)
     if pid is None:
         raise NotOursError(f"session {paths.tag!r} is not running")
     with suppress(ProcessLookupError):  # it has just ended
@@ -220,7 +221,7 @@ def stop(options: argparse.Namespace) -> int:
         if options.now:
             time.sleep(0.2)
             os.kill(pid, signal.SIGTERM)
-    while owner(paths) is not None:
+    while find_owner(paths) is not None:
         time.sleep(0.1)
     print_answer(options, {"stopped": paths.tag}, f"session {paths.tag} has ended")
     return 0

@@ -32,7 +32,8 @@ from autoresearch.interactive import trial
 from autoresearch.interactive.trial import Terminal, TrialReport, read_latest
 from autoresearch.protocols import Proposal
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import SessionPaths, enclosing, ledger_path, owner
+from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
@@ -98,7 +99,7 @@ def try_change(options: argparse.Namespace) -> int:
 
 def _detach_try(options: argparse.Namespace, paths: SessionPaths) -> int:
     """Start the same try in a detached process, and wait until it has copied the files."""
-    if owner(paths) is not None:
+    if find_owner(paths) is not None:
         raise BusyError(f"session {paths.tag!r} is at work: autoresearch wait --tag {paths.tag}")
     words = ["--resume"] if options.resume else [f"--message={options.message}"]
     command = _detach(paths, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
@@ -127,7 +128,7 @@ def wait(options: argparse.Namespace) -> int:
         report = read_latest(paths)
         if report is not None and report.status not in ("running", "interrupted"):
             break
-        if owner(paths) is not None or (finisher and finisher.process.poll() is None):
+        if find_owner(paths) is not None or (finisher and finisher.process.poll() is None):
             time.sleep(POLL_S)
         elif report is None:
             raise TaskError(f"session {paths.tag!r}: nothing was tried yet")

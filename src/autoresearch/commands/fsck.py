@@ -22,13 +22,14 @@ import psutil
 
 from autoresearch.core import judge
 from autoresearch.errors import NotOursError
-from autoresearch.files import remove_tree
+from autoresearch.files import remove_tree, replace_file
 from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import OUTCOMES, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
-from autoresearch.store.files import drafts, read_ours, replace_file
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import Lock, SessionPaths, owner
+from autoresearch.store.lock import Lock, find_owner
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.published import drafts, read_ours
 from autoresearch.store.results import DECIDING, check_ours, table
 from autoresearch.store.rows import SessionRecord, segment_of
 from autoresearch.task.model import Task
@@ -123,10 +124,10 @@ def _find_problems(task: Task, tag: str | None, is_ours: bool = False) -> list[_
         ledger.check_integrity()  # the schema makes seeds and names of runs unique
         problems = []
         for record in _sessions(ledger, tag):
-            is_idle = is_ours or owner(SessionPaths(task.root, record.tag)) is None
+            is_idle = is_ours or find_owner(SessionPaths(task.root, record.tag)) is None
             problems += list(_Audit(task, repository, ledger, record).problems(is_idle))
         if is_ours or all(
-            owner(SessionPaths(task.root, record.tag)) is None for record in ledger.sessions()
+            find_owner(SessionPaths(task.root, record.tag)) is None for record in ledger.sessions()
         ):
             problems += _check_results(task, ledger)
         return problems

@@ -6,10 +6,11 @@ import time
 
 from autoresearch.commands.check import not_enforced
 from autoresearch.errors import NotOursError
+from autoresearch.files import replace_file
 from autoresearch.report import collect, page, plot
-from autoresearch.store import files
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
+from autoresearch.store.published import publish
 from autoresearch.task.model import Task
 
 
@@ -27,10 +28,10 @@ def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
     lines = []
     for path, data in ((paths.report, words.encode()), (paths.picture, picture)):
         try:
-            files.publish(ledger, path, data)
+            publish(ledger, path, data)
             lines.append(f"written: {path}")
         except NotOursError:
             other = paths.folder / path.name
-            files.replace_file(other, data)
+            replace_file(other, data)
             lines.append(f"written: {other} ({path} is not ours, and was left alone)")
     return lines

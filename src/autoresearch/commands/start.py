@@ -23,7 +23,8 @@ from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Agent
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.paths import OURS, Lock, SessionPaths, check_alone
+from autoresearch.store.lock import Lock, check_alone
+from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.store.results import check_ours
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, seconds_until

@@ -9,7 +9,7 @@ from autoresearch.core.session import Session
 from autoresearch.files import remove_tree
 from autoresearch.measure.execution import Interrupted
 from autoresearch.records import Status
-from autoresearch.store.files import remove_drafts
+from autoresearch.store.published import remove_drafts
 
 
 def recover(session: Session, publisher: Publisher) -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from autoresearch.core.session import Session
 from autoresearch.errors import TaskError
-from autoresearch.files import files_below
+from autoresearch.files import files_below, replace_file
 from autoresearch.store import values
-from autoresearch.store.files import replace_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,6 @@ class WorkFolder:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._repository = session.repository
-        self._record = session.paths.folder / "work.json"
 
     @property
     def path(self) -> Path:
@@ -46,10 +44,10 @@ class WorkFolder:
 
     @property
     def state(self) -> FolderState:
-        return values.read(self._record, FolderState) or FolderState()
+        return values.read(self._session.paths.work_state, FolderState) or FolderState()
 
     def save(self, state: FolderState) -> None:
-        replace_file(self._record, json.dumps(asdict(state)).encode())
+        replace_file(self._session.paths.work_state, json.dumps(asdict(state)).encode())
 
     def update(self) -> None:
         """Make the folder if it is missing. Bring it to the incumbent if it was not edited."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.errors import TaskError
-from autoresearch.store.paths import module
+from autoresearch.store.paths import make_module_command
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -104,7 +104,7 @@ class _Command:
     def __init__(self, words: list[str]) -> None:
         try:
             self._process = subprocess.Popen(
-                module("autoresearch", *words),
+                make_module_command("autoresearch", *words),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 text=True,

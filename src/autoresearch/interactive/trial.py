@@ -25,6 +25,7 @@ from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused
+from autoresearch.files import replace_file
 from autoresearch.formatting import escape_unstorable
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.measure.output import last_lines
@@ -32,7 +33,6 @@ from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
 from autoresearch.store import values
 from autoresearch.store.answers import make_recordable
-from autoresearch.store.files import replace_file
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
 

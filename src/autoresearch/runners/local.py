@@ -15,7 +15,7 @@ from autoresearch.protocols import RunResult, RunSpec, TreeSource
 from autoresearch.runners.support import resources
 from autoresearch.runners.support.resources import SlotResources
 from autoresearch.store import values
-from autoresearch.store.paths import module
+from autoresearch.store.paths import make_module_command
 from autoresearch.task.model import RunnerSettings
 
 
@@ -107,7 +107,7 @@ class _Warden:
             if self._process is None:
                 try:
                     self._process = subprocess.Popen(
-                        module(self._module, ",".join(map(str, self._share.cores))),
+                        make_module_command(self._module, ",".join(map(str, self._share.cores))),
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         text=True,

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError, TaskError
+from autoresearch.files import replace_file
 from autoresearch.formatting import one_line, short
 from autoresearch.records import Experiment, Role, Run, Status
-from autoresearch.store.files import read_ours, replace_file
 from autoresearch.store.ledger import Ledger
+from autoresearch.store.published import read_ours
 from autoresearch.store.rows import SessionRecord
 
 ORIGINAL = ("commit", "", "memory_gb", "status", "description")  # the second is the metric's name

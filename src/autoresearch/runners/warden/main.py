@@ -24,10 +24,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import psutil
 
+from autoresearch.files import replace_file
 from autoresearch.protocols import RunResult, RunSpec
 from autoresearch.runners.warden import processes
 from autoresearch.runners.warden.launch import ColdLauncher, Launcher, NotConfined
@@ -53,7 +53,7 @@ def main(launcher: Launcher | None = None) -> None:
         if requests.closed and result.stopped == "interrupted":
             return  # the harness is gone: the run did not finish, and will be made again
         answer = json.dumps(result.to_json())
-        save(spec.outcome, answer)
+        replace_file(spec.outcome, answer.encode())
         try:
             print(answer, flush=True)
         except BrokenPipeError:
@@ -167,13 +167,6 @@ def _waiter(pid: int, fd: int) -> Iterator[Callable[[float], tuple[bool, bool]]]
         return first.status() == psutil.STATUS_ZOMBIE, bool(ready)
 
     yield poll
-
-
-def save(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text)
-    draft.replace(path)
 
 
 if __name__ == "__main__":

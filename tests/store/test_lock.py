@@ -13,12 +13,14 @@ import pytest
 from support.sessions import wait_until
 
 from autoresearch.errors import BusyError, StorageError
-from autoresearch.store.paths import Lock, SessionPaths, owner
+from autoresearch.store.lock import Lock, find_owner
+from autoresearch.store.paths import SessionPaths
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from autoresearch.store.paths import SessionPaths, Lock
+from autoresearch.store.lock import Lock
+from autoresearch.store.paths import SessionPaths
 lock = Lock(SessionPaths(Path(sys.argv[1]), "t"))
 print("held", flush=True)
 time.sleep(600)
@@ -39,7 +41,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_a_session_that_is_owned(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     paths = SessionPaths(tmp_path, "t")
-    assert owner(paths) == holder.pid
+    assert find_owner(paths) == holder.pid
     with pytest.raises(BusyError, match=rf"'t' is owned by a running process \(pid {holder.pid}\)"):
         Lock(paths, patience_s=0.1)
     other = Lock(SessionPaths(tmp_path, "other"), patience_s=0)  # each session has its own
@@ -53,12 +55,12 @@ def test_a_lock_dies_with_its_process(
     paths = SessionPaths(tmp_path, "t")
     holder.send_signal(number)
     holder.wait()
-    assert owner(paths) is None
+    assert find_owner(paths) is None
     lock = Lock(paths, patience_s=0)
     assert paths.lock.read_text() == f"{os.getpid()}\n"
-    assert owner(paths) == os.getpid()
+    assert find_owner(paths) == os.getpid()
     lock.release()
-    assert owner(paths) is None
+    assert find_owner(paths) is None
 
 
 def test_a_lock_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
@@ -69,18 +71,18 @@ def test_a_lock_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> 
 
 
 def test_nobody_owns_what_never_was(tmp_path: Path) -> None:
-    assert owner(SessionPaths(tmp_path, "t")) is None
+    assert find_owner(SessionPaths(tmp_path, "t")) is None
 
 
 def test_asking_does_not_disturb_the_owner(tmp_path: Path) -> None:
     paths = SessionPaths(tmp_path, "t")
     lock = Lock(paths)
     for _ in range(3):
-        assert owner(paths) == os.getpid()
+        assert find_owner(paths) == os.getpid()
     with pytest.raises(BusyError):
         Lock(paths, patience_s=0)
     lock.release()
-    wait_until(lambda: owner(paths) is None)
+    wait_until(lambda: find_owner(paths) is None)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

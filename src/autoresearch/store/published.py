@@ -1,16 +1,16 @@
 """Replaces files of ours that lie among the user's: progress.png, report.md, results.tsv.
 
-A file is ours when its content is what we wrote there last. Anything else is somebody's work and
-is never overwritten.
+A file is ours if we published its content there. Any other file is somebody's work, and is never
+overwritten.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError
+from autoresearch.files import replace_file
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import PUBLIC, SessionPaths
 
@@ -55,22 +55,6 @@ def drafts(paths: SessionPaths) -> list[Path]:
 def remove_drafts(paths: SessionPaths) -> None:
     for draft in drafts(paths):
         draft.unlink(missing_ok=True)
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write beside `path`, then move onto it: a reader sees the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _key(ledger: Ledger, path: Path) -> Path:
