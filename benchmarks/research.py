@@ -31,6 +31,7 @@ from autoresearch.core.statistics import difference_interval
 from autoresearch.records import Metric
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import ledger_path
+from autoresearch.store.queries import count_confirmations, count_verdicts
 
 ARMS = {"tuner": "tuner", "random": "tuner:random"}
 FRACTIONS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the budget, for the time to the baseline's loss
@@ -175,8 +176,8 @@ def facts(folder: Path) -> dict[str, object]:
         "experiments": ledger.started(row),
         "runs": ledger.spent(row)["runs"],
         "cpu_s": ledger.spent(row)["cpu_s"],
-        "counts": ledger.counts(row),
-        "confirmations": ledger.confirmations(row),
+        "counts": count_verdicts(ledger, row),
+        "confirmations": count_confirmations(ledger, row),
         "keeps": [f"{one.metric:.4f} {one.description}" for one in keeps if one.metric],
     }
     ledger.close()

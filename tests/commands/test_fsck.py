@@ -200,7 +200,7 @@ def screen_changed(root: Path) -> None:
 
 
 def order_changed(root: Path) -> None:
-    sql(root, "UPDATE experiment SET finish_order = 9 WHERE number = 3")
+    sql(root, "UPDATE experiment SET [order] = 9 WHERE number = 3")
 
 
 def verdict_cut(root: Path) -> None:
@@ -212,15 +212,18 @@ def crash_invented(root: Path) -> None:
 
 
 def confirmation_gone(root: Path) -> None:
-    sql(root, "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'control' AND idx = 1")
+    sql(
+        root,
+        "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'control' AND [index] = 1",
+    )
 
 
 def confirmation_lost(root: Path) -> None:
-    sql(root, "UPDATE run SET metric = 5 WHERE experiment = 1 AND role = 'control' AND idx = 1")
+    sql(root, "UPDATE run SET metric = 5 WHERE experiment = 1 AND role = 'control' AND [index] = 1")
 
 
 def run_of_another_commit(root: Path) -> None:
-    sql(root, "UPDATE run SET commit_id = 'x' WHERE experiment = 2")
+    sql(root, "UPDATE run SET [commit] = 'x' WHERE experiment = 2")
 
 
 def log_gone(root: Path) -> None:
@@ -334,7 +337,7 @@ def test_an_interrupted_session_is_in_order(root: Path) -> None:
     sql(
         root,
         "UPDATE experiment SET status = NULL, reason = NULL, metric = NULL, ended_at = NULL,"
-        " finish_order = NULL WHERE number = 1",
+        " [order] = NULL WHERE number = 1",
     )
     sql(root, "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'screen'")
     [screen] = [one for one in read_night(root).runs if one.role == "screen"]

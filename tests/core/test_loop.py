@@ -36,6 +36,7 @@ from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import UNSELECTED
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
+from autoresearch.store.queries import list_failed_turns
 
 Counted = Callable[[], list[str]]
 
@@ -275,7 +276,7 @@ def test_fruitless_turns_cost_no_run_and_are_no_experiment(root: Path) -> None:
     found = run_session(root, ScriptedAgent(nothing, failure, delete, change(VALUE=5.0)))
     assert found.verdicts == [("keep", None)]
     ledger = Ledger(found.paths.ledger, readonly=True)
-    assert [turn[2] for turn in ledger.turns(found.record)] == [
+    assert [turn[2] for turn in list_failed_turns(ledger, found.record)] == [
         "no change",
         "service down",
         "deleted",

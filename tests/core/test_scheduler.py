@@ -32,6 +32,7 @@ from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import ledger_path
+from autoresearch.store.queries import list_failed_turns, list_shares
 from autoresearch.store.rows import Share
 
 # The score is the constant itself: deterministic, so that an experiment is one run.
@@ -144,7 +145,7 @@ def by(found: Night) -> Counter[str]:
 def turns(root: Path) -> list[tuple[str, str, str, int | None, float | None]]:
     """(agent, reason, message, tokens, usd) of every turn that became no experiment."""
     with closing(Ledger(root / ".autoresearch" / "ledger.sqlite", readonly=True)) as ledger:
-        rows = ledger._all("SELECT agent, reason, message, tokens, usd FROM turn ORDER BY id")
+        rows = ledger.select("SELECT agent, reason, message, tokens, usd FROM turn ORDER BY id")
         return [(row[0], row[1], row[2], row[3], row[4]) for row in rows]
 
 
@@ -500,7 +501,7 @@ def test_the_costs_of_refused_turns_are_kept(quick: Path) -> None:
     with closing(Ledger(found.paths.ledger, readonly=True)) as ledger:
         assert ledger.costs(found.record) == (1042, 1.75)
         assert ledger.largest_turn(found.record) == (1000, 1.0)
-        assert ledger.shares(found.record) == [Share("a", 1, 0, 3, 1042, 1.75)]
+        assert list_shares(ledger, found.record) == [Share("a", 1, 0, 3, 1042, 1.75)]
 
 
 def test_what_cannot_be_a_cost_is_none(quick: Path) -> None:
@@ -641,7 +642,7 @@ def test_a_first_small_turn_that_works(quick: Path) -> None:
     with closing(Ledger(found.paths.ledger, readonly=True)) as ledger:
         assert ledger.costs(found.record) == (7 + 200, pytest.approx(0.5 + 0.02))
         assert ledger.fruitless_turns(found.record) == 0
-        assert ledger.turns(found.record) == []
+        assert list_failed_turns(ledger, found.record) == []
     spend(quick, [agent], limits__experiments=3)  # there is a baseline: no more of it
     assert [turn.editable for turn in agent.turns].count(("hello.txt",)) == 1
 

@@ -14,6 +14,13 @@ from autoresearch.errors import LedgerError, StorageError
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Metric, Role, Run, Status, Verdict
 from autoresearch.store.ledger import Ledger
+from autoresearch.store.queries import (
+    count_verdicts,
+    list_descriptions,
+    list_notes,
+    list_past_attempts,
+    list_with_notes,
+)
 from autoresearch.store.rows import SessionRecord
 from autoresearch.store.schema import VERSION
 
@@ -332,7 +339,7 @@ def test_what_it_counts(path: Path) -> None:
         verdict = Verdict(status, "why", None)
         ledger.finish(row, number, verdict, peak_memory_bytes=None, now=4.0)
     ledger.add_turn(row, "a", Failure("down", "503", tokens=3, usd=0.25), 5.0)
-    assert ledger.counts(row) == {"keep": 1, "discard": 1, "crash": 1}
+    assert count_verdicts(ledger, row) == {"keep": 1, "discard": 1, "crash": 1}
     assert ledger.incumbent(row).number == 1
     assert ledger.since_keep(row) == 2
     assert ledger.started(row) == ledger.last_order(row) == 3
@@ -366,7 +373,11 @@ def test_notes_belong_to_their_session_and_the_latest_are_told(path: Path) -> No
     for at in range(30):
         ledger.add_note(row, "a", f"note {at}", now=float(at))
     ledger.add_note(other, "b", "elsewhere", now=99.0)
-    assert [note.text for note in ledger.notes(row, last=3)] == ["note 27", "note 28", "note 29"]
+    assert [note.text for note in list_notes(ledger, row, last=3)] == [
+        "note 27",
+        "note 28",
+        "note 29",
+    ]
     ledger.close()
 
 
@@ -385,8 +396,8 @@ def test_the_experiments_with_notes(path: Path) -> None:
             ),
             now=1.0,
         )
-    assert [one.number for one in ledger.noted(row, last=2, among=8)] == [5, 7]
-    assert [one.number for one in ledger.noted(row, last=9, among=4)] == [5, 7]
+    assert [one.number for one in list_with_notes(ledger, row, last=2, among=8)] == [5, 7]
+    assert [one.number for one in list_with_notes(ledger, row, last=9, among=4)] == [5, 7]
     ledger.close()
 
 
@@ -401,17 +412,18 @@ def test_what_was_tried_in_few_columns(path: Path) -> None:
         verdict = Verdict(status, reason or "timeout", 2.0)
         ledger.finish(row, number, verdict, peak_memory_bytes=None, now=3.0)
     begin(ledger, row, "open")
-    found = ledger.tried(row, after=-1, last=4, reasons=("not better", "not confirmed"))
-    assert [(one.order, one.status, one.reason) for one in found] == [
+    reasons = ("not better", "not confirmed")
+    attempts = list_past_attempts(ledger, row, after=-1, last=4, reasons=reasons)
+    assert [(attempt.order, attempt.status, attempt.reason) for attempt in attempts] == [
         (0, "keep", None),
         (2, "discard", "not better"),
         (4, "crash", "timeout"),
     ]
-    assert found[1] == (2, 2, 0, "discard", "not better", 2.0, "try")
-    assert ledger.tried(row, after=2, last=3, reasons=("not better",)) == []
-    assert ledger.descriptions(row, after=0, last=4, length=2) == ["tr"] * 4
-    assert ledger.descriptions(row, after=3, last=4, length=9) == ["try"]
-    assert ledger.descriptions(row, after=4, last=4, length=9) == []
+    assert attempts[1] == (2, 2, 0, "discard", "not better", 2.0, "try")
+    assert list_past_attempts(ledger, row, after=2, last=3, reasons=("not better",)) == []
+    assert list_descriptions(ledger, row, after=0, last=4, length=2) == ["tr"] * 4
+    assert list_descriptions(ledger, row, after=3, last=4, length=9) == ["try"]
+    assert list_descriptions(ledger, row, after=4, last=4, length=9) == []
     ledger.close()
 
 
@@ -423,5 +435,5 @@ def test_a_description_of_several_lines_is_one(path: Path) -> None:
             row, base=0, commit="c", tree=text, agent="a", proposal=Proposal(text), now=1.0
         )
         keep(ledger, row, number)
-    assert ledger.descriptions(row, after=0, last=2, length=99) == ["one two", "three"]
+    assert list_descriptions(ledger, row, after=0, last=2, length=99) == ["one two", "three"]
     ledger.close()

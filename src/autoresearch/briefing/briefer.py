@@ -16,6 +16,7 @@ from autoresearch.briefing.source_code import Names, find_names, join_names, sho
 from autoresearch.core import history
 from autoresearch.git.repository import Repository
 from autoresearch.records import Experiment
+from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
@@ -77,11 +78,11 @@ class Briefer:
         after, last = self._digest.order, self._ledger.last_order(record)
         if last > after:
             scale = history.SegmentAlignment(self._ledger, record)
-            tried = self._ledger.tried(record, after, last, GAINING)
+            tried = queries.list_past_attempts(self._ledger, record, after, last, GAINING)
             self._digest.add(
                 last,
                 [row._replace(metric=scale.then(row.metric, row.order)) for row in tried],
-                self._ledger.descriptions(record, max(0, after), last, DESCRIPTION),
+                queries.list_descriptions(self._ledger, record, max(0, after), last, DESCRIPTION),
             )
 
     def _look_up(
@@ -101,9 +102,9 @@ class Briefer:
             in_flight=ledger.in_flight(record),
             trainings=list(self._read_curves(record, incumbent.commit)),
             crashes=self._choose_crashes(record),
-            with_notes=ledger.noted(record, last=NOTES, among=AMONG),
-            notes=ledger.notes(record, last=NOTES),
-            turns=ledger.turns(record, last=TURNS),
+            with_notes=queries.list_with_notes(ledger, record, last=NOTES, among=AMONG),
+            notes=queries.list_notes(ledger, record, last=NOTES),
+            turns=queries.list_failed_turns(ledger, record, last=TURNS),
             limits_left=limits_left,
         )
 
@@ -131,7 +132,7 @@ class Briefer:
         own = self._ledger.runs_of(record, incumbent, last=1)
         latest = {
             run.experiment: run
-            for run in self._ledger.latest_runs(record, 4 * CURVES)
+            for run in queries.list_latest_runs(self._ledger, record, 4 * CURVES)
             if run.commit != incumbent
         }
         for run in (*own, *[latest[number] for number in sorted(latest)][-CURVES:]):

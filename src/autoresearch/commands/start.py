@@ -25,6 +25,7 @@ from autoresearch.protocols import Agent
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import Lock, check_alone
 from autoresearch.store.paths import OURS, SessionPaths
+from autoresearch.store.queries import list_shares
 from autoresearch.store.results import check_ours
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, seconds_until
@@ -61,7 +62,7 @@ def open_session(
             if caller is not None:
                 scheduler = AgentScheduler([(caller.name, caller, 1.0)])
             else:
-                begun = {share.agent: share.experiments for share in ledger.shares(record)}
+                begun = {share.agent: share.experiments for share in list_shares(ledger, record)}
                 scheduler = _make_scheduler(task, record.secret, ledger, repository, begun)
             try:
                 runner = runners.load(task.runner)

@@ -29,6 +29,7 @@ from autoresearch.report.summary import (
     Summary,
 )
 from autoresearch.report.verification import read_verification
+from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import Segment, SessionRecord
 from autoresearch.task.model import seconds_until
@@ -58,7 +59,7 @@ def summarise(
     """
     session = ledger.session(tag)
     elapsed_s = session.elapsed_s if elapsed_s is None else elapsed_s
-    counts = ledger.counts(session)
+    counts = queries.count_verdicts(ledger, session)
     kept = ledger.keeps(session)
     shown = kept if all_keeps else [*kept[:1], *kept[1:][-NOISE_KEEPS:]]
     segments = ledger.segments(session)
@@ -72,7 +73,7 @@ def summarise(
     latest = ledger.finished(session, last=RECENT)
     finished = sum(counts.values())
     started = ledger.started(session)
-    confirmations = ledger.confirmations(session)
+    confirmations = queries.count_confirmations(ledger, session)
     false_keep = 0.0 if session.deterministic else LEVELS[session.level].false_keep
     gain = None
     if incumbent and baseline and incumbent is not baseline and incumbent.score is not None:
@@ -87,7 +88,7 @@ def summarise(
         experiments_left = max(0, experiments_left - done)
     time_left_s = _time_left(session.limits, elapsed_s, now)
     pace_s = elapsed_s / finished if finished and elapsed_s else None
-    turns = ledger.turns(session, last=1)
+    turns = queries.list_failed_turns(ledger, session, last=1)
     verification = None
     if incumbent is not None and incumbent.number:
         verification = read_verification(ledger, session, incumbent.number, incumbent.commit)
@@ -133,7 +134,9 @@ def summarise(
         noise_sd=noise_sd,
         noise_df=df,
         segments=tuple(_view_segments(ledger, session, segments, kept)),
-        machine=find_trends(ledger.incumbents_runs(session), session.metric) if all_keeps else None,
+        machine=find_trends(queries.list_incumbents_runs(ledger, session), session.metric)
+        if all_keeps
+        else None,
         confirmations=confirmations,
         false_keep=false_keep,
         false_keeps_expected=confirmations * false_keep,
@@ -147,7 +150,7 @@ def summarise(
         tokens_per_keep=_per(tokens, counts[Status.KEEP]),
         usd_per_keep=_per(usd, counts[Status.KEEP]),
         agents=_share_out(ledger, session, kept, keeps, starts),
-        typical_run_s=_find_typical_s(ledger.latest_runs(session, TYPICAL_OVER)),
+        typical_run_s=_find_typical_s(queries.list_latest_runs(ledger, session, TYPICAL_OVER)),
         open_experiments=tuple(
             _describe_open(ledger, session, experiment, now) for experiment in in_flight
         ),
@@ -216,7 +219,7 @@ def _share_out(
 ) -> tuple[AgentShare, ...]:
     """The share of each agent, its gains added up over all keeps. Empty for a single agent without
     known costs."""
-    shares = ledger.shares(session)
+    shares = queries.list_shares(ledger, session)
     if len(shares) < 2 and not any(share.tokens or share.usd for share in shares):
         return ()
     if len(shown) < len(kept):

@@ -1,16 +1,15 @@
-"""The ledger: all that happened, in one SQLite file. The only state; to resume is to read it.
+"""The ledger: a session's whole history in one SQLite file, from which it resumes.
 
 A transaction here is the commit point of the whole program. Branches, refs and `results.tsv`
-follow from it and can be made again from it. Rows are inserted before the work they describe
-begins and completed when it ended, so that a resumed session knows what was under way.
+follow from it and can be made again from it. A row is inserted before the work that it describes
+begins, and completed when that has ended, so that a resumed session knows what was under way.
 
-One writer (the process that owns the session), any number of readers. Errors of SQLite become
-`LedgerError` or `StorageError` here and nowhere else.
+One writer (the process that owns the session), any number of readers. Reads that only views need
+are in queries.py. Errors of SQLite become `LedgerError` or `StorageError`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
@@ -18,38 +17,27 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
-from operator import itemgetter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from autoresearch.errors import LedgerError, StorageError
 from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, RunResult
-from autoresearch.records import (
-    UNSELECTED,
-    Experiment,
-    HoldoutScore,
-    Metric,
-    Role,
-    Run,
-    Status,
-    Verdict,
-)
+from autoresearch.records import UNSELECTED, Experiment, HoldoutScore, Metric, Role, Run, Verdict
 from autoresearch.store.rows import (
-    Note,
-    PastAttempt,
     Segment,
     SessionRecord,
-    Share,
-    experiment_of,
-    run_of,
-    session_of,
+    columns,
+    make_record,
+    make_session,
+    marks,
+    to_cell,
 )
 from autoresearch.store.schema import APPLICATION_ID, SCHEMA, VERSION
 
+EXPERIMENT, RUN, SEGMENT = columns(Experiment), columns(Run), columns(Segment)
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
-SENTENCE = 4  # words; a note of fewer is a mark
 
 
 class Ledger:
@@ -113,7 +101,7 @@ class Ledger:
         if damage != "ok":
             raise LedgerError(_damaged(self.path, damage))
         with self.transaction():
-            if self._number("PRAGMA user_version") == VERSION:
+            if self.select_number("PRAGMA user_version") == VERSION:
                 return  # another process may have created the tables since we looked
             for statement in SCHEMA.split(";\n"):
                 self._db.execute(statement)
@@ -175,33 +163,53 @@ class Ledger:
         if damage != "ok":
             raise LedgerError(_damaged(self.path, damage))
 
-    def _all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+    def select(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._mapped():
             return self._db.execute(sql, values).fetchall()
 
-    def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
-        rows = self._all(sql, *values)
-        return rows[0] if rows else None
+    def select_number(self, sql: str, *values: object) -> int:
+        """The first cell of the first row; NULL counts as zero."""
+        return int(self.select(sql, *values)[0][0] or 0)
 
-    def _number(self, sql: str, *values: object) -> int:
-        """The first cell of the first row, NULL read as none of something: zero."""
-        return int(self._all(sql, *values)[0][0] or 0)
+    def select_experiments(self, conditions: str, *values: object) -> list[Experiment]:
+        rows = self.select(f"SELECT {EXPERIMENT} FROM experiment {conditions}", *values)
+        return [make_record(Experiment, row) for row in rows]
+
+    def select_runs(self, conditions: str, *values: object) -> list[Run]:
+        rows = self.select(f"SELECT {RUN} FROM run {conditions}", *values)
+        return [make_record(Run, row) for row in rows]
+
+    def _insert(self, table: str, **values: object) -> int | None:
+        """Insert a row. Returns its id."""
+        with self.transaction():
+            columns = ", ".join(f"[{column}]" for column in values)
+            sql = f"INSERT INTO {table} ({columns}) VALUES ({marks(values)})"
+            return self._db.execute(sql, tuple(map(to_cell, values.values()))).lastrowid
+
+    def _update(self, table: str, conditions: str, *keys: object, **values: object) -> None:
+        """Set `values` in the rows that `conditions` on `keys` select."""
+        with self.transaction():
+            assignments = ", ".join(f"[{column}] = ?" for column in values)
+            cells = tuple(map(to_cell, values.values()))
+            self._db.execute(
+                f"UPDATE {table} SET {assignments} WHERE {conditions}", (*cells, *keys)
+            )
 
     # ---- sessions ------------------------------------------------------------------------
 
     def sessions(self) -> list[SessionRecord]:
-        return [session_of(row) for row in self._all("SELECT * FROM session ORDER BY id")]
+        return [make_session(row) for row in self.select("SELECT * FROM session ORDER BY id")]
 
     def find_session(self, tag: str) -> SessionRecord | None:
-        row = self._one("SELECT * FROM session WHERE tag = ?", tag)
-        return session_of(row) if row else None
+        rows = self.select("SELECT * FROM session WHERE tag = ?", tag)
+        return make_session(rows[0]) if rows else None
 
     def session(self, tag: str) -> SessionRecord:
-        found = self.find_session(tag)
-        if found is None:
-            known = ", ".join(s.tag for s in self.sessions()) or "none"
+        record = self.find_session(tag)
+        if record is None:
+            known = ", ".join(record.tag for record in self.sessions()) or "none"
             raise LedgerError(f"no session {tag!r} in {self.path}; sessions there: {known}")
-        return found
+        return record
 
     def create_session(
         self,
@@ -216,38 +224,25 @@ class Ledger:
         fingerprint: Mapping[str, str],
         now: float,
     ) -> SessionRecord:
-        with self.transaction():
-            self._db.execute(
-                "INSERT INTO session (tag, base_commit, metric, goal, level, budget_s,"
-                " budget_clock, limits, fingerprint, secret, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    tag,
-                    base_commit,
-                    metric.name,
-                    metric.goal,
-                    level,
-                    budget_s,
-                    budget_clock,
-                    json.dumps(limits),
-                    json.dumps(fingerprint),
-                    secrets.randbits(62),
-                    now,
-                ),
-            )
+        self._insert(
+            "session",
+            tag=tag,
+            base_commit=base_commit,
+            metric=metric.name,
+            goal=metric.goal,
+            level=level,
+            budget_s=budget_s,
+            budget_clock=budget_clock,
+            limits=limits,
+            fingerprint=fingerprint,
+            secret=secrets.randbits(62),
+            created_at=now,
+        )
         return self.session(tag)
 
     def update_session(self, session: SessionRecord, **facts: object) -> SessionRecord:
         """Set facts that a session learns: level, limits, deterministic, allowance_s, ..."""
-        values = {
-            key: json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
-            for key, value in facts.items()
-        }
-        assignments = ", ".join(f"{key} = ?" for key in values)
-        with self.transaction():
-            self._db.execute(
-                f"UPDATE session SET {assignments} WHERE id = ?", (*values.values(), session.id)
-            )
+        self._update("session", "id = ?", session.id, **facts)
         return self.session(session.tag)
 
     def add_elapsed(self, session: SessionRecord, seconds: float) -> None:
@@ -272,38 +267,35 @@ class Ledger:
     ) -> Experiment:
         """Open the next experiment. `lines` are those added and removed against its base."""
         with self.transaction():
-            number = self._number(
+            number = self.select_number(
                 "SELECT coalesce(max(number) + 1, 0) FROM experiment WHERE session = ?", session.id
             )
-            self._db.execute(
-                "INSERT INTO experiment (session, number, base, commit_id, tree_id, agent,"
-                " description, started_at, added_lines, removed_lines, hypothesis, notes, tokens,"
-                " usd) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    session.id,
-                    number,
-                    base,
-                    commit,
-                    tree,
-                    agent,
-                    proposal.description,
-                    now,
-                    *lines,
-                    proposal.hypothesis,
-                    proposal.notes,
-                    proposal.tokens,
-                    proposal.usd,
-                ),
+            self._insert(
+                "experiment",
+                session=session.id,
+                number=number,
+                base=base,
+                commit=commit,
+                tree=tree,
+                agent=agent,
+                started_at=now,
+                added_lines=lines[0],
+                removed_lines=lines[1],
+                description=proposal.description,
+                hypothesis=proposal.hypothesis,
+                notes=proposal.notes,
+                tokens=proposal.tokens,
+                usd=proposal.usd,
             )
         return self.experiment(session, number)
 
     def move_base(
         self, session: SessionRecord, number: int, *, base: int, commit: str, tree: str
     ) -> Experiment:
-        """The change was moved onto a new incumbent: its next attempt begins."""
+        """Begin the next attempt of an experiment whose change was moved onto a new incumbent."""
         with self.transaction():
             self._db.execute(
-                "UPDATE experiment SET base = ?, commit_id = ?, tree_id = ?, attempt = attempt + 1"
+                "UPDATE experiment SET base = ?, [commit] = ?, tree = ?, attempt = attempt + 1"
                 " WHERE session = ? AND number = ?",
                 (base, commit, tree, session.id, number),
             )
@@ -318,180 +310,100 @@ class Ledger:
         peak_memory_bytes: int | None,
         now: float,
     ) -> Experiment:
-        """Record the verdict and give the experiment its place in the order of finishing."""
+        """Record the verdict, unless there is one, and the place in the order of finishing."""
         with self.transaction():
-            order = self._number(
-                "SELECT coalesce(max(finish_order) + 1, 0) FROM experiment"
-                " WHERE session = ? AND finish_order IS NOT NULL",
+            self._update(
+                "experiment",
+                "session = ? AND number = ? AND status IS NULL",
                 session.id,
-            )
-            self._db.execute(
-                "UPDATE experiment SET status = ?, reason = ?, metric = ?, detail = ?,"
-                " finish_order = ?, ended_at = ?, peak_memory_bytes = ?, flag = ?"
-                " WHERE session = ? AND number = ? AND status IS NULL",
-                (
-                    verdict.status,
-                    verdict.reason,
-                    verdict.metric,
-                    verdict.detail,
-                    order,
-                    now,
-                    peak_memory_bytes,
-                    verdict.flag,
-                    session.id,
-                    number,
-                ),
+                number,
+                **asdict(verdict),
+                order=self._find_last_order(session) + 1,
+                ended_at=now,
+                peak_memory_bytes=peak_memory_bytes,
             )
         return self.experiment(session, number)
 
     def experiment(self, session: SessionRecord, number: int) -> Experiment:
-        row = self._one(
-            "SELECT * FROM experiment WHERE session = ? AND number = ?", session.id, number
-        )
-        if row is None:
-            there = f"it has 0 to {self.started(session)}"
-            raise LedgerError(f"session {session.tag!r} has no experiment {number}; {there}")
-        return experiment_of(row)
+        where = "WHERE session = ? AND number = ?"
+        if experiments := self.select_experiments(where, session.id, number):
+            return experiments[0]
+        there = f"it has 0 to {self.started(session)}"
+        raise LedgerError(f"session {session.tag!r} has no experiment {number}; {there}")
 
     def finished(
         self, session: SessionRecord, after: int = -1, last: int | None = None
     ) -> list[Experiment]:
-        """Finished experiments with order > `after`, in that order; the `last` ones if said."""
-        rows = self._all(
-            "SELECT * FROM experiment WHERE session = ? AND finish_order > ?"
-            " ORDER BY finish_order DESC LIMIT ?",
-            session.id,
-            after,
-            -1 if last is None else last,
-        )
-        return [experiment_of(row) for row in reversed(rows)]
-
-    def tried(
-        self, session: SessionRecord, after: int, last: int, reasons: Sequence[str]
-    ) -> list[PastAttempt]:
-        """Of the experiments with `after` < order <= `last`, in that order: keeps, crashes, and the
-        discards for one of these reasons."""
-        rows = self._all(
-            "SELECT finish_order, number, base, status, reason, metric, description"
-            f" FROM experiment WHERE session = ? AND {_order(after)} > ? AND {_order(after)} <= ?"
-            f" AND (status != 'discard' OR reason IN ({', '.join('?' * len(reasons))}))",
-            session.id,
-            after,
-            last,
-            *reasons,
-        )
-        return sorted(map(PastAttempt._make, rows), key=itemgetter(0))
-
-    def descriptions(self, session: SessionRecord, after: int, last: int, length: int) -> list[str]:
-        """The beginnings of all descriptions with `after` < order <= `last`, in any order."""
-        # As one text: 10,000 of them are read in a third of the time that as many rows take.
-        text = self._all(
-            "SELECT group_concat(replace(substr(description, 1, ?), char(10), ' '), char(10))"
-            f" FROM experiment WHERE session = ? AND {_order(after)} > ? AND {_order(after)} <= ?",
-            length,
-            session.id,
-            after,
-            last,
-        )[0][0]
-        return [] if text is None else str(text).split("\n")
-
-    def noted(self, session: SessionRecord, last: int, among: int) -> list[Experiment]:
-        """The `last` experiments with notes, oldest first, of the `among` begun last. What agents
-        note for themselves alone, such as where to go on, is shorter than a sentence."""
-        rows = self._all(
-            "SELECT * FROM experiment WHERE session = ?"
-            " AND length(notes) - length(replace(notes, ' ', '')) >= ? - 1 AND number >"
-            " (SELECT max(number) FROM experiment WHERE session = ?) - ?"
-            " ORDER BY number DESC LIMIT ?",
-            session.id,
-            SENTENCE,
-            session.id,
-            among,
-            last,
-        )
-        return [experiment_of(row) for row in reversed(rows)]
+        """Finished experiments with order > `after`, in that order; with `last`, that many."""
+        where = "WHERE session = ? AND [order] > ? ORDER BY [order] DESC LIMIT ?"
+        limit = -1 if last is None else last
+        return self.select_experiments(where, session.id, after, limit)[::-1]
 
     def in_flight(self, session: SessionRecord) -> list[Experiment]:
-        rows = self._all(
-            "SELECT * FROM experiment INDEXED BY experiment_open"
-            " WHERE session = ? AND status IS NULL ORDER BY number",
+        return self.select_experiments(
+            "INDEXED BY experiment_open WHERE session = ? AND status IS NULL ORDER BY number",
             session.id,
         )
-        return [experiment_of(row) for row in rows]
 
     def keeps(self, session: SessionRecord, last: int | None = None) -> list[Experiment]:
         """The baseline and every keep, or the `last` ones, in the order in which they became the
         incumbent."""
-        sql = "SELECT * FROM experiment WHERE session = ? AND status = 'keep' ORDER BY finish_order"
-        rows = self._all(f"{sql} DESC LIMIT ?", session.id, -1 if last is None else last)
-        if rows and rows[-1]["finish_order"] > 0:
-            rows += self._all(f"{sql} LIMIT 1", session.id)
-        return [experiment_of(row) for row in reversed(rows)]
+        where = "WHERE session = ? AND status = 'keep' ORDER BY [order]"
+        limit = -1 if last is None else last
+        keeps = self.select_experiments(f"{where} DESC LIMIT ?", session.id, limit)[::-1]
+        if keeps and keeps[0].order:
+            keeps = self.select_experiments(f"{where} LIMIT 1", session.id) + keeps
+        return keeps
 
     def incumbent(self, session: SessionRecord) -> Experiment:
-        row = self._one(
-            "SELECT * FROM experiment WHERE session = ? AND status = 'keep'"
-            " ORDER BY finish_order DESC LIMIT 1",
-            session.id,
-        )
-        if row is None:
-            raise LedgerError(f"session {session.tag!r} has no baseline yet")
-        return experiment_of(row)
+        where = "WHERE session = ? AND status = 'keep' ORDER BY [order] DESC LIMIT 1"
+        if keeps := self.select_experiments(where, session.id):
+            return keeps[0]
+        raise LedgerError(f"session {session.tag!r} has no baseline yet")
 
     def with_tree(self, session: SessionRecord, tree: str) -> Experiment | None:
         """An experiment that measured, or is measuring, exactly these files."""
-        row = self._one(
-            "SELECT * FROM experiment INDEXED BY experiment_tree"
-            " WHERE session = ? AND tree_id = ? LIMIT 1",
-            session.id,
-            tree,
-        )
-        return experiment_of(row) if row else None
+        where = "INDEXED BY experiment_tree WHERE session = ? AND tree = ? LIMIT 1"
+        return next(iter(self.select_experiments(where, session.id, tree)), None)
 
     def recorded_tree(self, session: SessionRecord, number: int) -> str:
         """The git tree that an experiment measured, or measures."""
-        sql = "SELECT tree_id FROM experiment WHERE session = ? AND number = ?"
-        return str(self._all(sql, session.id, number)[0][0])
-
-    def counts(self, session: SessionRecord) -> dict[str, int]:
-        """How many finished experiments of each status; the baseline is none of them."""
-        rows = self._all(
-            "SELECT status, count(*) FROM experiment"
-            " WHERE session = ? AND finish_order > 0 GROUP BY status",
-            session.id,
-        )
-        return {str(status): 0 for status in Status} | {row[0]: row[1] for row in rows}
+        sql = "SELECT tree FROM experiment WHERE session = ? AND number = ?"
+        return str(self.select(sql, session.id, number)[0][0])
 
     def started(self, session: SessionRecord) -> int:
         """Experiments begun, the baseline excluded."""
-        return self._number("SELECT max(number) FROM experiment WHERE session = ?", session.id)
+        sql = "SELECT max(number) FROM experiment WHERE session = ?"
+        return self.select_number(sql, session.id)
 
     def all_experiments(self, session: SessionRecord) -> list[Experiment]:
-        rows = self._all("SELECT * FROM experiment WHERE session = ? ORDER BY number", session.id)
-        return [experiment_of(row) for row in rows]
+        return self.select_experiments("WHERE session = ? ORDER BY number", session.id)
 
     def has_experiments(self, session: SessionRecord) -> bool:
-        sql = "SELECT 1 FROM experiment WHERE session = ? LIMIT 1"
-        return self._one(sql, session.id) is not None
+        return bool(self.select("SELECT 1 FROM experiment WHERE session = ? LIMIT 1", session.id))
 
     def has_baseline(self, session: SessionRecord) -> bool:
         sql = "SELECT 1 FROM experiment WHERE session = ? AND number = 0 AND status = 'keep'"
-        return self._one(sql, session.id) is not None
+        return bool(self.select(sql, session.id))
 
     def last_order(self, session: SessionRecord) -> int:
         """How many experiments are finished, the baseline excluded."""
-        return self._number(
-            "SELECT max(finish_order) FROM experiment"
-            " WHERE session = ? AND finish_order IS NOT NULL",
+        return max(0, self._find_last_order(session))
+
+    def _find_last_order(self, session: SessionRecord) -> int:
+        """The order of the experiment that finished last; -1 if none has."""
+        return self.select_number(
+            "SELECT coalesce(max([order]), -1) FROM experiment"
+            " WHERE session = ? AND [order] IS NOT NULL",
             session.id,
         )
 
     def since_keep(self, session: SessionRecord) -> int:
         """Experiments finished since the incumbent became it."""
-        return self._number(
-            "SELECT (SELECT max(finish_order) FROM experiment"
-            " WHERE session = ? AND finish_order IS NOT NULL) -"
-            " (SELECT max(finish_order) FROM experiment WHERE session = ? AND status = 'keep')",
+        return self.select_number(
+            "SELECT (SELECT max([order]) FROM experiment"
+            " WHERE session = ? AND [order] IS NOT NULL) -"
+            " (SELECT max([order]) FROM experiment WHERE session = ? AND status = 'keep')",
             session.id,
             session.id,
         )
@@ -511,46 +423,34 @@ class Ledger:
         segment: int = 0,
         retry: int = 0,
     ) -> Run:
-        """The run of that name: the one already there, finished or not, or a new one on a seed
-        that nobody has used, in that segment."""
+        """The run of that name: the existing one, finished or not, or a new one with a seed that no
+        other run has, in that segment."""
+        name = {
+            "session": session.id,
+            "experiment": experiment,
+            "attempt": attempt,
+            "role": role,
+            "segment": segment,
+            "index": index,
+            "retry": retry,
+        }
         with self.transaction():
-            row = self._one(
-                "SELECT * FROM run WHERE session = ? AND experiment = ? AND attempt = ?"
-                " AND role = ? AND segment = ? AND idx = ? AND retry = ?",
-                session.id,
-                experiment,
-                attempt,
-                role,
-                segment,
-                index,
-                retry,
-            )
-            if row is not None:
-                return run_of(row)
-            cursor = self._db.execute(
-                "INSERT INTO run (session, experiment, attempt, role, segment, idx, retry,"
-                " commit_id, seed, started_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    session.id,
-                    experiment,
-                    attempt,
-                    role,
-                    segment,
-                    index,
-                    retry,
-                    commit,
-                    self._fresh_seed(session),
-                    now,
-                ),
-            )
-            return run_of(self._all("SELECT * FROM run WHERE id = ?", cursor.lastrowid)[0])
+            conditions = " AND ".join(f"[{column}] = ?" for column in name)
+            if runs := self.select_runs(f"WHERE {conditions}", *name.values()):
+                return runs[0]
+            seed = self._draw_seed(session)
+            return self._run(self._insert("run", **name, commit=commit, seed=seed, started_at=now))
 
-    def _fresh_seed(self, session: SessionRecord) -> int:
+    def _draw_seed(self, session: SessionRecord) -> int:
         # From the system's random source, not from a counter: an agent must not guess the next.
         while True:
             seed = secrets.randbelow(SEED_LIMIT)
-            if not self._one("SELECT 1 FROM run WHERE session = ? AND seed = ?", session.id, seed):
+            sql = "SELECT 1 FROM run WHERE session = ? AND seed = ?"
+            if not self.select(sql, session.id, seed):
                 return seed
+
+    def _run(self, run_id: int | None) -> Run:
+        return self.select_runs("WHERE id = ?", run_id)[0]
 
     def finish_run(
         self,
@@ -568,58 +468,51 @@ class Ledger:
         sealed: HoldoutScore | None = None,
     ) -> Run:
         with self.transaction():
-            self._db.execute(
-                "UPDATE run SET finished = 1, metric = ?, reason = ?, numbers = ?, slot = ?,"
-                " exit_code = ?, wall_s = ?, cpu_s = ?, peak_memory_bytes = ?, score_cpu_s = ?,"
-                " score_wall_s = ?, holdout = ?, holdout_reason = ?, holdout_cpu_s = ?,"
-                " holdout_wall_s = ? WHERE id = ?",
-                (
-                    metric,
-                    reason,
-                    json.dumps(numbers),
-                    slot,
-                    exit_code,
-                    wall_s,
-                    cpu_s,
-                    peak_memory_bytes,
-                    *((score.cpu_s, score.wall_s) if score else (None, None)),
-                    *(astuple(sealed) if sealed else (None,) * 4),
-                    run.id,
-                ),
+            self._update(
+                "run",
+                "id = ?",
+                run.id,
+                finished=True,
+                metric=metric,
+                reason=reason,
+                numbers=numbers,
+                slot=slot,
+                exit_code=exit_code,
+                wall_s=wall_s,
+                cpu_s=cpu_s,
+                peak_memory_bytes=peak_memory_bytes,
+                score_cpu_s=score and score.cpu_s,
+                score_wall_s=score and score.wall_s,
+                holdout=sealed and sealed.metric,
+                holdout_reason=sealed and sealed.reason,
+                holdout_cpu_s=sealed and sealed.cpu_s,
+                holdout_wall_s=sealed and sealed.wall_s,
             )
-            return run_of(self._all("SELECT * FROM run WHERE id = ?", run.id)[0])
+            return self._run(run.id)
 
     def open_runs(self, session: SessionRecord) -> list[Run]:
-        """Begun and not finished: what is under way now, or was when the session died."""
-        rows = self._all(
-            "SELECT * FROM run WHERE session = ? AND finished = 0 ORDER BY id", session.id
-        )
-        return [run_of(row) for row in rows]
+        """Runs begun and not finished: under way now, or when the session was killed."""
+        return self.select_runs("WHERE session = ? AND finished = 0 ORDER BY id", session.id)
 
     def was_topped_up(self, session: SessionRecord, order: int) -> bool:
-        """The top-up after the experiment of that order was made: with success, or twice."""
+        """Whether the top-up after the experiment of that order is done: with success, or twice."""
         sql = (
             "SELECT 1 FROM run WHERE session = ? AND role = ? AND finished = 1"
-            " AND idx = ? AND (metric IS NOT NULL OR retry > 0)"
+            " AND [index] = ? AND (metric IS NOT NULL OR retry > 0)"
         )
-        return self._one(sql, session.id, Role.TOPUP, order) is not None
+        return bool(self.select(sql, session.id, Role.TOPUP, order))
 
     def restart_run(self, run: Run, now: float) -> None:
-        with self.transaction():
-            self._db.execute("UPDATE run SET started_at = ? WHERE id = ?", (now, run.id))
+        self._update("run", "id = ?", run.id, started_at=now)
 
     def forget_run(self, run: Run) -> None:
-        """A run that was cut off: it says nothing, and is made again when it is asked for."""
+        """Delete a run that was cut off. It is made again, on another seed, when it is needed."""
         with self.transaction():
             self._db.execute("DELETE FROM run WHERE id = ? AND finished = 0", (run.id,))
 
     def runs(self, session: SessionRecord, experiment: int) -> list[Run]:
-        rows = self._all(
-            "SELECT * FROM run WHERE session = ? AND experiment = ? ORDER BY id",
-            session.id,
-            experiment,
-        )
-        return [run_of(row) for row in rows]
+        where = "WHERE session = ? AND experiment = ? ORDER BY id"
+        return self.select_runs(where, session.id, experiment)
 
     def runs_of(
         self,
@@ -628,29 +521,26 @@ class Ledger:
         roles: Sequence[Role] = UNSELECTED,
         last: int | None = None,
     ) -> list[Run]:
-        """Finished runs of a commit in these roles, oldest first; only the `last` ones if said."""
-        marks = ", ".join("?" * len(roles))
-        rows = self._all(
-            f"SELECT * FROM run WHERE session = ? AND commit_id = ? AND role IN ({marks})"
+        """Finished runs of a commit in these roles, oldest first; with `last`, the last ones."""
+        return self.select_runs(
+            f"WHERE session = ? AND [commit] = ? AND role IN ({marks(roles)})"
             " AND finished = 1 ORDER BY id DESC LIMIT ?",
             session.id,
             commit,
             *roles,
             -1 if last is None else last,
-        )
-        return [run_of(row) for row in reversed(rows)]
+        )[::-1]
 
     def scores(
         self, session: SessionRecord, commits: Sequence[str], before: int | None = None
     ) -> dict[tuple[str, int], list[float]]:
-        """The metrics of these commits' unselected runs, by (commit, segment), oldest first;
-        crashed ones left out, and only of those made before the run of id `before`, if said."""
+        """The metrics of these commits' unselected runs, by (commit, segment), oldest first.
+        Crashed runs are left out, and with `before` the run of that id and later ones."""
         groups: dict[tuple[str, int], list[float]] = {}
-        these, roles = (", ".join("?" * len(some)) for some in (commits, UNSELECTED))
-        for commit, segment, metric in self._all(
-            f"SELECT commit_id, segment, metric FROM run WHERE session = ? AND commit_id IN"
-            f" ({these}) AND role IN ({roles}) AND finished = 1 AND metric IS NOT NULL"
-            " AND id < ? ORDER BY id",
+        for commit, segment, metric in self.select(
+            f"SELECT [commit], segment, metric FROM run WHERE session = ? AND [commit] IN"
+            f" ({marks(commits)}) AND role IN ({marks(UNSELECTED)})"
+            " AND finished = 1 AND metric IS NOT NULL AND id < ? ORDER BY id",
             session.id,
             *commits,
             *UNSELECTED,
@@ -659,38 +549,14 @@ class Ledger:
             groups.setdefault((commit, segment), []).append(metric)
         return groups
 
-    def incumbents_runs(self, session: SessionRecord) -> list[Run]:
-        """The finished runs of incumbents, of those in confirmations too, oldest first."""
-        roles = (*UNSELECTED, Role.CONTROL)
-        rows = self._all(
-            f"SELECT * FROM run WHERE session = ? AND role IN ({', '.join('?' * len(roles))})"
-            " AND finished = 1 ORDER BY id",
-            session.id,
-            *roles,
-        )
-        return [run_of(row) for row in rows]
-
-    def latest_runs(self, session: SessionRecord, last: int) -> list[Run]:
-        """The `last` finished runs of whatever role, oldest first."""
-        rows = self._all(
-            # Backwards from the end: an index on the session would have to be sorted first.
-            "SELECT * FROM run NOT INDEXED WHERE session = ? AND finished = 1"
-            " ORDER BY id DESC LIMIT ?",
-            session.id,
-            last,
-        )
-        return [run_of(row) for row in reversed(rows)]
+    # ---- costs -----------------------------------------------------------------------------
 
     def spent(self, session: SessionRecord) -> dict[str, float]:
-        """Wall and CPU seconds of all finished runs and their scores, and how many they were."""
+        """Wall and CPU seconds of all finished runs and their scorers, and the number of runs."""
         scored = " + coalesce(score_{0}_s, 0) + coalesce(holdout_{0}_s, 0)"
         sums = (f"coalesce(sum({c}_s{scored.format(c)}), 0)" for c in ("wall", "cpu"))
-        rows = self._all(
-            f"SELECT {', '.join(sums)}, count(*) FROM run WHERE session = ? AND finished = 1",
-            session.id,
-        )
-        wall_s, cpu_s, runs = rows[0]
-        return {"wall_s": wall_s, "cpu_s": cpu_s, "runs": runs}
+        sql = f"SELECT {', '.join(sums)}, count(*) FROM run WHERE session = ? AND finished = 1"
+        return dict(zip(("wall_s", "cpu_s", "runs"), self.select(sql, session.id)[0], strict=True))
 
     def costs(self, session: SessionRecord) -> tuple[int, float]:
         """(tokens, dollars) of all turns, failed ones too; an unknown cost counts as nothing."""
@@ -701,7 +567,7 @@ class Ledger:
         return self._aggregate_costs(session, "max")
 
     def _aggregate_costs(self, session: SessionRecord, function: str) -> tuple[int, float]:
-        tokens, usd = self._all(
+        tokens, usd = self.select(
             f"SELECT coalesce({function}(tokens), 0), coalesce({function}(usd), 0) FROM"
             " (SELECT tokens, usd FROM experiment WHERE session = ?"
             " UNION ALL SELECT tokens, usd FROM turn WHERE session = ?)",
@@ -709,28 +575,6 @@ class Ledger:
             session.id,
         )[0]
         return int(tokens), float(usd)
-
-    def shares(self, session: SessionRecord) -> list[Share]:
-        """What became of each agent's turns, by name; the baseline is nobody's."""
-        rows = self._all(
-            "SELECT agent, sum(begun), sum(kept), sum(fruitless), sum(tokens), sum(usd) FROM ("
-            " SELECT agent, 1 AS begun, coalesce(status = 'keep', 0) AS kept, 0 AS fruitless,"
-            " tokens, usd FROM experiment WHERE session = ? AND number > 0"
-            " UNION ALL SELECT agent, 0, 0, 1, tokens, usd FROM turn WHERE session = ?"
-            ") GROUP BY agent ORDER BY agent",
-            session.id,
-            session.id,
-        )
-        return [Share(*row) for row in rows]
-
-    def confirmations(self, session: SessionRecord) -> int:
-        """How often a change got past the screen and was held against the incumbent."""
-        return self._number(
-            "SELECT count(*) FROM (SELECT DISTINCT experiment, attempt FROM run"
-            " WHERE session = ? AND role = ?)",
-            session.id,
-            Role.CANDIDATE,
-        )
 
     # ---- segments --------------------------------------------------------------------------
 
@@ -743,93 +587,57 @@ class Ledger:
         fingerprint: Mapping[str, str],
         now: float,
     ) -> Segment:
-        """What finishes from now on is of this segment."""
+        """Begin a segment: experiments that finish from now on belong to it."""
         with self.transaction():
-            self._db.execute(
-                "INSERT INTO segment (session, number, at, after_order, reason, fingerprint)"
-                " SELECT ?, ?, ?, coalesce(max(finish_order), -1), ?, ? FROM experiment"
-                " WHERE session = ? AND finish_order IS NOT NULL",
-                (session.id, number, now, reason, json.dumps(dict(fingerprint)), session.id),
+            self._insert(
+                "segment",
+                session=session.id,
+                number=number,
+                at=now,
+                after_order=self._find_last_order(session),
+                reason=reason,
+                fingerprint=fingerprint,
             )
         return self.segments(session)[-1]
 
     def segments(self, session: SessionRecord) -> list[Segment]:
         """In their order; none before the first run."""
-        rows = self._all("SELECT * FROM segment WHERE session = ? ORDER BY number", session.id)
-        return [
-            Segment(
-                row["number"],
-                row["at"],
-                row["after_order"],
-                row["reason"],
-                json.loads(row["fingerprint"]),
-            )
-            for row in rows
-        ]
+        sql = f"SELECT {SEGMENT} FROM segment WHERE session = ? ORDER BY number"
+        return [make_record(Segment, row) for row in self.select(sql, session.id)]
 
     def starts(self, session: SessionRecord) -> list[int]:
         """The `after_order` of all segments, in their order: see `segment_of`."""
         sql = "SELECT after_order FROM segment WHERE session = ? ORDER BY number"
-        return [row[0] for row in self._all(sql, session.id)]
+        return [row[0] for row in self.select(sql, session.id)]
 
     def segment(self, session: SessionRecord) -> int:
-        """The number of the latest one."""
-        return self._number("SELECT max(number) FROM segment WHERE session = ?", session.id)
+        """The number of the latest segment."""
+        sql = "SELECT max(number) FROM segment WHERE session = ?"
+        return self.select_number(sql, session.id)
 
-    # ---- turns that came to nothing, notes, and files written outside ----------------------
+    # ---- failed turns, notes, and published files -----------------------------------------
 
     def add_turn(self, session: SessionRecord, agent: str, failure: Failure, now: float) -> None:
-        with self.transaction():
-            self._db.execute(
-                "INSERT INTO turn (session, at, agent, reason, message, tokens, usd)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    session.id,
-                    now,
-                    agent,
-                    failure.reason,
-                    failure.message,
-                    failure.tokens,
-                    failure.usd,
-                ),
-            )
+        self._insert(
+            "turn",
+            session=session.id,
+            at=now,
+            agent=agent,
+            reason=failure.reason,
+            message=failure.message,
+            tokens=failure.tokens,
+            usd=failure.usd,
+        )
 
     def fruitless_turns(self, session: SessionRecord) -> int:
-        """Turns that burned something: not those that met a service that was down, nor probes."""
+        """Failed turns that cost something: without those that met a service that was down, and
+        without probes."""
         free = (PROBE, *SERVICE_REASONS)
-        return self._number(
-            "SELECT count(*) FROM turn WHERE session = ?"
-            f" AND reason NOT IN ({', '.join('?' * len(free))})",
-            session.id,
-            *free,
-        )
-
-    def turns(self, session: SessionRecord, last: int = 10) -> list[tuple[float, str, str, str]]:
-        """The latest turns that came to nothing: when, agent, reason, message; oldest first."""
-        rows = self._all(
-            "SELECT at, agent, reason, message FROM turn WHERE session = ? AND reason != ?"
-            " ORDER BY id DESC LIMIT ?",
-            session.id,
-            PROBE,
-            last,
-        )
-        return [(row[0], row[1], row[2], row[3]) for row in reversed(rows)]
+        sql = f"SELECT count(*) FROM turn WHERE session = ? AND reason NOT IN ({marks(free)})"
+        return self.select_number(sql, session.id, *free)
 
     def add_note(self, session: SessionRecord, agent: str, text: str, now: float) -> None:
-        with self.transaction():
-            self._db.execute(
-                "INSERT INTO note (session, at, agent, text) VALUES (?, ?, ?, ?)",
-                (session.id, now, agent, text),
-            )
-
-    def notes(self, session: SessionRecord, last: int = 10) -> list[Note]:
-        """The latest notes, oldest first."""
-        rows = self._all(
-            "SELECT at, agent, text FROM note WHERE session = ? ORDER BY id DESC LIMIT ?",
-            session.id,
-            last,
-        )
-        return [Note(row["at"], row["agent"], row["text"]) for row in reversed(rows)]
+        self._insert("note", session=session.id, at=now, agent=agent, text=text)
 
     def add_published(self, path: Path, sha256: str) -> None:
         """Call before replacing the file: after a crash in between, both versions are known."""
@@ -838,13 +646,7 @@ class Ledger:
 
     def was_published(self, path: Path, sha256: str) -> bool:
         sql = "SELECT 1 FROM published WHERE path = ? AND sha256 = ?"
-        return self._one(sql, str(path), sha256) is not None
-
-
-def _order(after: int) -> str:
-    """The column, for a range of it: by its index, unless all of them are asked for (`after` < 1),
-    which takes half the time in the order of the table."""
-    return "finish_order" if after > 0 else "+finish_order"
+        return bool(self.select(sql, str(path), sha256))
 
 
 def _damaged(path: Path, detail: str) -> str:

@@ -1,19 +1,32 @@
-"""What the ledger's rows are: values, made from rows and from nothing else."""
+"""The ledger's rows as values."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple, TypeVar
 
-from autoresearch.records import Experiment, Goal, Metric, Role, Run, Status
+from autoresearch.records import Goal, Metric, Role, Status
+
+T = TypeVar("T")
+READERS: Mapping[str, Callable[[Any], object]] = {
+    "role": Role,
+    "status": Status,
+    "finished": bool,
+    "deterministic": bool,
+    "numbers": json.loads,
+    "limits": json.loads,
+    "fingerprint": json.loads,
+    "warnings": lambda text: tuple(json.loads(text)),
+}
+"""Makes a field from the cell in the column of that name. Other cells are as the field has them."""
 
 
 class PastAttempt(NamedTuple):
-    """A finished experiment, as far as the memory of the whole session needs it."""
+    """The columns of a finished experiment that a briefing reads of the whole session."""
 
     order: int
     number: int
@@ -26,7 +39,7 @@ class PastAttempt(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What an agent wrote down for its later self, without an experiment."""
+    """A text that an agent wrote for its later self, without an experiment."""
 
     at: float  # Unix time
     agent: str
@@ -35,8 +48,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """A session's own facts. `limits` are those of its latest start; `stopped` says why it ended
-    last, None while it runs (or after a kill)."""
+    """A session's own facts. `limits` are those of its latest start. `stopped` is the reason of its
+    latest end; None while it runs, and after a kill."""
 
     id: int
     tag: str
@@ -63,19 +76,19 @@ class Segment:
 
     number: int
     at: float  # Unix time
-    after_order: int  # experiments that finished up to this one were decided before; -1: none
-    reason: str  # why it began: what changed
-    fingerprint: Mapping[str, str]  # of all that a run depends on beside its commit
+    after_order: int  # the order of the last experiment that finished before it; -1: none
+    reason: str  # the change that began it
+    fingerprint: Mapping[str, str]  # of the environment
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One agent's part of a session. Costs are None where it never said any."""
+    """One agent's part of a session. Costs are None if the agent reported none."""
 
     agent: str
     experiments: int  # begun
     keeps: int
-    other_turns: int  # turns that became no experiment
+    other_turns: int  # without an experiment
     tokens: int | None
     usd: float | None
 
@@ -86,80 +99,39 @@ def segment_of(starts: Sequence[int], order: int) -> int:
     return max(0, bisect_left(starts, order) - 1)
 
 
-def session_of(row: sqlite3.Row) -> SessionRecord:
-    deterministic = row["deterministic"]
-    return SessionRecord(
-        id=row["id"],
-        tag=row["tag"],
-        base_commit=row["base_commit"],
-        metric=Metric(row["metric"], Goal(row["goal"])),
-        level=row["level"],
-        budget_s=row["budget_s"],
-        budget_clock=row["budget_clock"],
-        limits=json.loads(row["limits"]),
-        fingerprint=json.loads(row["fingerprint"]),
-        secret=row["secret"],
-        created_at=row["created_at"],
-        elapsed_s=row["elapsed_s"],
-        deterministic=None if deterministic is None else bool(deterministic),
-        allowance_s=row["allowance_s"],
-        score_allowance_s=row["score_allowance_s"],
-        stopped=row["stopped"],
-        warnings=tuple(json.loads(row["warnings"])),
-    )
+def columns(record: type) -> str:
+    """The columns of a table that are named like the fields of its record, for SELECT. Brackets
+    quote them: `index`, `order` and `commit` are words of SQL."""
+    return ", ".join(f"[{field.name}]" for field in fields(record))
 
 
-def experiment_of(row: sqlite3.Row) -> Experiment:
-    return Experiment(
-        number=row["number"],
-        base=row["base"],
-        commit=row["commit_id"],
-        agent=row["agent"],
-        description=row["description"],
-        attempt=row["attempt"],
-        status=None if row["status"] is None else Status(row["status"]),
-        reason=row["reason"],
-        metric=row["metric"],
-        detail=row["detail"],
-        order=row["finish_order"],
-        started_at=row["started_at"],
-        ended_at=row["ended_at"],
-        peak_memory_bytes=row["peak_memory_bytes"],
-        removed_lines=row["removed_lines"],
-        added_lines=row["added_lines"],
-        hypothesis=row["hypothesis"],
-        notes=row["notes"],
-        tokens=row["tokens"],
-        usd=row["usd"],
-        flag=row["flag"],
-    )
+def make_record(record: Callable[..., T], row: sqlite3.Row) -> T:
+    """A record from a row whose columns are named like its fields."""
+    return record(**_read_cells(row))
 
 
-def run_of(row: sqlite3.Row) -> Run:
-    return Run(
-        id=row["id"],
-        experiment=row["experiment"],
-        attempt=row["attempt"],
-        role=Role(row["role"]),
-        index=row["idx"],
-        retry=row["retry"],
-        commit=row["commit_id"],
-        seed=row["seed"],
-        slot=row["slot"],
-        started_at=row["started_at"],
-        finished=bool(row["finished"]),
-        metric=row["metric"],
-        reason=row["reason"],
-        numbers=json.loads(row["numbers"]),
-        exit_code=row["exit_code"],
-        wall_s=row["wall_s"],
-        cpu_s=row["cpu_s"],
-        peak_memory_bytes=row["peak_memory_bytes"],
-        segment=row["segment"],
-        score_cpu_s=row["score_cpu_s"],
-        score_wall_s=row["score_wall_s"],
-        holdout=row["holdout"],
-        holdout_reason=row["holdout_reason"],
-        holdout_cpu_s=row["holdout_cpu_s"],
-        holdout_wall_s=row["holdout_wall_s"],
-    )
+def make_session(row: sqlite3.Row) -> SessionRecord:
+    """A session from its row, which has the metric's name and goal in two columns."""
+    cells = _read_cells(row)
+    metric = Metric(cells.pop("metric"), Goal(cells.pop("goal")))
+    return SessionRecord(metric=metric, **cells)
+
+
+def _read_cells(row: sqlite3.Row) -> dict[str, Any]:
+    cells = dict(zip(row.keys(), row, strict=True))
+    for name in READERS.keys() & cells.keys():
+        if cells[name] is not None:
+            cells[name] = READERS[name](cells[name])
+    return cells
+
+
+def to_cell(value: object) -> object:
+    """A value as SQLite stores it."""
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value))
+    return json.dumps(value) if isinstance(value, (list, tuple)) else value
+
+
+def marks(values: Collection[object]) -> str:
+    """Question marks for `values` in an SQL statement."""
+    return ", ".join("?" * len(values))

@@ -1,9 +1,9 @@
-"""The tables of the ledger."""
+"""The tables of the ledger. Columns are named like the fields of the records (rows.py)."""
 
 from __future__ import annotations
 
 APPLICATION_ID = 0x41525343  # "ARSC": tells our file from any other SQLite database
-VERSION = 4
+VERSION = 5
 
 SCHEMA = """
 CREATE TABLE session (
@@ -30,8 +30,8 @@ CREATE TABLE experiment (
     session INTEGER NOT NULL REFERENCES session(id),
     number INTEGER NOT NULL,
     base INTEGER NOT NULL,
-    commit_id TEXT NOT NULL,
-    tree_id TEXT NOT NULL,
+    [commit] TEXT NOT NULL,
+    tree TEXT NOT NULL,
     agent TEXT NOT NULL,
     description TEXT NOT NULL,
     attempt INTEGER NOT NULL DEFAULT 0,
@@ -39,7 +39,7 @@ CREATE TABLE experiment (
     reason TEXT,
     metric REAL,
     detail TEXT NOT NULL DEFAULT '',
-    finish_order INTEGER,
+    [order] INTEGER,
     started_at REAL NOT NULL,
     ended_at REAL,
     peak_memory_bytes INTEGER,
@@ -52,11 +52,11 @@ CREATE TABLE experiment (
     flag TEXT,
     PRIMARY KEY (session, number)
 ) WITHOUT ROWID;
-CREATE UNIQUE INDEX experiment_order ON experiment(session, finish_order)
-    WHERE finish_order IS NOT NULL;
+CREATE UNIQUE INDEX experiment_order ON experiment(session, [order])
+    WHERE [order] IS NOT NULL;
 CREATE INDEX experiment_open ON experiment(session) WHERE status IS NULL;
-CREATE INDEX experiment_keep ON experiment(session, finish_order) WHERE status = 'keep';
-CREATE INDEX experiment_tree ON experiment(session, tree_id);
+CREATE INDEX experiment_keep ON experiment(session, [order]) WHERE status = 'keep';
+CREATE INDEX experiment_tree ON experiment(session, tree);
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES session(id),
@@ -64,9 +64,9 @@ CREATE TABLE run (
     attempt INTEGER NOT NULL,
     role TEXT NOT NULL,
     segment INTEGER NOT NULL,
-    idx INTEGER NOT NULL,
+    [index] INTEGER NOT NULL,
     retry INTEGER NOT NULL,
-    commit_id TEXT NOT NULL,
+    [commit] TEXT NOT NULL,
     seed INTEGER NOT NULL,
     slot INTEGER,
     started_at REAL NOT NULL,
@@ -84,10 +84,10 @@ CREATE TABLE run (
     holdout_reason TEXT,
     holdout_cpu_s REAL,
     holdout_wall_s REAL,
-    UNIQUE (session, experiment, attempt, role, segment, idx, retry),
+    UNIQUE (session, experiment, attempt, role, segment, [index], retry),
     UNIQUE (session, seed)
 );
-CREATE INDEX run_commit ON run(session, commit_id, role);
+CREATE INDEX run_commit ON run(session, [commit], role);
 CREATE INDEX run_open ON run(session) WHERE finished = 0;
 CREATE TABLE turn (
     id INTEGER PRIMARY KEY,
