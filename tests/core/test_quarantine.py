@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from support.audits import findings, sql
 from support.sessions import PROGRAM, Night, ScriptedAgent, change, make_task, run_session, task_of
+from support.tables import read_table
 
 from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import audit
@@ -22,7 +23,6 @@ from autoresearch.report.live import render
 from autoresearch.report.page import page
 from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.ledger import Ledger
-from autoresearch.store.results import parse
 
 SD = 0.1  # of one run, in the pure tests
 
@@ -125,7 +125,7 @@ def test_it_is_said_at_the_moment(found: Night) -> None:
 
 
 def test_the_table_has_it_where_a_keep_has_no_reason(found: Night) -> None:
-    rows = parse((found.root / "results.tsv").read_text())
+    rows = read_table((found.root / "results.tsv").read_text())
     assert [row["reason"] for row in rows] == ["", "", "flagged", "flagged", "", "", "worse"]
     assert [row["status"] for row in rows] == ["keep"] * 6 + ["discard"]
     again = run_session(found.root, ScriptedAgent())  # the file is recognised as ours

@@ -67,8 +67,6 @@ def log(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    from autoresearch.git.repository import Repository
-
     with open_ledger(options) as (ledger, paths):
         record = ledger.session(paths.tag)
         experiment = ledger.experiment(record, options.number)
@@ -76,6 +74,8 @@ def show(options: argparse.Namespace) -> int:
         base = ledger.experiment(record, experiment.base)
     diff = ""
     if experiment.number:
+        from autoresearch.git.repository import Repository
+
         repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
         diff = repository.diff(base.commit, experiment.commit)
     # The others are runs of the incumbent, for comparison.

@@ -35,7 +35,8 @@ from autoresearch.store.rows import (
 )
 from autoresearch.store.schema import APPLICATION_ID, SCHEMA, VERSION
 
-EXPERIMENT, RUN, SEGMENT = columns(Experiment), columns(Run), columns(Segment)
+SESSION, EXPERIMENT = columns(SessionRecord), columns(Experiment)
+RUN, SEGMENT = columns(Run), columns(Segment)
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
 
@@ -198,11 +199,11 @@ class Ledger:
     # ---- sessions ------------------------------------------------------------------------
 
     def sessions(self) -> list[SessionRecord]:
-        return [make_session(row) for row in self.select("SELECT * FROM session ORDER BY id")]
+        rows = self.select(f"SELECT {SESSION}, goal FROM session ORDER BY id")
+        return [make_session(row) for row in rows]
 
     def find_session(self, tag: str) -> SessionRecord | None:
-        rows = self.select("SELECT * FROM session WHERE tag = ?", tag)
-        return make_session(rows[0]) if rows else None
+        return next((record for record in self.sessions() if record.tag == tag), None)
 
     def session(self, tag: str) -> SessionRecord:
         record = self.find_session(tag)

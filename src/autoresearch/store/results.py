@@ -1,8 +1,7 @@
-"""results.tsv, as the original writes it, with columns of ours after its five.
+"""results.tsv: the original's five columns, then ours.
 
-The file is the ledger's public face: one line is added when an experiment finishes, and the whole
-can be written again at any time. What a line says never changes once it is written, so lines are
-made only of what was known then.
+One line is added when an experiment finishes. The whole file can be written again at any time, and
+a line never changes: it is made only from facts that were known when the experiment finished.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoresearch.errors import NotOursError, StorageError, TaskError
+from autoresearch.errors import NotOursError, StorageError
 from autoresearch.files import replace_file
 from autoresearch.formatting import one_line, short
 from autoresearch.records import Experiment, Role, Run, Status
@@ -20,9 +19,9 @@ from autoresearch.store.rows import SessionRecord
 
 ORIGINAL = ("commit", "", "memory_gb", "status", "description")  # the second is the metric's name
 OURS = ("experiment", "reason", "runs", "cpu_s", "agent", "tokens", "usd")
-COSTS = (7, 8)  # columns that come from the runs: left out when lines are recognised
+COSTS = (7, 8)  # columns made from the runs: not compared when lines are recognised
 DECIDING = (Role.BASELINE, Role.SCREEN, Role.CANDIDATE, Role.CONTROL, Role.REMEASURE)
-"""Runs made before the verdict; later ones of the same experiment would change its line."""
+"""Roles of runs made before the verdict. Later runs of the experiment must not change its line."""
 
 
 def header(metric: str) -> str:
@@ -56,35 +55,8 @@ def row(experiment: Experiment, runs: Sequence[Run]) -> str:
 
 def table(ledger: Ledger, session: SessionRecord) -> str:
     """The whole file: the baseline first, then every experiment in the order of finishing."""
-    lines = [header(session.metric.name)]
-    for experiment in ledger.finished(session):
-        lines.append(row(experiment, ledger.runs(session, experiment.number)))
-    return "".join(lines)
-
-
-def parse(text: str) -> list[dict[str, str]]:
-    """The rows of a results.tsv, of the original's five columns or with more after them.
-
-    A line that is cut short is left out; a tab too many in a five-column file belongs to the
-    description. Raises `TaskError` when the first line is no such header.
-    """
-    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
-    names = lines[0].split("\t")
-    if not _is_header(names):
-        if not text.strip():
-            return []
-        raise TaskError(
-            "not a results.tsv: its first line must begin with "
-            "commit, the metric's name, memory_gb, status, description, separated by tabs"
-        )
-    rows = []
-    for line in lines[1:]:
-        cells = line.split("\t", len(names) - 1)
-        if len(cells) >= len(ORIGINAL):
-            cells[-1] = _cell(cells[-1])
-            cells += [""] * (len(names) - len(cells))
-            rows.append(dict(zip(names, cells, strict=True)))
-    return rows
+    rows = (row(done, ledger.runs(session, done.number)) for done in ledger.finished(session))
+    return "".join([header(session.metric.name), *rows])
 
 
 class ResultsFile:
@@ -97,8 +69,8 @@ class ResultsFile:
         self._next = 0  # the order of the experiment whose line comes next
 
     def prepare(self) -> None:
-        """Make the file say what the ledger says. Raises `NotOursError`, before anything is
-        changed, when it holds lines of somebody else."""
+        """Make the file agree with the ledger. Raises `NotOursError`, before anything is changed,
+        when it holds lines of somebody else."""
         check_ours(self.path, self._ledger)
         if self.path.exists() or self._ledger.finished(self._session, last=1):
             self.rebuild()
@@ -119,7 +91,7 @@ class ResultsFile:
         self._next += 1
 
     def rebuild(self) -> None:
-        """Write the whole file again, if it is not right already."""
+        """Write the whole file again, unless it is right."""
         text = table(self._ledger, self._session)
         data = text.encode()
         if read_ours(self.path) != data:
@@ -129,8 +101,8 @@ class ResultsFile:
 
 def check_ours(path: Path, ledger: Ledger) -> None:
     """Raises `NotOursError` when there is a file that no session of this ledger has written."""
-    found = read_ours(path)
-    if found and not _is_ours(found, ledger):
+    data = read_ours(path)
+    if data and not _is_ours(data, ledger):
         raise NotOursError(
             f"{path} is not a record of any session in {ledger.path}, and is never "
             f"overwritten: move it away (for example: mv {path.name} "
@@ -148,7 +120,7 @@ def _is_ours(data: bytes, ledger: Ledger) -> bool:
             return False
     lines = text.split("\n")
     if len(lines) == 2 and not lines[1] and _is_header(lines[0].split("\t")):
-        return True  # a header and no rows, as the original's instructions begin one
+        return True  # a header without rows: the original's instructions begin the file like this
     return any(_written_for(ledger, session, lines) for session in reversed(ledger.sessions()))
 
 
@@ -156,21 +128,21 @@ def _written_for(ledger: Ledger, session: SessionRecord, lines: list[str]) -> bo
     """Whether `lines` begin the file of `session`; the last may be cut short."""
     *whole, torn = lines
     expected = [header(session.metric.name)]
-    expected += [row(one, ()) for one in ledger.finished(session)]
+    expected += [row(experiment, ()) for experiment in ledger.finished(session)]
     if len(whole) > len(expected) or (torn and len(whole) == len(expected)):
         return False
     pairs = zip(whole, expected, strict=False)
-    if any(_lasting(line) != _lasting(ours.rstrip("\n")) for line, ours in pairs):
+    if any(_drop_costs(line) != _drop_costs(ours.rstrip("\n")) for line, ours in pairs):
         return False
     if not torn:
         return True
-    # Up to the costs, a torn line is the beginning of the right one; after them, it has it all.
+    # A torn line ends before the costs, or contains all that is before them.
     ours = expected[len(whole)].rstrip("\n").split("\t")
     start = "\t".join(ours[: COSTS[0]]) + "\t"
     return start.startswith(torn) or torn.startswith(start)
 
 
-def _lasting(line: str) -> list[str]:
+def _drop_costs(line: str) -> list[str]:
     return [cell for index, cell in enumerate(line.split("\t")) if index not in COSTS]
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from autoresearch.records import Goal, Metric, Role, Status
@@ -105,24 +106,32 @@ def columns(record: type) -> str:
     return ", ".join(f"[{field.name}]" for field in fields(record))
 
 
-def make_record(record: Callable[..., T], row: sqlite3.Row) -> T:
-    """A record from a row whose columns are named like its fields."""
-    return record(**_read_cells(row))
+def make_record(record: type[T], row: sqlite3.Row) -> T:
+    """A record from its `columns`."""
+    return record(*_read_cells(record, row))
 
 
 def make_session(row: sqlite3.Row) -> SessionRecord:
-    """A session from its row, which has the metric's name and goal in two columns."""
-    cells = _read_cells(row)
-    metric = Metric(cells.pop("metric"), Goal(cells.pop("goal")))
-    return SessionRecord(metric=metric, **cells)
+    """A session from its `columns`; its metric's goal has a column of its own."""
+    names = (field.name for field in fields(SessionRecord))
+    cells = dict(zip(names, _read_cells(SessionRecord, row), strict=False))
+    cells["metric"] = Metric(cells["metric"], Goal(row["goal"]))
+    return SessionRecord(**cells)
 
 
-def _read_cells(row: sqlite3.Row) -> dict[str, Any]:
-    cells = dict(zip(row.keys(), row, strict=True))
-    for name in READERS.keys() & cells.keys():
-        if cells[name] is not None:
-            cells[name] = READERS[name](cells[name])
+def _read_cells(record: type, row: sqlite3.Row) -> list[Any]:
+    cells = list(row)
+    for place, read in _list_readers(record):
+        if cells[place] is not None:
+            cells[place] = read(cells[place])
     return cells
+
+
+@lru_cache
+def _list_readers(record: type) -> list[tuple[int, Callable[[Any], object]]]:
+    """The readers of a record's columns, by the column's place."""
+    names = [field.name for field in fields(record)]
+    return [(place, READERS[name]) for place, name in enumerate(names) if name in READERS]
 
 
 def to_cell(value: object) -> object:
