@@ -19,6 +19,8 @@ from autoresearch.records import Experiment, Metric
 # --------------------------------------------------------------------------------------------
 # Agents
 
+EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is no source: the edit is refused
+
 
 class History(Protocol):
     """What has happened so far, as data. Every call costs the same at the 2,000th experiment."""

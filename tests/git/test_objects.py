@@ -26,7 +26,7 @@ def test_commits_are_packed_and_survive_git_gc(repo: Path) -> None:
     git(repo, "fsck", "--strict")
     for number, commit in enumerate(commits):
         assert git(repo, "rev-parse", f"refs/autoresearch/t/{number}") == commit
-        assert repository.read(commit, "src/a.py") == f"A = {number}\n".encode()
+        assert repository.editable_files(commit)["src/a.py"] == f"A = {number}\n".encode()
 
 
 def test_threads_commit_while_the_user_repacks(repo: Path) -> None:
@@ -40,7 +40,7 @@ def test_threads_commit_while_the_user_repacks(repo: Path) -> None:
                 data = f"A = {slot * 1000 + number}\n".encode()
                 commit = repository.commit(head, {"src/a.py": data}, "x\n")
                 repository.refs.keep("t", slot * 1000 + number, commit)
-                assert repository.read(commit, "src/a.py") == data
+                assert repository.editable_files(commit)["src/a.py"] == data
                 repository.tidy(0)
         except BaseException as error:
             failures.append(error)
@@ -104,7 +104,7 @@ def test_commits_survive_repeated_git_gc(repo: Path, monkeypatch: pytest.MonkeyP
             assert moved is not None
             with repository.refs.keep_moving("t", number, moved):
                 repository.refs.keep("t", number, moved)
-            assert repository.read(moved, "src/a.py") == data
+            assert repository.editable_files(moved)["src/a.py"] == data
             repository.tidy(0)
     finally:
         done.set()

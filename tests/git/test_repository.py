@@ -57,8 +57,8 @@ def test_commit_changes_adds_and_deletes_files(repo: Path) -> None:
     assert repository.head() == head
     assert repository.changed_lines(head, commit) == (2, 2)
     assert "+A = 2" in repository.diff(head, commit)
-    assert repository.read(commit, "src/a.py") == b"A = 2\n"
-    assert repository.read(commit, "src/b.py") is None
+    assert repository.editable_files(commit)["src/a.py"] == b"A = 2\n"
+    assert "src/b.py" not in repository.editable_files(commit)
     git(repo, "fsck", "--strict")
 
 

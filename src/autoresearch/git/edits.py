@@ -1,4 +1,4 @@
-"""Which files an agent may edit, what it changed in a tree, and which changes are refused."""
+"""The rules for edits: the files that an agent may change, and the changes that are refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from autoresearch.errors import DirtyError, Refused, TaskError
 from autoresearch.files import files_below
 from autoresearch.git.objects import ObjectStore
 from autoresearch.git.trees import Manifest
+from autoresearch.protocols import EDIT_LIMIT_BYTES
 
-EDIT_LIMIT_BYTES = 2_000_000  # an editable file beyond this is not source any more
 EDIT_LIMIT_LINES = 5_000  # added to a file: nobody can read more than that as one idea
-LITTER = {"__pycache__", ".DS_Store"}  # programs leave these in folders that they only read
+LITTER = {"__pycache__", ".DS_Store"}  # programs make these in folders that they only read
 GLOB = re.compile(r"[!*?]")
 NUMBER = re.compile(r"\d+")
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
@@ -36,8 +36,8 @@ class EditRules:
         editable: Iterable[str],
         may_edit: Callable[[str], bool],
     ) -> None:
-        """`root` is the task's folder and `prefix` its path in the repository. `may_edit` says of a
-        path relative to it whether it matches the globs `editable`."""
+        """`root` is the task's folder and `prefix` its path in the repository. `may_edit` tells
+        whether a path relative to the folder matches the globs `editable`."""
         self._objects = objects
         self._root = root
         self._prefix = "" if str(prefix) == "." else f"{prefix}/"
@@ -77,10 +77,10 @@ class EditRules:
         return paths
 
     def collect(self, folder: Path, manifest: Manifest) -> Files:
-        """What an agent changed in a materialised tree, editable files only.
+        """The changes of an agent in a materialised tree.
 
-        Raises `Refused` for everything the harness does not run: no change, a frozen file, a
-        deleted or binary file, a link, a change of nothing but a seed.
+        Raises `Refused` for changes that the harness does not run: none, of a frozen file, a
+        deleted or binary file, a link, only of a seed.
         """
         present: set[str] = set()
         changes: Files = {}

@@ -1,8 +1,8 @@
 """Git's objects: read, create and pack them while the user works in the same repository.
 
 The user may run `git gc --prune=now` at any time. It deletes every object that no ref reached when
-it began, so also a commit that the harness has just made. The store therefore keeps the content of
-the objects it made lately, writes them again when they are gone, and repeats what failed.
+it began, even a commit that the harness has just made. The store therefore keeps the content of its
+latest objects in memory, writes them again when they are gone, and repeats what failed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ObjectStore:
         if common.exists():
             self.git_folder /= common.read_text().strip()
         self._new: dict[pygit2.Oid, tuple[int, bytes]] = {}  # type and content, since the last pack
-        self._packed = self._new  # those of the last pack, which a `git gc` may have deleted
+        self._packed = self._new  # of the last pack: a `git gc` may have deleted them
         self._experiments_since_pack = 0
 
     @contextmanager
@@ -72,8 +72,8 @@ class ObjectStore:
             raise WorkspaceError(f"git: {error}") from error
 
     def retry(self, act: Callable[[], T]) -> T:
-        """Repeat `act` if a `git gc` of the user interferes: it deletes objects of ours, or the
-        empty folder in which an object was about to be created."""
+        """Repeat `act` if a `git gc` of the user interferes: it deletes our objects, or the empty
+        folder in which an object was about to be created."""
         for _ in range(GC_TRIES):
             try:
                 return act()
@@ -83,14 +83,17 @@ class ObjectStore:
         return act()
 
     def run(self, act: Callable[[], T]) -> T:
-        """`act`, guarded and retried."""
+        """Do `act`, guarded and retried."""
         with self.guard():
             return self.retry(act)
 
     def tree(self, commit: str) -> pygit2.Tree:
-        found = self.retry(lambda: self.repo[commit])
-        assert isinstance(found, pygit2.Commit)
-        return self.retry(lambda: found.tree)
+        def get() -> pygit2.Tree:
+            git_object = self.repo[commit]
+            assert isinstance(git_object, pygit2.Commit)
+            return git_object.tree
+
+        return self.retry(get)
 
     def content(self, blob: pygit2.Oid) -> bytes:
         return self.retry(lambda: self.repo[blob].read_raw())
@@ -120,18 +123,18 @@ class ObjectStore:
                 self._new[item.id] = (item.type, item.read_raw())
 
     def write_again(self) -> None:
-        """Write the latest objects of ours that were deleted."""
+        """Write those of our latest objects that were deleted."""
         # Open a fresh object database: the repository's own caches objects that are gone.
         database = pygit2.Odb(str(self.git_folder / "objects"))
         for oid, (kind, data) in (self._packed | self._new).items():
             if oid not in database:
-                with suppress(pygit2.GitError, OSError):  # the next try shows whether it is there
+                with suppress(pygit2.GitError, OSError):  # the next try fails if it is missing
                     database.write(kind, data)
 
     def tidy(self, experiments: int) -> None:
-        """Call once an experiment, with how many there are. Writes the latest objects again if they
-        are gone, and packs now and then. A pack rewrites the file of all refs, so the more
-        experiments there are, the less often it is done."""
+        """Write the latest objects again if they are gone, and pack now and then. To be called once
+        an experiment, with the number of experiments. Packing rewrites the file of all refs, so it
+        is done less often the more experiments there are."""
         self._experiments_since_pack += 1
         with self.guard():
             self.write_again()
@@ -149,7 +152,7 @@ class ObjectStore:
 
             def add(builder: pygit2.PackBuilder) -> None:
                 for oid in self._new:
-                    with suppress(pygit2.GitError, KeyError):  # garbage by now: its ref has moved
+                    with suppress(pygit2.GitError, KeyError):  # it is garbage: its ref has moved
                         builder.add(oid)
 
             self.retry(lambda: self.repo.pack(pack_delegate=add))
@@ -170,5 +173,5 @@ class ObjectStore:
         try:
             self.retry(repo.compress_references)
         except (pygit2.GitError, OSError):
-            if not lock.exists():  # if it exists, somebody packs refs now: the next time will do
+            if not lock.exists():  # another process packs refs now: the next pack includes ours
                 raise

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pygit2
@@ -75,14 +75,14 @@ class SessionRefs:
         self.drop(name)
 
     def leftovers(self, tag: str, experiments: int) -> list[str]:
-        """Refs that a kill left: of an experiment that was being rebased, or of the next one, which
-        did not reach the ledger."""
+        """Refs that a kill left: of an experiment that was being rebased, or of one that did not
+        reach the ledger."""
         following = f"refs/autoresearch/{tag}/{experiments}"
         return [name for name in self.all(tag) if name == following or name.endswith(MOVING)]
 
     def move_best(self, tag: str, commit: str, ours: Iterable[str]) -> str | None:
-        """Point `best` and the branch at the incumbent. Returns why the branch was left alone, if
-        it was: it is checked out, or is at a commit that is not among `ours`."""
+        """Point `best` and the branch at the incumbent. Returns why the branch was left alone, None
+        if it was not: it is checked out, or at a commit that is not among `ours`."""
         self._set(f"refs/autoresearch/{tag}/best", commit)
         reason = self.why_branch_stays(tag, commit, ours)
         if reason is None:
@@ -110,32 +110,30 @@ class SessionRefs:
             return branch is not None and branch.is_checked_out()
 
     def _set(self, name: str, commit: str) -> None:
+        def create() -> None:
+            self._repo.references.create(name, pygit2.Oid(hex=commit), force=True)
+
         with self._objects.guard():
-            if self.get(name) == commit:
-                return
-            for tries_left in reversed(range(REF_TRIES)):
-                try:
-                    self._repo.references.create(name, pygit2.Oid(hex=commit), force=True)
-                    return
-                except (pygit2.GitError, OSError):  # the user's git may be packing refs now
-                    if not tries_left:
-                        raise
-                    time.sleep(RETRY_S)
-                    self._repo.free()  # close packs that are gone
-                    self._objects.write_again()  # or has just deleted the commit
+            if self.get(name) != commit:
+                self._retry(create)
 
     def drop(self, name: str) -> None:
-        """Remove a ref of ours. One that the user's git keeps locked is left to the next start."""
-        with self._objects.guard():
-            for tries_left in reversed(range(REF_TRIES)):
-                try:
-                    self._repo.references.delete(name)
-                    return
-                except KeyError:
-                    return
-                except (pygit2.GitError, OSError):
-                    if tries_left:
-                        time.sleep(RETRY_S)
+        """Remove a ref of ours. If the user's git keeps it locked, the next start removes it."""
+        with self._objects.guard(), suppress(KeyError, pygit2.GitError, OSError):
+            self._retry(lambda: self._repo.references.delete(name))
+
+    def _retry(self, act: Callable[[], object]) -> None:
+        """Repeat `act` while the user's git locks the refs, or deletes their commits."""
+        for tries_left in reversed(range(REF_TRIES)):
+            try:
+                act()
+                return
+            except (pygit2.GitError, OSError):
+                if not tries_left:
+                    raise
+                time.sleep(RETRY_S)
+                self._repo.free()  # close packs that are gone
+                self._objects.write_again()
 
     def locks(self, tag: str) -> list[Path]:
         """The lock files on this session's refs."""

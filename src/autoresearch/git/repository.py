@@ -2,7 +2,7 @@
 
 The user's checkout is read, never written: no reset, clean, add, checkout or push. The harness
 writes objects (objects.py), refs of its own (refs.py), trees elsewhere (trees.py), and one file of
-git's, `.git/info/exclude`. Only this package uses pygit2.
+git's, `.git/info/exclude`.
 """
 
 from __future__ import annotations
@@ -90,14 +90,6 @@ class Repository:
         lines = b"\n".join(self.editable_files(commit).values()).splitlines()
         return sum(bool(line.strip()) and not line.lstrip().startswith(COMMENT) for line in lines)
 
-    def read(self, commit: str, path: str) -> bytes | None:
-        """One file of a commit, by its path relative to the task's folder; None if missing."""
-        with self._objects.guard():
-            try:
-                return self._objects.content(self._objects.tree(commit)[str(self.prefix / path)].id)
-            except KeyError:
-                return None
-
     def commit(self, base: str, changes: Mapping[str, bytes | None], message: str) -> str:
         """Make a commit on top of `base` with these files changed. Moves no ref."""
 
@@ -161,9 +153,10 @@ class Repository:
             path = self._objects.git_folder / "info" / "exclude"
             text = path.read_text() if path.exists() else ""
             prefix = "/" if str(self.prefix) == "." else f"/{self.prefix}/"
-            missing = [p for p in patterns if prefix + p not in text.splitlines()]
+            lines = [prefix + pattern for pattern in patterns]
+            missing = [line for line in lines if line not in text.splitlines()]
             if missing:
                 path.parent.mkdir(exist_ok=True)
                 gap = "" if not text or text.endswith("\n") else "\n"
                 with path.open("a") as file:  # a kill while rewriting would lose the user's lines
-                    file.write(gap + "".join(f"{prefix}{pattern}\n" for pattern in missing))
+                    file.write(gap + "".join(f"{line}\n" for line in missing))

@@ -23,7 +23,7 @@ TICK_NS = 50_000_000  # no file system's clock is coarser
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a commit: its blob, its mode, and what `stat` said when it was written out."""
+    """A file of a commit: its blob, its mode, and its `stat` when it was written out."""
 
     blob: pygit2.Oid
     mode: int
@@ -86,7 +86,7 @@ class PristineTrees:
     def materialize(self, commit: str, folder: Path, *, renewed: bool = True) -> Manifest:
         """Write all files of a commit into `folder`, which must not exist yet. Returns what was
         written, for `EditRules.collect` and `put_aside`. With `renewed`, a tree that was put aside
-        may be used: its files stay if nobody has touched them."""
+        may be used again: files that nobody has touched stay."""
         with self._objects.guard():
             manifest = self.manifest(commit)
             intact: Manifest = {}
@@ -100,9 +100,9 @@ class PristineTrees:
             return self._fill(folder, manifest, intact)
 
     def put_aside(self, folder: Path, manifest: Manifest) -> None:
-        """Take back a materialised tree. A large one is kept and made pristine for the next commit:
-        comparing 100,000 files takes a second, deleting and writing them tens of seconds (ext4 is
-        slow with names of files that were just deleted)."""
+        """Take back a materialised tree. A large one is kept for the next commit: comparing 100,000
+        files takes a second, deleting and writing them tens of seconds (ext4 is slow with names of
+        files that were just deleted)."""
         if len(manifest) < SPARE_FILES or len(self._spares) >= SPARES or not folder.is_dir():
             remove_tree(folder)
             return
@@ -120,8 +120,8 @@ class PristineTrees:
                 remove_tree(self._spares.pop()[0])
 
     def restore(self, manifest: Manifest, folder: Path) -> None:
-        """Make `folder` hold these files of a commit, in place: processes whose working folder it
-        is keep it. Of other files, only regular ones that git ignores stay."""
+        """Make `folder` hold these files of a commit. The folder itself stays, so that it remains
+        the working folder of processes. Of other files, only regular ones that git ignores stay."""
         with self._objects.guard():
             folder.mkdir(parents=True, exist_ok=True)
             folders = _folders_above(manifest)
@@ -160,15 +160,15 @@ class PristineTrees:
     def _fill(self, folder: Path, manifest: Manifest, intact: Manifest) -> Manifest:
         """Write all files that are not `intact`. Returns the manifest with each file's `stat`."""
         written: Manifest = {}
-        made = {""}
+        folders = {""}
         for path, entry in manifest.items():
             if path in intact:
                 written[path] = intact[path]
                 continue
             parent = path.rpartition("/")[0]
-            if parent not in made:
+            if parent not in folders:
                 (folder / parent).mkdir(parents=True, exist_ok=True)
-                made.add(parent)
+                folders.add(parent)
             written[path] = self._write(f"{folder}/{path}", entry)
         (folder / self._prefix).mkdir(parents=True, exist_ok=True)
         return written
@@ -190,11 +190,11 @@ class PristineTrees:
 
 
 def _keep_intact(folder: Path, old: Manifest, wanted: Manifest) -> Manifest:
-    """Remove everything from a used tree but the files of `wanted` that nobody has touched, and
-    return those.
+    """Remove everything from a used tree but the files of `wanted` that nobody has touched. Return
+    those.
 
-    A file system's clock may tick only a few hundred times a second. A change right after the last
-    writes of `old` may therefore not show, so the files written last are removed as well.
+    A file system's clock may tick only a few hundred times a second, so a change right after the
+    last writes of `old` may not show. Therefore the files that were written last are removed, too.
     """
     last_ns = max((entry.ctime_ns for entry in old.values()), default=0)
     folders = _folders_above(wanted)

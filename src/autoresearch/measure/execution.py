@@ -8,17 +8,20 @@ import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import remove_tree
-from autoresearch.git.repository import Repository
-from autoresearch.git.trees import Manifest
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task
 from autoresearch.task.values import shell_words
+
+if TYPE_CHECKING:  # `agents` needs no git
+    from autoresearch.git.repository import Repository
+    from autoresearch.git.trees import Manifest
 
 STANDARD_ENV = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ", "LANG", "LC_ALL", "LC_CTYPE"),

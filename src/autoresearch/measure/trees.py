@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoresearch.files import remove_tree
-from autoresearch.git.repository import Repository
-from autoresearch.git.trees import Manifest
 from autoresearch.protocols import TreeFile, TreeManifest
+
+if TYPE_CHECKING:  # `agents` needs no git
+    from autoresearch.git.repository import Repository
+    from autoresearch.git.trees import Manifest
 
 
 @dataclass

@@ -22,9 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoresearch.errors import TaskError
-from autoresearch.git.repository import Repository
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, nested
 from autoresearch.sandbox.installed import AccessRules, files_named
@@ -32,6 +32,9 @@ from autoresearch.store.paths import SessionPaths
 from autoresearch.task.checks import private_paths
 from autoresearch.task.files import exists
 from autoresearch.task.model import Task
+
+if TYPE_CHECKING:  # `agents` needs no git
+    from autoresearch.git.repository import Repository
 
 SHARED_MEMORY = Path("/dev/shm")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", str(SHARED_MEMORY))

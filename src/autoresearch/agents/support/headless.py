@@ -30,8 +30,15 @@ from autoresearch.agents.support.process import Output, Program, environment
 from autoresearch.agents.support.secrets import leaked, secrets_in
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.files import files_below
-from autoresearch.git.edits import EDIT_LIMIT_BYTES
-from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Grants, Proposal, Turn
+from autoresearch.protocols import (
+    EDIT_LIMIT_BYTES,
+    SERVICE_REASONS,
+    Agent,
+    Failure,
+    Grants,
+    Proposal,
+    Turn,
+)
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox.agent_policy import Needs, reach
 from autoresearch.sandbox.installed import files_named
