@@ -1,7 +1,7 @@
-"""The nouns: what a metric, a run, an experiment and a verdict are.
+"""The records: metric, run, experiment, verdict.
 
-Everything here is a frozen value. Missing numbers are
-`None`, never a sentinel. Durations are seconds, sizes are bytes, and say so in their names.
+All are frozen values. A missing number is `None`, never a sentinel. Names say the unit: durations
+are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Goal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number with a direction. Nobody writes `<` on a raw score: they ask the metric."""
+    """A number with a direction. Scores are compared by its methods, never by `<`."""
 
     name: str
     goal: Goal = Goal.MINIMIZE
@@ -42,7 +42,7 @@ class Metric:
 
 
 class Status(StrEnum):
-    """The original's three words. Why is a separate `reason`."""
+    """The original's three words. The reason is a field of its own."""
 
     KEEP = "keep"
     DISCARD = "discard"
@@ -50,12 +50,13 @@ class Status(StrEnum):
 
 
 class Role(StrEnum):
-    """What a run was for. Decides whether it may say how good its commit is: see `UNSELECTED`."""
+    """The purpose of a run. It decides whether the run counts for its commit's score: see
+    `UNSELECTED`."""
 
     BASELINE = "baseline"  # the unchanged program, at the start
-    SCREEN = "screen"  # a candidate, first look
+    SCREEN = "screen"  # a candidate, at first
     CANDIDATE = "candidate"  # a candidate, in a confirmation
-    CONTROL = "control"  # the incumbent, in a confirmation: its luck may have saved its place
+    CONTROL = "control"  # the incumbent, in a confirmation: it may have kept its place by luck
     REMEASURE = "remeasure"  # a new incumbent, after it was kept
     TOPUP = "topup"  # the incumbent, every few experiments
     SEGMENT = "segment"  # the incumbent, at the beginning of a new segment
@@ -64,72 +65,69 @@ class Role(StrEnum):
 
 
 UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP, Role.SEGMENT)
-"""Runs made on schedule, which chose nothing: only these make an incumbent's score. With the
+"""Runs made on schedule, on which no choice depends: only these make an incumbent's score. With the
 controls of its confirmations the score ends 0.2 sd too good (`benchmarks/truth.py`)."""
 
-HELD_OUT = (
-    *(Role.BASELINE, Role.REMEASURE, Role.SEGMENT),
-    *(Role.VERIFY, Role.VERIFY_BASELINE),
-)
-"""Runs that the sealed holdout is scored for: of the baseline and of keeps, none of which chose
-anything."""
+HELD_OUT = (Role.BASELINE, Role.REMEASURE, Role.SEGMENT, Role.VERIFY, Role.VERIFY_BASELINE)
+"""Runs that are scored on the sealed holdout: of the baseline and of keeps. No choice depends on
+them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """One execution of the task's command with one seed.
 
-    (experiment, attempt, role, segment, index, retry) identifies a run for good: a resumed session
-    asks for the same run and gets the finished one instead of executing it again.
+    (experiment, attempt, role, segment, index, retry) identifies a run: a resumed session gets the
+    finished run of that name instead of executing it again.
     """
 
     id: int
     experiment: int
-    attempt: int  # 0, and one more each time the change began again from the screen
+    attempt: int  # of the experiment: from 0, one more each time it restarts from the screen
     role: Role
     index: int  # counts the runs of one role; a top-up has the order of the experiment before it
-    commit: str  # the code that ran
+    commit: str
     seed: int
-    segment: int = 0  # the stretch of its session within which it can be compared
+    segment: int = 0  # of the session: within it, runs can be compared
     retry: int = 0  # 1: a second run of a top-up that crashed or gave a surprising metric
     slot: int | None = None
-    started_at: float = 0.0  # Unix time, for people; never used for a duration
+    started_at: float = 0.0  # Unix time, for people: durations come from the monotonic clock
     finished: bool = False
-    metric: float | None = None  # None: the run crashed, and `reason` says how
+    metric: float | None = None  # None if the run crashed, for this `reason`
     reason: str | None = None
-    numbers: Mapping[str, float] = field(default_factory=dict)  # everything else it printed
+    numbers: Mapping[str, float] = field(default_factory=dict)  # the other numbers that it printed
     exit_code: int | None = None  # negative: killed by that signal
     wall_s: float | None = None
-    cpu_s: float | None = None  # of the whole tree of processes
+    cpu_s: float | None = None  # of all its processes
     peak_memory_bytes: int | None = None
-    score_cpu_s: float | None = None  # of the scorer and all it started; None without [score]
+    score_cpu_s: float | None = None  # of the scorer's processes; None without [score]
     score_wall_s: float | None = None
     holdout_cpu_s: float | None = None
     holdout_wall_s: float | None = None
-    holdout_reason: str | None = None  # why there is no `holdout`, though there should be
-    holdout: float | None = None  # the metric on the sealed holdout, where that was scored
+    holdout_reason: str | None = None  # why the run lacks a `holdout` that it should have
+    holdout: float | None = None  # the metric on the sealed holdout
 
     @property
     def took_s(self) -> float:
-        """Wall seconds, with the scorers'."""
+        """Wall time, the scorers' included."""
         return sum(filter(None, (self.wall_s, self.score_wall_s, self.holdout_wall_s)))
 
     @property
     def peak_bytes(self) -> int:
-        """What the original's `memory_gb` tells: the GPU's memory where the run prints it."""
+        """The GPU's memory if the run prints it, as in the original's `memory_gb`."""
         if "peak_vram_mb" in self.numbers:
             return int(self.numbers["peak_vram_mb"] * 2**20)
         return self.peak_memory_bytes or 0
 
     @property
     def name(self) -> str:
-        """The run's folder below `runs/`, and what `show` calls it."""
+        """The run's folder below `runs/`, and its name in `show`."""
         return f"{self.experiment:04d}/{self.id:05d}"
 
 
 @dataclass(frozen=True, slots=True)
 class HoldoutScore:
-    """What the sealed holdout says of a run."""
+    """A run's score on the sealed holdout."""
 
     metric: float | None
     reason: str | None  # None when there is a metric
@@ -143,15 +141,15 @@ class Verdict:
     reason: str | None  # None only for a keep
     metric: float | None
     detail: str = ""  # one sentence for people: by how much, on which runs
-    flag: str | None = None  # why a keep is to be looked at before it is believed
+    flag: str | None = None  # why a person should check this keep
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """One measured change. Number 0 is the baseline."""
+    """One measured change. Experiment 0 is the baseline."""
 
     number: int
-    base: int  # the experiment it was built on; its own number for the baseline
+    base: int  # the experiment it is built on; 0 for the baseline
     commit: str
     agent: str
     description: str
@@ -160,7 +158,7 @@ class Experiment:
     reason: str | None = None
     metric: float | None = None
     detail: str = ""
-    order: int | None = None  # its place among the finished ones, from 1; the baseline is 0
+    order: int | None = None  # in which experiments finished, from 1; 0 for the baseline
     started_at: float = 0.0
     ended_at: float | None = None
     peak_memory_bytes: int | None = None
@@ -170,4 +168,4 @@ class Experiment:
     notes: str = ""
     tokens: int | None = None
     usd: float | None = None
-    flag: str | None = None  # of a keep: why it is to be looked at before it is believed
+    flag: str | None = None  # why a person should check this keep

@@ -1,4 +1,4 @@
-"""An agent's answer, as the ledger, git and a terminal can take it."""
+"""Make agents' answers safe for the ledger, git and a terminal."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import Failure, Proposal
 
-MAX_TOKENS = 2**53  # of one turn; a larger number is a mistake, and would soon overflow
-WORDS = ("description", "hypothesis", "notes")  # of a proposal
+MAX_TOKENS = 2**53  # of one turn; a larger number is a mistake, and sums of it would overflow
 
 Answer = TypeVar("Answer", bound=Proposal | Failure)
 
 
 def make_recordable(answer: Answer) -> Answer:
-    """Escape what cannot be stored, and ignore negative, non-finite or absurd costs, so that an
-    agent cannot extend its own budget. Raises `TypeError` for a value that is no answer."""
+    """Escape characters that cannot be stored, and ignore negative, non-finite or absurd costs, so
+    that an agent cannot extend its own budget. Raises `TypeError` for a value that is no answer."""
     if not isinstance(answer, Proposal | Failure):
         raise TypeError(f"it answered with a {type(answer).__name__}")
-    names = ("reason", "message") if isinstance(answer, Failure) else WORDS
+    is_failure = isinstance(answer, Failure)
+    names = ("reason", "message") if is_failure else ("description", "hypothesis", "notes")
     words: dict[str, Any] = {name: escape_unstorable(getattr(answer, name)) for name in names}
     tokens, usd = _check_tokens(answer.tokens), _check_dollars(answer.usd)
     return replace(answer, **words, tokens=tokens, usd=usd)

@@ -67,7 +67,7 @@ def make_module_command(name: str, *arguments: str) -> list[str]:
 
 
 def enclosing(path: Path) -> SessionPaths | None:
-    """The session in whose working folder `path` lies; None when it lies in none."""
+    """The session in whose working folder `path` is; None if it is in none."""
     for folder in (path, *path.parents):
         if folder.name == "work" and folder.parent.parent.name == STATE:
             return SessionPaths(folder.parent.parent.parent, folder.parent.name)

@@ -16,28 +16,26 @@ from autoresearch.store.paths import PUBLIC, SessionPaths
 
 
 def publish(ledger: Ledger, path: Path, data: bytes) -> None:
-    """Make `data` the content of `path`, wholly or not at all.
+    """Make `data` the content of `path`, at once.
 
     Raises `NotOursError` when a file is there that we did not write, or that was edited since;
     `StorageError` when the disk refuses."""
     key = _key(ledger, path)
-    found = read_ours(path)
-    if found == data:
-        ledger.add_published(key, _sha256(data))
-        return
-    # An empty file holds nobody's work: it is what a power cut leaves of ours.
-    if found and not ledger.was_published(key, _sha256(found)):
+    old = read_ours(path)
+    # An empty file is nobody's work: a power cut leaves it.
+    if old and old != data and not ledger.was_published(key, _sha256(old)):
         raise NotOursError(
             f"{path} is not the file this program wrote (or it was edited since), "
             f"and is left alone: move it away, then run the command again"
         )
     ledger.add_published(key, _sha256(data))
-    replace_file(path, data)
+    if old != data:
+        replace_file(path, data)
 
 
 def read_ours(path: Path) -> bytes | None:
-    """The content of `path`; None when nothing is there. Raises `NotOursError` for what we never
-    write, such as a folder or a link."""
+    """The content of `path`; None if it does not exist. Raises `NotOursError` for a folder, a link
+    and other things that we never write."""
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise NotOursError(f"{path} is a link or no file, and is left alone: move it away")
@@ -47,7 +45,7 @@ def read_ours(path: Path) -> bytes | None:
 
 
 def drafts(paths: SessionPaths) -> list[Path]:
-    """What a kill in the middle of replacing a file leaves behind."""
+    """Files that a kill in the middle of replacing a file left behind."""
     public = [draft for name in PUBLIC for draft in paths.root.glob(f".{name}.*.tmp")]
     return sorted([*public, *paths.folder.glob("*.tmp"), *paths.folder.glob(".*.tmp")])
 

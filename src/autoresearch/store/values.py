@@ -1,7 +1,7 @@
-"""Small values of ours in JSON, read back: what was written, or nothing.
+"""Read dataclasses back from JSON files of ours.
 
-A file may have been cut off, torn by a power cut, or edited. What is not exactly a value of the
-kind that is asked for is none.
+A file may have been cut off, torn by a power cut, or edited. If it does not hold exactly a value of
+the dataclass, it is treated as missing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from autoresearch.errors import StorageError
 
 T = TypeVar("T")
-MOST = 2**63  # what SQLite can store
+INTEGER_LIMIT = 2**63  # of SQLite
 
 
 def read(path: Path, kind: type[T]) -> T | None:
-    """The value of a dataclass in a file; None when there is none."""
+    """The value of a dataclass in a file; None if there is none. Raises `StorageError`."""
     try:
         return parse(path.read_bytes(), kind)
     except FileNotFoundError:
@@ -29,20 +29,20 @@ def read(path: Path, kind: type[T]) -> T | None:
 
 
 def parse(text: str | bytes, kind: type[T]) -> T | None:
-    """The value of a dataclass in a JSON object; None when it is none. What has a default may be
-    absent."""
+    """The value of a dataclass in a JSON object; None if it is not one. Fields with a default may
+    be absent."""
     try:
-        found = json.loads(text)
+        values = json.loads(text)
         hints = get_type_hints(kind)
-        return kind(**{name: _value(value, hints[name]) for name, value in found.items()})
+        return kind(**{name: _convert(value, hints[name]) for name, value in values.items()})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 
-def _value(value: object, hint: Any) -> Any:
-    """`value` as a field of that type holds it. Raises ValueError."""
+def _convert(value: object, hint: Any) -> Any:
+    """`value` as a field of that type. Raises ValueError."""
     if get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_value(item, get_args(hint)[0]) for item in value)
+        return tuple(_convert(item, get_args(hint)[0]) for item in value)
     options = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     if not any(_fits(value, option) for option in options):
         raise ValueError("of another type")
@@ -51,14 +51,14 @@ def _value(value: object, hint: Any) -> Any:
 
 def _fits(value: object, option: Any) -> bool:
     if isinstance(value, str):
-        return option is str and _is_whole(value)
+        return option is str and _is_storable(value)
     if isinstance(value, bool) or value is None:
         return isinstance(value, option)
     if isinstance(value, int):
-        return option in (int, float) and -MOST <= value < MOST
+        return option in (int, float) and -INTEGER_LIMIT <= value < INTEGER_LIMIT
     return isinstance(value, float) and option is float and math.isfinite(value)
 
 
-def _is_whole(text: str) -> bool:
-    """No half of a pair, which neither SQLite nor a terminal can take."""
+def _is_storable(text: str) -> bool:
+    """Whether the text has no half of a surrogate pair, which SQLite and terminals refuse."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
