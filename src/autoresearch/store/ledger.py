@@ -46,16 +46,15 @@ class Ledger:
 
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         """Open `path`, creating it unless `readonly`. Raises `LedgerError` for a file that is
-        damaged, is something else, or was written by a newer version; it is never overwritten."""
+        damaged, is something else, or is of another version; such a file is never changed."""
         self.path = path
         self._lock = threading.RLock()
-        if readonly and not path.exists():
+        is_new = not path.exists()
+        if readonly and is_new:
             raise LedgerError(f"no ledger at {path}: no session was started here yet")
-        mode = "ro" if readonly else "rwc"
-        was_there = path.exists()
         with self._mapped():
             self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
+                f"{path.absolute().as_uri()}?mode={'ro' if readonly else 'rwc'}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -63,25 +62,28 @@ class Ledger:
             )
             self._db.row_factory = sqlite3.Row
             try:
-                self._check_or_upgrade(readonly, was_there)
+                self._check(readonly, is_new)
+                if not readonly:
+                    self._prepare()
             except BaseException:
                 self._db.close()
                 raise
 
-    def _check_or_upgrade(self, readonly: bool, was_there: bool) -> None:
-        application_id = self._db.execute("PRAGMA application_id").fetchone()[0]
-        version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        tables = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and application_id != APPLICATION_ID:
+    def _check(self, readonly: bool, is_new: bool) -> None:
+        """Raise `LedgerError` for a file that is no ledger of this version."""
+        version = self.select_number("PRAGMA user_version")
+        if not self.select_number("SELECT count(*) FROM sqlite_master"):
+            if not is_new and any(self.path.parent.glob("*/runs/*")):
+                raise LedgerError(
+                    f"the ledger {self.path} is empty, but there are runs beside it: it was cut "
+                    "short. It was left as it is. Put a copy of it back, or move it away to start "
+                    "afresh"
+                )
+            if readonly:
+                raise LedgerError(f"no session was started here yet: {self.path} is empty")
+        elif self.select_number("PRAGMA application_id") != APPLICATION_ID:
             raise LedgerError(f"{self.path} is a database of another program")
-        if not tables and was_there and any(self.path.parent.glob("*/runs/*")):
-            raise LedgerError(
-                f"the ledger {self.path} is empty, but there are runs beside it: it was cut short. "
-                "It was left as it is. Put a copy of it back, or move it away to start afresh"
-            )
-        if not tables and readonly:
-            raise LedgerError(f"no session was started here yet: {self.path} is empty")
-        if tables and version != VERSION:
+        elif version != VERSION:
             age, remedy = (
                 ("a newer", "update autoresearch")
                 if version > VERSION
@@ -91,19 +93,18 @@ class Ledger:
                 f"{self.path} was written by {age} autoresearch (ledger version {version}, "
                 f"this program reads version {VERSION}): {remedy}"
             )
-        if readonly:
-            return
-        # FULL: a finished run survives even a power cut; one fsync per run is nothing beside it.
+
+    def _prepare(self) -> None:
+        """Make the file ready to be written, and create the tables of a new one."""
+        # FULL: a finished run survives even a power cut; one fsync per run costs little beside it.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("PRAGMA fullfsync = 1")  # macOS asks the drive only when told to
+        self._db.execute("PRAGMA fullfsync = 1")  # macOS flushes the drive's cache only on request
         self._db.execute("PRAGMA checkpoint_fullfsync = 1")
-        damage = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if damage != "ok":
-            raise LedgerError(_damaged(self.path, damage))
+        self._check_pages("quick_check")
         with self.transaction():
             if self.select_number("PRAGMA user_version") == VERSION:
-                return  # another process may have created the tables since we looked
+                return  # perhaps another process has just created the tables
             for statement in SCHEMA.split(";\n"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -120,8 +121,8 @@ class Ledger:
                 yield
         except sqlite3.OperationalError as error:
             text = str(error)
-            closed = "unable to open" in text and not os.access(self.path.parent, os.W_OK)
-            if closed or "full" in text or "readonly" in text or "disk I/O" in text:
+            is_closed = "unable to open" in text and not os.access(self.path.parent, os.W_OK)
+            if is_closed or "full" in text or "readonly" in text or "disk I/O" in text:
                 raise StorageError(f"cannot write the ledger {self.path}: {text}") from error
             if "locked" in text:
                 raise LedgerError(
@@ -129,11 +130,11 @@ class Ledger:
                 ) from error
             raise LedgerError(f"cannot use the ledger {self.path}: {text}") from error
         except sqlite3.DatabaseError as error:
-            raise LedgerError(_damaged(self.path, str(error))) from error
+            raise LedgerError(_describe_damage(self.path, str(error))) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside happens, or nothing does. May be nested: the outermost commits."""
+        """All writes inside are made, or none. May be nested: the outermost commits."""
         with self._mapped():
             if self._db.in_transaction:
                 yield
@@ -149,7 +150,7 @@ class Ledger:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Everything read inside is of one moment, whatever others write meanwhile."""
+        """All reads inside are of one moment, whatever others write meanwhile."""
         with self._mapped():
             self._db.execute("BEGIN")
             try:
@@ -159,10 +160,12 @@ class Ledger:
 
     def check_integrity(self) -> None:
         """Read the whole file: pages, indexes, uniqueness. Raises `LedgerError` for damage."""
-        with self._mapped():
-            damage = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        self._check_pages("integrity_check")
+
+    def _check_pages(self, check: str) -> None:
+        damage = self.select(f"PRAGMA {check}(1)")[0][0]
         if damage != "ok":
-            raise LedgerError(_damaged(self.path, damage))
+            raise LedgerError(_describe_damage(self.path, damage))
 
     def select(self, sql: str, *values: object) -> list[sqlite3.Row]:
         with self._mapped():
@@ -183,18 +186,16 @@ class Ledger:
     def _insert(self, table: str, **values: object) -> int | None:
         """Insert a row. Returns its id."""
         with self.transaction():
-            columns = ", ".join(f"[{column}]" for column in values)
-            sql = f"INSERT INTO {table} ({columns}) VALUES ({marks(values)})"
+            names = ", ".join(f"[{name}]" for name in values)
+            sql = f"INSERT INTO {table} ({names}) VALUES ({marks(values)})"
             return self._db.execute(sql, tuple(map(to_cell, values.values()))).lastrowid
 
     def _update(self, table: str, conditions: str, *keys: object, **values: object) -> None:
         """Set `values` in the rows that `conditions` on `keys` select."""
         with self.transaction():
-            assignments = ", ".join(f"[{column}] = ?" for column in values)
-            cells = tuple(map(to_cell, values.values()))
-            self._db.execute(
-                f"UPDATE {table} SET {assignments} WHERE {conditions}", (*cells, *keys)
-            )
+            assignments = ", ".join(f"[{name}] = ?" for name in values)
+            sql = f"UPDATE {table} SET {assignments} WHERE {conditions}"
+            self._db.execute(sql, (*map(to_cell, values.values()), *keys))
 
     # ---- sessions ------------------------------------------------------------------------
 
@@ -242,7 +243,7 @@ class Ledger:
         return self.session(tag)
 
     def update_session(self, session: SessionRecord, **facts: object) -> SessionRecord:
-        """Set facts that a session learns: level, limits, deterministic, allowance_s, ..."""
+        """Set facts of a session: level, limits, deterministic, allowance_s, ..."""
         self._update("session", "id = ?", session.id, **facts)
         return self.session(session.tag)
 
@@ -468,28 +469,27 @@ class Ledger:
         score: RunResult | None = None,
         sealed: HoldoutScore | None = None,
     ) -> Run:
-        with self.transaction():
-            self._update(
-                "run",
-                "id = ?",
-                run.id,
-                finished=True,
-                metric=metric,
-                reason=reason,
-                numbers=numbers,
-                slot=slot,
-                exit_code=exit_code,
-                wall_s=wall_s,
-                cpu_s=cpu_s,
-                peak_memory_bytes=peak_memory_bytes,
-                score_cpu_s=score and score.cpu_s,
-                score_wall_s=score and score.wall_s,
-                holdout=sealed and sealed.metric,
-                holdout_reason=sealed and sealed.reason,
-                holdout_cpu_s=sealed and sealed.cpu_s,
-                holdout_wall_s=sealed and sealed.wall_s,
-            )
-            return self._run(run.id)
+        self._update(
+            "run",
+            "id = ?",
+            run.id,
+            finished=True,
+            metric=metric,
+            reason=reason,
+            numbers=numbers,
+            slot=slot,
+            exit_code=exit_code,
+            wall_s=wall_s,
+            cpu_s=cpu_s,
+            peak_memory_bytes=peak_memory_bytes,
+            score_cpu_s=score and score.cpu_s,
+            score_wall_s=score and score.wall_s,
+            holdout=sealed and sealed.metric,
+            holdout_reason=sealed and sealed.reason,
+            holdout_cpu_s=sealed and sealed.cpu_s,
+            holdout_wall_s=sealed and sealed.wall_s,
+        )
+        return self._run(run.id)
 
     def open_runs(self, session: SessionRecord) -> list[Run]:
         """Runs begun and not finished: under way now, or when the session was killed."""
@@ -650,7 +650,7 @@ class Ledger:
         return bool(self.select(sql, str(path), sha256))
 
 
-def _damaged(path: Path, detail: str) -> str:
+def _describe_damage(path: Path, detail: str) -> str:
     return (
         f"the ledger {path} is damaged ({detail}); it was left as it is. "
         f"Try `sqlite3 {path} .recover` into a new file, or move it away to start afresh"
