@@ -24,7 +24,8 @@ from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Experiment, Goal, Metric, Role, Run, Status, Verdict
 from autoresearch.report import text
 from autoresearch.report.collect import summarise
-from autoresearch.report.live import LiveView, render
+from autoresearch.report.experiments import log_text, show_text
+from autoresearch.report.live import LiveView, SessionView
 from autoresearch.report.page import headline, page
 from autoresearch.report.plot import frame, plot
 from autoresearch.report.summary import Summary, to_json
@@ -61,7 +62,7 @@ class Night:
             level="default",
             budget_s=10.0,
             budget_clock="cpu",
-            limits={"experiments": 100, "hours": 8, "until": "07:00"},
+            limits={"experiments": 100, "hours": 8, "until": "07:00", "deadline": NOW + 9 * 3600},
             fingerprint={},
             now=NOW - 3600,
         )
@@ -184,8 +185,8 @@ class Night:
             self.ledger.add_elapsed(self.session, 40.0 * experiments)
         return self
 
-    def summary(self) -> Summary:
-        return summarise(self.ledger, self.session.tag, NOW)
+    def summary(self, whole: bool = False) -> Summary:
+        return summarise(self.ledger, self.session.tag, NOW, whole=whole)
 
     def experiments(self) -> list[Experiment]:
         return self.ledger.finished(self.session)
@@ -207,17 +208,18 @@ def results(tmp_path: Path) -> Path:
 
 def drawn(summary: Summary, running: bool = True, width: int = 80, height: int = 24) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, record=True)
-    console.print(render(summary, running))
+    console.print(SessionView(summary, running))
     return console.export_text()
 
 
-def every_view(summary: Summary, experiments: list[Experiment]) -> str:
+def every_view(night: Night) -> str:
     """All that must work for every session whatever its state."""
+    summary, whole = night.summary(), night.summary(whole=True)
     json.dumps(to_json(summary), allow_nan=False)
-    assert plot(experiments, summary.metric, summary.noise_sd).startswith(b"\x89PNG")
+    assert plot(whole).startswith(b"\x89PNG")
     views = [drawn(summary, running) for running in (True, False)]
     views += [text.status_text(summary, running) for running in (True, False)]
-    views += [text.log_text(experiments, summary.metric), page(summary, experiments)]
+    views += [log_text(night.experiments(), night.metric), page(whole)]
     return "\n".join(views)
 
 
@@ -319,19 +321,15 @@ def test_what_the_agents_did_earned_and_cost(ledger: Ledger) -> None:
     assert "each       339 tokens, $0.089 an experiment; 508 tokens, $0.13 a keep" in status
     line = f"claude:opus: 30 experiments, 30 keeps, gain {summary.numbers.signed(claude.gain)}, "
     assert f"agent      {line}30,500 tokens, $8.00, {claude.gain / 8:+.2g} a dollar\n" in status
-    written = page(night_of(night), night.experiments())
+    written = page(night.summary(whole=True))
     assert f"| claude:opus | 30 | 30 | {summary.numbers.signed(claude.gain)} |" in written
     assert f"| 30,500 | $8.00 | {claude.gain / 8:+.2g} |\n" in written
     assert "The agents took 30,500 tokens, $8.00: 339 tokens" in written
-    log = text.log_text(night.experiments(), BPB).splitlines()
+    log = log_text(night.experiments(), BPB).splitlines()
     assert log[0].endswith("reason            agent                 tokens     cost  description")
     assert "  claude:opus            1,000    $0.25  " in log[2]
     assert all(line.split()[0] == str(number) for number, line in enumerate(log[1:]))
-    assert "claude:opus: 30 exp" in every_view(summary, night.experiments())
-
-
-def night_of(night: Night) -> Summary:
-    return summarise(night.ledger, night.session.tag, NOW, all_keeps=True)
+    assert "claude:opus: 30 exp" in every_view(night)
 
 
 def test_nothing_of_agents_where_there_is_one_without_costs(ledger: Ledger) -> None:
@@ -340,9 +338,9 @@ def test_nothing_of_agents_where_there_is_one_without_costs(ledger: Ledger) -> N
     night.change(0.02)
     summary = night.summary()
     assert summary.agents == () and summary.usd_per_keep is None
-    views = every_view(summary, night.experiments())
+    views = every_view(night)
     assert "## Agents" not in views and "an experiment;" not in views and "each  " not in views
-    assert "tokens" not in text.log_text(night.experiments(), BPB)
+    assert "tokens" not in log_text(night.experiments(), BPB)
     night.costs = (10, None)
     night.change(-0.02)
     [share] = night.summary().agents
@@ -351,7 +349,7 @@ def test_nothing_of_agents_where_there_is_one_without_costs(ledger: Ledger) -> N
 
 def test_nothing_crashes_before_there_is_a_baseline(ledger: Ledger) -> None:
     night = Night(ledger)
-    views = every_view(night.summary(), [])
+    views = every_view(night)
     assert "no baseline yet" in views and "Nothing was measured" in views
     night.open("baseline")
     night.open_run(0, Role.BASELINE)
@@ -359,7 +357,7 @@ def test_nothing_crashes_before_there_is_a_baseline(ledger: Ledger) -> None:
     assert summary.open_runs[0].age_s == 7 and summary.open_experiments[0].number == 0
     assert "#0 baseline, run 1, 7.0 s" in text.status_text(summary, running=True)
     assert "1 run to make again on resume" in text.status_text(summary, running=False)
-    every_view(summary, [])
+    every_view(night)
 
 
 def test_a_session_of_crashes_only(ledger: Ledger) -> None:
@@ -368,7 +366,7 @@ def test_a_session_of_crashes_only(ledger: Ledger) -> None:
     for reason in ("timeout", "timeout", "exit code 1"):
         night.crash(reason)
     summary = night.summary()
-    views = every_view(summary, night.experiments())
+    views = every_view(night)
     assert "Nothing better was found in 3 experiments" in views
     assert "- 2 × timeout (#1, #2)" in views
     assert all(one.gain is None for one in summary.recent)
@@ -379,7 +377,7 @@ def test_a_crashed_baseline_leaves_a_session_without_incumbent(ledger: Ledger) -
     night.open("baseline")
     night.end(night.open_run(0, Role.BASELINE), None, "exit code 1")
     night.finish(0, Status.CRASH, None, "exit code 1")
-    every_view(night.summary(), night.experiments())
+    every_view(night)
 
 
 def test_a_metric_to_maximize(ledger: Ledger) -> None:
@@ -392,7 +390,7 @@ def test_a_metric_to_maximize(ledger: Ledger) -> None:
     assert summary.verification is not None and summary.verification.low > 0
     assert "higher is better" in text.gain(replace(summary, gain=None))
     assert " better" in text.gain(summary)
-    every_view(summary, night.experiments())
+    every_view(night)
 
 
 def test_a_deterministic_session_says_so_everywhere(ledger: Ledger) -> None:
@@ -405,11 +403,11 @@ def test_a_deterministic_session_says_so_everywhere(ledger: Ledger) -> None:
     assert summary.false_keeps_expected == 0 and summary.gain_sd is None
     assert summary.verification is not None
     assert summary.verification.low == summary.verification.gain == summary.verification.high
-    for view in (drawn(summary), text.status_text(summary), page(summary, night.experiments())):
+    for view in (drawn(summary), text.status_text(summary), page(night.summary(whole=True))):
         assert "deterministic" in view.lower()
     assert "gives exactly this number again" in headline(summary)
     assert headline(replace(summary, verification=None)) == headline(summary)
-    every_view(summary, night.experiments())
+    every_view(night)
 
 
 def test_every_kind_of_run_under_way_has_its_words(ledger: Ledger) -> None:
@@ -662,7 +660,7 @@ def test_the_picture_takes_any_description(ledger: Ledger) -> None:
     night.baseline()
     for description in ("$\\frac{", "学習率 🚀", "a\tb\n" * 40, "_^%&#{}~", ""):
         night.change(0.03, description)
-    assert plot(night.experiments(), BPB, 0.006).startswith(b"\x89PNG")
+    assert plot(night.summary(whole=True)).startswith(b"\x89PNG")
 
 
 def test_the_headline_claims_only_what_was_measured_again(ledger: Ledger) -> None:
@@ -691,7 +689,7 @@ def test_the_headline_claims_only_what_was_measured_again(ledger: Ledger) -> Non
 def test_the_page_holds_everything_a_morning_needs(ledger: Ledger) -> None:
     night = Night(ledger, warnings=["`train.py` ignores the seed"]).plausible(100)
     night.verify()
-    text_ = page(night.summary(), night.experiments(), sandbox="runs can reach the network")
+    text_ = page(night.summary(whole=True), sandbox="runs can reach the network")
     for part in (
         "![progress](progress.png)",
         "## Kept",
@@ -714,9 +712,7 @@ def test_foreign_text_cannot_break_the_page(ledger: Ledger) -> None:
     night.baseline()
     night.change(0.03, "a | b\n# c <script>[x](http://y) `z`")
     kept = next(
-        line
-        for line in page(night.summary(), night.experiments()).split("\n")
-        if line.startswith("| 1 |")
+        line for line in page(night.summary(whole=True)).split("\n") if line.startswith("| 1 |")
     )
     assert kept.replace("\\|", "").count("|") == 8
     assert "<script>" not in kept.replace("\\<", "") and "\\[x\\](" in kept
@@ -775,9 +771,9 @@ def test_log_and_show_are_plain_text(ledger: Ledger) -> None:
     one = night.change(0.03, "depth\t2")
     night.crash()
     night.open("in flight", 3)
-    log = text.log_text([*night.experiments(), *ledger.in_flight(night.session)], BPB)
+    log = log_text([*night.experiments(), *ledger.in_flight(night.session)], BPB)
     assert log.count("\n") == 5 and "open" in log.split("\n")[4]
-    shown = text.show_text(
+    shown = show_text(
         one,
         ledger.runs(night.session, one.number),
         "-DEPTH = 3\n+DEPTH = 2\n",
@@ -826,7 +822,7 @@ def test_the_cost_stays_flat_at_two_thousand_experiments(ledger: Ledger, results
     night = Night(ledger).plausible(2000, keep_share=0.05)
     night.verify()
     best = min(_cpu_s(night.summary) for _ in range(10))
-    assert summarise(ledger, "nov23", NOW, all_keeps=True).keep > 50
+    assert night.summary(whole=True).keep > 50
     assert best < 0.050, f"summarise took {1000 * best:.1f} ms of CPU"
     file = ResultsFile(results, ledger, night.session)
     file.prepare()
