@@ -695,7 +695,7 @@ def test_the_page_holds_everything_a_morning_needs(ledger: Ledger) -> None:
         "## Kept",
         "## Near misses",
         "## Crashes",
-        "false keeps are expected",
+        "false keeps expected",
         "Spread (sd): baseline",
         "Drift: at the end",
         "of CPU time",

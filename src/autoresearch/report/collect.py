@@ -142,7 +142,7 @@ def summarise(
             _describe_open(ledger, session, experiment, now) for experiment in in_flight
         ),
         open_runs=tuple(
-            OpenRun(run.experiment, run.role, run.index, max(0.0, now - run.started_at))
+            derive(OpenRun, run, age_s=max(0.0, now - run.started_at))
             for run in ledger.open_runs(session)
         ),
         recent=compare_finished(latest, keeps, starts, metric, noise_sd),

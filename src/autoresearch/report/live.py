@@ -43,9 +43,7 @@ class LiveView:
         self._latest: RenderableType = Text("starting ...", style="dim")
         self._running = True
         self._live = Live(
-            get_renderable=self._draw,
-            console=console or Console(),
-            refresh_per_second=REFRESH_PER_SECOND,
+            console=console, refresh_per_second=REFRESH_PER_SECOND, get_renderable=self._draw
         )
 
     def __enter__(self) -> LiveView:

@@ -17,6 +17,7 @@ from autoresearch.formatting import (
     cut,
     dollars,
     duration,
+    join,
     one_line,
     percent,
     short,
@@ -25,7 +26,7 @@ from autoresearch.records import Status
 from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import Machine, Trend
 from autoresearch.report.summary import Kept, Summary
-from autoresearch.report.text import amount, cost_of_each, noise, outcome
+from autoresearch.report.text import amount, cost_of_each, noise, outcome, trust
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
@@ -86,7 +87,7 @@ def headline(summary: Summary) -> str:
 
 def _reproduced(summary: Summary, baseline: Kept, best: Kept) -> str:
     before, after = summary.numbers.value(baseline.score), summary.numbers.value(best.score)
-    gain = _with_share(summary.numbers.gain(summary.gain or 0.0), summary.gain_share)
+    gain = join(summary.numbers.gain(summary.gain or 0.0), percent(summary.gain_share))
     means, within = f"{before} → {after}", ""
     if len(summary.segments) > 1:
         gain += f" than the baseline, added up over {len(summary.segments)} segments"
@@ -101,7 +102,7 @@ def _verified(summary: Summary, found: Verification) -> str:
     numbers = summary.numbers
     means = f"{numbers.value(found.old_mean)} → {numbers.value(found.new_mean)}"
     share = found.gain / abs(found.old_mean) if found.old_mean else None
-    gain = _with_share(numbers.gain(found.gain), share)
+    gain = join(numbers.gain(found.gain), percent(share))
     claim, evidence = f"`{summary.metric.name}` {means}, {gain}", "Run again"
     if found.low > 0:
         claim, evidence = f"`{summary.metric.name}` {means}: {gain}", "Verified"
@@ -115,10 +116,6 @@ def _verified(summary: Summary, found: Verification) -> str:
         f"{found.new_runs} fresh runs of the best and {found.old_runs} of the baseline, none of "
         f"which helped to choose it.{crashed}"
     )
-
-
-def _with_share(gain: str, share: float | None) -> str:
-    return f"{gain}, {percent(share)}" if share is not None else gain
 
 
 def _describe_flagged(summary: Summary) -> list[str]:
@@ -224,24 +221,21 @@ def _list_near_misses(summary: Summary) -> str:
         for experiment in summary.recent
         if experiment.status is Status.DISCARD and experiment.gain and experiment.gain > 0
     ]
-    misses.sort(key=itemgetter(0), reverse=True)
-    lines = [
-        f"| {experiment.number} | `{short(experiment.commit)}` | {summary.numbers.signed(gain)} "
-        f"| {summary.numbers.in_sd(gain)} | {_cell(experiment.reason or '')} "
-        f"| {_cell(experiment.description)} |"
-        for gain, experiment in misses[:NEAR_MISSES]
-    ]
-    if not lines:
+    if not misses:
         return ""
+    numbers = summary.numbers
+    lines = ["| # | commit | looked | sd | why not | change |", "|--:|:--|--:|--:|:--|:--|"]
+    for gain, experiment in sorted(misses, key=itemgetter(0), reverse=True)[:NEAR_MISSES]:
+        lines.append(
+            f"| {experiment.number} | `{short(experiment.commit)}` | {numbers.signed(gain)} "
+            f"| {numbers.in_sd(gain)} | {_cell(experiment.reason or '')} "
+            f"| {_cell(experiment.description)} |"
+        )
     return _section(
         "Near misses",
         "Looked better in the screen than the incumbent of their time, but did not hold. A lucky "
         "run looks the same, and these are the luckiest.",
-        lines=[
-            "| # | commit | looked | sd | why not | change |",
-            "|--:|:--|--:|--:|:--|:--|",
-            *lines,
-        ],
+        lines=lines,
     )
 
 
@@ -268,11 +262,9 @@ def _describe_trust(summary: Summary) -> str:
         return ""
     points = [f"{outcome(summary)}."]
     if not summary.deterministic:
-        about = " approximately" if summary.level == "fast" else ""
         points += [
-            f"{counted(summary.confirmations, 'confirmation')} at level `{summary.level}`: at most "
-            f"{summary.false_keeps_expected:.2g} false keeps are expected{about} "
-            f"({100 * summary.false_keep:.2g} % for each change that does nothing).",
+            f"{trust(summary)} (level `{summary.level}`: {100 * summary.false_keep:.2g} % for each "
+            "change that does nothing).",
             f"Noise: {noise(summary)}.",
             _compare_spreads(summary),
             _describe_drift(summary),

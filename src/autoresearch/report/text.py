@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from autoresearch.core.judge import FRESH_RUNS, LEVELS, SCREEN_RUNS
-from autoresearch.formatting import counted, cut, dollars, duration, one_line, percent, short
+from autoresearch.formatting import (
+    counted,
+    cut,
+    dollars,
+    duration,
+    join,
+    one_line,
+    percent,
+    short,
+)
 from autoresearch.records import Role
 from autoresearch.report.summary import OpenExperiment, OpenRun, Summary
 
@@ -62,7 +71,7 @@ def gain(summary: Summary) -> str:
     if summary.gain is None:
         return f"none yet, {summary.numbers.direction}"
     in_sd = "" if summary.gain_sd is None else f"{abs(summary.gain_sd):.1f} sd"
-    size = _list(percent(summary.gain_share), in_sd)
+    size = join(percent(summary.gain_share), in_sd)
     than = f"than the baseline's {summary.numbers.value(summary.baseline.score)}"
     if len(summary.segments) > 1:
         than = f"than the baseline, added up over {len(summary.segments)} segments"
@@ -126,11 +135,11 @@ def left(summary: Summary) -> str:
         return "no limit on experiments or time"
     ends = summary.end_in_s and summary.end_in_s != summary.time_left_s
     end = f"ends in about {duration(summary.end_in_s)}" if ends else ""
-    return _list(experiments_left, time_left, end)
+    return join(experiments_left, time_left, end)
 
 
 def spent(summary: Summary) -> str:
-    return _list(
+    return join(
         counted(summary.runs, "run"),
         f"CPU {duration(summary.cpu_s)}",
         f"{duration(summary.elapsed_s)} of work",
@@ -147,13 +156,13 @@ def cost_of_each(summary: Summary) -> str:
 
 def amount(tokens: float | None, usd: float | None) -> str:
     """ "1,200 tokens, $0.34"; a part that is not known, or zero, is left out."""
-    return _list(f"{tokens:,.0f} tokens" if tokens else "", dollars(usd) if usd else "")
+    return join(f"{tokens:,.0f} tokens" if tokens else "", dollars(usd) if usd else "")
 
 
 def shares(summary: Summary) -> list[str]:
     """A line for each agent, if there is more than one or costs are known."""
     return [
-        _list(
+        join(
             f"{cut(share.name, 40)}: {counted(share.experiments, 'experiment')}",
             counted(share.keeps, "keep"),
             f"gain {summary.numbers.signed(share.gain)}" if share.keeps else "",
@@ -209,8 +218,3 @@ def phase(summary: Summary, run: OpenRun) -> str:
         Role.VERIFY: f"verifying the best, run {number}",
         Role.VERIFY_BASELINE: f"verifying against the baseline, run {number}",
     }[run.role]
-
-
-def _list(*parts: str) -> str:
-    """The parts that are not empty, with commas between them."""
-    return ", ".join(filter(None, parts))
