@@ -19,7 +19,7 @@ from autoresearch.commands.fsck import audit
 from autoresearch.core.judge import Excess, too_good
 from autoresearch.report.collect import summarise
 from autoresearch.report.live import SessionView
-from autoresearch.report.page import page
+from autoresearch.report.page import draw_page
 from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.results import parse
@@ -133,7 +133,7 @@ def test_the_table_has_it_where_a_keep_has_no_reason(found: Night) -> None:
 
 
 def test_the_report_begins_with_it(found: Night, summary: Summary) -> None:
-    text = page(summary)
+    text = draw_page(summary)
     _, first, headline = text.split("\n\n")[:3]
     lines = first.split("\n")
     assert lines[0].startswith("> **Flagged: #2 `")

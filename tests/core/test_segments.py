@@ -41,7 +41,7 @@ from autoresearch.protocols import Proposal, Turn
 from autoresearch.records import Metric, Role, Run
 from autoresearch.report import collect, summary
 from autoresearch.report.machine import find_trends
-from autoresearch.report.page import describe_trends, page
+from autoresearch.report.page import describe_trends, draw_page
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import Segment
@@ -95,7 +95,7 @@ def report(root: Path, tag: str = "t") -> str:
         write_report(ledger, paths, task_of(root))
         found = collect.summarise(ledger, tag, time.time(), whole=True)
         summary.to_json(found)
-        return page(found)
+        return draw_page(found)
     finally:
         ledger.close()
 

@@ -26,8 +26,8 @@ from autoresearch.report import text
 from autoresearch.report.collect import summarise
 from autoresearch.report.experiments import log_text, show_text
 from autoresearch.report.live import LiveView, SessionView
-from autoresearch.report.page import headline, page
-from autoresearch.report.plot import frame, plot
+from autoresearch.report.page import draw_page, make_headline
+from autoresearch.report.plot import find_frame, plot
 from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.files import publish
 from autoresearch.store.ledger import Ledger
@@ -219,7 +219,7 @@ def every_view(night: Night) -> str:
     assert plot(whole).startswith(b"\x89PNG")
     views = [drawn(summary, running) for running in (True, False)]
     views += [text.status_text(summary, running) for running in (True, False)]
-    views += [log_text(night.experiments(), night.metric), page(whole)]
+    views += [log_text(night.experiments(), night.metric), draw_page(whole)]
     return "\n".join(views)
 
 
@@ -276,7 +276,7 @@ def test_limits_and_what_is_left_of_them(ledger: Ledger) -> None:
     assert unlimited.limits == {"experiments": None}
     summary = night.summary()
     assert summary.experiments_left is None and summary.end_in_s is None
-    assert text.left(summary) == "no limit on experiments or time"
+    assert text.describe_left(summary) == "no limit on experiments or time"
 
 
 def test_ten_fruitless_turns_count_as_an_experiment(ledger: Ledger) -> None:
@@ -321,7 +321,7 @@ def test_what_the_agents_did_earned_and_cost(ledger: Ledger) -> None:
     assert "each       339 tokens, $0.089 an experiment; 508 tokens, $0.13 a keep" in status
     line = f"claude:opus: 30 experiments, 30 keeps, gain {summary.numbers.signed(claude.gain)}, "
     assert f"agent      {line}30,500 tokens, $8.00, {claude.gain / 8:+.2g} a dollar\n" in status
-    written = page(night.summary(whole=True))
+    written = draw_page(night.summary(whole=True))
     assert f"| claude:opus | 30 | 30 | {summary.numbers.signed(claude.gain)} |" in written
     assert f"| 30,500 | $8.00 | {claude.gain / 8:+.2g} |\n" in written
     assert "The agents took 30,500 tokens, $8.00: 339 tokens" in written
@@ -388,8 +388,8 @@ def test_a_metric_to_maximize(ledger: Ledger) -> None:
     summary = night.summary()
     assert summary.gain is not None and summary.gain > 0
     assert summary.verification is not None and summary.verification.low > 0
-    assert "higher is better" in text.gain(replace(summary, gain=None))
-    assert " better" in text.gain(summary)
+    assert "higher is better" in text.describe_gain(replace(summary, gain=None))
+    assert " better" in text.describe_gain(summary)
     every_view(night)
 
 
@@ -403,10 +403,10 @@ def test_a_deterministic_session_says_so_everywhere(ledger: Ledger) -> None:
     assert summary.false_keeps_expected == 0 and summary.gain_sd is None
     assert summary.verification is not None
     assert summary.verification.low == summary.verification.gain == summary.verification.high
-    for view in (drawn(summary), text.status_text(summary), page(night.summary(whole=True))):
+    for view in (drawn(summary), text.status_text(summary), draw_page(night.summary(whole=True))):
         assert "deterministic" in view.lower()
-    assert "gives exactly this number again" in headline(summary)
-    assert headline(replace(summary, verification=None)) == headline(summary)
+    assert "gives exactly this number again" in make_headline(summary)
+    assert make_headline(replace(summary, verification=None)) == make_headline(summary)
     every_view(night)
 
 
@@ -426,7 +426,7 @@ def test_every_kind_of_run_under_way_has_its_words(ledger: Ledger) -> None:
         (1, Role.VERIFY_BASELINE),
     ):
         night.open_run(number, role, 1)
-    said = "\n".join(text.under_way(night.summary(), running=True))
+    said = "\n".join(text.list_open_runs(night.summary(), running=True))
     assert "#2 confirmation, run 2 of 6, 7.0 s of about 12 s wider" in said
     assert "measuring the new best, run 2 of 4" in said
     assert "#1 measuring the best once more" in said
@@ -648,10 +648,10 @@ def test_a_published_file_is_replaced_only_while_it_is_ours(ledger: Ledger, resu
 
 
 def test_the_picture_is_framed_around_baseline_and_best() -> None:
-    low, high = frame([1.60, 1.56], [1.58, 1.61, 9.0, -3.0], 0.006)
+    low, high = find_frame([1.60, 1.56], [1.58, 1.61, 9.0, -3.0], 0.006)
     assert 1.54 < low < 1.56 and 1.61 < high < 1.63
     for keeps, discards, sd in (([1.0], [], None), ([0.0], [0.0], 0.0), ([], [5.0], None)):
-        low, high = frame(keeps, discards, sd)
+        low, high = find_frame(keeps, discards, sd)
         assert math.isfinite(low) and low < high
 
 
@@ -667,29 +667,29 @@ def test_the_headline_claims_only_what_was_measured_again(ledger: Ledger) -> Non
     night = Night(ledger)
     night.baseline()
     night.change(-0.01)
-    assert "Nothing better was found in 1 experiment.**" in headline(night.summary())
+    assert "Nothing better was found in 1 experiment.**" in make_headline(night.summary())
     night.change(0.03)
-    assert headline(night.summary()).startswith("**Not verified:")
+    assert make_headline(night.summary()).startswith("**Not verified:")
     night.verify()
-    assert "Verified: 95 % interval +" in headline(night.summary())
+    assert "Verified: 95 % interval +" in make_headline(night.summary())
     night.change(0.03)  # the verified one is no longer the best
-    assert headline(night.summary()).startswith("**Not verified:")
+    assert make_headline(night.summary()).startswith("**Not verified:")
     night.verify()
     found = night.summary()
     assert found.verification is not None
     assert (found.verification.new_runs, found.verification.old_runs) == (6, 6)  # not the first's
     doubtful = replace(found.verification, low=-0.001, crashed=1)
-    said = headline(replace(found, verification=doubtful))
+    said = make_headline(replace(found, verification=doubtful))
     assert said.startswith("**Not established:") and "interval includes zero" in said
     assert "1 run of them crashed" in said
     worse = replace(doubtful, gain=-0.02, low=-0.03, high=-0.01)
-    assert headline(replace(found, verification=worse)).startswith("**Not an improvement:")
+    assert make_headline(replace(found, verification=worse)).startswith("**Not an improvement:")
 
 
 def test_the_page_holds_everything_a_morning_needs(ledger: Ledger) -> None:
     night = Night(ledger, warnings=["`train.py` ignores the seed"]).plausible(100)
     night.verify()
-    text_ = page(night.summary(whole=True), sandbox="runs can reach the network")
+    text_ = draw_page(night.summary(whole=True), sandbox="runs can reach the network")
     for part in (
         "![progress](progress.png)",
         "## Kept",
@@ -712,7 +712,9 @@ def test_foreign_text_cannot_break_the_page(ledger: Ledger) -> None:
     night.baseline()
     night.change(0.03, "a | b\n# c <script>[x](http://y) `z`")
     kept = next(
-        line for line in page(night.summary(whole=True)).split("\n") if line.startswith("| 1 |")
+        line
+        for line in draw_page(night.summary(whole=True)).split("\n")
+        if line.startswith("| 1 |")
     )
     assert kept.replace("\\|", "").count("|") == 8
     assert "<script>" not in kept.replace("\\<", "") and "\\[x\\](" in kept

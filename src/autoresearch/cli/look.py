@@ -156,9 +156,9 @@ def report(options: argparse.Namespace) -> int:
 
 def plain_headline(summary: Summary) -> str:
     """The report's headline without its Markdown."""
-    from autoresearch.report.page import headline
+    from autoresearch.report.page import make_headline
 
-    return headline(summary).replace("**", "").replace("`", "")
+    return make_headline(summary).replace("**", "").replace("`", "")
 
 
 def agents(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
     """Write report.md and progress.png from the ledger. Returns a line for each that says where it
     is: in the session's own folder if a file of that name exists that is not ours."""
     summary = collect.summarise(ledger, paths.tag, time.time(), whole=True, open_holdout=True)
-    text = page.page(summary, sandbox="; ".join(not_enforced(task)))
+    text = page.draw_page(summary, sandbox="; ".join(not_enforced(task)))
     lines = []
     for path, data in ((paths.report, text.encode()), (paths.picture, plot.plot(summary))):
         try:

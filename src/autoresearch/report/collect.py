@@ -70,7 +70,7 @@ def summarise(
     if baseline and incumbent and incumbent is not baseline:
         if incumbent.score is not None:
             score = SegmentAlignment(ledger, session).now(incumbent.score)
-            gain = gain_over(metric, score, baseline.kept_at)
+            gain = gain_over(metric, score, baseline.score_when_kept)
         verification = read_verification(ledger, session, kept[-1])
     if open_holdout and keeps and (session.stopped is not None or verification is not None):
         from autoresearch.report.holdout import unseal
@@ -118,7 +118,7 @@ def summarise(
         keeps=keeps if whole else (*keeps[:1], *keeps[1:][-RECENT_KEEPS:]),
         flagged=tuple(derive(Flagged, keep) for keep in kept if keep.flag is not None),
         gain=gain,
-        gain_share=divide(gain, abs(baseline.kept_at or 0.0) if baseline else None),
+        gain_share=divide(gain, abs(baseline.score_when_kept or 0.0) if baseline else None),
         gain_sd=divide(gain, noise_sd),
         noise_sd=noise_sd,
         noise_df=df,

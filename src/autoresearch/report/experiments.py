@@ -27,14 +27,14 @@ def log_text(experiments: Sequence[Experiment], metric: Metric) -> str:
     columns: list[tuple[str, str, Callable[[Experiment], str]]] = [
         ("#", ">5", lambda experiment: str(experiment.number)),
         ("commit", "<7", lambda experiment: short(experiment.commit)),
-        (*_metric_heading(metric), lambda experiment: _number(experiment.metric) or "-"),
+        (*_make_metric_heading(metric), _format_metric),
         ("status", "<7", lambda experiment: experiment.status or "open"),
-        ("reason", "<16", _reason),
+        ("reason", "<16", _format_reason),
     ]
     if len({experiment.agent for experiment in experiments if experiment.number}) > 1:
         columns.append(("agent", "<16", lambda experiment: cut(experiment.agent, 16)))
     if any(experiment.tokens is not None for experiment in experiments):
-        columns.append(("tokens", ">10", _tokens))
+        columns.append(("tokens", ">10", _format_tokens))
     if any(experiment.usd is not None for experiment in experiments):
         columns.append(("cost", ">7", lambda experiment: dollars(experiment.usd)))
     columns.append(("description", "", lambda experiment: one_line(experiment.description)))
@@ -44,21 +44,21 @@ def log_text(experiments: Sequence[Experiment], metric: Metric) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in lines) + "\n"
 
 
-def _metric_heading(metric: Metric) -> tuple[str, str]:
+def _make_metric_heading(metric: Metric) -> tuple[str, str]:
     """The metric's name, and the width and alignment of its column."""
     name = one_line(metric.name)
     return name, f">{max(METRIC_WIDTH, len(name))}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
+def _format_metric(measured: Experiment | Run) -> str:
+    return "-" if measured.metric is None else f"{measured.metric:.6g}"
 
 
-def _reason(experiment: Experiment) -> str:
+def _format_reason(experiment: Experiment) -> str:
     return cut(experiment.reason or ("flagged" if experiment.flag else ""), 16)
 
 
-def _tokens(experiment: Experiment) -> str:
+def _format_tokens(experiment: Experiment) -> str:
     return "" if experiment.tokens is None else f"{experiment.tokens:,}"
 
 
@@ -66,7 +66,7 @@ def show_text(
     experiment: Experiment, runs: Sequence[Run], diff: str, log_tail: str, metric: Metric
 ) -> str:
     """Everything about one experiment: what, why, its runs, its diff, the end of its output."""
-    sections = [_facts(experiment, metric), _runs(runs, metric)]
+    sections = [_describe(experiment, metric), _tabulate(runs, metric)]
     if diff.strip():
         sections.append(printable(diff.rstrip("\n")))
     if log_tail.strip():
@@ -75,9 +75,10 @@ def show_text(
     return "\n\n".join(sections) + "\n"
 
 
-def _facts(experiment: Experiment, metric: Metric) -> str:
-    value = _number(experiment.metric)
-    measured = f", {one_line(metric.name)} {value}" if value else ""
+def _describe(experiment: Experiment, metric: Metric) -> str:
+    value = ""
+    if experiment.metric is not None:
+        value = f", {one_line(metric.name)} {_format_metric(experiment)}"
     base = "the baseline" if experiment.number == 0 else f"built on #{experiment.base}"
     if experiment.attempt:
         base += f", begun again {counted(experiment.attempt, 'time')}"
@@ -91,22 +92,22 @@ def _facts(experiment: Experiment, metric: Metric) -> str:
         ("change", f"{one_line(experiment.description)} ({size_of_change})"),
         ("hypothesis", one_line(experiment.hypothesis)),
         ("notes", one_line(experiment.notes)),
-        ("verdict", f"{experiment.status}{measured}" if experiment.status else "in flight"),
+        ("verdict", f"{experiment.status}{value}" if experiment.status else "in flight"),
         ("why", ": ".join(map(one_line, filter(None, (experiment.reason, experiment.detail))))),
         ("flagged", one_line(experiment.flag or "")),
         ("started", clock(experiment.started_at)),
         ("took", took),
         ("memory", size(experiment.peak_memory_bytes) if experiment.peak_memory_bytes else ""),
-        ("tokens", _tokens(experiment)),
+        ("tokens", _format_tokens(experiment)),
         ("cost", dollars(experiment.usd)),
     )
     return "\n".join(f"{label:<10}  {text}" for label, text in rows if text)
 
 
-def _runs(runs: Sequence[Run], metric: Metric) -> str:
+def _tabulate(runs: Sequence[Run], metric: Metric) -> str:
     if not runs:
         return "no runs"
-    name, width = _metric_heading(metric)
+    name, width = _make_metric_heading(metric)
     lines = [
         f"{'run':<11} {'role':<15} {'commit':<7} {'seed':>10} {name:{width}}"
         f" {'CPU':>8} {'wall':>8} {'memory':>8}  result"
@@ -115,7 +116,7 @@ def _runs(runs: Sequence[Run], metric: Metric) -> str:
         result = one_line(run.reason or "ok") if run.finished else "under way"
         lines.append(
             f"{run.name:<11} {run.role:<15} {short(run.commit):<7} {run.seed:>10}"
-            f" {_number(run.metric) or '-':{width}} {duration(run.cpu_s):>8}"
+            f" {_format_metric(run):{width}} {duration(run.cpu_s):>8}"
             f" {duration(run.wall_s):>8} {size(run.peak_memory_bytes):>8}  {result}"
         )
     return "\n".join(lines)

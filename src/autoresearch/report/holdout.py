@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from autoresearch.records import HELD_OUT, Experiment, Goal, Metric, Role, Run
-from autoresearch.report.verification import Comparison, compare, enough_runs, metrics_of
+from autoresearch.report.verification import Comparison, compare, least_runs, metrics_of
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord
 
@@ -62,7 +62,7 @@ def unseal(ledger: Ledger, session: SessionRecord, keeps: Sequence[Experiment]) 
     first, best = keeps[0], keeps[-1]
     if best is first:
         return Holdout(None, None, gains)
-    enough = enough_runs(session)
+    enough = least_runs(session)
     old, new = _latest_in_common(scored[first.number], scored[best.number])
     gap = _measure_gap(metric, old, new) if min(len(old), len(new)) >= enough else None
     if not session.deterministic:  # a deterministic task needs no runs to verify it

@@ -75,12 +75,12 @@ class SessionView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         summary = self.summary
-        facts, now = _facts(summary), _now(summary, self.running)
+        facts, now = _draw_facts(summary), _draw_runs(summary, self.running)
         parts: list[RenderableType] = [facts, Rule(style="dim"), *now]
         # Border 2, rules 2, heading of the table 1, and a line for the cursor below.
         room = options.size.height - 6 - facts.row_count - len(now)
         if room > 0 and summary.recent:
-            recent = _recent(summary, summary.recent[-room:], options.max_width)
+            recent = _draw_recent(summary, summary.recent[-room:], options.max_width)
             parts += [Rule(style="dim"), recent]
         names = filter(None, (summary.task, summary.tag, summary.agent))
         state = "running" if self.running else one_line(summary.stopped or "not running")
@@ -89,14 +89,14 @@ class SessionView:
             Group(*parts),
             title=Text(" · ".join(map(one_line, names)), style="bold not dim"),
             title_align="left",
-            subtitle=Text.assemble((f"{text.spent(summary)} · ", "dim"), (state, style)),
+            subtitle=Text.assemble((f"{text.describe_spent(summary)} · ", "dim"), (state, style)),
             subtitle_align="right",
             border_style="dim",
             padding=(0, 1),
         )
 
 
-def _facts(summary: Summary) -> Table:
+def _draw_facts(summary: Summary) -> Table:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -110,29 +110,29 @@ def _facts(summary: Summary) -> Table:
         "noise": "bold yellow" if summary.deterministic else "",
     }
     warnings = [("warning", one_line(line)) for line in summary.warnings[:WARNINGS_SHOWN]]
-    agents = [("agent", line) for line in text.shares(summary)[:AGENTS_SHOWN]]
-    rows = [*warnings, *text.facts(summary), *(agents if len(summary.agents) > 1 else [])]
+    agents = [("agent", line) for line in text.list_shares(summary)[:AGENTS_SHOWN]]
+    rows = [*warnings, *text.list_facts(summary), *(agents if len(summary.agents) > 1 else [])]
     for label, line in rows:
         if line:
             grid.add_row(label, Text(line, style=styles.get(label, "")))
     return grid
 
 
-def _now(summary: Summary, running: bool) -> list[RenderableType]:
+def _draw_runs(summary: Summary, running: bool) -> list[RenderableType]:
     """Each run under way: the experiment, how far the run is, what it is for."""
     runs = summary.open_runs
     if not running or not runs:
-        lines = text.under_way(summary, running) or ["nothing is running"]
+        lines = text.list_open_runs(summary, running) or ["nothing is running"]
         return [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in lines]
-    rows = [row for run in runs[:OPEN_SHOWN] for row in _run(summary, run, len(runs) == 1)]
+    rows = [row for run in runs[:OPEN_SHOWN] for row in _draw_run(summary, run, len(runs) == 1)]
     if len(runs) > OPEN_SHOWN:
         rows.append(Text(f"and {counted(len(runs) - OPEN_SHOWN, 'run')} more", style="dim"))
     return rows
 
 
-def _run(summary: Summary, run: OpenRun, is_alone: bool) -> Iterator[RenderableType]:
+def _draw_run(summary: Summary, run: OpenRun, is_alone: bool) -> Iterator[RenderableType]:
     """The run on two lines with the whole change if it is alone, else on one with its beginning."""
-    experiment = text.open_experiment(summary, run.experiment)
+    experiment = text.find_open_experiment(summary, run.experiment)
     description = one_line(experiment.description) if experiment and experiment.number else ""
     change = Text(description, style="bold", no_wrap=True, overflow="ellipsis")
     number = Text(f"#{run.experiment}", style="bold cyan")
@@ -145,15 +145,16 @@ def _run(summary: Summary, run: OpenRun, is_alone: bool) -> Iterator[RenderableT
         finished_style="cyan",
     )
     took = duration(run.age_s) + (f" of ~{duration(typical)}" if typical else "")
-    progress: list[RenderableType] = [bar, Text(took, style="dim"), Text(text.phase(summary, run))]
+    phase = Text(text.describe_phase(summary, run))
+    progress: list[RenderableType] = [bar, Text(took, style="dim"), phase]
     if is_alone and change:
-        yield _row([number, change])
-        yield _row(progress)
+        yield _make_row([number, change])
+        yield _make_row(progress)
     else:
-        yield _row([number, *progress, change])
+        yield _make_row([number, *progress, change])
 
 
-def _row(cells: Sequence[RenderableType]) -> Table:
+def _make_row(cells: Sequence[RenderableType]) -> Table:
     grid = Table.grid(padding=(0, 1), expand=True)
     for _ in cells[:-1]:
         grid.add_column(no_wrap=True)
@@ -162,7 +163,7 @@ def _row(cells: Sequence[RenderableType]) -> Table:
     return grid
 
 
-def _recent(summary: Summary, recent: Sequence[Finished], width: int) -> Table:
+def _draw_recent(summary: Summary, recent: Sequence[Finished], width: int) -> Table:
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("commit", no_wrap=True, style="dim")

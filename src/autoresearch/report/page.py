@@ -26,7 +26,13 @@ from autoresearch.records import Status
 from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import Machine, Trend
 from autoresearch.report.summary import Kept, Summary
-from autoresearch.report.text import amount, cost_of_each, noise, outcome, trust
+from autoresearch.report.text import (
+    describe_cost_of_each,
+    describe_noise,
+    describe_outcome,
+    describe_trust,
+    format_costs,
+)
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
@@ -35,13 +41,13 @@ DESCRIPTION = 100  # characters
 LEAST_SD, LEAST_SHARE = 0.5, 0.05  # what a trend changes over the session, to be worth a sentence
 
 
-def page(summary: Summary, sandbox: str = "") -> str:
+def draw_page(summary: Summary, sandbox: str = "") -> str:
     """Draw a whole summary as Markdown. `sandbox` says in one line what the sandbox cannot do on
     this machine."""
     sections = [
-        f"# {_plain(summary.task)}, session {_plain(summary.tag)}",
+        f"# {_escape(summary.task)}, session {_escape(summary.tag)}",
         _quote([*_describe_flagged(summary), *_warn_of_gap(summary)]),
-        headline(summary),
+        make_headline(summary),
         _quote(_list_warnings(summary)),
         "![progress](progress.png)" if summary.baseline else "",
         _list_keeps(summary),
@@ -58,19 +64,19 @@ def page(summary: Summary, sandbox: str = "") -> str:
     return "\n\n".join(filter(None, sections)) + "\n"
 
 
-def headline(summary: Summary) -> str:
+def make_headline(summary: Summary) -> str:
     """The one or two sentences that people will quote."""
     name, numbers = f"`{summary.metric.name}`", summary.numbers
     tried = counted(summary.finished, "experiment")
     if summary.baseline is None or summary.incumbent is None:
         return "**Nothing was measured: there is no baseline yet.**"
-    before, after = _score(summary, summary.baseline), _score(summary, summary.incumbent)
+    before, after = (_format_score(summary, keep) for keep in (summary.baseline, summary.incumbent))
     if summary.incumbent.number == 0:
         return f"**Nothing better was found in {tried}.** The baseline stands: {name} {before}."
     if summary.deterministic:
-        return _reproduced(summary, summary.baseline, summary.incumbent)
+        return _claim_exact(summary, summary.baseline, summary.incumbent)
     if summary.verification is not None:
-        return _verified(summary, summary.verification)
+        return _claim_verified(summary, summary.verification)
     go_on = f"`autoresearch run --tag {summary.tag}` goes on, and measures both again at its end."
     if len(summary.segments) > 1:
         return (
@@ -85,7 +91,7 @@ def headline(summary: Summary) -> str:
     )
 
 
-def _reproduced(summary: Summary, baseline: Kept, best: Kept) -> str:
+def _claim_exact(summary: Summary, baseline: Kept, best: Kept) -> str:
     before, after = summary.numbers.value(baseline.score), summary.numbers.value(best.score)
     gain = join(summary.numbers.gain(summary.gain or 0.0), percent(summary.gain_share))
     means, within = f"{before} → {after}", ""
@@ -98,7 +104,7 @@ def _reproduced(summary: Summary, baseline: Kept, best: Kept) -> str:
     )
 
 
-def _verified(summary: Summary, found: Verification) -> str:
+def _claim_verified(summary: Summary, found: Verification) -> str:
     numbers = summary.numbers
     means = f"{numbers.value(found.old_mean)} → {numbers.value(found.new_mean)}"
     share = found.gain / abs(found.old_mean) if found.old_mean else None
@@ -112,7 +118,7 @@ def _verified(summary: Summary, found: Verification) -> str:
         claim = f"Not established: {claim}, but the interval includes zero"
     crashed = f" {counted(found.crashed, 'run')} of them crashed." if found.crashed else ""
     return (
-        f"**{claim}.** {evidence}: {_interval(numbers, found.low, found.high)}, from "
+        f"**{claim}.** {evidence}: {_format_interval(numbers, found.low, found.high)}, from "
         f"{found.new_runs} fresh runs of the best and {found.old_runs} of the baseline, none of "
         f"which helped to choose it.{crashed}"
     )
@@ -121,9 +127,9 @@ def _verified(summary: Summary, found: Verification) -> str:
 def _describe_flagged(summary: Summary) -> list[str]:
     return [
         f"**Flagged: #{keep.number} `{short(keep.commit)}` is too good for this session's "
-        f"history**: {_plain(keep.flag)}. It was kept, and later changes build on it: look at it "
+        f"history**: {_escape(keep.flag)}. It was kept, and later changes build on it: look at it "
         f"(`autoresearch show {keep.number}`) before you believe a gain. It is: "
-        f"{_cell(keep.description)}"
+        f"{_make_cell(keep.description)}"
         for keep in summary.flagged
     ]
 
@@ -138,7 +144,7 @@ def _warn_of_gap(summary: Summary) -> list[str]:
     return [
         f"**Warning: the gain does not all carry over.** Against the baseline the best is "
         f"{value(gap.search_gain)} better on `{summary.metric.name}` and {rest} of that on the "
-        f"sealed holdout: {_growth(summary, gap)}."
+        f"sealed holdout: {_describe_growth(summary, gap)}."
     ]
 
 
@@ -147,20 +153,20 @@ def _gap_numbers(summary: Summary, gap: Gap) -> Numbers:
     return Numbers(summary.metric, (gap.high - gap.low) / 2)
 
 
-def _growth(summary: Summary, gap: Gap) -> str:
+def _describe_growth(summary: Summary, gap: Gap) -> str:
     """ "the gap between the two has grown by 0.012 (95 % interval +0.010 to +0.014)"."""
     numbers = _gap_numbers(summary, gap)
     change = f"has {'grown' if gap.growth > 0 else 'shrunk'} by {numbers.value(abs(gap.growth))}"
-    interval = "exactly" if summary.deterministic else _interval(numbers, gap.low, gap.high)
+    interval = "exactly" if summary.deterministic else _format_interval(numbers, gap.low, gap.high)
     return f"the gap between the two {change if gap.growth else 'is what it was'} ({interval})"
 
 
-def _interval(numbers: Numbers, low: float, high: float) -> str:
+def _format_interval(numbers: Numbers, low: float, high: float) -> str:
     return f"95 % interval {numbers.signed(low)} to {numbers.signed(high)}"
 
 
 def _list_warnings(summary: Summary) -> list[str]:
-    warnings = [f"**Warning:** {_plain(warning)}" for warning in summary.warnings]
+    warnings = [f"**Warning:** {_escape(warning)}" for warning in summary.warnings]
     if summary.deterministic:
         warnings.append(
             "**Deterministic:** every run of the same code gives the same number, so changes "
@@ -176,20 +182,21 @@ def _list_keeps(summary: Summary) -> str:
         return ""
     numbers, holdout = summary.numbers, summary.holdout
     heading, alignment = (" on the holdout |", "--:|") if holdout else ("", "")
+    name = _make_cell(summary.metric.name)
     lines = [
-        f"| # | commit | {_cell(summary.metric.name)} | effect | sd | runs |{heading} change |",
+        f"| # | commit | {name} | effect | sd | runs |{heading} change |",
         f"|--:|:--|--:|--:|--:|--:|{alignment}:--|",
     ]
     for keep in keeps:
         held = f" {numbers.signed(holdout.gains.get(keep.number))} |" if holdout else ""
         lines.append(
-            f"| {keep.number} | `{short(keep.commit)}` | {numbers.value(keep.kept_at)} "
+            f"| {keep.number} | `{short(keep.commit)}` | {numbers.value(keep.score_when_kept)} "
             f"| {numbers.signed(keep.gain)} | {numbers.in_sd(keep.gain or None)} | {keep.runs} "
-            f"|{held} {_cell(keep.description)} |"
+            f"|{held} {_make_cell(keep.description)} |"
         )
     how = ", by runs that did not help to choose either; sd is the standard deviation of one run"
     basis = f"Effects are against the one before{'' if summary.deterministic else how}."
-    return _section("Kept", basis, lines=lines)
+    return _make_section("Kept", basis, lines=lines)
 
 
 def _describe_holdout(summary: Summary) -> str:
@@ -201,7 +208,7 @@ def _describe_holdout(summary: Summary) -> str:
     if found is not None:
         interval = "exactly"
         if not summary.deterministic:
-            interval = _interval(numbers, found.low, found.high)
+            interval = _format_interval(numbers, found.low, found.high)
         text = (
             f"`{summary.metric.name}` {numbers.value(found.old_mean)} for the baseline, "
             f"{numbers.value(found.new_mean)} for the best: **{numbers.gain(found.gain)}** "
@@ -210,8 +217,8 @@ def _describe_holdout(summary: Summary) -> str:
         )
     if gap is not None:
         unsure = ": it cannot be told from none" if gap.low < 0 < gap.high else ""
-        text += f" Where both were measured, {_growth(summary, gap)}{unsure}."
-    return _section("On the sealed holdout", text)
+        text += f" Where both were measured, {_describe_growth(summary, gap)}{unsure}."
+    return _make_section("On the sealed holdout", text)
 
 
 def _list_near_misses(summary: Summary) -> str:
@@ -228,10 +235,10 @@ def _list_near_misses(summary: Summary) -> str:
     for gain, experiment in sorted(misses, key=itemgetter(0), reverse=True)[:NEAR_MISSES]:
         lines.append(
             f"| {experiment.number} | `{short(experiment.commit)}` | {numbers.signed(gain)} "
-            f"| {numbers.in_sd(gain)} | {_cell(experiment.reason or '')} "
-            f"| {_cell(experiment.description)} |"
+            f"| {numbers.in_sd(gain)} | {_make_cell(experiment.reason or '')} "
+            f"| {_make_cell(experiment.description)} |"
         )
-    return _section(
+    return _make_section(
         "Near misses",
         "Looked better in the screen than the incumbent of their time, but did not hold. A lucky "
         "run looks the same, and these are the luckiest.",
@@ -248,28 +255,28 @@ def _list_crashes(summary: Summary) -> str:
         return ""
     reasons = sorted(crashes.items(), key=lambda item: len(item[1]), reverse=True)
     lines = [
-        f"- {len(numbers)} × {_plain(reason)} "
+        f"- {len(numbers)} × {_escape(reason)} "
         f"({', '.join(numbers[:5])}{', ...' if len(numbers) > 5 else ''})"
         for reason, numbers in reasons[:REASONS]
     ]
     if rest := sum(len(numbers) for _, numbers in reasons[REASONS:]):
         lines.append(f"- {rest} × other reasons")
-    return _section("Crashes", lines=lines)
+    return _make_section("Crashes", lines=lines)
 
 
 def _describe_trust(summary: Summary) -> str:
     if summary.baseline is None:
         return ""
-    points = [f"{outcome(summary)}."]
+    points = [f"{describe_outcome(summary)}."]
     if not summary.deterministic:
         points += [
-            f"{trust(summary)} (level `{summary.level}`: {100 * summary.false_keep:.2g} % for each "
-            "change that does nothing).",
-            f"Noise: {noise(summary)}.",
+            f"{describe_trust(summary)} (level `{summary.level}`: {100 * summary.false_keep:.2g} % "
+            "for each change that does nothing).",
+            f"Noise: {describe_noise(summary)}.",
             _compare_spreads(summary),
             _describe_drift(summary),
         ]
-    return _section("How far to trust it", lines=[f"- {point}" for point in points if point])
+    return _make_section("How far to trust it", lines=[f"- {point}" for point in points if point])
 
 
 def _compare_spreads(summary: Summary) -> str:
@@ -291,7 +298,7 @@ def _describe_drift(summary: Summary) -> str:
     found = summary.verification
     if found is None or found.drift is None or found.drift_low is None or found.drift_high is None:
         return ""
-    interval = _interval(summary.numbers, found.drift_low, found.drift_high)
+    interval = _format_interval(summary.numbers, found.drift_low, found.drift_high)
     text = (
         "Drift: at the end the unchanged baseline measured "
         f"{summary.numbers.signed(found.drift)} against its start ({interval})"
@@ -309,18 +316,18 @@ def _describe_machine(summary: Summary) -> str:
     trends = "" if summary.machine is None else describe_trends(summary.machine)
     later = summary.segments[1:]
     if not later:
-        return _section("The machine", trends) if trends else ""
+        return _make_section("The machine", trends) if trends else ""
     lines = [
-        f"| segment | began | after | because | best, {_cell(summary.metric.name)} in it |",
+        f"| segment | began | after | because | best, {_make_cell(summary.metric.name)} in it |",
         "|--:|:--|--:|:--|--:|",
     ]
     for segment in later:
         best = "" if segment.incumbent is None else f"#{segment.incumbent} "
         lines.append(
             f"| {segment.number} | {clock(segment.at)} | {max(0, segment.after_order)} experiments "
-            f"| {_cell(segment.reason)} | {best}{summary.numbers.value(segment.score)} |"
+            f"| {_make_cell(segment.reason)} | {best}{summary.numbers.value(segment.score)} |"
         )
-    return _section(
+    return _make_section(
         "The machine",
         trends,
         f"The session has {len(summary.segments)} segments. Nothing was compared across them: in "
@@ -338,7 +345,7 @@ def describe_trends(machine: Machine) -> str:
         is_slower = trend.slope < 0
         sentences.append(
             f"The same code became {direction} by {abs(trend.slope):.2g} sd an hour "
-            f"({_trend_interval(trend, 1, '')})."
+            f"({_format_trend_interval(trend, 1, '')})."
         )
     for time, trend in (("wall time", machine.wall), ("CPU time", machine.cpu)):
         if trend and trend.is_clear(LEAST_SHARE):
@@ -346,7 +353,7 @@ def describe_trends(machine: Machine) -> str:
             is_slower = is_slower or trend.slope > 0
             sentences.append(
                 f"The same code took {abs(100 * trend.slope):.2g} % {direction} {time} a run with "
-                f"every hour ({_trend_interval(trend, 100, ' %')})."
+                f"every hour ({_format_trend_interval(trend, 100, ' %')})."
             )
     if not sentences:
         return f"It stood still, as far as {machine.runs} runs of incumbents tell."
@@ -354,7 +361,7 @@ def describe_trends(machine: Machine) -> str:
     return " ".join([*sentences, slower if is_slower else "What slowed it before has ended."])
 
 
-def _trend_interval(trend: Trend, scale: float, unit: str) -> str:
+def _format_trend_interval(trend: Trend, scale: float, unit: str) -> str:
     return f"99 % interval {scale * trend.low:+.2g}{unit} to {scale * trend.high:+.2g}{unit}"
 
 
@@ -363,12 +370,12 @@ def _list_costs(summary: Summary) -> str:
         f"{counted(summary.runs, 'run')}, {duration(summary.cpu_s)} of CPU time, "
         f"{duration(summary.wall_s)} of running, {duration(summary.elapsed_s)} in all."
     )
-    if spent := amount(summary.tokens, summary.usd):
-        each = cost_of_each(summary)
+    if spent := format_costs(summary.tokens, summary.usd):
+        each = describe_cost_of_each(summary)
         text += f" The agents took {spent}{': ' if each else ''}{each}."
     if summary.stopped:
-        text += f" Stopped: {_plain(summary.stopped)}."
-    return _section("What it cost", text)
+        text += f" Stopped: {_escape(summary.stopped)}."
+    return _make_section("What it cost", text)
 
 
 def _list_agents(summary: Summary) -> str:
@@ -381,21 +388,21 @@ def _list_agents(summary: Summary) -> str:
     ]
     for share in summary.agents:
         cells = (
-            _cell(share.name),
+            _make_cell(share.name),
             str(share.experiments),
             str(share.keeps),
             summary.numbers.signed(share.gain) if share.keeps else "",
-            _rate(share.gain_per_experiment) if share.keeps else "",
+            _format_rate(share.gain_per_experiment) if share.keeps else "",
             f"{share.tokens:,}" if share.tokens is not None else "",
             dollars(share.usd),
-            _rate(share.gain_per_usd) if share.keeps else "",
+            _format_rate(share.gain_per_usd) if share.keeps else "",
         )
         lines.append(f"| {' | '.join(cells)} |")
     basis = "The gain is the sum of an agent's keeps, each over the one it was built on."
-    return _section("Agents", basis, lines=lines)
+    return _make_section("Agents", basis, lines=lines)
 
 
-def _rate(gain: float | None) -> str:
+def _format_rate(gain: float | None) -> str:
     """A gain for something, whose decimals the noise of a single run does not determine."""
     return "" if gain is None else f"{gain:+.2g}"
 
@@ -411,7 +418,7 @@ def _list_commands(summary: Summary) -> str:
     )
     width = max(len(command) for command, _ in commands)
     lines = [f"{command:<{width}}  # {effect}" for command, effect in commands]
-    return _section(
+    return _make_section(
         "Taking it",
         f"The best is #{summary.incumbent.number}, commit `{short(summary.incumbent.commit)}`, "
         f"the tip of `{branch}`. Each keep is one commit.",
@@ -420,7 +427,7 @@ def _list_commands(summary: Summary) -> str:
 
 
 def _describe_setting(summary: Summary, sandbox: str) -> str:
-    agent = f", agent {_plain(summary.agent)}" if summary.agent else ""
+    agent = f", agent {_escape(summary.agent)}" if summary.agent else ""
     budget = ""
     if summary.budget_s is not None:
         budget = f", {summary.budget_s:g} s of {summary.budget_clock} time per run"
@@ -428,10 +435,10 @@ def _describe_setting(summary: Summary, sandbox: str) -> str:
         f"<sub>Started {clock(summary.created_at)}, this page is of {clock(summary.now)}{agent}"
         f"{budget}, judge level `{summary.level}`.</sub>"
     )
-    return f"{text}\n\n<sub>Sandbox: {_plain(sandbox)}</sub>" if sandbox else text
+    return f"{text}\n\n<sub>Sandbox: {_escape(sandbox)}</sub>" if sandbox else text
 
 
-def _section(heading: str, *paragraphs: str, lines: Iterable[str] = ()) -> str:
+def _make_section(heading: str, *paragraphs: str, lines: Iterable[str] = ()) -> str:
     """A heading, paragraphs, and the lines of a list or a table. Empty parts are left out."""
     return "\n\n".join(filter(None, [f"## {heading}", *paragraphs, "\n".join(lines)]))
 
@@ -440,12 +447,12 @@ def _quote(paragraphs: Sequence[str]) -> str:
     return "\n>\n".join(f"> {paragraph}" for paragraph in paragraphs)
 
 
-def _score(summary: Summary, kept: Kept) -> str:
+def _format_score(summary: Summary, kept: Kept) -> str:
     runs = f" (mean of {counted(kept.runs, 'run')})" if kept.runs > 1 else ""
     return summary.numbers.value(kept.score) + runs
 
 
-def _plain(text: str) -> str:
+def _escape(text: str) -> str:
     """Escape foreign text, so that it cannot become Markdown or HTML."""
     text = one_line(text)
     for mark in "\\`*[]<>|":
@@ -453,5 +460,5 @@ def _plain(text: str) -> str:
     return text
 
 
-def _cell(text: str) -> str:
-    return _plain(cut(text, DESCRIPTION))
+def _make_cell(text: str) -> str:
+    return _escape(cut(text, DESCRIPTION))

@@ -51,13 +51,13 @@ def plot(summary: Summary) -> bytes:
         fontsize=14,
     )
     axes.set_xlabel("Experiment #", fontsize=12)
-    label = f"{_drawable(summary.metric.name)} ({summary.numbers.direction})"
+    label = f"{_replace_missing(summary.metric.name)} ({summary.numbers.direction})"
     axes.set_ylabel(label, fontsize=12, parse_math=False)
     axes.grid(True, alpha=0.2)
-    keeps, discards = _dots(summary, Status.KEEP), _dots(summary, Status.DISCARD)
+    keeps, discards = _select_dots(summary, Status.KEEP), _select_dots(summary, Status.DISCARD)
     if keeps or discards:
         again = [segment.score for segment in summary.segments[1:] if segment.score is not None]
-        low, high = frame(
+        low, high = find_frame(
             [*(dot.value for dot in keeps), *again],
             [dot.value for dot in discards],
             summary.noise_sd,
@@ -67,14 +67,14 @@ def plot(summary: Summary) -> bytes:
         axes.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
         inside = [dot for dot in discards if low <= dot.value <= high]
         _draw(axes, summary, inside, keeps)
-        _count_left_out(axes, summary, len(discards) - len(inside))
+        _write_counts(axes, summary, len(discards) - len(inside))
         _label(axes, keeps, summary.metric)
     out = io.BytesIO()
     canvas.print_figure(out, format="png", bbox_inches="tight", metadata={"Software": None})
     return out.getvalue()
 
 
-def _dots(summary: Summary, status: Status) -> list[Dot]:
+def _select_dots(summary: Summary, status: Status) -> list[Dot]:
     return [
         Dot(order, experiment.metric, experiment.description)
         for order, experiment in enumerate(summary.recent)
@@ -82,7 +82,7 @@ def _dots(summary: Summary, status: Status) -> list[Dot]:
     ]
 
 
-def frame(
+def find_frame(
     keeps: Sequence[float], discards: Sequence[float], sd: float | None
 ) -> tuple[float, float]:
     """The range of the metric worth drawing: from the worst keep (usually the baseline) to the
@@ -126,7 +126,7 @@ def _draw(axes: Axes, summary: Summary, discards: Sequence[Dot], keeps: Sequence
     axes.legend(loc="upper right" if falls else "lower right", fontsize=9)
 
 
-def _count_left_out(axes: Axes, summary: Summary, outside: int) -> None:
+def _write_counts(axes: Axes, summary: Summary, outside: int) -> None:
     """Write into a corner what the frame leaves out."""
     counts = [
         f"{counted(outside, 'discard')} outside the frame" if outside else "",
@@ -157,7 +157,7 @@ def _label(axes: Axes, keeps: Sequence[Dot], metric: Metric) -> None:
         x, y = axes.transData.transform((dot.order, dot.value))
         along = x * math.cos(slope) + y * math.sin(slope)
         across = y * math.cos(slope) - x * math.sin(slope)
-        text = _drawable(cut(dot.description, LABEL_WIDTH))
+        text = _replace_missing(cut(dot.description, LABEL_WIDTH))
         if any(
             abs(across - line) < LABEL_GAP
             and -CHARACTER_WIDTH * len(text) < along - start < CHARACTER_WIDTH * LABEL_WIDTH
@@ -182,7 +182,7 @@ def _label(axes: Axes, keeps: Sequence[Dot], metric: Metric) -> None:
         )
 
 
-def _drawable(text: str) -> str:
+def _replace_missing(text: str) -> str:
     """Characters that the bundled font lacks would be boxes, each with a warning."""
     from matplotlib.font_manager import findfont, get_font
 

@@ -38,7 +38,7 @@ class Kept:
     scores: Mapping[int, float]  # by segment
 
     @property
-    def kept_at(self) -> float | None:
+    def score_when_kept(self) -> float | None:
         """Its score in the segment in which it was kept."""
         return self.scores.get(self.segment, self.score)
 

@@ -27,32 +27,32 @@ def status_text(summary: Summary, running: bool = False) -> str:
     lines = [
         ("session", f"{one_line(summary.tag)} on {one_line(summary.task)}, {state}"),
         *[("warning", one_line(warning)) for warning in summary.warnings],
-        *facts(summary),
-        ("spent", spent(summary)),
-        ("each", cost_of_each(summary)),
-        *[("agent", line) for line in shares(summary)],
-        *[("now", line) for line in under_way(summary, running)],
+        *list_facts(summary),
+        ("spent", describe_spent(summary)),
+        ("each", describe_cost_of_each(summary)),
+        *[("agent", line) for line in list_shares(summary)],
+        *[("now", line) for line in list_open_runs(summary, running)],
     ]
     if summary.fruitless_latest:
         lines.append(("fruitless", f"latest: {cut(summary.fruitless_latest, 200)}"))
     return "\n".join(f"{label:<9}  {text}" for label, text in lines if text) + "\n"
 
 
-def facts(summary: Summary) -> list[tuple[str, str]]:
+def list_facts(summary: Summary) -> list[tuple[str, str]]:
     """The lines of `status` and the live view: label and text, which may be empty."""
     return [
-        ("best", best(summary)),
-        ("gain", gain(summary)),
-        ("verified", verified(summary)),
-        ("flagged", flagged(summary)),
-        ("noise", noise(summary)),
-        ("judged", outcome(summary)),
-        ("trust", "" if summary.deterministic else trust(summary)),
-        ("left", left(summary)),
+        ("best", _describe_best(summary)),
+        ("gain", describe_gain(summary)),
+        ("verified", _describe_verification(summary)),
+        ("flagged", _describe_flagged(summary)),
+        ("noise", describe_noise(summary)),
+        ("judged", describe_outcome(summary)),
+        ("trust", "" if summary.deterministic else describe_trust(summary)),
+        ("left", describe_left(summary)),
     ]
 
 
-def best(summary: Summary) -> str:
+def _describe_best(summary: Summary) -> str:
     keep = summary.incumbent
     if keep is None:
         return "no baseline yet"
@@ -64,7 +64,7 @@ def best(summary: Summary) -> str:
     )
 
 
-def gain(summary: Summary) -> str:
+def describe_gain(summary: Summary) -> str:
     """The incumbent's gain over the baseline, by the session's own unselected runs."""
     if summary.baseline is None:
         return ""
@@ -78,7 +78,7 @@ def gain(summary: Summary) -> str:
     return f"{summary.numbers.gain(summary.gain)} ({size}) {than}"
 
 
-def verified(summary: Summary) -> str:
+def _describe_verification(summary: Summary) -> str:
     found, numbers = summary.verification, summary.numbers
     if found is None:
         return ""
@@ -88,7 +88,7 @@ def verified(summary: Summary) -> str:
     )
 
 
-def flagged(summary: Summary) -> str:
+def _describe_flagged(summary: Summary) -> str:
     """The keeps that are too good for the session's history."""
     if not summary.flagged:
         return ""
@@ -101,7 +101,7 @@ def flagged(summary: Summary) -> str:
     )
 
 
-def noise(summary: Summary) -> str:
+def describe_noise(summary: Summary) -> str:
     if summary.deterministic:
         return "deterministic: the same code gives the same number, one run decides"
     if summary.noise_sd is None:
@@ -109,7 +109,7 @@ def noise(summary: Summary) -> str:
     return f"sd {summary.numbers.value(summary.noise_sd)} of one run ({summary.noise_df} df)"
 
 
-def outcome(summary: Summary) -> str:
+def describe_outcome(summary: Summary) -> str:
     return (
         f"{counted(summary.finished, 'experiment')}: {counted(summary.keep, 'keep')}, "
         f"{counted(summary.discard, 'discard')}, {counted(summary.crash, 'crash', 'crashes')}; "
@@ -117,13 +117,13 @@ def outcome(summary: Summary) -> str:
     )
 
 
-def trust(summary: Summary) -> str:
+def describe_trust(summary: Summary) -> str:
     about = "about" if LEVELS[summary.level].cached else "at most"
     bound = f"{about} {summary.false_keeps_expected:.2g}" if summary.confirmations else "no"
     return f"{counted(summary.confirmations, 'confirmation')}, {bound} false keeps expected"
 
 
-def left(summary: Summary) -> str:
+def describe_left(summary: Summary) -> str:
     """Limits and what is left of them."""
     experiments_left, time_left = "", ""
     if summary.experiments_left is not None:
@@ -138,35 +138,35 @@ def left(summary: Summary) -> str:
     return join(experiments_left, time_left, end)
 
 
-def spent(summary: Summary) -> str:
+def describe_spent(summary: Summary) -> str:
     return join(
         counted(summary.runs, "run"),
         f"CPU {duration(summary.cpu_s)}",
         f"{duration(summary.elapsed_s)} of work",
-        amount(summary.tokens, summary.usd),
+        format_costs(summary.tokens, summary.usd),
     )
 
 
-def cost_of_each(summary: Summary) -> str:
+def describe_cost_of_each(summary: Summary) -> str:
     """What an experiment and a keep cost in tokens and dollars; empty while that is not known."""
-    each = amount(summary.tokens_per_experiment, summary.usd_per_experiment)
-    keep = amount(summary.tokens_per_keep, summary.usd_per_keep)
+    each = format_costs(summary.tokens_per_experiment, summary.usd_per_experiment)
+    keep = format_costs(summary.tokens_per_keep, summary.usd_per_keep)
     return (f"{each} an experiment" if each else "") + (f"; {keep} a keep" if keep else "")
 
 
-def amount(tokens: float | None, usd: float | None) -> str:
+def format_costs(tokens: float | None, usd: float | None) -> str:
     """ "1,200 tokens, $0.34"; a part that is not known, or zero, is left out."""
     return join(f"{tokens:,.0f} tokens" if tokens else "", dollars(usd) if usd else "")
 
 
-def shares(summary: Summary) -> list[str]:
+def list_shares(summary: Summary) -> list[str]:
     """A line for each agent, if there is more than one or costs are known."""
     return [
         join(
             f"{cut(share.name, 40)}: {counted(share.experiments, 'experiment')}",
             counted(share.keeps, "keep"),
             f"gain {summary.numbers.signed(share.gain)}" if share.keeps else "",
-            amount(share.tokens, share.usd),
+            format_costs(share.tokens, share.usd),
             f"{share.gain_per_usd:+.2g} a dollar"
             if share.keeps and share.gain_per_usd is not None
             else "",
@@ -175,7 +175,7 @@ def shares(summary: Summary) -> list[str]:
     ]
 
 
-def under_way(summary: Summary, running: bool) -> list[str]:
+def list_open_runs(summary: Summary, running: bool) -> list[str]:
     """One line for each run under way, or one that says what the session waits for."""
     runs = summary.open_runs
     if not running:
@@ -183,11 +183,10 @@ def under_way(summary: Summary, running: bool) -> list[str]:
     lines = []
     for run in runs:
         typical = f" of about {duration(summary.typical_run_s)}" if summary.typical_run_s else ""
-        experiment = open_experiment(summary, run.experiment)
+        experiment = find_open_experiment(summary, run.experiment)
         change = f" {cut(experiment.description, 60)}" if experiment and experiment.number else ""
-        lines.append(
-            f"#{run.experiment} {phase(summary, run)}, {duration(run.age_s)}{typical}{change}"
-        )
+        phase = describe_phase(summary, run)
+        lines.append(f"#{run.experiment} {phase}, {duration(run.age_s)}{typical}{change}")
     if not lines and summary.open_experiments:
         return [f"#{summary.open_experiments[0].number} between runs"]
     if not lines and summary.baseline:
@@ -195,17 +194,17 @@ def under_way(summary: Summary, running: bool) -> list[str]:
     return lines or ["starting"]
 
 
-def open_experiment(summary: Summary, number: int) -> OpenExperiment | None:
+def find_open_experiment(summary: Summary, number: int) -> OpenExperiment | None:
     experiments = (row for row in summary.open_experiments if row.number == number)
     return next(experiments, None)
 
 
-def phase(summary: Summary, run: OpenRun) -> str:
+def describe_phase(summary: Summary, run: OpenRun) -> str:
     """ "screen, run 1 of at most 3", "confirmation, run 4 of 6"."""
     if run.role in (Role.CANDIDATE, Role.CONTROL):
         level = LEVELS[summary.level]
         total = level.k if level.cached else 2 * level.k
-        experiment = open_experiment(summary, run.experiment)
+        experiment = find_open_experiment(summary, run.experiment)
         done = experiment.confirming if experiment else 0
         return f"confirmation, run {min(done + 1, total)} of {total}"
     number = run.index + 1

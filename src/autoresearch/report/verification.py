@@ -56,7 +56,7 @@ def read_verification(
     start_runs = ledger.runs_of(session, session.base_commit, (Role.BASELINE,))
     start = metrics_of([run for run in start_runs if run.segment == segment])
     new, old = metrics_of(new_runs), metrics_of(old_runs)
-    enough = enough_runs(session)
+    enough = least_runs(session)
     if min(len(new), len(old)) < enough:
         return None
     drift = compare(session.metric, old, start) if len(start) >= enough else None
@@ -73,7 +73,7 @@ def read_verification(
     )
 
 
-def enough_runs(session: SessionRecord) -> int:
+def least_runs(session: SessionRecord) -> int:
     """How many runs of each side a comparison needs."""
     return 1 if session.deterministic else 2
 
