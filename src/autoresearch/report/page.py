@@ -104,22 +104,22 @@ def _claim_exact(summary: Summary, baseline: Kept, best: Kept) -> str:
     )
 
 
-def _claim_verified(summary: Summary, found: Verification) -> str:
+def _claim_verified(summary: Summary, result: Verification) -> str:
     numbers = summary.numbers
-    means = f"{numbers.value(found.old_mean)} → {numbers.value(found.new_mean)}"
-    share = found.gain / abs(found.old_mean) if found.old_mean else None
-    gain = join(numbers.gain(found.gain), percent(share))
+    means = f"{numbers.value(result.old_mean)} → {numbers.value(result.new_mean)}"
+    share = result.gain / abs(result.old_mean) if result.old_mean else None
+    gain = join(numbers.gain(result.gain), percent(share))
     claim, evidence = f"`{summary.metric.name}` {means}, {gain}", "Run again"
-    if found.low > 0:
+    if result.low > 0:
         claim, evidence = f"`{summary.metric.name}` {means}: {gain}", "Verified"
-    elif found.high < 0:
+    elif result.high < 0:
         claim = f"Not an improvement: {claim}"
     else:
         claim = f"Not established: {claim}, but the interval includes zero"
-    crashed = f" {counted(found.crashed, 'run')} of them crashed." if found.crashed else ""
+    crashed = f" {counted(result.crashed, 'run')} of them crashed." if result.crashed else ""
     return (
-        f"**{claim}.** {evidence}: {_format_interval(numbers, found.low, found.high)}, from "
-        f"{found.new_runs} fresh runs of the best and {found.old_runs} of the baseline, none of "
+        f"**{claim}.** {evidence}: {_format_interval(numbers, result.low, result.high)}, from "
+        f"{result.new_runs} fresh runs of the best and {result.old_runs} of the baseline, none of "
         f"which helped to choose it.{crashed}"
     )
 
@@ -203,16 +203,16 @@ def _describe_holdout(summary: Summary) -> str:
     """The gain on data that decided nothing and that no agent knew of."""
     if summary.holdout is None or summary.incumbent is summary.baseline:
         return ""
-    numbers, found, gap = summary.numbers, summary.holdout.held_out, summary.holdout.gap
+    numbers, result, gap = summary.numbers, summary.holdout.held_out, summary.holdout.gap
     text = "Baseline and best were not run side by side on it: no gain is claimed."
-    if found is not None:
+    if result is not None:
         interval = "exactly"
         if not summary.deterministic:
-            interval = _format_interval(numbers, found.low, found.high)
+            interval = _format_interval(numbers, result.low, result.high)
         text = (
-            f"`{summary.metric.name}` {numbers.value(found.old_mean)} for the baseline, "
-            f"{numbers.value(found.new_mean)} for the best: **{numbers.gain(found.gain)}** "
-            f"({interval}, from {found.new_runs} runs of the best and {found.old_runs} of the "
+            f"`{summary.metric.name}` {numbers.value(result.old_mean)} for the baseline, "
+            f"{numbers.value(result.new_mean)} for the best: **{numbers.gain(result.gain)}** "
+            f"({interval}, from {result.new_runs} runs of the best and {result.old_runs} of the "
             f"baseline)."
         )
     if gap is not None:
@@ -281,10 +281,10 @@ def _describe_trust(summary: Summary) -> str:
 
 def _compare_spreads(summary: Summary) -> str:
     """Judge rule 3 does not cover a change that only widens the spread, so both are shown."""
-    baseline, best, found = summary.baseline, summary.incumbent, summary.verification
+    baseline, best, result = summary.baseline, summary.incumbent, summary.verification
     if baseline is None or best is None or baseline is best:
         return ""
-    old, new = (found.old_sd, found.new_sd) if found else (baseline.sd, best.sd)
+    old, new = (result.old_sd, result.new_sd) if result else (baseline.sd, best.sd)
     if old is None or new is None:
         return ""
     value = summary.numbers.value
@@ -295,15 +295,20 @@ def _compare_spreads(summary: Summary) -> str:
 
 
 def _describe_drift(summary: Summary) -> str:
-    found = summary.verification
-    if found is None or found.drift is None or found.drift_low is None or found.drift_high is None:
+    result = summary.verification
+    if (
+        result is None
+        or result.drift is None
+        or result.drift_low is None
+        or result.drift_high is None
+    ):
         return ""
-    interval = _format_interval(summary.numbers, found.drift_low, found.drift_high)
+    interval = _format_interval(summary.numbers, result.drift_low, result.drift_high)
     text = (
         "Drift: at the end the unchanged baseline measured "
-        f"{summary.numbers.signed(found.drift)} against its start ({interval})"
+        f"{summary.numbers.signed(result.drift)} against its start ({interval})"
     )
-    if found.drift_low <= 0 <= found.drift_high:
+    if result.drift_low <= 0 <= result.drift_high:
         return f"{text}: none to be seen."
     return (
         f"{text}: **the machine changed during the session.** The verified gain is not "

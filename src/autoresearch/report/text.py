@@ -79,12 +79,12 @@ def describe_gain(summary: Summary) -> str:
 
 
 def _describe_verification(summary: Summary) -> str:
-    found, numbers = summary.verification, summary.numbers
-    if found is None:
+    result, numbers = summary.verification, summary.numbers
+    if result is None:
         return ""
     return (
-        f"{numbers.gain(found.gain)} [{numbers.signed(found.low)}, {numbers.signed(found.high)}]"
-        f" on {found.new_runs} and {found.old_runs} fresh runs"
+        f"{numbers.gain(result.gain)} [{numbers.signed(result.low)}, {numbers.signed(result.high)}]"
+        f" on {result.new_runs} and {result.old_runs} fresh runs"
     )
 
 
