@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,12 +20,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 def main() -> None:
     paths = SessionPaths(Path(sys.argv[1]).resolve(), sys.argv[2])
     ledger = Ledger(paths.ledger, readonly=True)
-    row = ledger.session(paths.tag)
-    found = collect.summarise(ledger, paths.tag, time.time(), task="tiny_gpt")
+    summary = collect.summarise(ledger, paths.tag, time.time(), whole=True)
+    summary = replace(summary, task="tiny_gpt")
     console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
-    console.print(live.render(found, running=bool(found.open_runs)))
+    console.print(live.SessionView(summary, running=bool(summary.open_runs)))
     console.save_svg(str(DOCS / "live.svg"), title="autoresearch run")
-    (DOCS / "progress.png").write_bytes(plot.plot(ledger.finished(row), row.metric, found.noise_sd))
+    (DOCS / "progress.png").write_bytes(plot.plot(summary))
 
 
 if __name__ == "__main__":

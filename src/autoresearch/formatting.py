@@ -1,7 +1,7 @@
-"""Numbers and foreign text as words, so that every view shows a thing in the same way.
+"""Formats numbers and foreign text for people, the same in every view.
 
-A metric is shown to a tenth of its noise, because further digits say nothing. A positive gain is an
-improvement, whatever the metric's direction.
+A metric is shown to a tenth of its noise, because further digits mean nothing. A positive gain is
+an improvement, whatever the metric's direction.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from autoresearch.records import Metric
 
-SIGNIFICANT = 6  # digits, while the noise is not known
+SIGNIFICANT = 6  # digits, if the noise is not known
 ESCAPE = re.compile(  # terminal escapes: colours and cursor, titles and links, the rest
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)"
 )
@@ -29,7 +29,7 @@ class Numbers:
     """Formats values and gains of one metric, all to the same number of decimals."""
 
     metric: Metric
-    sd: float | None = None  # of one run; None or 0 while it is not known
+    sd: float | None = None  # of one run; None or 0 if it is not known
 
     def value(self, value: float | None) -> str:
         """To a tenth of the noise, or to SIGNIFICANT digits; "-" for None."""
@@ -50,7 +50,7 @@ class Numbers:
         return f"{self.value(abs(gain))} {'better' if gain > 0 else 'worse'}"
 
     def in_sd(self, gain: float | None) -> str:
-        """ "+1.3": better by 1.3 standard deviations of one run. Empty where that means nothing."""
+        """ "+1.3": better by 1.3 standard deviations of one run. Empty if either is unknown."""
         if gain is None or not self.sd:
             return ""
         return f"{gain / self.sd:+.{1 if abs(gain / self.sd) < 100 else 0}f}"
@@ -65,6 +65,7 @@ class Numbers:
 
 
 def percent(share: float | None) -> str:
+    """ "2.5 %", "50 %", without the sign; empty if it is not known."""
     if share is None:
         return ""
     percent = 100 * abs(share)
@@ -90,7 +91,7 @@ def duration(seconds: float | None) -> str:
 
 
 def dollars(usd: float | None) -> str:
-    """ "$12.30", "$0.0042"; empty where it is not known."""
+    """ "$12.30", "$0.0042"; empty if it is not known."""
     if usd is None:
         return ""
     return f"${usd:.2f}" if usd >= 0.1 or not usd else f"${usd:.2g}"
@@ -108,22 +109,25 @@ def counted(count: int, singular: str, plural: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
+def join(*parts: str) -> str:
+    """The parts that are not empty, with commas between them."""
+    return ", ".join(filter(None, parts))
+
+
 def clock(unix: float) -> str:
     """Local date and time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(unix))
 
 
 def one_line(text: str) -> str:
-    """Make text of an agent or a program harmless on one line of a table or a terminal."""
+    """Make an agent's or a program's text harmless on one line of a table or a terminal."""
     return UNPRINTABLE.sub(" ", ESCAPE.sub("", text)).strip()
 
 
 def printable(text: str) -> str:
     """Make text of many lines harmless: newlines and tabs stay, terminal escapes do not."""
-    return "\n".join(
-        "\t".join(UNPRINTABLE.sub(" ", cell) for cell in line.split("\t"))
-        for line in ESCAPE.sub("", text).replace("\r\n", "\n").split("\n")
-    )
+    text = ESCAPE.sub("", text).replace("\r\n", "\n")
+    return UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else " ", text)
 
 
 def escape_unstorable(text: str) -> str:
@@ -138,5 +142,5 @@ def cut(text: str, width: int) -> str:
 
 
 def short(commit: str) -> str:
-    """The seven digits by which people know a commit."""
+    """A commit's first seven digits."""
     return commit[:7]

@@ -19,8 +19,8 @@ from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import audit
 from autoresearch.core.judge import Excess, too_good
 from autoresearch.report.collect import summarise
-from autoresearch.report.live import render
-from autoresearch.report.page import page
+from autoresearch.report.live import SessionView
+from autoresearch.report.page import draw_page
 from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.ledger import Ledger
 
@@ -100,7 +100,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Night:
 def summary(found: Night) -> Summary:
     ledger = Ledger(found.paths.ledger, readonly=True)
     try:
-        return summarise(ledger, "t", time.time(), all_keeps=True)
+        return summarise(ledger, "t", time.time(), whole=True)
     finally:
         ledger.close()
 
@@ -133,7 +133,7 @@ def test_the_table_has_it_where_a_keep_has_no_reason(found: Night) -> None:
 
 
 def test_the_report_begins_with_it(found: Night, summary: Summary) -> None:
-    text = page(summary, found.experiments)
+    text = draw_page(summary)
     _, first, headline = text.split("\n\n")[:3]
     lines = first.split("\n")
     assert lines[0].startswith("> **Flagged: #2 `")
@@ -173,7 +173,7 @@ def test_every_view_has_it(found: Night, summary: Summary, shown: Callable[..., 
     assert json.loads(shown("show", "2", "--json"))["flag"] == flag
     assert json.loads(shown("report", "--json"))["flagged"][0]["flag"] == flag
     console = Console(file=io.StringIO(), width=100, height=40)
-    console.print(render(summary, running=True))
+    console.print(SessionView(summary, running=True))
     drawn = console.file.getvalue()  # type: ignore[attr-defined]
     assert said in drawn
     assert drawn.count(" flagged ") >= 3

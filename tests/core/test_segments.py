@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ from autoresearch.measure.runs import SPOILED
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.records import Metric, Role, Run
 from autoresearch.report import collect, summary
-from autoresearch.report.machine import describe_trends, find_trends
-from autoresearch.report.page import page
+from autoresearch.report.machine import find_trends
+from autoresearch.report.page import describe_trends, draw_page
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import Segment
@@ -92,9 +93,9 @@ def report(root: Path, tag: str = "t") -> str:
     ledger = Ledger(paths.ledger)
     try:
         write_report(ledger, paths, task_of(root))
-        found = collect.summarise(ledger, tag, time.time(), all_keeps=True)
+        found = collect.summarise(ledger, tag, time.time(), whole=True)
         summary.to_json(found)
-        return page(found, ledger.finished(ledger.session(tag)))
+        return draw_page(found)
     finally:
         ledger.close()
 
@@ -158,7 +159,7 @@ def test_gains_are_within_their_segment(fed: Path) -> None:
     assert found.verdicts == [("keep", None)] * 3
     ledger = Ledger(SessionPaths(fed, "t").ledger, readonly=True)
     try:
-        seen = collect.summarise(ledger, "t", time.time(), all_keeps=True)
+        seen = collect.summarise(ledger, "t", time.time(), whole=True)
     finally:
         ledger.close()
     gains = [one.gain for one in seen.keeps[1:]]
@@ -560,19 +561,26 @@ def runs_over_hours(
 def test_a_machine_that_stood_still() -> None:
     found = find_trends(runs_over_hours(lambda h: 0.0, lambda h: 12.0), Metric("loss"))
     assert found is not None
-    assert describe_trends(found) == ["It stood still, as far as 80 runs of incumbents tell."]
+    assert describe_trends(found) == "It stood still, as far as 80 runs of incumbents tell."
 
 
 def test_a_neighbour_shows_in_the_report() -> None:
     found = find_trends(runs_over_hours(lambda h: 0.01 * h, lambda h: 12 * 1.1**h), Metric("loss"))
     assert found is not None and found.metric is not None
-    text = " ".join(describe_trends(found))
+    text = describe_trends(found)
     assert "The same code became worse by" in text
     assert "% more wall time a run" in text and "CPU time" not in text
 
 
 def test_too_few_runs_say_nothing() -> None:
     assert find_trends(runs_over_hours(lambda h: h, lambda h: h + 1)[:8], Metric("loss")) is None
+
+
+def test_a_session_of_minutes_has_no_trend_by_the_hour() -> None:
+    runs = runs_over_hours(lambda h: 0.01 * h, lambda h: 12 * 1.1**h)
+    quick = [replace(run, started_at=run.started_at / 600) for run in runs]
+    assert find_trends(runs, Metric("loss")) is not None
+    assert find_trends(quick, Metric("loss")) is None
 
 
 # ---- the audit, and the margin -----------------------------------------------------------------

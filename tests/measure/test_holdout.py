@@ -40,7 +40,7 @@ from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Proposal, RunResult, RunSpec, TreeSource, Turn
 from autoresearch.records import HELD_OUT, Role
 from autoresearch.report.collect import summarise
-from autoresearch.report.page import page
+from autoresearch.report.page import draw_page
 from autoresearch.report.summary import Summary
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox import landlock
@@ -99,8 +99,8 @@ def scorings(root: Path) -> Counter[str]:
 def report_of(root: Path) -> tuple[Summary, str]:
     ledger = Ledger(SessionPaths(root, "t").ledger, readonly=True)
     try:
-        found = summarise(ledger, "t", time.time(), all_keeps=True, open_holdout=True)
-        return found, page(found, ledger.finished(ledger.session("t")))
+        found = summarise(ledger, "t", time.time(), whole=True, open_holdout=True)
+        return found, draw_page(found)
     finally:
         ledger.close()
 
@@ -243,7 +243,7 @@ def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> No
     assert gains[1] == pytest.approx(0.5, abs=0.1) and gains[2] == pytest.approx(0, abs=0.1)
     kept = [line for line in text.splitlines() if line.startswith("| 2 |")]
     assert len(kept) == 1 and kept[0].count("|") == 9
-    assert "**Warning" not in page(replace(summary, holdout=None), [])
+    assert "**Warning" not in draw_page(replace(summary, holdout=None))
 
 
 def test_a_gain_that_carries_over_is_no_warning(tmp_path: Path) -> None:

@@ -49,8 +49,7 @@ def read_summary(ledger: Ledger, paths: SessionPaths, *, open_holdout: bool = Fa
     """The session as it is now, from its ledger alone."""
     from autoresearch.report.collect import summarise
 
-    name = paths.root.name
-    return summarise(ledger, paths.tag, time.time(), task=name, open_holdout=open_holdout)
+    return summarise(ledger, paths.tag, time.time(), open_holdout=open_holdout)
 
 
 def log(options: argparse.Namespace) -> int:
@@ -60,7 +59,7 @@ def log(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([_record_to_json(experiment) for experiment in experiments]))
     else:
-        from autoresearch.report.text import log_text
+        from autoresearch.report.experiments import log_text
 
         print(log_text(experiments, record.metric), end="")
     return 0
@@ -86,7 +85,7 @@ def show(options: argparse.Namespace) -> int:
         facts = {**_record_to_json(experiment), "runs": shown, "diff": diff, "output": output}
         print(json.dumps(facts))
     else:
-        from autoresearch.report.text import show_text
+        from autoresearch.report.experiments import show_text
 
         print(show_text(experiment, runs, diff, output, record.metric), end="")
     return 0
@@ -158,9 +157,9 @@ def report(options: argparse.Namespace) -> int:
 
 def plain_headline(summary: Summary) -> str:
     """The report's headline without its Markdown."""
-    from autoresearch.report.page import headline
+    from autoresearch.report.page import make_headline
 
-    return headline(summary).replace("**", "").replace("`", "")
+    return make_headline(summary).replace("**", "").replace("`", "")
 
 
 def agents(options: argparse.Namespace) -> int:

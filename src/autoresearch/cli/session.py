@@ -134,7 +134,6 @@ def _view(session: Session) -> Iterator[live.LiveView]:
             reader,
             session.record.tag,
             time.time(),
-            task=session.task.root.name,
             agent=session.scheduler.names,
             elapsed_s=session.elapsed_s(),
         )

@@ -17,16 +17,10 @@ from autoresearch.task.model import Task
 def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
     """Write report.md and progress.png from the ledger. Returns a line for each that says where it
     is: in the session's own folder if a file of that name exists that is not ours."""
-    record = ledger.session(paths.tag)
-    experiments = ledger.finished(record)
-    result = collect.summarise(
-        ledger, paths.tag, time.time(), task=task.root.name, all_keeps=True, open_holdout=True
-    )
-    segments = [(segment.after_order, segment.score) for segment in result.segments[1:]]
-    picture = plot.plot(experiments, record.metric, result.noise_sd, segments)
-    words = page.page(result, experiments, sandbox="; ".join(not_enforced(task)))
+    summary = collect.summarise(ledger, paths.tag, time.time(), whole=True, open_holdout=True)
+    text = page.draw_page(summary, sandbox="; ".join(not_enforced(task)))
     lines = []
-    for path, data in ((paths.report, words.encode()), (paths.picture, picture)):
+    for path, data in ((paths.report, text.encode()), (paths.picture, plot.plot(summary))):
         try:
             publish(ledger, path, data)
             lines.append(f"written: {path}")

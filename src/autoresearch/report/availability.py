@@ -1,4 +1,4 @@
-"""What `autoresearch agents` prints."""
+"""The text of `autoresearch agents`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoresearch.formatting import one_line
 
 
 def availability_text(agents: Sequence[AgentAvailability]) -> str:
-    """Two lines for each agent: what it is, and how it stands here."""
+    """Two lines for each agent: a description, and its state on this machine."""
     width = max((len(agent.name) for agent in agents), default=0)
     lines = []
     for agent in agents:
@@ -24,11 +24,10 @@ def _state(agent: AgentAvailability) -> str:
         return "built in"
     if not agent.installed:
         return f"not installed: {agent.install}"
-    return f"{agent.version or agent.problem}{_credentials(agent)}"
-
-
-def _credentials(agent: AgentAvailability) -> str:
+    version = agent.version or agent.problem
     if agent.credentials:
-        return f"; key or login: {', '.join(agent.credentials)}"
-    unseen = " (its keychain is not looked at)" if sys.platform == "darwin" else ""
-    return f"; no key or login seen{unseen}. {agent.login}" if agent.wants_credentials else ""
+        return f"{version}; key or login: {', '.join(agent.credentials)}"
+    if not agent.wants_credentials:
+        return version
+    keychain = " (its keychain is not looked at)" if sys.platform == "darwin" else ""
+    return f"{version}; no key or login seen{keychain}. {agent.login}"

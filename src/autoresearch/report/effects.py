@@ -9,7 +9,7 @@ from statistics import fmean
 from autoresearch.core.judge import SCORE_RUNS
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.records import Experiment, Metric, Status
-from autoresearch.report.summary import Finished, Kept
+from autoresearch.report.summary import Finished, Kept, derive
 from autoresearch.store.rows import segment_of
 
 
@@ -32,18 +32,14 @@ def score_keeps(
         # Between the verdict and the new measurements, the row's own metric is all there is.
         score = fmean(last) if last else keep.metric
         scores = {number: fmean(values[-SCORE_RUNS:]) for number, values in by_segment.items()}
-        base = keeps.get(keep.base)
-        keeps[keep.number] = Kept(
-            number=keep.number,
-            commit=keep.commit,
-            agent=keep.agent,
-            description=keep.description,
+        base = keeps[keep.base].score_in(segment) if keep.base in keeps else None
+        keeps[keep.number] = derive(
+            Kept,
+            keep,
             score=score,
             runs=len(last),
             sd=sd if df else None,
-            gain=gain_over(
-                metric, scores.get(segment, score), base.score_in(segment) if base else None
-            ),
+            gain=gain_over(metric, scores.get(segment, score), base),
             segment=segment,
             scores=scores,
         )
@@ -53,10 +49,10 @@ def score_keeps(
 def compare_finished(
     experiments: Sequence[Experiment],
     keeps: Sequence[Kept],
+    starts: Sequence[int],
     metric: Metric,
     sd: float | None,
-    starts: Sequence[int] = (),
-) -> list[Finished]:
+) -> tuple[Finished, ...]:
     """Compare finished experiments with the incumbents of their time, as measured by unselected
     runs of the same segment. The baseline, crashes and experiments without a metric gain None."""
     bases = {keep.number: keep for keep in keeps}
@@ -66,29 +62,15 @@ def compare_finished(
         segment = segment_of(starts, experiment.order or 0)
         measured = None if experiment.status is Status.CRASH else experiment.metric
         gain = gain_over(metric, measured, base.score_in(segment) if base else None)
-        finished.append(
-            Finished(
-                number=experiment.number,
-                commit=experiment.commit,
-                agent=experiment.agent,
-                description=experiment.description,
-                status=experiment.status or Status.CRASH,
-                reason=experiment.reason,
-                detail=experiment.detail,
-                metric=experiment.metric,
-                gain=gain,
-                gain_sd=divide(gain, sd),
-                flag=experiment.flag,
-            )
-        )
-    return finished
+        finished.append(derive(Finished, experiment, gain=gain, gain_sd=divide(gain, sd)))
+    return tuple(finished)
 
 
 def gain_over(metric: Metric, new: float | None, old: float | None) -> float | None:
-    """`Metric.gain`; None where a side is unknown."""
+    """`Metric.gain`; None if a side is unknown."""
     return None if new is None or old is None else metric.gain(new, old)
 
 
 def divide(value: float | None, by: float | None) -> float | None:
-    """The quotient; None where a side is unknown or `by` is 0."""
+    """The quotient; None if a side is unknown or `by` is 0."""
     return value / by if value is not None and by else None

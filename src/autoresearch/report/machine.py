@@ -14,7 +14,7 @@ from autoresearch.records import Metric, Run
 
 CONFIDENCE = 0.99  # there are three trends
 LEAST_RUNS = 12  # behind a trend
-LEAST_SD, LEAST_SHARE = 0.5, 0.05  # over the session, to be worth a sentence
+LEAST_HOURS = 1.0  # a slope per hour of a shorter time would be an extrapolation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,26 +34,24 @@ class Trend:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Trends of the incumbents' runs, each run against the mean of its commit in its segment. None
-    where there are too few runs."""
+    for too few runs."""
 
     runs: int
-    hours: float  # from the first to the last
     metric: Trend | None  # in standard deviations of one run; > 0 is better
     wall: Trend | None  # as a share: 0.1 is 10 % longer
     cpu: Trend | None
 
 
 def find_trends(runs: Sequence[Run], metric: Metric) -> Machine | None:
-    """None when there are too few runs for any trend."""
+    """Find the trends. None if the runs are fewer than 12, or began within less than an hour."""
     runs = [run for run in runs if run.metric is not None]
-    if len(runs) < LEAST_RUNS:
+    starts = [run.started_at for run in runs]
+    if len(runs) < LEAST_RUNS or (hours := (max(starts) - min(starts)) / 3600) < LEAST_HOURS:
         return None
     groups: dict[tuple[str, int], list[Run]] = defaultdict(list)
     for run in runs:
         groups[run.commit, run.segment].append(run)
     sd, _ = pooled_noise([[run.metric or 0.0 for run in group] for group in groups.values()])
-    times = [run.started_at for run in runs]
-    hours = (max(times) - min(times)) / 3600
 
     def gain(run: Run) -> float | None:
         return metric.gain(run.metric, 0.0) / sd if sd and run.metric is not None else None
@@ -63,7 +61,6 @@ def find_trends(runs: Sequence[Run], metric: Metric) -> Machine | None:
 
     return Machine(
         runs=len(runs),
-        hours=hours,
         metric=fit(gain),
         wall=fit(lambda run: math.log(run.wall_s) if run.wall_s else None),
         cpu=fit(lambda run: math.log(run.cpu_s) if run.cpu_s else None),
@@ -89,32 +86,3 @@ def _fit_trend(
     rest = sum((y - slope * x) ** 2 for x, y in points)
     half = t_quantile((1 + CONFIDENCE) / 2, df) * math.sqrt(rest / df / spread)
     return Trend(slope, slope - half, slope + half, slope * hours)
-
-
-def describe_trends(machine: Machine) -> list[str]:
-    """Sentences about each clear trend, or one that says that there is none."""
-    sentences, is_slower = [], False
-    if (trend := machine.metric) and trend.is_clear(LEAST_SD):
-        way = "better" if trend.slope > 0 else "worse"
-        is_slower = trend.slope < 0
-        sentences.append(
-            f"The same code became {way} by {abs(trend.slope):.2g} sd an hour "
-            f"({_format_interval(trend, 1, '')})."
-        )
-    for what, trend in (("wall time", machine.wall), ("CPU time", machine.cpu)):
-        if trend and trend.is_clear(LEAST_SHARE):
-            way = "more" if trend.slope > 0 else "less"
-            is_slower = is_slower or trend.slope > 0
-            sentences.append(
-                f"The same code took {abs(100 * trend.slope):.2g} % {way} {what} a run with every "
-                f"hour ({_format_interval(trend, 100, ' %')})."
-            )
-    if not sentences:
-        return [f"It stood still, as far as {machine.runs} runs of incumbents tell."]
-    if is_slower:
-        return [*sentences, "It throttled, or somebody else was at work on it."]
-    return [*sentences, "What slowed it before has ended."]
-
-
-def _format_interval(trend: Trend, scale: float, unit: str) -> str:
-    return f"99 % interval {scale * trend.low:+.2g}{unit} to {scale * trend.high:+.2g}{unit}"

@@ -1,8 +1,8 @@
 """progress.png, as the original draws it: what was tried, what was kept, how far it came.
 
 Grey dots are discards, green ones keeps; the step line follows the incumbent's kept value, not the
-luckiest dot. The picture is framed around baseline and best: what lies far outside is counted in a
-corner rather than drawn.
+luckiest dot. The picture is framed around baseline and best. Outliers are counted in a corner
+instead of drawn.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from autoresearch.formatting import Numbers, counted, cut
-from autoresearch.records import Experiment, Metric, Status
+from autoresearch.formatting import counted, cut
+from autoresearch.records import Metric, Status
+from autoresearch.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,19 +25,20 @@ MARGIN = 0.12  # of the height, above and below
 LABEL_WIDTH = 45  # characters, the original's
 LABEL_ANGLE = 30  # degrees
 LABEL_GAP = 19  # pixels between the lines on which two labels are written
+CHARACTER_WIDTH = 9.5  # pixels
+MANY_DOTS = 200  # a faint dot among hundreds is a cloud, a faint dot among ten is invisible
 BOUNDARY = "#888888"
 GREY, GREEN, LINE, INK = "#cccccc", "#2ecc71", "#27ae60", "#1a7a3a"
 
 
-def plot(
-    experiments: Sequence[Experiment],
-    metric: Metric,
-    sd: float | None = None,
-    segments: Sequence[tuple[int, float | None]] = (),
-) -> bytes:
-    """The picture as PNG. `experiments` are the finished ones in order, the baseline first; `sd`
-    is the noise of one run, where it is known. `segments` are those after the first: the order
-    after which one began, and what the incumbent scored in it."""
+class Dot(NamedTuple):
+    order: int
+    value: float
+    description: str
+
+
+def plot(summary: Summary) -> bytes:
+    """Draw a whole summary as PNG."""
     # Half a second of import, wanted by few commands.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,31 +46,46 @@ def plot(
     figure = Figure(figsize=(16, 8), dpi=150, layout="tight")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    keeps = [one for one in experiments if one.status is Status.KEEP and one.metric is not None]
-    discards = [
-        one for one in experiments if one.status is Status.DISCARD and one.metric is not None
-    ]
-    _title(axes, experiments, metric)
+    axes.set_title(
+        f"Autoresearch Progress: {summary.finished} Experiments, {summary.keep} Kept Improvements",
+        fontsize=14,
+    )
+    axes.set_xlabel("Experiment #", fontsize=12)
+    label = f"{_replace_missing(summary.metric.name)} ({summary.numbers.direction})"
+    axes.set_ylabel(label, fontsize=12, parse_math=False)
+    axes.grid(True, alpha=0.2)
+    keeps, discards = _select_dots(summary, Status.KEEP), _select_dots(summary, Status.DISCARD)
     if keeps or discards:
-        again = [score for _, score in segments if score is not None]
-        low, high = frame([*_values(keeps), *again], _values(discards), sd)
+        again = [segment.score for segment in summary.segments[1:] if segment.score is not None]
+        low, high = find_frame(
+            [*(dot.value for dot in keeps), *again],
+            [dot.value for dot in discards],
+            summary.noise_sd,
+        )
+        last = len(summary.recent) - 1
         axes.set_ylim(low, high)
-        last = max(_orders(experiments), default=0)
         axes.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
-        inside = [one for one in discards if low <= _value(one) <= high]
-        _draw(axes, inside, keeps, last, segments)
-        crashes = sum(one.status is Status.CRASH for one in experiments)
-        _corner(axes, metric, len(discards) - len(inside), crashes)
-        _label(axes, keeps, metric)
+        inside = [dot for dot in discards if low <= dot.value <= high]
+        _draw(axes, summary, inside, keeps)
+        _write_counts(axes, summary, len(discards) - len(inside))
+        _label(axes, keeps, summary.metric)
     out = io.BytesIO()
     canvas.print_figure(out, format="png", bbox_inches="tight", metadata={"Software": None})
     return out.getvalue()
 
 
-def frame(
+def _select_dots(summary: Summary, status: Status) -> list[Dot]:
+    return [
+        Dot(order, experiment.metric, experiment.description)
+        for order, experiment in enumerate(summary.recent)
+        if experiment.status is status and experiment.metric is not None
+    ]
+
+
+def find_frame(
     keeps: Sequence[float], discards: Sequence[float], sd: float | None
 ) -> tuple[float, float]:
-    """The range of the metric worth seeing: from the worst keep (the baseline, as a rule) to the
+    """The range of the metric worth drawing: from the worst keep (usually the baseline) to the
     best, and what lies within ordinary noise of them, but no outlier."""
     centre = list(keeps) or [median(discards)]
     low, high = min(centre), max(centre)
@@ -79,48 +97,24 @@ def frame(
     return min(shown) - room, max(shown) + room
 
 
-def _title(axes: Axes, experiments: Sequence[Experiment], metric: Metric) -> None:
-    changes = [one for one in experiments if one.number]
-    kept = sum(one.status is Status.KEEP for one in changes)
-    axes.set_title(
-        f"Autoresearch Progress: {len(changes)} Experiments, {kept} Kept Improvements", fontsize=14
-    )
-    axes.set_xlabel("Experiment #", fontsize=12)
-    axes.set_ylabel(
-        f"{_drawable(metric.name)} ({Numbers(metric).direction})", fontsize=12, parse_math=False
-    )
-    axes.grid(True, alpha=0.2)
-
-
-def _draw(
-    axes: Axes,
-    discards: Sequence[Experiment],
-    keeps: Sequence[Experiment],
-    last: int,
-    segments: Sequence[tuple[int, float | None]],
-) -> None:
-    # A faint dot among hundreds is a cloud; a faint dot among ten is not there.
-    alpha = 0.5 if len(discards) > 200 else 0.9
+def _draw(axes: Axes, summary: Summary, discards: Sequence[Dot], keeps: Sequence[Dot]) -> None:
+    orders, values = [dot.order for dot in discards], [dot.value for dot in discards]
+    alpha = 0.5 if len(discards) > MANY_DOTS else 0.9
+    axes.scatter(orders, values, c=GREY, s=18, alpha=alpha, zorder=2, label="Discarded")
+    orders, values = [dot.order for dot in keeps], [dot.value for dot in keeps]
     axes.scatter(
-        _orders(discards), _values(discards), c=GREY, s=18, alpha=alpha, zorder=2, label="Discarded"
+        orders, values, c=GREEN, s=50, zorder=4, label="Kept", edgecolors="black", linewidths=0.5
     )
-    axes.scatter(
-        _orders(keeps),
-        _values(keeps),
-        c=GREEN,
-        s=50,
-        zorder=4,
-        label="Kept",
-        edgecolors="black",
-        linewidths=0.5,
-    )
-    for after, _ in segments:
-        axes.axvline(after + 0.5, color=BOUNDARY, linewidth=0.8, zorder=1)
-    again = [(after + 0.5, score) for after, score in segments if score is not None]
-    steps = sorted([*zip(_orders(keeps), _values(keeps), strict=True), *again])
+    steps: list[tuple[float, float]] = [(dot.order, dot.value) for dot in keeps]
+    for segment in summary.segments[1:]:
+        axes.axvline(segment.after_order + 0.5, color=BOUNDARY, linewidth=0.8, zorder=1)
+        if segment.score is not None:
+            steps.append((segment.after_order + 0.5, segment.score))
+    steps.sort()
+    steps.append((len(summary.recent) - 1, steps[-1][1] if steps else math.nan))
     axes.step(
-        [*(order for order, _ in steps), last],
-        [*(value for _, value in steps), *(value for _, value in steps[-1:])] or [math.nan],
+        [order for order, _ in steps],
+        [value for _, value in steps],
         where="post",
         color=LINE,
         linewidth=2,
@@ -128,24 +122,21 @@ def _draw(
         zorder=3,
         label="Running best",
     )
-    if not keeps or _value(keeps[-1]) <= _value(keeps[0]):
-        axes.legend(loc="upper right", fontsize=9)
-    else:
-        axes.legend(loc="lower right", fontsize=9)
+    falls = not keeps or keeps[-1].value <= keeps[0].value
+    axes.legend(loc="upper right" if falls else "lower right", fontsize=9)
 
 
-def _corner(axes: Axes, metric: Metric, outside: int, crashes: int) -> None:
-    """Says what the frame leaves out."""
-    said = []
-    if outside:
-        said.append(f"{counted(outside, 'discard')} outside the frame")
-    if crashes:
-        said.append(counted(crashes, "crash", "crashes"))
-    falls = metric.gain(0.0, 1.0) > 0
+def _write_counts(axes: Axes, summary: Summary, outside: int) -> None:
+    """Write into a corner what the frame leaves out."""
+    counts = [
+        f"{counted(outside, 'discard')} outside the frame" if outside else "",
+        counted(summary.crash, "crash", "crashes") if summary.crash else "",
+    ]
+    falls = summary.metric.better(0.0, 1.0)
     axes.text(
         0.008,
         0.015 if falls else 0.985,
-        ", ".join(said),
+        ", ".join(filter(None, counts)),
         transform=axes.transAxes,
         fontsize=9,
         color="#999999",
@@ -153,27 +144,30 @@ def _corner(axes: Axes, metric: Metric, outside: int, crashes: int) -> None:
     )
 
 
-def _label(axes: Axes, keeps: Sequence[Experiment], metric: Metric) -> None:
-    """Names the keeps, away from the line, and leaves out what would be written over another:
-    first come the baseline, the best and the largest steps."""
-    up = 1 if metric.gain(0.0, 1.0) > 0 else -1
+def _label(axes: Axes, keeps: Sequence[Dot], metric: Metric) -> None:
+    """Name the keeps, away from the line, the most important first: the baseline, the best and the
+    largest steps. A label that would be written over another is left out."""
+    steps = [metric.gain(new.value, old.value) for old, new in pairwise(keeps)]
+    weights = [math.inf, *steps]
+    weights[-1] = math.inf
+    up = 1 if metric.better(0.0, 1.0) else -1
+    slope = up * math.radians(LABEL_ANGLE)
     taken: list[tuple[float, float]] = []
-    for one in _by_weight(keeps, metric):
-        x, y = axes.transData.transform((one.order or 0, _value(one)))
-        slope = up * math.radians(LABEL_ANGLE)
+    for _, dot in sorted(zip(weights, keeps, strict=False), key=lambda pair: -pair[0]):
+        x, y = axes.transData.transform((dot.order, dot.value))
         along = x * math.cos(slope) + y * math.sin(slope)
         across = y * math.cos(slope) - x * math.sin(slope)
-        text = _drawable(cut(one.description, LABEL_WIDTH))
-        length = 9.5 * len(text)
+        text = _replace_missing(cut(dot.description, LABEL_WIDTH))
         if any(
-            abs(across - line) < LABEL_GAP and start - length < along < start + 9.5 * LABEL_WIDTH
+            abs(across - line) < LABEL_GAP
+            and -CHARACTER_WIDTH * len(text) < along - start < CHARACTER_WIDTH * LABEL_WIDTH
             for line, start in taken
         ):
             continue
         taken.append((across, along))
         axes.annotate(
             text,
-            (one.order or 0, _value(one)),
+            (dot.order, dot.value),
             textcoords="offset points",
             xytext=(6, 6 * up),
             fontsize=8.0,
@@ -188,28 +182,9 @@ def _label(axes: Axes, keeps: Sequence[Experiment], metric: Metric) -> None:
         )
 
 
-def _by_weight(keeps: Sequence[Experiment], metric: Metric) -> list[Experiment]:
-    steps = zip(keeps[1:], keeps, strict=False)
-    weights = {one.number: metric.gain(_value(one), _value(before)) for one, before in steps}
-    ends = {one.number for one in (*keeps[:1], *keeps[-1:])}
-    return sorted(keeps, key=lambda one: -math.inf if one.number in ends else -weights[one.number])
-
-
-def _drawable(text: str) -> str:
+def _replace_missing(text: str) -> str:
     """Characters that the bundled font lacks would be boxes, each with a warning."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont("DejaVu Sans"))
     return "".join(char if font.get_char_index(ord(char)) else "?" for char in text)
-
-
-def _orders(experiments: Sequence[Experiment]) -> list[int]:
-    return [one.order or 0 for one in experiments]
-
-
-def _values(experiments: Sequence[Experiment]) -> list[float]:
-    return [_value(one) for one in experiments]
-
-
-def _value(one: Experiment) -> float:
-    return math.nan if one.metric is None else one.metric

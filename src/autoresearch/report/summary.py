@@ -1,20 +1,25 @@
-"""The summary of a session at one moment: one value, which every view draws and `--json` prints."""
+"""The summary of a session at one moment: a value that every view draws and `--json` prints."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from autoresearch.formatting import Numbers
 from autoresearch.records import Metric, Role, Status
-from autoresearch.report.holdout import Holdout
-from autoresearch.report.machine import Machine
-from autoresearch.report.verification import Verification
+
+if TYPE_CHECKING:  # each costs the start of `status` a millisecond
+    from _typeshed import DataclassInstance
+
+    from autoresearch.report.holdout import Holdout
+    from autoresearch.report.machine import Machine
+    from autoresearch.report.verification import Verification
+
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +34,16 @@ class Kept:
     runs: int  # behind `score`
     sd: float | None  # of all its unselected runs; None below two
     gain: float | None  # over the one it was built on, in metric units; None for the baseline
-    segment: int = 0  # in which it was kept, and in which `gain` is measured
-    scores: Mapping[int, float] = dataclasses.field(default_factory=dict)  # by segment
+    segment: int  # in which it was kept, and in which `gain` is measured
+    scores: Mapping[int, float]  # by segment
 
     @property
-    def kept_at(self) -> float | None:
+    def score_when_kept(self) -> float | None:
         """Its score in the segment in which it was kept."""
         return self.scores.get(self.segment, self.score)
 
     def score_in(self, segment: int) -> float | None:
-        """Its score in a segment; None when it was not measured there."""
+        """Its score in a segment; None if it was not measured there."""
         if not self.scores and self.segment == segment:
             return self.score
         return self.scores.get(segment)
@@ -80,7 +85,7 @@ class Finished:
     metric: float | None
     gain: float | None  # over the incumbent of its time, in metric units
     gain_sd: float | None  # the same in standard deviations of one run
-    flag: str | None = None  # why a person should look at a keep first
+    flag: str | None  # why a person should look at a keep first
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,9 @@ class AgentShare:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """All that views show of a session. `collect.summarise` makes it."""
+    """All that views show of a session. `collect.summarise` makes it.
+
+    A whole summary, for pages, has all keeps, all finished experiments and the machine's trends."""
 
     task: str
     agent: str
@@ -153,7 +160,7 @@ class Summary:
 
     baseline: Kept | None
     incumbent: Kept | None  # the baseline while nothing was kept
-    keeps: tuple[Kept, ...]  # the baseline, then the latest or all, oldest first
+    keeps: tuple[Kept, ...]  # the baseline, then the latest or (whole) all, oldest first
     flagged: tuple[Flagged, ...]  # of all keeps, oldest first
     gain: float | None  # of the incumbent over the baseline; None while nothing was kept
     gain_share: float | None  # of the baseline's score
@@ -162,7 +169,7 @@ class Summary:
     noise_df: int
 
     segments: tuple[SegmentView, ...]
-    machine: Machine | None  # only with `all_keeps`
+    machine: Machine | None  # None also in a summary that is not whole
 
     confirmations: int
     false_keep: float  # P(keep) of a change that does nothing, per confirmation
@@ -182,7 +189,7 @@ class Summary:
 
     open_experiments: tuple[OpenExperiment, ...]
     open_runs: tuple[OpenRun, ...]
-    recent: tuple[Finished, ...]  # oldest first
+    recent: tuple[Finished, ...]  # the latest finished or (whole) all, oldest first
     fruitless_latest: str | None
     verification: Verification | None
     holdout: Holdout | None  # None while it is sealed, so None outside the report
@@ -190,6 +197,12 @@ class Summary:
     @property
     def numbers(self) -> Numbers:
         return Numbers(self.metric, self.noise_sd)
+
+
+def derive(kind: type[T], source: Any, **more: object) -> T:
+    """A `kind` made of `more` and of the fields of `source` that have the same names."""
+    names = {field.name for field in dataclasses.fields(kind)} - more.keys()
+    return kind(**{name: getattr(source, name) for name in names}, **more)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
@@ -202,10 +215,6 @@ def _simplify(value: object) -> object:
         return {str(key): _simplify(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_simplify(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str | datetime.time | Path):
-        return str(value)
-    raise TypeError(f"a summary holds no {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,196 +1,107 @@
-"""What `status`, `log` and `show` print: plain text, the same on a terminal and in a pipe."""
+"""What `status` prints, and the sentences about a session that it shares with other views."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from autoresearch.core.judge import FRESH_RUNS, LEVELS, SCREEN_RUNS
 from autoresearch.formatting import (
-    Numbers,
-    clock,
     counted,
     cut,
     dollars,
     duration,
+    join,
     one_line,
     percent,
-    printable,
     short,
-    size,
 )
-from autoresearch.records import Experiment, Metric, Role, Run
-from autoresearch.report.page import amount, cost_of_each, outcome
+from autoresearch.records import Role
 from autoresearch.report.summary import OpenExperiment, OpenRun, Summary
-from autoresearch.report.verification import Verification
 
 FLAGGED = 8  # flagged keeps named, the latest
 
 
 def status_text(summary: Summary, running: bool = False) -> str:
     """A dozen lines: where the session stands."""
+    state = "running" if running else "not running"
+    if not running and summary.stopped:
+        state = f"stopped: {one_line(summary.stopped)}"
     lines = [
-        (
-            "session",
-            f"{one_line(summary.tag)} on {one_line(summary.task)}, {_state(summary, running)}",
-        ),
+        ("session", f"{one_line(summary.tag)} on {one_line(summary.task)}, {state}"),
         *[("warning", one_line(warning)) for warning in summary.warnings],
-        ("best", best(summary)),
-        ("gain", gain(summary)),
-        ("noise", noise(summary)),
-        ("flagged", flagged(summary)),
-        ("judged", outcome(summary)),
-        ("trust", "" if summary.deterministic else trust(summary)),
-        ("verified", verified(summary)),
-        ("left", left(summary)),
-        ("spent", spent(summary)),
-        ("each", cost_of_each(summary)),
-        *[("agent", line) for line in shares(summary)],
-        *[("now", line) for line in under_way(summary, running)],
+        *list_facts(summary),
+        ("spent", describe_spent(summary)),
+        ("each", describe_cost_of_each(summary)),
+        *[("agent", line) for line in list_shares(summary)],
+        *[("now", line) for line in list_open_runs(summary, running)],
     ]
     if summary.fruitless_latest:
         lines.append(("fruitless", f"latest: {cut(summary.fruitless_latest, 200)}"))
-    return "\n".join(f"{name:<9}  {text}" for name, text in lines if text) + "\n"
+    return "\n".join(f"{label:<9}  {text}" for label, text in lines if text) + "\n"
 
 
-def log_text(experiments: Sequence[Experiment], metric: Metric | None = None) -> str:
-    """One line for each experiment, finished or in flight."""
-    name = one_line(metric.name) if metric else "metric"
-    width = max(10, len(name))
-    more = _columns(experiments)
-    titles = "".join(f"{title}  " for title, _ in more)
-    lines = [
-        f"{'#':>5}  {'commit':<7}  {name:>{width}}  {'status':<7}  {'reason':<16}  "
-        f"{titles}description"
+def list_facts(summary: Summary) -> list[tuple[str, str]]:
+    """The lines of `status` and the live view: label and text, which may be empty."""
+    return [
+        ("best", _describe_best(summary)),
+        ("gain", describe_gain(summary)),
+        ("verified", _describe_verification(summary)),
+        ("flagged", _describe_flagged(summary)),
+        ("noise", describe_noise(summary)),
+        ("judged", describe_outcome(summary)),
+        ("trust", "" if summary.deterministic else describe_trust(summary)),
+        ("left", describe_left(summary)),
     ]
-    for one in experiments:
-        value = "-" if one.metric is None else f"{one.metric:.6g}"
-        cells = "".join(f"{cell(one)}  " for _, cell in more)
-        lines.append(
-            f"{one.number:>5}  {short(one.commit):<7}  {value:>{width}}  "
-            f"{one.status or 'open':<7}  {cut(_why(one), 16):<16}  "
-            f"{cells}{one_line(one.description)}"
-        )
-    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def _why(one: Experiment) -> str:
-    return one.reason or ("flagged" if one.flag else "")
-
-
-def _columns(experiments: Sequence[Experiment]) -> list[tuple[str, Callable[[Experiment], str]]]:
-    """Those of the log that are there only when they say something: agent, tokens, dollars."""
-    columns: list[tuple[str, Callable[[Experiment], str]]] = []
-    if len({one.agent for one in experiments if one.number}) > 1:
-        columns.append((f"{'agent':<16}", lambda one: f"{cut(one.agent, 16):<16}"))
-    if any(one.tokens is not None for one in experiments):
-        columns.append((f"{'tokens':>10}", lambda one: f"{_number(one.tokens):>10}"))
-    if any(one.usd is not None for one in experiments):
-        columns.append((f"{'cost':>7}", lambda one: f"{dollars(one.usd):>7}"))
-    return columns
-
-
-def _number(count: int | None) -> str:
-    return "" if count is None else f"{count:,}"
-
-
-def show_text(
-    experiment: Experiment,
-    runs: Sequence[Run],
-    diff: str,
-    log_tail: str,
-    metric: Metric | None = None,
-) -> str:
-    """Everything about one experiment: what, why, its runs, its diff, the end of its output."""
-    name = one_line(metric.name) if metric else "metric"
-    sections = [_facts(experiment, name), _runs(runs, name)]
-    if diff.strip():
-        sections.append(printable(diff.rstrip("\n")))
-    if log_tail.strip():
-        sections.append("output, the end of it:\n" + _indented(printable(log_tail.rstrip("\n"))))
-    return "\n\n".join(sections) + "\n"
-
-
-def _facts(one: Experiment, name: str) -> str:
-    value = "" if one.metric is None else f", {name} {one.metric:.6g}"
-    verdict = "in flight" if one.status is None else f"{one.status}{value}"
-    why = ": ".join(one_line(part) for part in (one.reason or "", one.detail) if part)
-    built = "the baseline" if one.number == 0 else f"built on #{one.base}"
-    if one.attempt:
-        built += f", begun again {counted(one.attempt, 'time')}"
-    lines = [
-        ("experiment", f"#{one.number} {short(one.commit)}, {built}, by {one_line(one.agent)}"),
-        ("change", f"{one_line(one.description)} (+{one.added_lines} -{one.removed_lines} lines)"),
-        ("hypothesis", one_line(one.hypothesis)),
-        ("notes", one_line(one.notes)),
-        ("verdict", verdict),
-        ("why", why),
-        ("flagged", one_line(one.flag or "")),
-        ("started", clock(one.started_at)),
-        ("took", duration(one.ended_at - one.started_at) if one.ended_at is not None else ""),
-        ("memory", size(one.peak_memory_bytes) if one.peak_memory_bytes else ""),
-        ("tokens", f"{one.tokens:,}" if one.tokens is not None else ""),
-        ("cost", dollars(one.usd)),
-    ]
-    return "\n".join(f"{label:<10}  {text}" for label, text in lines if text)
-
-
-def _runs(runs: Sequence[Run], name: str) -> str:
-    if not runs:
-        return "no runs"
-    width = max(10, len(name))
-    lines = [
-        f"{'run':<11} {'role':<15} {'commit':<7} {'seed':>10} {name:>{width}}"
-        f" {'CPU':>8} {'wall':>8} {'memory':>8}  result"
-    ]
-    for run in runs:
-        value = "-" if run.metric is None else f"{run.metric:.6g}"
-        result = one_line(run.reason or "ok") if run.finished else "under way"
-        lines.append(
-            f"{run.name:<11} {run.role:<15} {short(run.commit):<7} {run.seed:>10}"
-            f" {value:>{width}} {duration(run.cpu_s):>8} {duration(run.wall_s):>8}"
-            f" {size(run.peak_memory_bytes):>8}  {result}"
-        )
-    return "\n".join(lines)
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in text.split("\n"))
-
-
-# --------------------------------------------------------------------------------------------
-# Lines that the status and the live view share
-
-
-def best(summary: Summary) -> str:
-    if summary.incumbent is None:
+def _describe_best(summary: Summary) -> str:
+    keep = summary.incumbent
+    if keep is None:
         return "no baseline yet"
-    one = summary.incumbent
-    runs = f", mean of {counted(one.runs, 'run')}" if one.runs else ""
-    what = one_line(one.description) if one.number else "the baseline"
+    runs = f", mean of {counted(keep.runs, 'run')}" if keep.runs else ""
+    change = one_line(keep.description) if keep.number else "the baseline"
     return (
-        f"{one_line(summary.metric.name)} {summary.numbers.value(one.score)}"
-        f" (#{one.number} {short(one.commit)}{runs}) {what}"
+        f"{one_line(summary.metric.name)} {summary.numbers.value(keep.score)}"
+        f" (#{keep.number} {short(keep.commit)}{runs}) {change}"
     )
 
 
-def gain(summary: Summary) -> str:
-    """Of the incumbent over the baseline, by the session's own unselected runs."""
+def describe_gain(summary: Summary) -> str:
+    """The incumbent's gain over the baseline, by the session's own unselected runs."""
     if summary.baseline is None:
         return ""
     if summary.gain is None:
         return f"none yet, {summary.numbers.direction}"
-    parts = [percent(summary.gain_share)]
-    if summary.gain_sd is not None:
-        parts.append(f"{abs(summary.gain_sd):.1f} sd")
+    in_sd = "" if summary.gain_sd is None else f"{abs(summary.gain_sd):.1f} sd"
+    size = join(percent(summary.gain_share), in_sd)
     than = f"than the baseline's {summary.numbers.value(summary.baseline.score)}"
     if len(summary.segments) > 1:
         than = f"than the baseline, added up over {len(summary.segments)} segments"
+    return f"{summary.numbers.gain(summary.gain)} ({size}) {than}"
+
+
+def _describe_verification(summary: Summary) -> str:
+    result, numbers = summary.verification, summary.numbers
+    if result is None:
+        return ""
     return (
-        f"{summary.numbers.gain(summary.gain)} ({', '.join(part for part in parts if part)}) {than}"
+        f"{numbers.gain(result.gain)} [{numbers.signed(result.low)}, {numbers.signed(result.high)}]"
+        f" on {result.new_runs} and {result.old_runs} fresh runs"
     )
 
 
-def noise(summary: Summary) -> str:
+def _describe_flagged(summary: Summary) -> str:
+    """The keeps that are too good for the session's history."""
+    if not summary.flagged:
+        return ""
+    latest = summary.flagged[-FLAGGED:]
+    more = ", ..." if len(latest) < len(summary.flagged) else ""
+    shown = ", ".join(f"#{keep.number}" for keep in reversed(latest)) + more
+    return (
+        f"{counted(len(summary.flagged), 'keep')} too good to be believed unseen: {shown} "
+        f"(autoresearch show {latest[-1].number})"
+    )
+
+
+def describe_noise(summary: Summary) -> str:
     if summary.deterministic:
         return "deterministic: the same code gives the same number, one run decides"
     if summary.noise_sd is None:
@@ -198,116 +109,103 @@ def noise(summary: Summary) -> str:
     return f"sd {summary.numbers.value(summary.noise_sd)} of one run ({summary.noise_df} df)"
 
 
-def flagged(summary: Summary) -> str:
-    """The keeps that are too good for the session's history."""
-    if not summary.flagged:
-        return ""
-    latest = summary.flagged[-FLAGGED:]
-    more = ", ..." if len(latest) < len(summary.flagged) else ""
-    shown = ", ".join(f"#{one.number}" for one in reversed(latest)) + more
+def describe_outcome(summary: Summary) -> str:
     return (
-        f"{counted(len(summary.flagged), 'keep')} too good to be believed unseen: {shown} "
-        f"(autoresearch show {latest[-1].number})"
+        f"{counted(summary.finished, 'experiment')}: {counted(summary.keep, 'keep')}, "
+        f"{counted(summary.discard, 'discard')}, {counted(summary.crash, 'crash', 'crashes')}; "
+        f"{counted(summary.fruitless, 'fruitless turn')}"
     )
 
 
-def trust(summary: Summary) -> str:
+def describe_trust(summary: Summary) -> str:
     about = "about" if LEVELS[summary.level].cached else "at most"
     bound = f"{about} {summary.false_keeps_expected:.2g}" if summary.confirmations else "no"
     return f"{counted(summary.confirmations, 'confirmation')}, {bound} false keeps expected"
 
 
-def verified(summary: Summary) -> str:
-    found = summary.verification
-    return "" if found is None else _verified(summary.numbers, found)
+def describe_left(summary: Summary) -> str:
+    """Limits and what is left of them."""
+    experiments_left, time_left = "", ""
+    if summary.experiments_left is not None:
+        total = counted(summary.limits["experiments"], "experiment")
+        experiments_left = f"{summary.experiments_left:,} of {total}"
+    if summary.time_left_s is not None:
+        time_left = f"{duration(summary.time_left_s)} of time"
+    if not experiments_left and not time_left:
+        return "no limit on experiments or time"
+    ends = summary.end_in_s and summary.end_in_s != summary.time_left_s
+    end = f"ends in about {duration(summary.end_in_s)}" if ends else ""
+    return join(experiments_left, time_left, end)
 
 
-def _verified(numbers: Numbers, found: Verification) -> str:
-    return (
-        f"{numbers.gain(found.gain)} [{numbers.signed(found.low)}, {numbers.signed(found.high)}]"
-        f" on {found.new_runs} and {found.old_runs} fresh runs"
+def describe_spent(summary: Summary) -> str:
+    return join(
+        counted(summary.runs, "run"),
+        f"CPU {duration(summary.cpu_s)}",
+        f"{duration(summary.elapsed_s)} of work",
+        format_costs(summary.tokens, summary.usd),
     )
 
 
-def left(summary: Summary) -> str:
-    """Limits and what is left of them."""
-    parts = []
-    if summary.experiments_left is not None:
-        total = summary.limits["experiments"]
-        parts.append(f"{summary.experiments_left:,} of {counted(total, 'experiment')}")
-    if summary.time_left_s is not None:
-        parts.append(f"{duration(summary.time_left_s)} of time")
-    if not parts:
-        return "no limit on experiments or time"
-    if summary.end_in_s and summary.end_in_s != summary.time_left_s:
-        parts.append(f"ends in about {duration(summary.end_in_s)}")
-    return ", ".join(parts)
+def describe_cost_of_each(summary: Summary) -> str:
+    """What an experiment and a keep cost in tokens and dollars; empty while that is not known."""
+    each = format_costs(summary.tokens_per_experiment, summary.usd_per_experiment)
+    keep = format_costs(summary.tokens_per_keep, summary.usd_per_keep)
+    return (f"{each} an experiment" if each else "") + (f"; {keep} a keep" if keep else "")
 
 
-def spent(summary: Summary) -> str:
-    parts = [counted(summary.runs, "run"), f"CPU {duration(summary.cpu_s)}"]
-    parts.append(f"{duration(summary.elapsed_s)} of work")
-    parts.append(amount(summary.tokens, summary.usd))
-    return ", ".join(part for part in parts if part)
+def format_costs(tokens: float | None, usd: float | None) -> str:
+    """ "1,200 tokens, $0.34"; a part that is not known, or zero, is left out."""
+    return join(f"{tokens:,.0f} tokens" if tokens else "", dollars(usd) if usd else "")
 
 
-def shares(summary: Summary) -> list[str]:
-    """A line for each agent, where there is more than one or costs are known."""
+def list_shares(summary: Summary) -> list[str]:
+    """A line for each agent, if there is more than one or costs are known."""
     return [
-        ", ".join(
-            part
-            for part in (
-                f"{cut(one.name, 40)}: {counted(one.experiments, 'experiment')}",
-                counted(one.keeps, "keep"),
-                f"gain {summary.numbers.signed(one.gain)}" if one.keeps else "",
-                amount(one.tokens, one.usd),
-                f"{one.gain_per_usd:+.2g} a dollar"
-                if one.keeps and one.gain_per_usd is not None
-                else "",
-            )
-            if part
+        join(
+            f"{cut(share.name, 40)}: {counted(share.experiments, 'experiment')}",
+            counted(share.keeps, "keep"),
+            f"gain {summary.numbers.signed(share.gain)}" if share.keeps else "",
+            format_costs(share.tokens, share.usd),
+            f"{share.gain_per_usd:+.2g} a dollar"
+            if share.keeps and share.gain_per_usd is not None
+            else "",
         )
-        for one in summary.agents
+        for share in summary.agents
     ]
 
 
-def under_way(summary: Summary, running: bool) -> list[str]:
-    """One line for each run and each idle experiment under way."""
+def list_open_runs(summary: Summary, running: bool) -> list[str]:
+    """One line for each run under way, or one that says what the session waits for."""
+    runs = summary.open_runs
     if not running:
-        return [f"{counted(len(summary.open_runs), 'run')} to make again on resume"] * bool(
-            summary.open_runs
-        )
+        return [f"{counted(len(runs), 'run')} to make again on resume"] if runs else []
     lines = []
-    for run in summary.open_runs:
+    for run in runs:
         typical = f" of about {duration(summary.typical_run_s)}" if summary.typical_run_s else ""
-        one = open_experiment(summary, run.experiment)
-        what = f" {cut(one.description, 60)}" if one and one.number else ""
-        lines.append(
-            f"#{run.experiment} {phase(summary, run)}, {duration(run.age_s)}{typical}{what}"
-        )
-    return lines or [waiting(summary)]
+        experiment = find_open_experiment(summary, run.experiment)
+        change = f" {cut(experiment.description, 60)}" if experiment and experiment.number else ""
+        phase = describe_phase(summary, run)
+        lines.append(f"#{run.experiment} {phase}, {duration(run.age_s)}{typical}{change}")
+    if not lines and summary.open_experiments:
+        return [f"#{summary.open_experiments[0].number} between runs"]
+    if not lines and summary.baseline:
+        return [f"{one_line(summary.agent) or 'the agent'} is thinking"]
+    return lines or ["starting"]
 
 
-def waiting(summary: Summary) -> str:
-    """What goes on while nothing runs."""
-    if summary.open_experiments:
-        return f"#{summary.open_experiments[0].number} between runs"
-    return (
-        f"{one_line(summary.agent) or 'the agent'} is thinking" if summary.baseline else "starting"
-    )
+def find_open_experiment(summary: Summary, number: int) -> OpenExperiment | None:
+    experiments = (row for row in summary.open_experiments if row.number == number)
+    return next(experiments, None)
 
 
-def open_experiment(summary: Summary, number: int) -> OpenExperiment | None:
-    return next((one for one in summary.open_experiments if one.number == number), None)
-
-
-def phase(summary: Summary, run: OpenRun) -> str:
+def describe_phase(summary: Summary, run: OpenRun) -> str:
     """ "screen, run 1 of at most 3", "confirmation, run 4 of 6"."""
-    one = open_experiment(summary, run.experiment)
     if run.role in (Role.CANDIDATE, Role.CONTROL):
         level = LEVELS[summary.level]
         total = level.k if level.cached else 2 * level.k
-        done = one.confirming if one else 0
+        experiment = find_open_experiment(summary, run.experiment)
+        done = experiment.confirming if experiment else 0
         return f"confirmation, run {min(done + 1, total)} of {total}"
     number = run.index + 1
     return {
@@ -319,9 +217,3 @@ def phase(summary: Summary, run: OpenRun) -> str:
         Role.VERIFY: f"verifying the best, run {number}",
         Role.VERIFY_BASELINE: f"verifying against the baseline, run {number}",
     }[run.role]
-
-
-def _state(summary: Summary, running: bool) -> str:
-    if running:
-        return "running"
-    return f"stopped: {one_line(summary.stopped)}" if summary.stopped else "not running"

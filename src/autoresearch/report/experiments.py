@@ -1,0 +1,122 @@
+"""What `log` and `show` print: plain text about experiments, without a summary of the session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from textwrap import indent
+
+from autoresearch.formatting import (
+    clock,
+    counted,
+    cut,
+    dollars,
+    duration,
+    one_line,
+    printable,
+    short,
+    size,
+)
+from autoresearch.records import Experiment, Metric, Run
+
+METRIC_WIDTH = 10  # at least
+
+
+def log_text(experiments: Sequence[Experiment], metric: Metric) -> str:
+    """One line for each experiment, finished or in flight. The columns for agents, tokens and
+    dollars are there only if they distinguish experiments."""
+    columns: list[tuple[str, str, Callable[[Experiment], str]]] = [
+        ("#", ">5", lambda experiment: str(experiment.number)),
+        ("commit", "<7", lambda experiment: short(experiment.commit)),
+        (*_make_metric_heading(metric), _format_metric),
+        ("status", "<7", lambda experiment: experiment.status or "open"),
+        ("reason", "<16", _format_reason),
+    ]
+    if len({experiment.agent for experiment in experiments if experiment.number}) > 1:
+        columns.append(("agent", "<16", lambda experiment: cut(experiment.agent, 16)))
+    if any(experiment.tokens is not None for experiment in experiments):
+        columns.append(("tokens", ">10", _format_tokens))
+    if any(experiment.usd is not None for experiment in experiments):
+        columns.append(("cost", ">7", lambda experiment: dollars(experiment.usd)))
+    columns.append(("description", "", lambda experiment: one_line(experiment.description)))
+    lines = [[f"{title:{width}}" for title, width, _ in columns]]
+    for experiment in experiments:
+        lines.append([f"{cell(experiment):{width}}" for _, width, cell in columns])
+    return "\n".join("  ".join(cells).rstrip() for cells in lines) + "\n"
+
+
+def _make_metric_heading(metric: Metric) -> tuple[str, str]:
+    """The metric's name, and the width and alignment of its column."""
+    name = one_line(metric.name)
+    return name, f">{max(METRIC_WIDTH, len(name))}"
+
+
+def _format_metric(measured: Experiment | Run) -> str:
+    return "-" if measured.metric is None else f"{measured.metric:.6g}"
+
+
+def _format_reason(experiment: Experiment) -> str:
+    return cut(experiment.reason or ("flagged" if experiment.flag else ""), 16)
+
+
+def _format_tokens(experiment: Experiment) -> str:
+    return "" if experiment.tokens is None else f"{experiment.tokens:,}"
+
+
+def show_text(
+    experiment: Experiment, runs: Sequence[Run], diff: str, log_tail: str, metric: Metric
+) -> str:
+    """Everything about one experiment: what, why, its runs, its diff, the end of its output."""
+    sections = [_describe(experiment, metric), _tabulate(runs, metric)]
+    if diff.strip():
+        sections.append(printable(diff.rstrip("\n")))
+    if log_tail.strip():
+        output = indent(printable(log_tail.rstrip("\n")), "    ")
+        sections.append(f"output, the end of it:\n{output}")
+    return "\n\n".join(sections) + "\n"
+
+
+def _describe(experiment: Experiment, metric: Metric) -> str:
+    value = ""
+    if experiment.metric is not None:
+        value = f", {one_line(metric.name)} {_format_metric(experiment)}"
+    base = "the baseline" if experiment.number == 0 else f"built on #{experiment.base}"
+    if experiment.attempt:
+        base += f", begun again {counted(experiment.attempt, 'time')}"
+    number = f"#{experiment.number} {short(experiment.commit)}"
+    size_of_change = f"+{experiment.added_lines} -{experiment.removed_lines} lines"
+    took = (
+        "" if experiment.ended_at is None else duration(experiment.ended_at - experiment.started_at)
+    )
+    rows = (
+        ("experiment", f"{number}, {base}, by {one_line(experiment.agent)}"),
+        ("change", f"{one_line(experiment.description)} ({size_of_change})"),
+        ("hypothesis", one_line(experiment.hypothesis)),
+        ("notes", one_line(experiment.notes)),
+        ("verdict", f"{experiment.status}{value}" if experiment.status else "in flight"),
+        ("why", ": ".join(map(one_line, filter(None, (experiment.reason, experiment.detail))))),
+        ("flagged", one_line(experiment.flag or "")),
+        ("started", clock(experiment.started_at)),
+        ("took", took),
+        ("memory", size(experiment.peak_memory_bytes) if experiment.peak_memory_bytes else ""),
+        ("tokens", _format_tokens(experiment)),
+        ("cost", dollars(experiment.usd)),
+    )
+    return "\n".join(f"{label:<10}  {text}" for label, text in rows if text)
+
+
+def _tabulate(runs: Sequence[Run], metric: Metric) -> str:
+    if not runs:
+        return "no runs"
+    name, width = _make_metric_heading(metric)
+    lines = [
+        f"{'run':<11} {'role':<15} {'commit':<7} {'seed':>10} {name:{width}}"
+        f" {'CPU':>8} {'wall':>8} {'memory':>8}  result"
+    ]
+    for run in runs:
+        result = one_line(run.reason or "ok") if run.finished else "under way"
+        lines.append(
+            f"{run.name:<11} {run.role:<15} {short(run.commit):<7} {run.seed:>10}"
+            f" {_format_metric(run):{width}} {duration(run.cpu_s):>8}"
+            f" {duration(run.wall_s):>8} {size(run.peak_memory_bytes):>8}  {result}"
+        )
+    return "\n".join(lines)
