@@ -178,8 +178,8 @@ def fsck(options: argparse.Namespace) -> int:
     repaired = repair(task, options.tag) if options.repair else []
     left = audit(task, options.tag)
     facts = {
-        "findings": [asdict(finding) for finding in left],
-        "repaired": [asdict(finding) for finding in repaired],
+        "findings": [finding.to_json() for finding in left],
+        "repaired": [finding.to_json() for finding in repaired],
     }
     print_answer(options, facts, findings_text(left, repaired))
     return DISAGREES if left else 0

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from types import FrameType
 
 from autoresearch.cli.common import (
@@ -25,7 +26,7 @@ from autoresearch.cli.common import (
 )
 from autoresearch.cli.detached import detach, parse_line
 from autoresearch.cli.look import plain_headline, read_summary
-from autoresearch.commands.check import check_task, checked_text
+from autoresearch.commands.check import check_task, check_text
 from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.report import write_report
 from autoresearch.commands.start import open_session
@@ -50,7 +51,7 @@ def check(options: argparse.Namespace) -> int:
         raise TaskError(f"--runs {options.runs}: at least 2, as one run tells nothing of the noise")
     task = override(load_task(options), **{"runner.slots": options.slots})
     result = check_task(task, options.runs, (lambda event: None) if options.json else print)
-    print_answer(options, result.to_json(), checked_text(result))
+    print_answer(options, asdict(result), check_text(result))
     return 0
 
 

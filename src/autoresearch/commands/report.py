@@ -1,4 +1,4 @@
-"""Writes a session's report.md and progress.png."""
+"""Write a session's report.md and progress.png."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from autoresearch.task.model import Task
 
 
 def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
-    """Write report.md and progress.png from the ledger. Returns a line for each that says where it
-    is: in the session's own folder if a file of that name exists that is not ours."""
+    """Write report.md and progress.png from the ledger: into the session's own folder if the user
+    has a file of that name. Returns a line for each that says where it is."""
     record = ledger.session(paths.tag)
     experiments = ledger.finished(record)
     result = collect.summarise(
@@ -23,9 +23,9 @@ def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
     )
     segments = [(segment.after_order, segment.score) for segment in result.segments[1:]]
     picture = plot.plot(experiments, record.metric, result.noise_sd, segments)
-    words = page.page(result, experiments, sandbox="; ".join(not_enforced(task)))
+    text = page.page(result, experiments, sandbox="; ".join(not_enforced(task)))
     lines = []
-    for path, data in ((paths.report, words.encode()), (paths.picture, picture)):
+    for path, data in ((paths.report, text.encode()), (paths.picture, picture)):
         try:
             files.publish(ledger, path, data)
             lines.append(f"written: {path}")
