@@ -591,7 +591,7 @@ def test_the_commands_in_the_text_exist() -> None:
     from autoresearch.cli import main
 
     for line in re.findall(r"`(autoresearch [^`]*)`", instructions.TEXT):
-        main.parser().parse_args(shlex.split(line)[1:])
+        main.make_parser().parse_args(shlex.split(line)[1:])
 
 
 def test_what_the_scorer_printed_is_not_told(tmp_path: Path) -> None:
