@@ -18,7 +18,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from autoresearch.agents import llm
-from autoresearch.cli.parser import parser
+from autoresearch.cli.parser import make_parser
 from autoresearch.core.events import Event
 from autoresearch.task import reading
 from autoresearch.task.tables import keys_of
@@ -31,7 +31,7 @@ PART = re.compile(r"(<!-- (\w+): [^>]* -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def commands() -> str:
     """Every command with its arguments, as the parser knows them."""
-    top = parser()
+    top = make_parser()
     [subparsers] = [one for one in top._actions if isinstance(one, argparse._SubParsersAction)]
     shown = []
     for name, one in subparsers.choices.items():

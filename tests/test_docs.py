@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch import agents
-from autoresearch.cli.parser import parser
+from autoresearch.cli.parser import make_parser
 from autoresearch.task import reading
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def test_shell_blocks_call_what_exists() -> None:
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["autoresearch"]:
-                parser().parse_args(words[1:])
+                make_parser().parse_args(words[1:])
                 found += 1
             elif words[:1] == ["make"]:
                 assert words[1] in targets, f"{page.name}: {line}"

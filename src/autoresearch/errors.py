@@ -1,5 +1,5 @@
-"""Every error a user can meet, drawn as a tree. Each carries one clear message: what was wrong,
-where, what is accepted.
+"""The errors a user can meet, as a tree. Each has one clear message: what was wrong, where, and
+what is accepted.
 
     AutoresearchError                   exit code
     ├── TaskError                       2   the task file, or what it names, is unusable
@@ -57,11 +57,9 @@ class BaselineError(AutoresearchError):
 
 
 class AgentError(AutoresearchError):
-    """`tokens` and `usd` are what the turn used that ended with it, as far as the agent says."""
+    """`tokens` and `usd` are the costs of the turn that it ended, if the agent reports them."""
 
     exit_code = 5
-    tokens: int | None = None
-    usd: float | None = None
 
     def __init__(
         self, message: str = "", *, tokens: int | None = None, usd: float | None = None
@@ -71,7 +69,7 @@ class AgentError(AutoresearchError):
 
 
 class ServiceRefusal(AgentError):
-    """Believed at its second turn running: the first may be a service's bad minute."""
+    """Ends the agent's part only if it comes twice in a row: the first may be a short outage."""
 
 
 class RunnerError(AutoresearchError):
@@ -83,8 +81,8 @@ class StorageError(AutoresearchError):
 
 
 class Refused(Exception):
-    """A proposal that is no experiment. `reason` is the word recorded in the ledger
-    ("no change", "frozen file", "duplicate", ...), the message says what exactly."""
+    """A proposal that is no experiment. `reason` is the ledger's term ("no change", "frozen file",
+    "duplicate", ...), the message gives the details."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

@@ -1,9 +1,7 @@
-"""Find an agent, a runner or a task by the name that a user gives.
-
-A name is looked for in this order:
+"""Find an agent, a runner or a task by the name that a user gives, in this order:
 
 1. ours: a file of `autoresearch/agents/` or `autoresearch/runners/`, a folder of
-   `autoresearch/tasks/`; the entry points of other packages are not read for it, which takes time
+   `autoresearch/tasks/`; entry points, which take time, are not read for it
 2. an entry point of an installed package, in the group `autoresearch.agents`,
    `autoresearch.runners` or `autoresearch.tasks`
 3. a dotted path of a module, such as `mypkg.agents.halve`
@@ -32,9 +30,13 @@ class Plugins:
     """All plug-ins of one kind, ours and other packages'."""
 
     kind: str
-    group: str  # of entry points; ours are in the package or folder of this name
     error: type[AutoresearchError]
     list_ours: Callable[[str], list[str]]
+
+    @property
+    def group(self) -> str:
+        """The group of entry points, and the package or folder of ours."""
+        return f"autoresearch.{self.kind}s"
 
     def names(self) -> list[str]:
         """Ours and those of entry points, sorted. Raises for a name that two packages claim."""
@@ -44,10 +46,8 @@ class Plugins:
         return sorted(self.list_ours(self.group))
 
     def find(self, name: str) -> str:
-        """The dotted path of the plug-in's module or folder; hyphens count as underscores.
-
-        Raises the kind's error for a name that is unknown, with the nearest one that is known.
-        """
+        """Return the dotted path of the plug-in's module or folder; hyphens count as underscores.
+        Raises the kind's error for a name that is unknown, with the nearest one that is known."""
         ours = name.replace("-", "_")
         if ours in self.ours():
             return f"{self.group}.{ours}"
@@ -64,8 +64,8 @@ class Plugins:
         )
 
     def load(self, name: str) -> ModuleType:
-        """The imported module of an agent or a runner. Raises the kind's error where it cannot be
-        imported, whatever it raises then, or defines no `create`."""
+        """Import the module of an agent or a runner. Raises the kind's error if it cannot be
+        imported, for whatever reason, or defines no `create`."""
         path = self.find(name)
         try:
             module = importlib.import_module(path)
@@ -78,7 +78,7 @@ class Plugins:
         return module
 
     def folder(self, name: str) -> Path:
-        """The folder of a ready task. Raises the kind's error where it holds no task file."""
+        """Return the folder of a ready task. Raises the kind's error if it holds no task file."""
         path = self.find(name)
         try:
             spec = importlib.util.find_spec(path)
@@ -91,7 +91,7 @@ class Plugins:
         return folders[0]
 
     def _entry_points(self) -> dict[str, str]:
-        """Name -> dotted path, of every installed package."""
+        """Map names to dotted paths, of every installed package."""
         from importlib.metadata import entry_points  # 20 ms that most commands do without
 
         paths: dict[str, str] = {}
@@ -110,16 +110,16 @@ class Plugins:
         )
 
 
-def _modules(package: str) -> list[str]:
+def _list_modules(package: str) -> list[str]:
     places = importlib.import_module(package).__path__
     return [info.name for info in pkgutil.iter_modules(places) if not info.ispkg]
 
 
-def _tasks(package: str) -> list[str]:
+def _list_tasks(package: str) -> list[str]:
     folder = Path(__file__).parent / package.rpartition(".")[2]
     return [file.parent.name for file in folder.glob(f"*/{TASK_FILE}")]
 
 
-AGENTS = Plugins("agent", "autoresearch.agents", AgentError, _modules)
-RUNNERS = Plugins("runner", "autoresearch.runners", RunnerError, _modules)
-TASKS = Plugins("task", "autoresearch.tasks", TaskError, _tasks)
+AGENTS = Plugins("agent", AgentError, _list_modules)
+RUNNERS = Plugins("runner", RunnerError, _list_modules)
+TASKS = Plugins("task", TaskError, _list_tasks)

@@ -1,5 +1,4 @@
-"""Commands by their command line, as a user's shell starts them: detached sessions, signals, what
-is shown of an experiment, copies of ready tasks."""
+"""Commands by their command line: detached sessions, signals, views, copies of ready tasks."""
 
 from __future__ import annotations
 
@@ -8,12 +7,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import COMMAND, THREE_RUNS, call, start_process
 from support.sessions import (
     PROGRAM,
     TASK,
@@ -37,23 +36,21 @@ from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.reading import load
 
-COMMAND = (sys.executable, "-m", "autoresearch")
 
-
-def call(where: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, words)]
-    return subprocess.run(command, cwd=where, capture_output=True, text=True, timeout=200)
-
-
-def told(where: Path, *words: object) -> Any:
+def answer(where: Path, *words: object) -> Any:
     done = call(where, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 @pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make_task(tmp_path / "task", toml=TASK + THREE_RUNS)
+
+
+@pytest.fixture
 def gate(root: Path) -> Path:
-    """While it is missing, runs wait, when they have said so."""
+    """Runs log that they have begun, then wait until this file exists."""
     gate = side(root) / "gate"
     edit(root, WAIT_A=str(gate))
     commit_all(root)
@@ -62,7 +59,7 @@ def gate(root: Path) -> Path:
 
 @pytest.fixture
 def paths(root: Path) -> Iterator[SessionPaths]:
-    """Of a session `t`, which is ended when the test has forgotten it."""
+    """Of a session `t`, which is ended after the test."""
     paths = SessionPaths(root, "t")
     yield paths
     if (pid := find_owner(paths)) is not None:
@@ -70,17 +67,13 @@ def paths(root: Path) -> Iterator[SessionPaths]:
         wait_until(lambda: find_owner(paths) is None)
 
 
-def detached(root: Path, *words: str) -> dict[str, Any]:
-    limits = ("--experiments", "1", "--tag", "t")
-    said: dict[str, Any] = told(root, "run", "--detach", *limits, *words)
-    return said
+def run_detached(root: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = answer(root, "run", "--detach", "--experiments", 1, "--tag", "t")
+    return facts
 
 
-def under_way(paths: SessionPaths) -> Callable[[], bool]:
-    return lambda: (
-        (paths.runs / "0000").exists()
-        and any((folder / "log").exists() for folder in (paths.runs / "0000").iterdir())
-    )
+def wait_for_run(paths: SessionPaths) -> None:
+    wait_until(lambda: any(paths.runs.glob("0000/*/log")))
 
 
 # ---- a session without a terminal --------------------------------------------------------------
@@ -89,28 +82,24 @@ def under_way(paths: SessionPaths) -> Callable[[], bool]:
 def test_a_detached_session_is_watched_to_its_end(
     root: Path, paths: SessionPaths, gate: Path
 ) -> None:
-    said = detached(root)
-    assert said == {"tag": "t", "pid": find_owner(paths), "log": str(paths.log)}
-    assert told(root, "status")["running"] is True
-    watcher = subprocess.Popen(
-        [*COMMAND, "attach", "--json"], cwd=root, stdout=subprocess.PIPE, text=True
-    )
+    facts = run_detached(root)
+    assert facts == {"tag": "t", "pid": find_owner(paths), "log": str(paths.log)}
+    assert answer(root, "status")["running"] is True
+    watcher = start_process(root, "attach", "--json")
     gate.touch()
     out, _ = watcher.communicate(timeout=200)
     assert watcher.returncode == 0
     *events, last = [json.loads(line) for line in out.splitlines()]
-    assert any("baseline 6 of 6" in event["text"] for event in events)
+    assert any("baseline 3 of 3" in event["text"] for event in events)
     assert last["running"] is False and last["finished"] == 1
-    assert told(root, "status")["running"] is False
+    assert answer(root, "status")["running"] is False
     assert audit(load(root)) == []
 
 
 def test_watching_ends_and_the_session_goes_on(root: Path, paths: SessionPaths, gate: Path) -> None:
-    detached(root)
-    watcher = subprocess.Popen(
-        [*COMMAND, "attach"], cwd=root, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_until(under_way(paths))
+    run_detached(root)
+    watcher = start_process(root, "attach")
+    wait_for_run(paths)
     with paths.log.open("a") as log:
         log.write("something\n")
     assert watcher.stdout is not None
@@ -124,17 +113,19 @@ def test_watching_ends_and_the_session_goes_on(root: Path, paths: SessionPaths, 
 
 
 def test_a_second_start_is_refused(root: Path, paths: SessionPaths, gate: Path) -> None:
-    detached(root)
+    run_detached(root)
     for words in (("run", "--tag", "t"), ("run", "--tag", "t", "--detach")):
         done = call(root, *words)
         assert done.returncode == 3 and "autoresearch attach --tag t" in done.stderr
     gate.touch()
 
 
-def test_stop_ends_it_after_the_runs_under_way(root: Path, paths: SessionPaths, gate: Path) -> None:
-    detached(root)
-    wait_until(under_way(paths))
-    stopping = subprocess.Popen([*COMMAND, "stop", "--json"], cwd=root, stdout=subprocess.PIPE)
+def test_stop_ends_a_session_after_the_runs_under_way(
+    root: Path, paths: SessionPaths, gate: Path
+) -> None:
+    run_detached(root)
+    wait_for_run(paths)
+    stopping = start_process(root, "stop", "--json")
     wait_until(lambda: "finishing the runs under way" in paths.log.read_text())
     gate.touch()
     out, _ = stopping.communicate(timeout=60)
@@ -146,35 +137,35 @@ def test_stop_ends_it_after_the_runs_under_way(root: Path, paths: SessionPaths, 
 
 
 def test_stop_now_does_not_wait(root: Path, paths: SessionPaths, gate: Path) -> None:
-    detached(root)
-    wait_until(under_way(paths))
-    assert told(root, "stop", "--now") == {"stopped": "t"}
+    run_detached(root)
+    wait_for_run(paths)
+    assert answer(root, "stop", "--now") == {"stopped": "t"}
     assert not gate.exists() and leftovers(paths) == []
     assert [run.finished for run in night(root).runs] == [False]
 
 
-def test_stop_reaches_what_a_script_has_put_into_the_background(
+def test_stop_reaches_a_session_in_the_background_of_a_script(
     root: Path, paths: SessionPaths, gate: Path
 ) -> None:
-    """A shell that is not interactive has what it starts with `&` ignore Ctrl-C."""
+    """A shell that is not interactive lets commands with `&` ignore Ctrl-C."""
     line = " ".join((*COMMAND, "run", "--plain", "--tag", "t"))
-    subprocess.run(["sh", "-c", f"{line} > said 2>&1 &"], cwd=root, check=True)
-    wait_until(under_way(paths))
-    assert told(root, "stop", "--now") == {"stopped": "t"}
+    subprocess.run(["sh", "-c", f"{line} > output 2>&1 &"], cwd=root, check=True)
+    wait_for_run(paths)
+    assert answer(root, "stop", "--now") == {"stopped": "t"}
 
 
 def test_a_start_that_fails_says_why_here_or_in_its_log(root: Path) -> None:
     git(root, "branch", "autoresearch/t")
     done = call(root, "run", "--detach", "--tag", "t", "--json")
-    said = json.loads(done.stdout)
-    why = "a branch 'autoresearch/t' exists"
-    if done.returncode == 0:  # on a slow machine it was refused after we had looked
-        wait_until(lambda: why in Path(said["log"]).read_text())
+    facts = json.loads(done.stdout)
+    reason = "a branch 'autoresearch/t' exists"
+    if done.returncode == 0:  # on a slow machine it is refused after REFUSAL_S
+        wait_until(lambda: reason in Path(facts["log"]).read_text())
     else:
-        assert done.returncode == 2 and said["message"].startswith(why)
+        assert done.returncode == 2 and facts["message"].startswith(reason)
 
 
-def test_the_complaint_is_found_in_what_a_command_said() -> None:
+def test_the_error_is_found_in_the_output_of_a_command() -> None:
     log = "    autoresearch: cannot start x\nautoresearch: cannot start y\n"
     assert find_error(f"baseline\nautoresearch: it failed:\n{log}") == f"it failed:\n{log}".strip()
     as_json = json.dumps({"error": "BaselineError", "message": "it failed"})
@@ -185,7 +176,7 @@ def test_the_complaint_is_found_in_what_a_command_said() -> None:
 
 
 def test_events_as_json(root: Path) -> None:
-    done = call(root, "run", "--json", "--agent", "tuner", "--experiments", "1", "--tag", "t")
+    done = call(root, "run", "--json", "--agent", "tuner", "--experiments", 1, "--tag", "t")
     *events, last = [json.loads(line) for line in done.stdout.splitlines()]
     assert all({"at", "event", "text"} <= event.keys() for event in events)
     finished = [event for event in events if event["event"] == "experiment_finished"]
@@ -199,46 +190,40 @@ def test_a_line_of_a_log_is_an_event() -> None:
         assert parse_line(line) == {"text": line}
 
 
-@pytest.mark.parametrize("often", [1, 2])
-def test_ctrl_c(root: Path, paths: SessionPaths, gate: Path, often: int) -> None:
-    session = subprocess.Popen(
-        [*COMMAND, "run", "--plain", "--tag", "t", "--experiments", "1"],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    wait_until(under_way(paths))
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c(root: Path, paths: SessionPaths, gate: Path, times: int) -> None:
+    session = start_process(root, "run", "--plain", "--tag", "t", "--experiments", 1)
+    wait_for_run(paths)
     session.send_signal(signal.SIGINT)
     assert session.stdout is not None
     while "finishing the runs under way" not in (line := session.stdout.readline()):
         assert line
-    if often == 1:
+    if times == 1:
         gate.touch()
     else:
         session.send_signal(signal.SIGINT)
     rest, _ = session.communicate(timeout=60)
     assert session.returncode == 130 and "To go on: autoresearch run --tag t" in rest
-    assert [run.finished for run in night(root).runs] == [often == 1]
+    assert [run.finished for run in night(root).runs] == [times == 1]
     gate.touch()
-    again = call(root, "run", "--tag", "t", "--experiments", "1")
+    again = call(root, "run", "--tag", "t", "--experiments", 1)
     assert again.returncode == 0, again.stderr
     assert audit(load(root)) == []
 
 
-def test_a_part_of_an_option_is_none(root: Path) -> None:
+def test_options_cannot_be_abbreviated(root: Path) -> None:
     """`run --det` would start itself again and again."""
     done = call(root, "run", "--det")
     assert done.returncode == 2 and "unrecognized arguments: --det" in done.stderr
 
 
-# ---- what is shown -----------------------------------------------------------------------------
+# ---- status, log, show -------------------------------------------------------------------------
 
 
-def test_the_output_shown_is_the_changes_own(root: Path) -> None:
-    """Among its runs are those of what it was held against."""
+def test_show_prints_the_output_of_the_change(root: Path) -> None:
+    """Its runs include those of the incumbent."""
     run_session(root, ScriptedAgent(change(VALUE=5.0)))
-    shown = told(root, "show", 1)
+    shown = answer(root, "show", 1)
     assert shown["status"] == "keep"
     assert {run["role"] for run in shown["runs"]} >= {"control", "verify baseline"}
     (score,) = re.findall(r"^score: (\S+)", shown["output"], re.MULTILINE)
@@ -256,32 +241,29 @@ def test_before_the_first_session(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "no session was started here yet" in done.stderr
 
 
-def test_a_branch_below_ours_is_in_its_way(root: Path) -> None:
+def test_a_branch_below_ours_is_an_obstacle(root: Path) -> None:
     git(root, "branch", "autoresearch/t/x")
-    done = call(root, "run", "--tag", "t", "--experiments", "1")
+    done = call(root, "run", "--tag", "t", "--experiments", 1)
     assert done.returncode == 2 and "a branch 'autoresearch/t/x' exists" in done.stderr
     assert git(root, "for-each-ref", "refs/autoresearch") == ""
-    assert call(root, "run", "--tag", "tt", "--experiments", "1").returncode == 0
+    assert call(root, "run", "--tag", "tt", "--experiments", 1).returncode == 0
 
 
 # ---- making a task -----------------------------------------------------------------------------
 
 
-def test_a_copy_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+def test_a_copy_that_cannot_be_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     done = call(tmp_path, "new", "instant", "/proc/nope")
     assert done.returncode == 7 and "cannot make /proc/nope" in done.stderr
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty").chmod(0o755)
-    env = os.environ | {"PATH": str(tmp_path)}  # no git
-    for name in ("absent", "empty"):
-        done = subprocess.run(
-            [*COMMAND, "new", "instant", name],
-            cwd=tmp_path,
-            env=env,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 2 and "git init failed" in done.stderr
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", str(tmp_path))  # no git
+        for name in ("absent", "empty"):
+            done = call(tmp_path, "new", "instant", name)
+            assert done.returncode == 2 and "git init failed" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
     assert not list((tmp_path / "empty").iterdir())
     assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.sessions import ScriptedAgent, change, run_session
 
-from autoresearch.cli.parser import parser
+from autoresearch.cli.parser import make_parser
 
 NEVER = {"matplotlib", "optuna", "rich", "openai", "mcp", "torch", "pydantic"}
 NOT_TO_LOOK = NEVER | {"psutil", "asyncio", "tomllib", "concurrent.futures"}
@@ -49,7 +49,9 @@ def test_commands_that_look_import_little(root: Path, words: list[str]) -> None:
 
 def test_every_command_exists() -> None:
     [commands] = [
-        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
+        action
+        for action in make_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
     ]
     for name, command in commands.choices.items():
         module, _, function = command.get_default("command").partition(".")

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commands import THREE_RUNS, call, start_process
 from support.sessions import (
     PROGRAM,
-    TASK,
     Night,
     alive,
     commit_all,
@@ -28,6 +27,7 @@ from support.sessions import (
     task_of,
     wait_until,
 )
+from support.sessions import TASK as SIX_RUNS
 
 from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import open_session
@@ -36,41 +36,42 @@ from autoresearch.interactive import instructions, trial
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
-from autoresearch.store.paths import SessionPaths, make_module_command
+from autoresearch.store.paths import SessionPaths
 
-
-def call(
-    where: Path, *words: str, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*make_module_command("autoresearch"), *words],
-        cwd=where,
-        env=os.environ | (env or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+TASK = SIX_RUNS + THREE_RUNS
 
 
 def answer(where: Path, *words: str) -> dict[str, Any]:
-    done = call(where, *words, "--json")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    facts: dict[str, Any] = json.loads(call(where, *words, "--json").stdout)
+    return facts
 
 
 @pytest.fixture
-def work(root: Path) -> Path:
-    """The folder of a started session."""
-    begun = answer(root, "start", "--tag", "t", "--experiments", "20")
-    return Path(begun["worktree"])
+def root(tmp_path: Path) -> Path:
+    return make_task(tmp_path / "task", toml=TASK)
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task after `start`; not to be changed."""
+    root = make_task(tmp_path_factory.mktemp("started") / "task", toml=TASK)
+    answer(root, "start", "--tag", "t", "--experiments", "20")
+    return root
+
+
+@pytest.fixture
+def work(root: Path, started: Path) -> Path:
+    """The folder of a started session: a task's folder may be moved with all that is in it."""
+    shutil.rmtree(root)
+    shutil.copytree(started, root, symlinks=True)
+    return paths(root).work
 
 
 def paths(root: Path) -> SessionPaths:
     return SessionPaths(root, "t")
 
 
-def seen(root: Path) -> Night:
+def read(root: Path) -> Night:
     return night(root, "t")
 
 
@@ -82,23 +83,23 @@ def test_start_gives_a_folder_and_a_briefing(root: Path) -> None:
     assert git(work, "log", "--format=%s") == "incumbent"
     assert git(work, "status", "--porcelain") == ""
     assert "lower the score" in begun["briefing"] and str(work) in begun["briefing"]
-    assert seen(root).experiments[0].status == "keep"
+    assert read(root).experiments[0].status == "keep"
 
 
 def test_start_again_leaves_an_edit_alone(root: Path, work: Path) -> None:
     edit(work, VALUE=8.0)
-    runs = len(seen(root).runs)
+    runs = len(read(root).runs)
     answer(root, "start", "--tag", "t", "--experiments", "20")
     assert "VALUE = 8.0" in (work / "prog.py").read_text()
-    assert len(seen(root).runs) == runs, "the baseline is measured once"
+    assert len(read(root).runs) == runs, "the baseline is measured once"
 
 
 def test_a_keep_moves_the_branch_and_the_folder(root: Path, work: Path) -> None:
     edit(work, VALUE=8.0)
-    told = answer(work, "try", "-m", "a lower value", "--as", "me")
-    assert (told["status"], told["experiment"], told["incumbent"]) == ("keep", 1, 1)
-    assert told["metric"] == pytest.approx(8.0, abs=0.1)
-    after = seen(root)
+    report = answer(work, "try", "-m", "a lower value", "--as", "me")
+    assert (report["status"], report["experiment"], report["incumbent"]) == ("keep", 1, 1)
+    assert report["metric"] == pytest.approx(8.0, abs=0.1)
+    after = read(root)
     assert after.branch() == after.experiments[1].commit
     assert after.experiments[1].agent == "me"
     assert git(root, "show", f"{after.branch()}:prog.py") + "\n" == (work / "prog.py").read_text()
@@ -112,15 +113,15 @@ def test_a_discard_brings_the_incumbent_back(root: Path, work: Path) -> None:
     (work / "__pycache__").mkdir()
     (work / "__pycache__" / "x.pyc").write_bytes(b"1")
     edit(work, VALUE=12.0)
-    told = answer(work, "try", "-m", "a higher value")
-    assert (told["status"], told["reason"], told["incumbent"]) == ("discard", "worse", 0)
+    report = answer(work, "try", "-m", "a higher value")
+    assert (report["status"], report["reason"], report["incumbent"]) == ("discard", "worse", 0)
     assert (work / "prog.py").read_bytes() == (root / "prog.py").read_bytes()
 
 
 def test_a_shell_that_stands_in_the_folder_stays_there(work: Path) -> None:
     before = work.stat().st_ino
-    edit(work, VALUE=8.0)
-    assert answer(work, "try", "-m", "lower")["status"] == "keep"
+    edit(work, VALUE=12.0)
+    assert answer(work, "try", "-m", "higher")["status"] == "discard"
     assert work.stat().st_ino == before
 
 
@@ -128,7 +129,7 @@ def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
     top = tmp_path / "repo"
     inner = top / "inner"
     make_task(inner)
-    subprocess.run(["rm", "-rf", str(inner / ".git")], check=True)
+    shutil.rmtree(inner / ".git")
     (top / "other.txt").write_text("outside\n")
     git(top, "init", "-q", "--initial-branch=main")
     commit_all(top)
@@ -161,20 +162,20 @@ def test_a_crash_shows_the_end_of_the_output(work: Path) -> None:
         (lambda work: (work / "new.txt").write_text(""), "frozen file"),
     ],
 )
-def test_what_is_refused_costs_no_run_and_leaves_the_folder(
+def test_a_refused_try_costs_no_run_and_leaves_the_folder(
     root: Path, work: Path, harm: Any, reason: str
 ) -> None:
-    runs = len(seen(root).runs)
+    runs = len(read(root).runs)
     harm(work)
     there = sorted(path.name for path in work.iterdir())
     done = call(work, "try", "-m", "x", "--json")
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["status"], told["reason"]) == (1, "refused", reason)
-    assert len(seen(root).runs) == runs
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["status"], report["reason"]) == (1, "refused", reason)
+    assert len(read(root).runs) == runs
     assert sorted(path.name for path in work.iterdir()) == there
 
 
-def test_links_out_of_the_folder_are_taken_away_not_followed(root: Path, work: Path) -> None:
+def test_links_out_of_the_folder_are_removed_not_followed(root: Path, work: Path) -> None:
     outside = root.parent / "precious"
     outside.mkdir()
     (outside / "prog.py").write_text("mine")
@@ -190,24 +191,26 @@ def test_links_out_of_the_folder_are_taken_away_not_followed(root: Path, work: P
 
 
 def test_an_agent_that_destroys_its_repository_loses_nothing(root: Path, work: Path) -> None:
-    subprocess.run(["rm", "-rf", str(work / ".git")], check=True)
-    edit(work, VALUE=8.0)
-    assert answer(work, "try", "-m", "without .git")["status"] == "keep"
+    shutil.rmtree(work / ".git")
+    edit(work, VALUE=12.0)
+    assert answer(work, "try", "-m", "without .git")["status"] == "discard"
     assert git(work, "log", "--format=%s") == "incumbent"
 
 
 def test_a_folder_that_is_deleted_is_made_again(root: Path, work: Path) -> None:
-    edit(work, VALUE=8.0)
+    edit(work, VALUE=12.0)
     shutil.rmtree(work)
-    told = answer(root, "try", "--tag", "t", "-m", "what is not there any more")
-    assert (told["status"], told["reason"]) == ("refused", "no change")
-    edit(work, VALUE=8.0)
-    assert answer(work, "try", "-m", "once more")["status"] == "keep"
+    report = answer(root, "try", "--tag", "t", "-m", "what is not there any more")
+    assert (report["status"], report["reason"]) == ("refused", "no change")
+    edit(work, VALUE=12.0)
+    assert answer(work, "try", "-m", "once more")["status"] == "discard"
     shutil.rmtree(work.parent)  # with what it was made from
     assert Path(answer(root, "start", "--tag", "t")["worktree"]) == work
-    edit(work, VALUE=7.0)
-    assert answer(work, "try", "-m", "and on")["status"] == "keep"
-    assert {one.what for one in audit(task_of(root))} == {"run folder"}  # of the runs before
+    edit(work, VALUE=13.0)
+    assert answer(work, "try", "-m", "and on")["status"] == "discard"
+    assert {finding.what for finding in audit(task_of(root))} == {
+        "run folder"
+    }  # of the runs before
 
 
 def test_a_message_is_needed(work: Path) -> None:
@@ -225,36 +228,36 @@ def test_there_has_to_be_a_session(root: Path) -> None:
 def test_limits_of_the_start_hold_and_the_result_is_measured_again(root: Path) -> None:
     work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
     edit(work, VALUE=8.0)
-    told = answer(work, "try", "-m", "lower")
-    assert told["limit"] == "1 experiment done"
-    assert len([run for run in seen(root).runs if run.role == "verify"]) == 6
-    edit(work, VALUE=7.0)
+    report = answer(work, "try", "-m", "lower")
+    assert report["limit"] == "1 experiment done"
+    assert len([run for run in read(root).runs if run.role == "verify"]) == 3
+    edit(work, VALUE=12.0)
     assert answer(work, "try", "-m", "more") == {
         "status": "limit",
         "description": "more",
         "incumbent": 1,
-        "score": told["score"],
+        "score": report["score"],
         "limit": "1 experiment done",
     }
-    assert "VALUE = 7.0" in (work / "prog.py").read_text(), "the edit is left alone"
-    assert len(seen(root).experiments) == 2
+    assert "VALUE = 12.0" in (work / "prog.py").read_text(), "the edit is left alone"
+    assert len(read(root).experiments) == 2
     done = call(root, "start", "--tag", "t", "--experiments", "2")
     assert done.returncode == 0
-    assert answer(work, "try", "-m", "more")["status"] == "keep"
+    assert answer(work, "try", "-m", "more")["status"] == "discard"
 
 
 def test_detach_and_wait(root: Path, work: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     edit(work, VALUE=8.0, WAIT_A=str(gate))
-    told = answer(work, "try", "--detach", "-m", "slow")
-    assert (told["status"], told["experiment"]) == ("running", 1)
+    report = answer(work, "try", "--detach", "-m", "slow")
+    assert (report["status"], report["experiment"]) == ("running", 1)
     assert answer(work, "wait", "--timeout", "0.3")["status"] == "running"
     busy = call(work, "try", "-m", "another meanwhile", "--detach")
     assert busy.returncode == 3
     gate.touch()
-    told = answer(work, "wait")
-    assert (told["status"], told["incumbent"]) == ("keep", 1)
-    assert answer(work, "wait") == told, "asked again, it says the same"
+    report = answer(work, "wait")
+    assert (report["status"], report["incumbent"]) == ("keep", 1)
+    assert answer(work, "wait") == report, "asked again, it says the same"
 
 
 def test_an_edit_made_meanwhile_is_left_and_moved_onto_the_new_incumbent(
@@ -266,11 +269,11 @@ def test_an_edit_made_meanwhile_is_left_and_moved_onto_the_new_incumbent(
     git(work, "checkout", "prog.py")
     edit(work, BONUS=1.0)
     gate.touch()
-    told = answer(work, "wait")
-    assert told["status"] == "keep" and told["edited"]
+    report = answer(work, "wait")
+    assert report["status"] == "keep" and report["edited"]
     assert "BONUS = 1.0" in (work / "prog.py").read_text()
-    told = answer(work, "try", "-m", "a bonus")
-    assert told["status"] == "keep"
+    report = answer(work, "try", "-m", "a bonus")
+    assert report["status"] == "keep"
     text = (work / "prog.py").read_text()
     assert "VALUE = 8.0" in text and "BONUS = 1.0" in text
 
@@ -282,55 +285,44 @@ def test_a_killed_try_is_finished_by_the_next_call(
     gate = tmp_path / "gate"
     edit(work, VALUE=8.0, WAIT_A=str(gate))
     answer(work, "try", "--detach", "-m", "slow")
-    wait_until(lambda: len(seen(root).runs) > 6)
+    wait_until(lambda: len(read(root).runs) > 3)
     pid = find_owner(paths(root))
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: find_owner(paths(root)) is None and not alive(pid))
     gate.touch()
-    told = answer(work, "wait") if again == "wait" else answer(work, "try", "-m", "slow")
-    assert (told["status"], told["experiment"], told["incumbent"]) == ("keep", 1, 1)
-    assert len(seen(root).experiments) == 2
+    report = answer(work, "wait") if again == "wait" else answer(work, "try", "-m", "slow")
+    assert (report["status"], report["experiment"], report["incumbent"]) == ("keep", 1, 1)
+    assert len(read(root).experiments) == 2
 
 
-def test_ctrl_c_leaves_it_to_be_finished(root: Path, work: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_the_try_to_be_finished(root: Path, work: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    edit(work, VALUE=8.0, WAIT_A=str(gate))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "autoresearch", "try", "-m", "slow", "--json"],
-        cwd=work,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    wait_until(lambda: len(seen(root).runs) > 6)
+    edit(work, VALUE=12.0, WAIT_A=str(gate))
+    process = start_process(work, "try", "-m", "slow", "--json")
+    wait_until(lambda: len(read(root).runs) > 3)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.3)
+    assert process.stderr is not None
+    while "finishing the runs under way" not in process.stderr.readline():
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert json.loads(out)["status"] == "interrupted"
     gate.touch()
-    assert answer(work, "wait")["status"] == "keep"
+    assert answer(work, "wait")["status"] == "discard"
 
 
-def test_ten_tries_at_once(root: Path, work: Path) -> None:
-    """One is measured; the others are told that the session is owned, or that it is a copy."""
+def test_several_tries_at_once(root: Path, work: Path) -> None:
+    """One is measured; the others are refused: the session is owned, or the change is a copy."""
     edit(work, VALUE=12.0)
-    tries = [
-        subprocess.Popen(
-            [sys.executable, "-m", "autoresearch", "try", "-m", f"{n}", "--json"],
-            cwd=work,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for n in range(10)
-    ]
-    said = [json.loads(one.communicate(timeout=120)[0]) for one in tries]
-    assert sum(told.get("status") == "discard" for told in said) == 1
-    others = {told.get("error") or told.get("reason") for told in said if "experiment" not in told}
-    assert others <= {"BusyError", "no change", "duplicate"}
-    assert len(seen(root).experiments) == 2
+    tries = [start_process(work, "try", "-m", f"{n}", "--json") for n in range(4)]
+    reports = [json.loads(process.communicate(timeout=120)[0]) for process in tries]
+    assert sum(report.get("status") == "discard" for report in reports) == 1
+    others = [report for report in reports if "experiment" not in report]
+    reasons = {report.get("error") or report.get("reason") for report in others}
+    assert reasons <= {"BusyError", "no change", "duplicate"}
+    assert len(read(root).experiments) == 2
     assert audit(task_of(root)) == []
 
 
@@ -341,11 +333,15 @@ def test_notes_come_back_in_the_briefing(root: Path, work: Path) -> None:
 
 
 def test_the_session_goes_on_with_another_agent(root: Path, work: Path) -> None:
-    edit(work, VALUE=8.0)
-    answer(work, "try", "-m", "lower")
+    edit(work, VALUE=12.0)
+    answer(work, "try", "-m", "higher")
     done = call(root, "run", "--tag", "t", "--agent", "tuner", "--experiments", "3", "--plain")
     assert done.returncode == 0, done.stderr
-    assert [one.agent for one in seen(root).experiments[1:]] == ["terminal", "tuner", "tuner"]
+    assert [experiment.agent for experiment in read(root).experiments[1:]] == [
+        "terminal",
+        "tuner",
+        "tuner",
+    ]
 
 
 def test_a_changed_task_is_noticed(root: Path, work: Path) -> None:
@@ -360,18 +356,18 @@ def test_a_changed_task_is_noticed(root: Path, work: Path) -> None:
 def test_the_result_is_measured_again_when_asked_to(root: Path, work: Path) -> None:
     edit(work, VALUE=8.0)
     answer(work, "try", "-m", "lower")
-    found = answer(root, "report", "--verify", "3")
-    assert found["verification"]["new_runs"] == found["verification"]["old_runs"] == 3
-    assert found["verification"]["gain"] == pytest.approx(2.0, abs=0.2)
+    verification = answer(root, "report", "--verify", "3")["verification"]
+    assert verification["new_runs"] == verification["old_runs"] == 3
+    assert verification["gain"] == pytest.approx(2.0, abs=0.2)
     assert answer(root, "report", "--verify", "5")["verification"]["new_runs"] == 5
-    assert len([run for run in seen(root).runs if run.role == "verify"]) == 5
+    assert len([run for run in read(root).runs if run.role == "verify"]) == 5
     assert call(root, "report", "--verify", "1").returncode == 2
 
 
-# ---- what a review found ------------------------------------------------------------------------
+# ---- edits and calls at the wrong time -----------------------------------------------------------
 
 
-def test_what_was_discarded_meanwhile_is_not_in_the_next_try(
+def test_a_change_discarded_meanwhile_is_not_in_the_next_try(
     root: Path, work: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
@@ -381,12 +377,12 @@ def test_what_was_discarded_meanwhile_is_not_in_the_next_try(
     gate.touch()
     assert answer(work, "wait")["status"] == "discard"
     assert answer(work, "try", "-m", "a bonus")["status"] == "keep"
-    diff = git(root, "diff", "HEAD", seen(root).branch(), "--", "prog.py")
+    diff = git(root, "diff", "HEAD", read(root).branch(), "--", "prog.py")
     changed = [line for line in diff.splitlines() if line.startswith("+") and "prog" not in line]
     assert changed == ["+BONUS = 1.0"]
 
 
-def test_an_edit_beside_what_was_kept_meanwhile_is_not_lost(work: Path, tmp_path: Path) -> None:
+def test_an_edit_beside_a_change_kept_meanwhile_is_not_lost(work: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     program = (work / "prog.py").read_text().replace("VALUE = 10.0\n\nBONUS", "VALUE = 8.0\nBONUS")
     (work / "prog.py").write_text(program.replace('WAIT_A = ""', f"WAIT_A = {str(gate)!r}"))
@@ -401,15 +397,15 @@ def test_from_the_work_folder_the_session_goes_on(root: Path, work: Path) -> Non
     begun = answer(work, "start")
     assert begun["tag"] == "t" and begun["worktree"] == str(work)
     assert not (work / ".autoresearch").exists()
-    assert len(seen(root).experiments) == 1
+    assert len(read(root).experiments) == 1
 
 
 def test_start_again_keeps_the_limits_that_are_not_named(root: Path) -> None:
     answer(root, "start", "--tag", "t", "--hours", "8", "--experiments", "3")
     answer(root, "start", "--tag", "t")
-    assert seen(root).record.limits == {"hours": 8.0, "experiments": 3}
+    assert read(root).record.limits == {"hours": 8.0, "experiments": 3}
     answer(root, "start", "--experiments", "4")
-    assert seen(root).record.limits == {"hours": 8.0, "experiments": 4}
+    assert read(root).record.limits == {"hours": 8.0, "experiments": 4}
 
 
 def test_until_is_the_same_morning_for_every_try(root: Path) -> None:
@@ -418,13 +414,13 @@ def test_until_is_the_same_morning_for_every_try(root: Path) -> None:
     row = ledger.session("t")
     ledger.update_session(row, limits={**row.limits, "deadline": time.time() - 60})
     ledger.close()
-    edit(work, VALUE=8.0)
+    edit(work, VALUE=12.0)
     assert answer(work, "try", "-m", "too late")["limit"] == "it is 07:00"
     answer(root, "start", "--tag", "t")
-    assert seen(root).record.limits["deadline"] < time.time()
+    assert read(root).record.limits["deadline"] < time.time()
     answer(root, "start", "--tag", "t", "--until", "07:00")
-    assert seen(root).record.limits["deadline"] > time.time()
-    assert answer(work, "try", "-m", "in time")["status"] == "keep"
+    assert read(root).record.limits["deadline"] > time.time()
+    assert answer(work, "try", "-m", "in time")["status"] == "discard"
 
 
 def test_a_file_in_the_folder_is_no_module_of_ours(root: Path, work: Path) -> None:
@@ -432,17 +428,11 @@ def test_a_file_in_the_folder_is_no_module_of_ours(root: Path, work: Path) -> No
         for name in ("json.py", "statistics.py", "signal.py"):
             (folder / name).write_text("raise SystemExit('SHADOWED')\n")
     git(root, "status")
-    done = call(root, "run", "--tag", "u", "--agent", "tuner", "--experiments", "1", "--plain")
-    assert "SHADOWED" not in done.stdout + done.stderr and done.returncode == 0, done.stderr
+    process = start_process(root, "run", "--tag", "u", "--agent", "tuner", "--experiments", "1")
+    out, err = process.communicate(timeout=120)
+    assert "SHADOWED" not in out + err and process.returncode == 0, err
     edit(work, VALUE=8.0)
-    done = subprocess.run(
-        [*make_module_command("autoresearch"), "try", "--detach", "-m", "lower", "--json"],
-        cwd=work,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert json.loads(done.stdout)["reason"] == "frozen file", done.stderr
+    assert answer(work, "try", "--detach", "-m", "lower")["reason"] == "frozen file"
 
 
 def test_a_link_in_the_place_of_the_folder_is_not_followed(root: Path, work: Path) -> None:
@@ -466,53 +456,49 @@ def test_after_a_run_the_folder_holds_the_incumbent(root: Path, work: Path) -> N
     (root.parent / "patches" / "1" / "prog.py").write_text(changed)
     done = call(root, "run", "--tag", "t", "--agent", agent, "--experiments", "1", "--plain")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert seen(root).verdicts == [("keep", None)]
+    assert read(root).verdicts == [("keep", None)]
     answer(root, "start", "--tag", "t", "--experiments", "9")
     assert (work / "prog.py").read_text() == changed
 
 
-def test_two_detached_at_once_are_told_of_their_own(root: Path, work: Path, tmp_path: Path) -> None:
+def test_two_detached_tries_at_once_report_their_own(
+    root: Path, work: Path, tmp_path: Path
+) -> None:
     edit(work, VALUE=8.0, WAIT_A=str(tmp_path / "gate"))
-    words = [*make_module_command("autoresearch"), "try", "--detach", "--json", "-m"]
-    both = [
-        subprocess.Popen([*words, name], cwd=work, stdout=subprocess.PIPE, stderr=-1, text=True)
-        for name in ("one", "two")
-    ]
-    said = [process.communicate(timeout=60)[0] for process in both]
+    names = ("first", "second")
+    tries = [start_process(work, "try", "--detach", "--json", "-m", name) for name in names]
+    reports = [json.loads(process.communicate(timeout=60)[0]) for process in tries]
     (tmp_path / "gate").touch()
-    told = [json.loads(text) for text in said]
-    assert sorted(one.get("status", "-") for one in told) in (
-        ["-", "running"],
-        ["refused", "running"],
-    )
-    [running] = [one for one in told if one.get("status") == "running"]
-    assert running["description"] == ("one", "two")[told.index(running)]
+    statuses = sorted(report.get("status", "-") for report in reports)
+    assert statuses in (["-", "running"], ["refused", "running"])
+    [running] = [report for report in reports if report.get("status") == "running"]
+    assert running["description"] == names[reports.index(running)]
     answer(work, "wait")
 
 
 def test_words_that_are_no_utf_8(root: Path, work: Path) -> None:
     odd = os.fsdecode(b"half \xff")
-    assert call(work, "note", odd).stdout == "noted\n"
+    assert start_process(work, "note", odd).communicate()[0] == "noted\n"
     assert "half \\udcff" in answer(work, "brief")["briefing"]
-    edit(work, VALUE=8.0)
+    edit(work, VALUE=12.0)
     for name in (odd, "", "a\tb", "x" * 65):
         assert call(work, "try", "-m", "x", "--as", name).returncode == 2
-    assert answer(work, "try", "-m", odd, "--as", "codex:gpt-5")["status"] == "keep"
+    assert answer(work, "try", "-m", odd, "--as", "codex:gpt-5")["status"] == "discard"
 
 
 def test_measuring_again_keeps_why_it_stopped(root: Path) -> None:
     work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
     edit(work, VALUE=8.0)
     answer(work, "try", "-m", "lower")
-    answer(root, "report", "--verify", "7")
-    assert seen(root).record.stopped == "1 experiment done"
+    answer(root, "report", "--verify", "4")
+    assert read(root).record.stopped == "1 experiment done"
 
 
 # ---- MCP ---------------------------------------------------------------------------------------
 
 
 def tools(root: Path, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
-    """Call tools one after another, as a client would; what they answer."""
+    """Call tools one after another, as a client would. Returns their answers."""
     from mcp import Client, StdioServerParameters, stdio_client
 
     async def talk() -> list[Any]:
@@ -539,8 +525,8 @@ def test_the_same_over_mcp(root: Path) -> None:
         ("try", {"message": "nothing"}),
     )
     assert tried.structured_content["status"] == "keep"
-    assert seen(root).experiments[1].description == "-m looks like an option"
-    assert seen(root).experiments[1].agent == "mcp"
+    assert read(root).experiments[1].description == "-m looks like an option"
+    assert read(root).experiments[1].agent == "mcp"
     assert noted.structured_content == {"noted": "--odd"}
     assert "--odd" in briefed.structured_content["briefing"]
     assert refused.structured_content["reason"] == "no change"
@@ -592,11 +578,11 @@ def test_the_commands_in_the_text_exist() -> None:
     from autoresearch.cli import main
 
     for line in re.findall(r"`(autoresearch [^`]*)`", instructions.TEXT):
-        main.parser().parse_args(shlex.split(line)[1:])
+        main.make_parser().parse_args(shlex.split(line)[1:])
 
 
-def test_what_the_scorer_printed_is_not_told(tmp_path: Path) -> None:
-    """It may hold what is hidden; `show`, for people, has it."""
+def test_output_of_the_scorer_is_not_shown_to_the_agent(tmp_path: Path) -> None:
+    """It may hold hidden data; `show`, for people, has it."""
     scorer = (
         "print('the answer is', open('hidden').read())\nif float(open('out').read()) < 6: 1 / 0\n"
     )
@@ -624,14 +610,14 @@ def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(
 
     def restored(self: PristineTrees, manifest: Manifest, folder: Path) -> None:
         restore(self, manifest, folder)
-        edit(work, VALUE=7.0)  # by an agent that did not wait
+        edit(work, VALUE=12.0)  # by an agent that did not wait
 
     monkeypatch.setattr(PristineTrees, "restore", restored)
     with open_session(task_of(root), "t", lambda line: None, trial.Terminal("terminal")) as session:
         WorkFolder(session).restore()
         monkeypatch.undo()
         WorkFolder(session).update()
-    assert "VALUE = 7.0" in (work / "prog.py").read_text()
+    assert "VALUE = 12.0" in (work / "prog.py").read_text()
     assert "VALUE = 10.0" in git(work, "show", "HEAD:prog.py")
     assert git(work, "status", "--porcelain") == "M prog.py"
-    assert answer(work, "try", "-m", "that edit")["status"] == "keep"
+    assert answer(work, "try", "-m", "that edit")["status"] == "discard"

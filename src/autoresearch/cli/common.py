@@ -1,6 +1,5 @@
-"""What several commands share: the task and the session that a command is about.
-
-Every command imports this file, so it imports nothing that is slow.
+"""The task and the session that a command is about. Every command imports this file, so it imports
+nothing that is slow.
 """
 
 from __future__ import annotations
@@ -25,9 +24,14 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
+def find_enclosing(options: argparse.Namespace) -> SessionPaths | None:
+    """The session in whose working folder TASK is; None if it is in none."""
+    return enclosing(Path(options.task).absolute())
+
+
 def task_path(options: argparse.Namespace) -> Path:
-    """What was given as TASK; in the working folder of a session, that session's task folder."""
-    here = enclosing(Path(options.task).absolute())
+    """TASK; in the working folder of a session, that session's task folder."""
+    here = find_enclosing(options)
     return here.root if here else Path(options.task)
 
 
@@ -42,57 +46,51 @@ def override_settings(task: Task, options: argparse.Namespace) -> Task:
     """The task with the settings that `run` and `start` accept as options."""
     from autoresearch.task.reading import override
 
-    return override(
-        task,
-        **{
-            "limits.experiments": options.experiments,
-            "limits.hours": options.hours,
-            "limits.until": options.until,
-            "limits.patience": options.patience,
-            "limits.target": options.target,
-            "judge.level": options.level,
-        },
-    )
+    limits = ("experiments", "hours", "until", "patience", "target")
+    settings = {f"limits.{name}": getattr(options, name) for name in limits}
+    return override(task, **settings, **{"judge.level": options.level})
 
 
 def restore_settings(task: Task, record: SessionRecord) -> Task:
     """The task with the limits and the level that the session was started with."""
     from autoresearch.task.reading import override
 
-    limits = {f"limits.{name}": value for name, value in record.limits.items()}
-    limits.pop("limits.deadline", None)
-    if "limits.until" in limits:
-        limits["limits.until"] = limits["limits.until"][:5]  # HH:MM
+    settings = {f"limits.{name}": value for name, value in record.limits.items()}
+    settings.pop("limits.deadline", None)
+    if "limits.until" in settings:
+        settings["limits.until"] = settings["limits.until"][:5]  # HH:MM
     unlimited = replace(task, limits=type(task.limits)())
-    return override(unlimited, **limits, **{"judge.level": record.level})
+    return override(unlimited, **settings, **{"judge.level": record.level})
 
 
-def today() -> str:
-    """The tag of a session that is given none, like nov23."""
+def make_tag() -> str:
+    """The tag of a session that is given none: today, like nov23."""
     return datetime.date.today().strftime("%b%d").lower()
 
 
 @contextmanager
-def open_ledger(options: argparse.Namespace) -> Iterator[tuple[Ledger, SessionPaths]]:
+def open_ledger(
+    options: argparse.Namespace,
+) -> Iterator[tuple[Ledger, SessionRecord, SessionPaths]]:
     """The ledger, to read, and the session that a command is about: `--tag`, the one in whose
     working folder the command was started, or the latest."""
-    here = enclosing(Path(options.task).absolute())
+    here = find_enclosing(options)
     root = _find_root(options)
     ledger = Ledger(ledger_path(root), readonly=True)
     try:
         sessions = ledger.sessions()
         if not sessions:
             raise LedgerError(f"no session was started here yet: {ledger.path} has none")
-        tag = options.tag or (here.tag if here else sessions[-1].tag)
-        yield ledger, SessionPaths(root, ledger.session(tag).tag)
+        record = ledger.session(options.tag or (here.tag if here else sessions[-1].tag))
+        yield ledger, record, SessionPaths(root, record.tag)
     finally:
         ledger.close()
 
 
-def find_session(options: argparse.Namespace) -> SessionPaths:
+def find_session(options: argparse.Namespace) -> tuple[SessionRecord, SessionPaths]:
     """The session that a command is about, as in `open_ledger`."""
-    with open_ledger(options) as (_, paths):
-        return paths
+    with open_ledger(options) as (_, record, paths):
+        return record, paths
 
 
 def print_answer(options: argparse.Namespace, facts: Any, text: str) -> None:

@@ -6,45 +6,39 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.errors import AutoresearchError
 from autoresearch.store.paths import SessionPaths, make_module_command
 
 
-@dataclass(frozen=True, slots=True)
 class DetachedCommand:
-    process: subprocess.Popen[bytes]
-    paths: SessionPaths
-    log_start: int  # where its output begins in the log
+    """`autoresearch` with the arguments `words`, in a process session of its own."""
+
+    def __init__(self, paths: SessionPaths, words: Sequence[str]) -> None:
+        self._log = paths.log
+        paths.folder.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as file:
+            self._log_start = file.tell()
+            self.process = subprocess.Popen(
+                make_module_command("autoresearch", *words),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def make_error(self) -> AutoresearchError:
-        """The error that the command ended with, with its exit code."""
-        with self.paths.log.open("rb") as file:
-            file.seek(self.log_start)
+        """Make the error that the command ended with, with its exit code."""
+        with self._log.open("rb") as file:
+            file.seek(self._log_start)
             error = AutoresearchError(find_error(file.read().decode(errors="replace")))
         error.exit_code = self.process.wait() or AutoresearchError.exit_code
         return error
 
 
-def detach(paths: SessionPaths, words: Sequence[str]) -> DetachedCommand:
-    """Start `autoresearch` with these arguments in a process session of its own."""
-    paths.folder.mkdir(parents=True, exist_ok=True)
-    with paths.log.open("ab") as file:
-        log_start = file.tell()
-        process = subprocess.Popen(
-            make_module_command("autoresearch", *words),
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return DetachedCommand(process, paths, log_start)
-
-
 def find_error(output: str) -> str:
-    """The error message in all that a command printed."""
+    """The error message in the output of a command."""
     for line in output.splitlines():
         event = parse_line(line)
         if "error" in event and "message" in event:
@@ -54,8 +48,7 @@ def find_error(output: str) -> str:
 
 
 def parse_line(line: str) -> dict[str, Any]:
-    """A line of a session's log as an event: with `--json` each is a JSON object, otherwise it is a
-    text."""
+    """Parse a line of a session's log: with `--json` it is an event, otherwise a text."""
     try:
         event = json.loads(line)
     except ValueError:

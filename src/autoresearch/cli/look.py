@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from autoresearch.task.model import Task
 
 OUTPUT_BYTES = 4000  # of a log's end, in `show`
-DISAGREES = 1  # exit code of fsck
+EXIT_DISAGREES = 1  # of fsck
 
 
 def status(options: argparse.Namespace) -> int:
     from autoresearch.report.summary import to_json
     from autoresearch.report.text import status_text
 
-    with open_ledger(options) as (ledger, paths):
+    with open_ledger(options) as (ledger, _, paths):
         summary = read_summary(ledger, paths)
         is_running = find_owner(paths) is not None
     facts = {"running": is_running, **to_json(summary)}
@@ -45,19 +45,18 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def read_summary(ledger: Ledger, paths: SessionPaths, *, open_holdout: bool = False) -> Summary:
-    """The session as it is now, from its ledger alone."""
+def read_summary(ledger: Ledger, paths: SessionPaths, **facts: Any) -> Summary:
+    """Summarise the session as it is now, from its ledger. `facts` are as for `summarise`."""
     from autoresearch.report.collect import summarise
 
-    return summarise(ledger, paths.tag, time.time(), open_holdout=open_holdout)
+    return summarise(ledger, paths.tag, time.time(), **facts)
 
 
 def log(options: argparse.Namespace) -> int:
-    with open_ledger(options) as (ledger, paths):
-        record = ledger.session(paths.tag)
+    with open_ledger(options) as (ledger, record, _):
         experiments = ledger.all_experiments(record)
     if options.json:
-        print(json.dumps([_record_to_json(experiment) for experiment in experiments]))
+        print(json.dumps([_to_json(experiment) for experiment in experiments]))
     else:
         from autoresearch.report.experiments import log_text
 
@@ -66,8 +65,7 @@ def log(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    with open_ledger(options) as (ledger, paths):
-        record = ledger.session(paths.tag)
+    with open_ledger(options) as (ledger, record, paths):
         experiment = ledger.experiment(record, options.number)
         runs = ledger.runs(record, experiment.number)
         base = ledger.experiment(record, experiment.base)
@@ -77,12 +75,15 @@ def show(options: argparse.Namespace) -> int:
 
         repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
         diff = repository.diff(base.commit, experiment.commit)
-    # The others are runs of the incumbent, for comparison.
-    own = [run for run in runs if run.commit == experiment.commit]
+    own = [run for run in runs if run.commit == experiment.commit]  # the others: the incumbent's
     output = _read_output(paths, own[-1]) if own else ""
     if options.json:
-        shown = [_run_to_json(run) for run in runs]
-        facts = {**_record_to_json(experiment), "runs": shown, "diff": diff, "output": output}
+        facts = {
+            **_to_json(experiment),
+            "runs": [_to_json(run) for run in runs],
+            "diff": diff,
+            "output": output,
+        }
         print(json.dumps(facts))
     else:
         from autoresearch.report.experiments import show_text
@@ -91,35 +92,32 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def _record_to_json(record: Experiment | Run) -> dict[str, Any]:
-    return {field.name: getattr(record, field.name) for field in fields(record)}
-
-
-def _run_to_json(run: Run) -> dict[str, Any]:
-    """Without the sealed holdout's score, which only the report shows."""
-    facts = _record_to_json(run) | {"numbers": dict(run.numbers)}
-    del facts["holdout"]
-    return facts
+def _to_json(record: Experiment | Run) -> dict[str, Any]:
+    """Convert to JSON, without the sealed holdout's score, which only the report shows."""
+    names = (field.name for field in fields(record) if field.name != "holdout")
+    return {name: getattr(record, name) for name in names}
 
 
 def _read_output(paths: SessionPaths, run: Run) -> str:
-    """The end of the log that tells how the run went: the scorer's, where that failed."""
+    """Read the end of the log that tells how the run went: the scorer's, if the scorer failed."""
     from autoresearch.files import tail
 
-    is_scorers = (run.reason or "").startswith("score: ")
-    log = paths.runs / run.name / ("score.log" if is_scorers else "log")
-    return (f"({log})\n" if is_scorers else "") + tail(log, OUTPUT_BYTES)
+    folder = paths.runs / run.name
+    if (run.reason or "").startswith("score: "):
+        log = folder / "score.log"
+        return f"({log})\n{tail(log, OUTPUT_BYTES)}"
+    return tail(folder / "log", OUTPUT_BYTES)
 
 
 def brief(options: argparse.Namespace) -> int:
-    with open_ledger(options) as (ledger, paths):
+    with open_ledger(options) as (ledger, _, paths):
         text = make_briefing(ledger, load_task(options), paths)
     print_answer(options, {"tag": paths.tag, "briefing": text}, text)
     return 0
 
 
 def make_briefing(ledger: Ledger, task: Task, paths: SessionPaths) -> str:
-    """What an agent in a terminal reads. Another process may be writing the ledger."""
+    """Make the briefing of an agent in a terminal. Another process may be writing the ledger."""
     from autoresearch.briefing import Briefer
     from autoresearch.core import limits
     from autoresearch.git.repository import Repository
@@ -127,10 +125,10 @@ def make_briefing(ledger: Ledger, task: Task, paths: SessionPaths) -> str:
 
     record = ledger.session(paths.tag)
     repository = Repository(task.root, task.editable, task.may_edit)
-    wanted = restore_settings(task, record).limits
+    task_limits = restore_settings(task, record).limits
     until_s = record.limits["deadline"] - time.time() if "deadline" in record.limits else None
-    done = limits.read_spent(ledger, record, wanted, record.elapsed_s)
-    left = limits.left(wanted, done, record.metric, until_s)
+    spent = limits.read_spent(ledger, record, task_limits, record.elapsed_s)
+    left = limits.left(task_limits, spent, record.metric, until_s)
     briefing = Briefer(task, ledger, record, repository, paths).text(left)
     return briefing + your_turn(task, paths.work / repository.prefix)
 
@@ -141,21 +139,21 @@ def report(options: argparse.Namespace) -> int:
     from autoresearch.report.summary import to_json
     from autoresearch.store.results import ResultsFile
 
-    paths = find_session(options)
+    record, paths = find_session(options)
     task = load_task(options)
     if options.verify is not None:
-        verify(task, paths, options.verify)
+        verify(task, record, options.verify)
     with closing(Ledger(paths.ledger)) as ledger:
         if find_running(paths.root) is None:  # a session that works writes it itself
-            ResultsFile(paths.results, ledger, ledger.session(paths.tag)).prepare()
+            ResultsFile(paths.results, ledger, record).prepare()
         written = write_report(ledger, paths, task)
         summary = read_summary(ledger, paths, open_holdout=True)
-    text = "\n".join([f"{plain_headline(summary)}\n", *written])
+    text = "\n".join([f"{get_headline(summary)}\n", *written])
     print_answer(options, to_json(summary), text)
     return 0
 
 
-def plain_headline(summary: Summary) -> str:
+def get_headline(summary: Summary) -> str:
     """The report's headline without its Markdown."""
     from autoresearch.report.page import make_headline
 
@@ -166,8 +164,8 @@ def agents(options: argparse.Namespace) -> int:
     from autoresearch.agents.support.availability import list_availability
     from autoresearch.report.availability import availability_text
 
-    found = list_availability()
-    print_answer(options, [asdict(agent) for agent in found], availability_text(found))
+    agents = list_availability()
+    print_answer(options, [asdict(agent) for agent in agents], availability_text(agents))
     return 0
 
 
@@ -178,8 +176,8 @@ def fsck(options: argparse.Namespace) -> int:
     repaired = repair(task, options.tag) if options.repair else []
     left = audit(task, options.tag)
     facts = {
-        "findings": [asdict(finding) for finding in left],
-        "repaired": [asdict(finding) for finding in repaired],
+        "findings": [finding.to_json() for finding in left],
+        "repaired": [finding.to_json() for finding in repaired],
     }
     print_answer(options, facts, findings_text(left, repaired))
-    return DISAGREES if left else 0
+    return EXIT_DISAGREES if left else 0

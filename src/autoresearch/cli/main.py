@@ -10,13 +10,13 @@ import sys
 from collections.abc import Sequence
 
 from autoresearch.cli.common import INTERRUPTED
-from autoresearch.cli.parser import parser
+from autoresearch.cli.parser import make_parser
 from autoresearch.errors import AutoresearchError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
-    options = parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     # `stop` sends SIGTERM, possibly before the session has set its own handler or after it.
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)

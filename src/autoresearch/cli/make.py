@@ -45,14 +45,15 @@ def _copy_task(source: Path, folder: Path) -> None:
     ignored = shutil.ignore_patterns("data", "__pycache__", ".autoresearch")
     try:
         shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
-    except (OSError, shutil.Error) as error:
+    except OSError as error:
         raise StorageError(f"cannot make {folder}: {error}") from error
     git = ["git", "-c", "user.name=autoresearch", "-c", "user.email=autoresearch@localhost"]
+    git += ["-c", "commit.gpgsign=false"]
     subject = f"Start from autoresearch's {source.name}"
     for arguments in (
         ["init", "--quiet", "--initial-branch=main"],
         ["add", "--all"],
-        ["-c", "commit.gpgsign=false", "commit", "--quiet", "--no-verify", f"--message={subject}"],
+        ["commit", "--quiet", "--no-verify", f"--message={subject}"],
     ):
         try:
             subprocess.run([*git, *arguments], cwd=folder, check=True)
@@ -62,13 +63,14 @@ def _copy_task(source: Path, folder: Path) -> None:
 
 def init(options: argparse.Namespace) -> int:
     root = task_path(options)
-    written, patches = list[str](), list[str]()
+    written, left, patches = list[str](), list[str](), list[str]()
     if not (options.agent_files and (root / TASK_FILE).exists()):
         written = _write_task(root, options)
         editable = [root / name for name in load(root).editable if (root / name).is_file()]
         patches = [patch for patch in map(seed_patch, editable) if patch]
-    for_agents, left = instructions.write(root) if options.agent_files else ([], [])
-    written = sorted([*written, *for_agents])
+    if options.agent_files:
+        agent_files, left = instructions.write(root)
+        written = sorted([*written, *agent_files])
     lines = []
     if written:
         lines.append(f"written: {', '.join(written)}. Look at them, then: autoresearch check")

@@ -12,8 +12,10 @@ import re
 from autoresearch import __version__
 from autoresearch.plugins import TASKS
 
+LATEST, HERE = "the latest", "this folder's, or the latest"
 
-def parser() -> argparse.ArgumentParser:
+
+def make_parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="autoresearch",
         description="Research while you sleep: an agent has ideas and edits files; the harness "
@@ -26,46 +28,41 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
-        name: str, function: str, text: str, *, has_task: bool = True
+        name: str, function: str, text: str, *, has_task: bool = True, tag: str = ""
     ) -> argparse.ArgumentParser:
+        """Add a command; `tag` is the session it is about without `--tag`."""
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(command=function)
         if has_task:
             _add_task(command)
         command.add_argument("--json", action="store_true", help="print JSON for programs")
+        if tag:
+            command.add_argument("--tag", help=f"which session ({tag})")
         return command
 
-    command = add(
-        "new", "make.new", "copy a ready task into a folder with its own repository", has_task=False
-    )
+    text = "copy a ready task into a folder with its own repository"
+    command = add("new", "make.new", text, has_task=False)
     command.add_argument("name", metavar="NAME", help=f"one of: {', '.join(TASKS.ours())}")
     command.add_argument("folder", nargs="?", metavar="DIR", help="the new folder (./NAME)")
 
-    command = add(
-        "init", "make.init", "write autoresearch.toml and program.md for the code in a folder"
-    )
+    text = "write autoresearch.toml and program.md for the code in a folder"
+    command = add("init", "make.init", text)
     command.add_argument("--editable", action="append", metavar="FILE", help="what may be edited")
     command.add_argument("--command", dest="run_command", metavar="CMD", help="what a run executes")
     command.add_argument("--metric", metavar="NAME", help="the number the program prints")
     command.add_argument("--goal", choices=("minimize", "maximize"), help="which way is better")
-    command.add_argument(
-        "--agent-files", action="store_true", help="write AGENTS.md and a skill for coding agents"
-    )
+    text = "write AGENTS.md and a skill for coding agents"
+    command.add_argument("--agent-files", action="store_true", help=text)
 
-    command = add(
-        "check", "session.check", "run the unchanged program a few times: noise, time, cost"
-    )
+    text = "run the unchanged program a few times: noise, time, cost"
+    command = add("check", "session.check", text)
     command.add_argument("--runs", type=int, default=4, metavar="N", help="how many runs (4)")
     command.add_argument("--slots", type=int, metavar="S", help="runs at a time")
 
-    command = add(
-        "run", "session.run", "do research until a limit is reached; on an existing tag, go on"
-    )
-    command.add_argument(
-        "--agent",
-        metavar="A",
-        help="who proposes: NAME or NAME:ARGUMENT (tuner), or shares: tuner,claude:3",
-    )
+    text = "do research until a limit is reached; on an existing tag, go on"
+    command = add("run", "session.run", text)
+    text = "who proposes: NAME or NAME:ARGUMENT (tuner), or shares: tuner,claude:3"
+    command.add_argument("--agent", metavar="A", help=text)
     command.add_argument("--fallback", metavar="A", help="who takes over when no agent can go on")
     _add_session_settings(command)
     command.add_argument("--slots", type=int, metavar="S", help="runs at a time")
@@ -74,66 +71,51 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--detach", action="store_true", help="go on without this terminal")
     command.add_argument("--plain", action="store_true", help="one line per event, no live view")
 
-    command = add(
-        "attach", "session.attach", "watch a session that runs; Ctrl-C stops watching only"
-    )
-    _add_tag(command, "the latest")
-    command = add("stop", "session.stop", "end a session as Ctrl-C does: finish the open runs")
-    _add_tag(command, "the latest")
+    text = "watch a session that runs; Ctrl-C stops watching only"
+    add("attach", "session.attach", text, tag=LATEST)
+    text = "end a session as Ctrl-C does: finish the open runs"
+    command = add("stop", "session.stop", text, tag=LATEST)
     command.add_argument("--now", action="store_true", help="do not wait for the open runs")
 
-    _add_tag(add("status", "look.status", "where a session stands"), "the latest")
-    _add_tag(add("log", "look.log", "its experiments, one line each"), "the latest")
-    command = add("report", "look.report", "write report.md, progress.png and results.tsv again")
-    _add_tag(command, "the latest")
-    command.add_argument(
-        "--verify", type=int, metavar="N", help="first measure the result again, N runs each"
-    )
-    add("agents", "look.agents", "the available agents: installed, keys seen", has_task=False)
-    command = add(
-        "show",
-        "look.show",
-        "one experiment: its diff, runs, output, verdict and why",
-        has_task=False,
-    )
-    command.add_argument(
-        "number", type=int, metavar="N", help="of the experiment; 0 is the baseline"
-    )
+    add("status", "look.status", "show how far a session is", tag=LATEST)
+    add("log", "look.log", "list its experiments, one line each", tag=LATEST)
+    text = "write report.md, progress.png and results.tsv again"
+    command = add("report", "look.report", text, tag=LATEST)
+    text = "first measure the result again, N runs each"
+    command.add_argument("--verify", type=int, metavar="N", help=text)
+    text = "list the available agents: installed, keys seen"
+    add("agents", "look.agents", text, has_task=False)
+    text = "show one experiment: its diff, runs, output, verdict and why"
+    command = add("show", "look.show", text, has_task=False, tag=LATEST)
+    text = "of the experiment; 0 is the baseline"
+    command.add_argument("number", type=int, metavar="N", help=text)
     _add_task(command)
-    _add_tag(command, "the latest")
 
-    _add_session_settings(
-        add("start", "terminal.start", "make a folder to work in, for an agent in a terminal")
-    )
-    command = add("try", "terminal.try_change", "measure and judge what that folder holds now")
+    text = "make a folder to work in, for an agent in a terminal"
+    _add_session_settings(add("start", "terminal.start", text))
+    text = "measure and judge the files of that folder"
+    command = add("try", "terminal.try_change", text, tag=HERE)
     command.add_argument("-m", "--message", metavar="TEXT", help="what was changed, and why")
     command.add_argument("--notes", default="", metavar="TEXT", help="for the agent's later self")
     _add_author(command)
     command.add_argument("--detach", action="store_true", help="do not wait for the verdict")
     command.add_argument("--resume", action="store_true", help="only finish one that was cut off")
-    command = add("wait", "terminal.wait", "wait for the verdict of a try")
-    _add_tag(command)
+    command = add("wait", "terminal.wait", "wait for the verdict of a try", tag=HERE)
     command.add_argument("--timeout", type=float, metavar="S", help="at most so many seconds")
-    _add_tag(
-        add("brief", "look.brief", "what an agent is told: objective, what was tried, what is left")
-    )
-    command = add("note", "terminal.note", "keep a note for the agent's later self", has_task=False)
+    text = "print an agent's briefing: objective, what was tried, what is left"
+    add("brief", "look.brief", text, tag=HERE)
+    text = "keep a note for the agent's later self"
+    command = add("note", "terminal.note", text, has_task=False, tag=HERE)
     command.add_argument("text", metavar="TEXT", help="one line, or a few")
     _add_task(command)
     _add_author(command)
-    _add_tag(
-        add(
-            "mcp",
-            "terminal.mcp",
-            "the same commands as tools of the Model Context Protocol, on stdio",
-        )
-    )
+    text = "the same commands as tools of the Model Context Protocol, on stdio"
+    add("mcp", "terminal.mcp", text, tag=HERE)
 
-    command = add("fsck", "look.fsck", "does everything agree with the ledger? 0 yes, 1 no")
-    _add_tag(command, "all of them")
-    command.add_argument(
-        "--repair", action="store_true", help="restore what follows from the ledger"
-    )
+    text = "does everything agree with the ledger? 0 yes, 1 no"
+    command = add("fsck", "look.fsck", text, tag="all of them")
+    text = "restore what follows from the ledger"
+    command.add_argument("--repair", action="store_true", help=text)
     return top
 
 
@@ -141,34 +123,26 @@ def _add_task(command: argparse.ArgumentParser) -> None:
     command.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
 
 
-def _add_tag(
-    command: argparse.ArgumentParser, default: str = "this folder's, or the latest"
-) -> None:
-    command.add_argument("--tag", help=f"which session ({default})")
-
-
 def _add_author(command: argparse.ArgumentParser) -> None:
-    _add_tag(command)
     command.add_argument(
-        "--as", dest="name", default="terminal", type=_name, metavar="NAME", help="who you are"
+        "--as", dest="name", default="terminal", type=_check_name, metavar="NAME", help="your name"
     )
 
 
-def _name(text: str) -> str:
-    """A word that the ledger, a commit's trailer and a table can hold."""
+def _check_name(text: str) -> str:
+    """Return a word that the ledger, a commit's trailer and a table can hold."""
     if not re.fullmatch(r"[\w.:/-]{1,64}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!a}: accepted are letters, digits and _ . : / -")
     return text
 
 
 def _add_session_settings(command: argparse.ArgumentParser) -> None:
-    """The settings of the task file that a start may override."""
+    """Add the settings of the task file that a start may override."""
     command.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
     command.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
     command.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
     command.add_argument("--until", metavar="HH:MM", help="time of day")
     command.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
     command.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
-    command.add_argument(
-        "--level", choices=("fast", "default", "strict"), help="how sure a keep is"
-    )
+    levels = ("fast", "default", "strict")
+    command.add_argument("--level", choices=levels, help="how sure a keep is")

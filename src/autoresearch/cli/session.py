@@ -1,4 +1,4 @@
-"""The commands that work on a session: check, run, attach, stop."""
+"""The commands that measure, and that steer a session: check, run, attach, stop."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from types import FrameType
 
 from autoresearch.cli.common import (
     INTERRUPTED,
     find_session,
     load_task,
+    make_tag,
     open_ledger,
     override_settings,
     print_answer,
-    today,
 )
-from autoresearch.cli.detached import detach, parse_line
-from autoresearch.cli.look import plain_headline, read_summary
-from autoresearch.commands.check import check_task, checked_text
+from autoresearch.cli.detached import DetachedCommand, parse_line
+from autoresearch.cli.look import get_headline, read_summary
+from autoresearch.commands.check import check_task, check_text
 from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.report import write_report
 from autoresearch.commands.start import open_session
@@ -34,7 +35,7 @@ from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
 from autoresearch.git.repository import Repository
-from autoresearch.report import collect, live, summary, text
+from autoresearch.report import live, summary, text
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
@@ -43,7 +44,7 @@ from autoresearch.task.model import Task
 from autoresearch.task.reading import override
 
 WATCH_S = 0.5  # between two looks at a detached session
-DETACHED_S = 1.0  # after this time most of what can be refused has been refused
+REFUSAL_S = 1.0  # most starts that are refused are refused within this time
 
 
 def check(options: argparse.Namespace) -> int:
@@ -51,7 +52,7 @@ def check(options: argparse.Namespace) -> int:
         raise TaskError(f"--runs {options.runs}: at least 2, as one run tells nothing of the noise")
     task = override(load_task(options), **{"runner.slots": options.slots})
     result = check_task(task, options.runs, (lambda event: None) if options.json else print)
-    print_answer(options, result.to_json(), checked_text(result))
+    print_answer(options, asdict(result), check_text(result))
     return 0
 
 
@@ -66,9 +67,9 @@ def run(options: argparse.Namespace) -> int:
             "runner.slots": options.slots,
         },
     )
-    tag = options.tag or today()
+    tag = options.tag or make_tag()
     if options.detach:
-        return _detach(task, tag, options)
+        return _run_detached(task, tag, options)
     has_view = sys.stdout.isatty() and not options.plain and not options.json
     listener = print_json if options.json else print_line
     with open_session(task, tag, lambda event: listener(event)) as session, keep_awake():
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
                 raise
         written = write_report(session.ledger, session.paths, task)
         result = read_summary(session.ledger, session.paths)
-    lines = [f"\n{reason}.\n{plain_headline(result)}\n", *written]
+    lines = [f"\n{reason}.\n{get_headline(result)}\n", *written]
     if session.stopping:
         lines.append(f"To go on: autoresearch run --tag {tag}")
     print_answer(options, {"stopped": reason, **summary.to_json(result)}, "\n".join(lines))
@@ -91,20 +92,20 @@ def run(options: argparse.Namespace) -> int:
 
 
 def print_line(event: Event) -> None:
-    """A listener: the time of day and the event's line."""
+    """Print an event as the time of day and a line."""
     with suppress(OSError):  # the reader of our output is gone: the session goes on
         print(f"{datetime.datetime.now():%H:%M:%S} {event}", flush=True)
 
 
 def print_json(event: Event) -> None:
-    """A listener: one JSON object a line. `at` is Unix time in seconds."""
+    """Print an event as one line of JSON. `at` is Unix time in seconds."""
     with suppress(OSError):
         print(json.dumps({"at": time.time(), **event.to_json()}), flush=True)
 
 
 @contextmanager
 def stop_on_signals(session: Session) -> Iterator[None]:
-    """Ctrl-C once ends the session after the open runs, twice ends them too."""
+    """Let Ctrl-C end the session after the open runs, and a second one end them too."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if session.stopping is not None:
@@ -126,38 +127,34 @@ def stop_on_signals(session: Session) -> Iterator[None]:
 
 @contextmanager
 def _view(session: Session) -> Iterator[live.LiveView]:
-    """The live view of a session of this process. It reads the ledger, as others do."""
-    reader = Ledger(session.paths.ledger, readonly=True)
+    """Show the live view of a session of this process. It reads the ledger, as others do."""
+    with closing(Ledger(session.paths.ledger, readonly=True)) as ledger:
 
-    def read() -> summary.Summary:
-        return collect.summarise(
-            reader,
-            session.record.tag,
-            time.time(),
-            agent=session.scheduler.names,
-            elapsed_s=session.elapsed_s(),
-        )
+        def read() -> summary.Summary:
+            return read_summary(
+                ledger,
+                session.paths,
+                agent=session.scheduler.names,
+                elapsed_s=session.elapsed_s(),
+            )
 
-    try:
         with live.LiveView(read) as view:
             yield view
-    finally:
-        reader.close()
 
 
-def _detach(task: Task, tag: str, options: argparse.Namespace) -> int:
+def _run_detached(task: Task, tag: str, options: argparse.Namespace) -> int:
     """Start the same command in a detached process, and wait until it owns the session."""
     Repository(task.root, task.editable, task.may_edit).refs.check_tag(tag)
     paths = SessionPaths(task.root, tag)
     if find_owner(paths) is not None:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
     words = [word for word in sys.argv[1:] if word != "--detach"]
-    command = detach(paths, words if options.tag else [*words, "--tag", tag])
+    command = DetachedCommand(paths, words if options.tag else [*words, "--tag", tag])
     process = command.process
     while process.poll() is None and find_owner(paths) != process.pid:
         time.sleep(0.05)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=DETACHED_S)
+        process.wait(timeout=REFUSAL_S)
     if process.poll():
         raise command.make_error()
     print_answer(
@@ -170,7 +167,7 @@ def _detach(task: Task, tag: str, options: argparse.Namespace) -> int:
 
 
 def attach(options: argparse.Namespace) -> int:
-    with open_ledger(options) as (ledger, paths):
+    with open_ledger(options) as (ledger, _, paths):
         try:
             if sys.stdout.isatty() and not options.json:
                 with live.LiveView(lambda: read_summary(ledger, paths)):
@@ -179,9 +176,8 @@ def attach(options: argparse.Namespace) -> int:
             else:
                 for line in _follow_log(paths):
                     event = parse_line(line)
-                    print(
-                        json.dumps(event) if options.json else event.get("text", line), flush=True
-                    )
+                    shown = json.dumps(event) if options.json else event.get("text", line)
+                    print(shown, flush=True)
         except KeyboardInterrupt:
             if not options.json:
                 print(f"\nno longer watching; session {paths.tag} goes on")
@@ -193,7 +189,7 @@ def attach(options: argparse.Namespace) -> int:
 
 
 def _follow_log(paths: SessionPaths) -> Iterator[str]:
-    """The lines that a detached session prints, until it ends."""
+    """Yield the lines that a detached session prints, until it ends."""
     position, rest = 0, b""
     is_running = True
     while is_running:
@@ -211,7 +207,7 @@ def _follow_log(paths: SessionPaths) -> Iterator[str]:
 
 
 def stop(options: argparse.Namespace) -> int:
-    paths = find_session(options)
+    _, paths = find_session(options)
     pid = find_owner(paths)
     if pid is None:
         raise NotOursError(f"session {paths.tag!r} is not running")

@@ -1,4 +1,4 @@
-"""The commands of an agent that already sits in a terminal: start, try, wait, note, mcp."""
+"""The commands of an agent in a terminal: start, try, wait, note, mcp."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 from autoresearch.cli.common import (
     INTERRUPTED,
+    find_enclosing,
     find_session,
     load_task,
+    make_tag,
     override_settings,
     print_answer,
     restore_settings,
-    today,
 )
-from autoresearch.cli.detached import DetachedCommand, detach
+from autoresearch.cli.detached import DetachedCommand
 from autoresearch.cli.look import make_briefing
 from autoresearch.cli.session import stop_on_signals
 from autoresearch.commands.keep_awake import keep_awake
@@ -33,7 +33,7 @@ from autoresearch.interactive.trial import Terminal, TrialReport, read_latest
 from autoresearch.protocols import Proposal
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
-from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
+from autoresearch.store.paths import SessionPaths, ledger_path
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
@@ -60,32 +60,23 @@ def _choose_session(options: argparse.Namespace, task: Task) -> tuple[str, Sessi
     """The tag of the session to start, and its record if it exists: `--tag`, the session in whose
     working folder the command was started, the latest that has not ended, or a new one named after
     today."""
-    here = enclosing(Path(options.task).absolute())
-    records = {record.tag: record for record in _read_sessions(task)}
+    here = find_enclosing(options)
+    records = {}
+    if ledger_path(task.root).exists():
+        with closing(Ledger(ledger_path(task.root), readonly=True)) as ledger:
+            records = {record.tag: record for record in ledger.sessions()}
     open_tags = [tag for tag, record in records.items() if record.stopped is None]
-    tag = options.tag or (here.tag if here else open_tags[-1] if open_tags else today())
+    tag = options.tag or (here.tag if here else open_tags[-1] if open_tags else make_tag())
     return tag, records.get(tag)
-
-
-def _read_sessions(task: Task) -> list[SessionRecord]:
-    if not ledger_path(task.root).exists():
-        return []
-    with closing(Ledger(ledger_path(task.root), readonly=True)) as ledger:
-        return ledger.sessions()
-
-
-def _read_record(paths: SessionPaths) -> SessionRecord:
-    with closing(Ledger(paths.ledger, readonly=True)) as ledger:
-        return ledger.session(paths.tag)
 
 
 def try_change(options: argparse.Namespace) -> int:
     if not options.resume and not (options.message or "").strip():
         raise TaskError('try: say what was changed and why: autoresearch try -m "..."')
-    paths = find_session(options)
+    record, paths = find_session(options)
     if options.detach:
-        return _detach_try(options, paths)
-    with _resume_session(load_task(options), paths, options.name) as session:
+        return _try_detached(options, record, paths)
+    with _resume_session(load_task(options), record, options.name) as session:
         if options.resume:
             report = trial.resume_try(session)
         else:
@@ -97,31 +88,30 @@ def try_change(options: argparse.Namespace) -> int:
         return _print_report(report, session.record, options)
 
 
-def _detach_try(options: argparse.Namespace, paths: SessionPaths) -> int:
+def _try_detached(options: argparse.Namespace, record: SessionRecord, paths: SessionPaths) -> int:
     """Start the same try in a detached process, and wait until it has copied the files."""
     if find_owner(paths) is not None:
         raise BusyError(f"session {paths.tag!r} is at work: autoresearch wait --tag {paths.tag}")
     words = ["--resume"] if options.resume else [f"--message={options.message}"]
     command = _detach(paths, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
-    while command.process.poll() is None and not _has_reported(command):
+
+    def has_reported() -> bool:
+        report = read_latest(paths)
+        return report is not None and report.pid == command.process.pid
+
+    while command.process.poll() is None and not has_reported():
         time.sleep(POLL_S)
-    if not _has_reported(command):
+    if not has_reported():
         raise command.make_error()
-    return _print_latest(paths, options)
+    return _print_latest(paths, record, options)
 
 
 def _detach(paths: SessionPaths, words: list[str]) -> DetachedCommand:
-    return detach(paths, [*words, f"--tag={paths.tag}", str(paths.root)])
-
-
-def _has_reported(command: DetachedCommand) -> bool:
-    """Whether the report on the latest try is by that process."""
-    report = read_latest(command.paths)
-    return report is not None and report.pid == command.process.pid
+    return DetachedCommand(paths, [*words, f"--tag={paths.tag}", str(paths.root)])
 
 
 def wait(options: argparse.Namespace) -> int:
-    paths = find_session(options)
+    record, paths = find_session(options)
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     finisher: DetachedCommand | None = None
     while deadline is None or time.monotonic() < deadline:
@@ -136,11 +126,11 @@ def wait(options: argparse.Namespace) -> int:
             finisher = _detach(paths, ["try", "--resume"])
         else:
             raise finisher.make_error()
-    return _print_latest(paths, options)
+    return _print_latest(paths, record, options)
 
 
-def _print_latest(paths: SessionPaths, options: argparse.Namespace) -> int:
-    return _print_report(read_latest(paths) or TrialReport("running"), _read_record(paths), options)
+def _print_latest(paths: SessionPaths, record: SessionRecord, options: argparse.Namespace) -> int:
+    return _print_report(read_latest(paths) or TrialReport("running"), record, options)
 
 
 def _print_report(report: TrialReport, record: SessionRecord, options: argparse.Namespace) -> int:
@@ -152,19 +142,18 @@ def _print_report(report: TrialReport, record: SessionRecord, options: argparse.
 def note(options: argparse.Namespace) -> int:
     if not options.text.strip():
         raise TaskError("note: it is empty")
-    paths = find_session(options)
+    record, paths = find_session(options)
     with closing(Ledger(paths.ledger)) as ledger:
-        record = ledger.session(paths.tag)
         ledger.add_note(record, options.name, escape_unstorable(options.text), time.time())
     print_answer(options, {"noted": options.text}, "noted")
     return 0
 
 
-def verify(task: Task, paths: SessionPaths, runs: int) -> None:
+def verify(task: Task, record: SessionRecord, runs: int) -> None:
     """Measure a session's result again, for its report. Raises `KeyboardInterrupt` when stopped."""
     if runs < 2:
         raise TaskError(f"--verify {runs}: at least 2 runs are needed")
-    with _resume_session(task, paths, "terminal") as session:
+    with _resume_session(task, record, "terminal") as session:
         try:
             trial.verify(session, runs)
         except Stopped:
@@ -179,16 +168,16 @@ def mcp(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _resume_session(task: Task, paths: SessionPaths, name: str) -> Iterator[Session]:
-    """The session, with the settings that it was started with."""
-    task = restore_settings(task, _read_record(paths))
-    with _open_session(task, paths.tag, name, keep_deadline=True) as session:
+def _resume_session(task: Task, record: SessionRecord, name: str) -> Iterator[Session]:
+    """Open the session with the settings that it was started with."""
+    task = restore_settings(task, record)
+    with _open_session(task, record.tag, name, keep_deadline=True) as session:
         yield session
 
 
 @contextmanager
 def _open_session(task: Task, tag: str, name: str, *, keep_deadline: bool) -> Iterator[Session]:
-    """The session, with its events on stderr: stdout is for the verdict."""
+    """Open the session, with its events on stderr: stdout is for the verdict."""
     with (
         open_session(
             task, tag, lambda event: _print_stderr(str(event)), Terminal(name), keep_deadline

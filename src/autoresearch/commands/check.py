@@ -1,4 +1,4 @@
-"""`autoresearch check`: whether the unchanged program works, its noise, the cost of a session."""
+"""`autoresearch check`: measure the unchanged program, its noise, and the cost of a session."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import datetime
 import shutil
 import statistics
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from autoresearch import runners
 from autoresearch.briefing import Briefer
-from autoresearch.commands.start import fingerprint
+from autoresearch.commands.start import create_record
 from autoresearch.core import baseline
 from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
@@ -46,11 +45,11 @@ class CheckResult:
     mean: float
     sd: float
     wall_s: float  # mean of a run and its score
-    cpu_s: float | None  # mean of a run and its score
+    cpu_s: float  # mean of a run and its score
     peak_memory_bytes: int | None
-    python: str | None  # what `python` is for a run
+    python: str | None  # the interpreter that a run finds on PATH
     deterministic: bool
-    holdout: bool  # whether the task has a sealed one; it could be scored
+    holdout: bool  # whether the task has a sealed holdout; if so, it could be scored
     seconds_per_experiment: float
     experiments: int | None  # as many as the limits allow
     duration_s: float | None
@@ -58,9 +57,6 @@ class CheckResult:
     enforced: tuple[str, ...]
     not_enforced: tuple[str, ...]
     seed_patch: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
@@ -72,54 +68,36 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     paths = SessionPaths(task.root, TAG)
     remove_tree(paths.folder)
     paths.folder.mkdir(parents=True)
-    runner = runners.load(task.runner)
-    ledger = Ledger(paths.folder / "ledger.sqlite")
-    try:
-        record = ledger.create_session(
-            TAG,
-            base_commit=repository.head(),
-            metric=task.metric,
-            level=task.judge.level,
-            budget_s=task.run.budget_s,
-            budget_clock=task.run.budget_clock,
-            limits={},
-            fingerprint=fingerprint(task),
-            now=0.0,
-        )
-        session = Session(
-            task,
-            paths,
-            repository,
-            ledger,
-            runner,
-            AgentScheduler(()),
-            record,
-            Briefer(task, ledger, record, repository, paths),
-            listener,
-        )
-        baseline.set_up(session)
-        made = baseline.make_runs(session, 0)
-        baseline.check_guards(session)
-        _check_holdout(session, made)
-    except Restart:
-        changed = session.record.warnings[-1]
-        raise BaselineError(f"{changed}. Check again when all is at rest") from None
-    finally:
-        runner.close()
-        ledger.close()
-        remove_tree(paths.temporary)
+    with ExitStack() as stack:
+        stack.callback(remove_tree, paths.temporary)
+        ledger = Ledger(paths.folder / "ledger.sqlite")
+        stack.callback(ledger.close)
+        runner = runners.load(task.runner)
+        stack.callback(runner.close)
+        record = create_record(task, TAG, repository, ledger, limits={})
+        briefer = Briefer(task, ledger, record, repository, paths)
+        agents = AgentScheduler(())
+        parts = (task, paths, repository, ledger, runner, agents, record, briefer, listener)
+        session = Session(*parts)
+        try:
+            baseline.set_up(session)
+            measured = baseline.make_runs(session, 0)
+            baseline.check_guards(session)
+        except Restart:
+            change = session.record.warnings[-1]
+            raise BaselineError(f"{change}. Check again when all is at rest") from None
+        _check_holdout(session, measured)
     remove_tree(paths.folder)  # only now: an error names the log of the failed run
-    values = tuple(run.metric for run in made if run.metric is not None)
-    wall_s = statistics.fmean(run.took_s for run in made)
-    same = len(set(values)) == 1
-    per_experiment = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
-    experiments, duration_s = _estimate_session(task, per_experiment)
-    ends = None
+    values = tuple(run.metric for run in measured if run.metric is not None)
+    is_deterministic = len(set(values)) == 1
+    wall_s = statistics.fmean(run.took_s for run in measured)
+    per_experiment_s = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
+    duration_s = _estimate_duration(task, per_experiment_s)
+    ends_at = None
     if duration_s is not None:
-        ends = (datetime.datetime.now() + datetime.timedelta(seconds=duration_s)).isoformat(
-            timespec="minutes"
-        )
-    patches = [seed_patch(Path(task.root, path)) for path in editable] if same else []
+        end = datetime.datetime.now() + datetime.timedelta(seconds=duration_s)
+        ends_at = end.isoformat(timespec="minutes")
+    patches = [seed_patch(Path(task.root, path)) for path in editable if is_deterministic]
     return CheckResult(
         metric=task.metric.name,
         values=values,
@@ -127,24 +105,24 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         sd=pooled_noise([values])[0],
         wall_s=wall_s,
         cpu_s=statistics.fmean(
-            sum(filter(None, (run.cpu_s, run.score_cpu_s, run.holdout_cpu_s))) for run in made
+            sum(filter(None, (run.cpu_s, run.score_cpu_s, run.holdout_cpu_s))) for run in measured
         ),
-        peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in made) or None,
+        peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in measured) or None,
         python=shutil.which("python"),
-        deterministic=same,
+        deterministic=is_deterministic,
         holdout=task.holdout is not None,
-        seconds_per_experiment=per_experiment,
-        experiments=experiments,
+        seconds_per_experiment=per_experiment_s,
+        experiments=None if duration_s is None else int(duration_s / per_experiment_s + 0.5),
         duration_s=duration_s,
-        ends_at=ends,
+        ends_at=ends_at,
         enforced=enforced(task),
         not_enforced=not_enforced(task),
-        seed_patch=next((patch for patch in patches if patch), None),
+        seed_patch=next(filter(None, patches), None),
     )
 
 
-def checked_text(result: CheckResult) -> str:
-    """What `check` prints for people."""
+def check_text(result: CheckResult) -> str:
+    """Describe the result for people."""
     memory = f", {result.peak_memory_bytes / 2**20:.0f} MB" if result.peak_memory_bytes else ""
     lines = [
         "",
@@ -152,34 +130,31 @@ def checked_text(result: CheckResult) -> str:
         f"{result.wall_s:.1f} s ({result.cpu_s:.1f} s CPU{memory})",
         f"python     {result.python or 'not found on PATH'}",
     ]
-    if result.deterministic:
+    if not result.deterministic:
+        share = f" ({100 * result.sd / abs(result.mean):.2g} %)" if result.mean else ""
+        lines.append(f"noise      sd {result.sd:.3g}{share}")
+    else:
         lines.append(
             "noise      none: every seed gave the same. Either the program ignores "
             "AUTORESEARCH_SEED, or the task is deterministic ([judge] deterministic = true)"
         )
-        if result.seed_patch:
-            lines.append(f"           this lets it take the seed:\n\n{result.seed_patch}")
-    else:
-        lines.append(
-            f"noise      sd {result.sd:.3g} ({100 * result.sd / abs(result.mean):.2g} %)"
-            if result.mean
-            else f"noise      sd {result.sd:.3g}"
-        )
+    if result.seed_patch:
+        lines.append(f"           this lets it take the seed:\n\n{result.seed_patch}")
     if result.holdout:
         lines.append(
-            "holdout    sealed: scored for the baseline and keeps, told in the report alone"
+            "holdout    sealed: scored for the baseline and keeps, shown in the report only"
         )
-    night = f"cost       about {result.seconds_per_experiment:.3g} s an experiment"
-    if result.duration_s is not None:
-        night += (
-            f"; about {result.experiments} experiments in {result.duration_s / 3600:.2g} h, "
+    cost = f"cost       about {result.seconds_per_experiment:.3g} s an experiment; "
+    if result.duration_s is None:
+        cost += "no limit is set: it would go on until you stop it (--experiments, --hours)"
+    else:
+        cost += (
+            f"about {result.experiments} experiments in {result.duration_s / 3600:.2g} h, "
             f"until {result.ends_at}"
         )
-    else:
-        night += "; no limit is set: it would go on until you stop it (--experiments, --hours)"
-    lines.append(night)
-    lines += [f"enforced   {line}" for line in result.enforced]
-    lines += [f"NOT so     {line}" for line in result.not_enforced]
+    lines.append(cost)
+    lines += [f"enforced   {clause}" for clause in result.enforced]
+    lines += [f"NOT so     {clause}" for clause in result.not_enforced]
     return "\n".join(lines)
 
 
@@ -195,69 +170,59 @@ WRITTEN = "its tree, a temporary folder of its own, [run] caches, /dev/shm and G
 
 
 def enforced(task: Task) -> tuple[str, ...]:
-    """What is enforced on this machine, a clause each."""
-    clauses = [*ENFORCED, _describe_limits(task)]
+    """List what is enforced on this machine, a clause each."""
+    runner = task.runner
+    memory = f"{runner.memory_bytes / 1e9:g} GB of memory, " if runner.memory_bytes else ""
+    clauses = [
+        *ENFORCED,
+        f"a run has at most {memory}{runner.processes} processes, files of "
+        f"{runner.file_bytes / 1e9:g} GB, a log of {runner.log_bytes / 1e6:g} MB",
+    ]
     if run_policy.unconfined(task) is None:
         clauses += [f"a run reads {READ}; it writes {WRITTEN}"]
-        clauses += [f"a run: {words}" for words in landlock.describe().holds[1:]]
-        if not task.runner.network and (network := landlock.denied_network()):
+        clauses += [f"a run: {clause}" for clause in landlock.describe().holds[1:]]
+        if not runner.network and (network := landlock.denied_network()):
             clauses.append(f"a run: {network}")
     if task.agent.confine:
-        clauses += [f"an agent's program: {words}" for words in landlock.describe().holds]
+        clauses += [f"an agent's program: {clause}" for clause in landlock.describe().holds]
     return tuple(clauses)
 
 
 def not_enforced(task: Task) -> tuple[str, ...]:
-    """What is not enforced on this machine, a clause each."""
-    clauses = list(_list_freedoms(task))
+    """List what is not enforced on this machine, a clause each."""
     lacks = landlock.describe().lacks if task.agent.confine else ("reads and writes what you can",)
-    clauses += [f"an agent's program: {words}" for words in lacks]
-    return (*clauses, "an agent's program: it uses the network")
-
-
-def _list_freedoms(task: Task) -> Iterator[str]:
-    if why := run_policy.unconfined(task):
-        yield f"runs read and write what you can, and use the network: {why}"
-        return
-    yield from (f"a run: {words}" for words in landlock.describe().lacks)
+    agents = [f"an agent's program: {clause}" for clause in (*lacks, "it uses the network")]
+    if reason := run_policy.unconfined(task):
+        return (f"runs read and write what you can, and use the network: {reason}", *agents)
+    runs = list(landlock.describe().lacks)
     if task.runner.network:
-        yield "a run: it uses the network, as [runner] network says"
+        runs.append("it uses the network, as [runner] network says")
     elif landlock.denied_network() is None:
-        yield "a run: it uses the network, which this kernel does not deny it"
+        runs.append("it uses the network, which this kernel does not deny it")
     elif not seccomp.available():
-        yield "a run: it uses the network by other means than TCP"
+        runs.append("it uses the network by other means than TCP")
+    return (*(f"a run: {clause}" for clause in runs), *agents)
 
 
-def _describe_limits(task: Task) -> str:
-    runner = task.runner
-    memory = f"{runner.memory_bytes / 1e9:g} GB of memory, " if runner.memory_bytes else ""
-    return (
-        f"a run has at most {memory}{runner.processes} processes, files of "
-        f"{runner.file_bytes / 1e9:g} GB, a log of {runner.log_bytes / 1e6:g} MB"
-    )
-
-
-def _estimate_session(task: Task, per_experiment: float) -> tuple[int | None, float | None]:
-    """(experiments, seconds) until the first of the task's limits is reached."""
+def _estimate_duration(task: Task, per_experiment_s: float) -> float | None:
+    """Seconds until the first of the task's limits is reached."""
     limits = task.limits
-    seconds = [limits.hours * 3600] if limits.hours else []
+    ends = [limits.hours * 3600] if limits.hours else []
     if limits.experiments:
-        seconds.append(limits.experiments * per_experiment)
+        ends.append(limits.experiments * per_experiment_s)
     if limits.until:
-        seconds.append(seconds_until(limits.until, datetime.datetime.now()))
-    if not seconds:
-        return None, None
-    duration_s = min(seconds)
-    return int(duration_s / per_experiment + 0.5), duration_s
+        ends.append(seconds_until(limits.until, datetime.datetime.now()))
+    return min(ends, default=None)
 
 
 def _check_holdout(session: Session, runs: list[Run]) -> None:
     """Raise `BaselineError` if the sealed holdout cannot be scored for the unchanged program."""
-    failed = [run for run in runs if run.holdout is None]
-    if session.task.holdout is not None and failed:
-        log = session.paths.runs / failed[0].name / "holdout.log"
-        raise BaselineError(
-            f"[holdout] command gave no {session.record.metric.name} for the unchanged program: "
-            f"{session.task.holdout.command}\n"
-            f"{describe_end(log)}{denied(session.task, tail(log))}"
-        )
+    holdout = session.task.holdout
+    for run in runs:
+        if holdout is not None and run.holdout is None:
+            log = session.paths.runs / run.name / "holdout.log"
+            raise BaselineError(
+                f"[holdout] command gave no {session.record.metric.name} for the unchanged "
+                f"program: {holdout.command}\n"
+                f"{describe_end(log)}{denied(session.task, tail(log))}"
+            )

@@ -1,4 +1,4 @@
-"""Opens a session: from a task and a tag to a session that is ready to work. Every check that needs
+"""Open a session: from a task and a tag to a session that is ready to work. Every check that needs
 no run is made first, so that a refused start leaves nothing half-done."""
 
 from __future__ import annotations
@@ -8,13 +8,15 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 from autoresearch import agents, runners
 from autoresearch.briefing import Briefer
-from autoresearch.commands.probe import first_turns
+from autoresearch.commands.probe import probe_agents
 from autoresearch.core.events import Listener
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
@@ -22,10 +24,10 @@ from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Agent
+from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import Lock, check_alone
 from autoresearch.store.paths import OURS, SessionPaths
-from autoresearch.store.queries import list_shares
 from autoresearch.store.results import check_ours
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task, seconds_until
@@ -50,49 +52,38 @@ def open_session(
     except OSError as error:
         raise StorageError(f"cannot write {paths.ledger.parent}: {error.strerror}") from error
     repository.exclude(*OURS)
-    lock = Lock(paths)
-    try:
+    with ExitStack() as stack:
+        lock = Lock(paths)
+        stack.callback(lock.release)
         check_alone(paths)
+        stack.callback(repository.trees.drop_spares)
         ledger = Ledger(paths.ledger)
-        try:
-            if caller is None and ledger.find_session(tag) is None:
-                # An agent that cannot be made must not leave a session behind.
-                _make_scheduler(task, 0, ledger, repository, {}).close(lambda event: None)
-            record = _open_record(task, tag, repository, ledger, paths, keep_deadline)
-            if caller is not None:
-                scheduler = AgentScheduler([(caller.name, caller, 1.0)])
-            else:
-                begun = {share.agent: share.experiments for share in list_shares(ledger, record)}
-                scheduler = _make_scheduler(task, record.secret, ledger, repository, begun)
-            try:
-                runner = runners.load(task.runner)
-                if hold := getattr(runner, "hold", None):
-                    hold(lock.fd)
-                try:
-                    briefer = Briefer(task, ledger, record, repository, paths)
-                    yield Session(
-                        task,
-                        paths,
-                        repository,
-                        ledger,
-                        runner,
-                        scheduler,
-                        record,
-                        briefer,
-                        listener,
-                        first_turns,
-                    )
-                finally:
-                    runner.close()
-            finally:
-                scheduler.close(listener)
-                with suppress(OSError):  # a lost disk must not hide the error that ended us
-                    remove_tree(paths.temporary)
-        finally:
-            ledger.close()
-            repository.trees.drop_spares()
-    finally:
-        lock.release()
+        stack.callback(ledger.close)
+        if caller is None and ledger.find_session(tag) is None:
+            # An agent that cannot be made must not leave a session behind.
+            _make_scheduler(task, 0, ledger, repository, {}).close(lambda event: None)
+        record = _open_record(task, tag, repository, ledger, paths, keep_deadline)
+        if caller is not None:
+            scheduler = AgentScheduler([(caller.name, caller, 1.0)])
+        else:
+            begun = {
+                share.agent: share.experiments for share in queries.list_shares(ledger, record)
+            }
+            scheduler = _make_scheduler(task, record.secret, ledger, repository, begun)
+        stack.callback(_remove, paths.temporary)
+        stack.callback(scheduler.close, listener)
+        runner = runners.load(task.runner)
+        stack.callback(runner.close)
+        if hold := getattr(runner, "hold", None):
+            hold(lock.fd)
+        briefer = Briefer(task, ledger, record, repository, paths)
+        parts = (task, paths, repository, ledger, runner, scheduler, record, briefer, listener)
+        yield Session(*parts, probe_agents)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):  # a lost disk must not hide the error that ended the session
+        remove_tree(folder)
 
 
 def _open_record(
@@ -105,28 +96,33 @@ def _open_record(
 ) -> SessionRecord:
     """The session's record: created now, or checked to be of the same task."""
     record = ledger.find_session(tag)
-    given = asdict(task.limits)
-    limits = {
-        name: str(value) if name == "until" else value
-        for name, value in given.items()
-        if value is not None
+    limits: dict[str, Any] = {
+        name: value for name, value in asdict(task.limits).items() if value is not None
     }
     if task.limits.until is not None:
+        limits["until"] = str(task.limits.until)
         limits["deadline"] = time.time() + seconds_until(task.limits.until, datetime.now())
         if record is not None and keep_deadline and record.limits.get("until") == limits["until"]:
             limits["deadline"] = record.limits.get("deadline", limits["deadline"])
-    fresh = fingerprint(task)
-    if record is not None:
-        has_baseline = ledger.has_baseline(record)
-        _check_same(task, record, fresh if has_baseline else record.fingerprint)
-        facts: dict[str, object] = {"limits": limits}
-        if not has_baseline:  # nothing was measured yet: begin with the present files
-            repository.check_editable()
-            facts |= {"base_commit": repository.head(), "fingerprint": fresh}
-        return ledger.update_session(record, **facts)
-    repository.refs.check_branch(tag)
-    repository.check_editable()
-    check_ours(paths.results, ledger)
+    if record is None:
+        repository.refs.check_branch(tag)
+        repository.check_editable()
+        check_ours(paths.results, ledger)
+        return create_record(task, tag, repository, ledger, limits)
+    fresh = get_fingerprint(task)
+    if ledger.has_baseline(record):
+        _check_same(task, record, fresh)
+        return ledger.update_session(record, limits=limits)
+    _check_same(task, record, record.fingerprint)
+    repository.check_editable()  # nothing was measured yet: begin with the present files
+    base = repository.head()
+    return ledger.update_session(record, limits=limits, base_commit=base, fingerprint=fresh)
+
+
+def create_record(
+    task: Task, tag: str, repository: Repository, ledger: Ledger, limits: Mapping[str, Any]
+) -> SessionRecord:
+    """Record a new session, which begins with the last commit."""
     return ledger.create_session(
         tag,
         base_commit=repository.head(),
@@ -135,40 +131,34 @@ def _open_record(
         budget_s=task.run.budget_s,
         budget_clock=task.run.budget_clock,
         limits=limits,
-        fingerprint=fresh,
+        fingerprint=get_fingerprint(task),
         now=time.time(),
     )
 
 
-def _check_same(task: Task, record: SessionRecord, fresh: Mapping[str, str]) -> None:
-    """Raises `TaskError` if something has changed that a session's numbers cannot do without. Other
+def _check_same(task: Task, record: SessionRecord, fingerprint: Mapping[str, str]) -> None:
+    """Raises `TaskError` if a setting changed without which a session's numbers mean nothing. Other
     changes of the environment begin a new segment (`core/segments.py`)."""
-    pairs = {
-        "[metric]": (
-            f"{record.metric.goal} {record.metric.name}",
-            f"{task.metric.goal} {task.metric.name}",
-        ),
+    old, new = ({"[holdout]": "None"} | dict(facts) for facts in (record.fingerprint, fingerprint))
+    metric = task.metric
+    pairs: dict[str, tuple[object, object]] = {
+        "[metric]": (f"{record.metric.goal} {record.metric.name}", f"{metric.goal} {metric.name}"),
         "[run] budget": (record.budget_s, task.run.budget_s),
         "[run] budget_clock": (record.budget_clock, task.run.budget_clock),
         "[judge] level": (record.level, task.judge.level),
-        "[holdout]": (
-            record.fingerprint.get("[holdout]", "None"),
-            fresh.get("[holdout]", "None"),
-        ),
+        **{name: (old[name], new.get(name, "missing")) for name in old if name.startswith("[")},
     }
-    for name, was in record.fingerprint.items():
-        if name.startswith("["):
-            pairs[name] = (was, fresh.get(name, "missing"))
-    for what, (then, now) in pairs.items():
-        if then != now:
+    for name, (before, now) in pairs.items():
+        if before != now:
             raise TaskError(
-                f"session {record.tag!r} began with {what} = {then}; now it is {now}. Its numbers "
-                "could not be compared: put it back, or begin a new session with another --tag"
+                f"session {record.tag!r} began with {name} = {before}; now it is {now}. Its "
+                "numbers could not be compared: put it back, or begin a new session with another "
+                "--tag"
             )
 
 
-def fingerprint(task: Task) -> dict[str, str]:
-    """What a session began with: its commands, our interpreter, the machine."""
+def get_fingerprint(task: Task) -> dict[str, str]:
+    """The commands, the interpreter and the machine that a session begins with."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -182,10 +172,10 @@ def fingerprint(task: Task) -> dict[str, str]:
 def _make_scheduler(
     task: Task, seed: int, ledger: Ledger, repository: Repository, begun: Mapping[str, int]
 ) -> AgentScheduler:
-    """The agents of the task. Agents of the same name are told apart by their specification."""
+    """Load the agents of the task. Agents of the same name get their specification as name."""
     weights = dict(task.agent.portfolio)
     fallback = task.agent.fallback if task.agent.fallback not in weights else None
-    specs = [*weights, *([fallback] if fallback else [])]
+    specs = [*weights, *filter(None, [fallback])]
     loaded = {spec: _load_agent(spec, task, seed, ledger, repository) for spec in specs}
     counts = Counter(agent.name for agent in loaded.values())
     names = {
@@ -209,7 +199,7 @@ def _load_agent(spec: str, task: Task, seed: int, ledger: Ledger, repository: Re
 def _read_proposals(
     tag: str, ledger: Ledger, repository: Repository
 ) -> list[tuple[str, dict[str, bytes | None]]]:
-    """The changes of an earlier session, as (description, editable files), in their order."""
+    """Return an earlier session's changes as (description, editable files), in their order."""
     return [
         (experiment.description, dict(repository.editable_files(experiment.commit)))
         for experiment in ledger.all_experiments(ledger.session(tag))

@@ -1,7 +1,7 @@
 """The folder in which an agent in a terminal edits. It begins with the incumbent's files.
 
-`.autoresearch/<tag>/work.json` beside it records what the folder was made from. Without that record
-nobody can say which commit an edit belongs to, so a lost record means a new folder.
+`.autoresearch/<tag>/work.json` beside it records the commit that the folder was made from. Without
+that record nobody can say which commit an edit belongs to, so a lost record means a new folder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from autoresearch.store import values
 
 @dataclass(frozen=True, slots=True)
 class FolderState:
-    """Hashes are of the editable files in the folder. The field names are those of work.json."""
+    """The content of work.json. Hashes are of the editable files in the folder."""
 
     base: str | None = None  # the commit it was made from; None: unknown
     brought: str | None = None  # hash when it was made
@@ -52,27 +52,28 @@ class WorkFolder:
     def update(self) -> None:
         """Make the folder if it is missing. Bring it to the incumbent if it was not edited."""
         state = self.state
-        best = self._session.ledger.incumbent(self._session.record)
-        is_stale = state.base != best.commit and state.brought == self.hash()
-        if not self.path.exists() or is_stale:
+        is_stale = state.base != self._incumbent() and state.brought == self.hash()
+        if is_stale or not self.path.exists():
             self.restore()
+
+    def _incumbent(self) -> str:
+        return self._session.ledger.incumbent(self._session.record).commit
 
     def restore(self) -> None:
         """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
-        folder = self.path
-        best = self._session.ledger.incumbent(self._session.record)
-        manifest = self._repository.trees.manifest(best.commit)
+        folder, commit = self.path, self._incumbent()
+        manifest = self._repository.trees.manifest(commit)
         self._session.executor.commands.hide(manifest, folder)
         self._repository.trees.restore(manifest, folder)
         self._repository.trees.make_repository(folder, manifest)
         # The commit's files, not the folder's: an edit made meanwhile must count as one.
-        files = self._repository.editable_files(best.commit)
-        brought = _hash((path, data) for path, data in files.items() if not manifest[path].is_link)
-        self.save(FolderState(best.commit, brought=brought))
+        files = self._repository.editable_files(commit).items()
+        brought = _hash((path, data) for path, data in files if not manifest[path].is_link)
+        self.save(FolderState(commit, brought=brought))
 
     def begin_try(self) -> str:
-        """Record what is about to be copied out. Returns the commit that the folder is an edit of.
-        Raises `TaskError` if that is unknown."""
+        """Record the state of the files before they are copied out. Returns the commit that the
+        folder is an edit of. Raises `TaskError` if that is unknown."""
         state = self.state
         if state.base is None or not self._session.paths.work.is_dir():
             raise TaskError(
@@ -82,8 +83,8 @@ class WorkFolder:
             )
         # After a try during which the folder was edited, it is an edit of that try's commit, or of
         # that try's base if the agent began there again.
-        known = [commit for commit in (state.commit, state.base) if commit is not None]
-        base = min(known, key=self._count_changed_lines)
+        bases = [commit for commit in (state.commit, state.base) if commit is not None]
+        base = min(bases, key=self._count_changed_lines)
         self.save(FolderState(base, taken=self.hash()))
         return base
 
@@ -105,16 +106,15 @@ class WorkFolder:
 
     def _count_changed_lines(self, commit: str) -> int:
         """Lines of editable files that are only in the folder or only in the commit."""
-        theirs = self._repository.editable_files(commit)
-        ours = dict(self._read_files())
-        lines = 0
-        for path in theirs.keys() | ours.keys():
-            old, new = (Counter(files.get(path, b"").splitlines()) for files in (theirs, ours))
-            lines += (old - new).total() + (new - old).total()
-        return lines
+        lines = Counter[tuple[str, bytes]]()
+        for path, data in self._repository.editable_files(commit).items():
+            lines.update((path, line) for line in data.splitlines())
+        for path, data in self._read_files():
+            lines.subtract((path, line) for line in data.splitlines())
+        return sum(map(abs, lines.values()))
 
     def _read_files(self) -> Iterator[tuple[str, bytes]]:
-        """The editable files that are regular files."""
+        """Yield the editable files that are regular files."""
         for path, entry in files_below(self.path):
             if self._repository.edits.is_editable(path) and entry.is_file(follow_symlinks=False):
                 yield path, Path(entry.path).read_bytes()

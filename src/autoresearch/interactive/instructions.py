@@ -1,5 +1,5 @@
-"""What a coding agent reads in the task's folder, so that "read program.md and start" works in any
-of them: AGENTS.md, and the same as a skill for those that look for skills."""
+"""Instructions for a coding agent in the task's folder, so that "read program.md and start" works:
+AGENTS.md, and the same as a skill for agents that look for skills."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ your later self, `autoresearch brief` shows this page as it is by then.
 
 
 def your_turn(task: Task, folder: Path) -> str:
-    """The end of the briefing of an agent that calls the harness."""
+    """Make the end of the briefing of an agent that calls the harness."""
     return YOUR_TURN.format(editable=" or ".join(task.editable), folder=folder)
 
 
 def write(root: Path) -> tuple[list[str], list[str]]:
-    """(files written, files that were there and are left as they are)."""
+    """Write the files. Returns those written, and those that existed and are left as they are."""
     written, left = [], []
     for name, text in ((FILE, TEXT), (SKILL, HEAD + TEXT)):
         file = root / name

@@ -1,12 +1,11 @@
-"""The other way in: an agent that already sits in a terminal calls the harness.
+"""An agent that already sits in a terminal calls the harness, instead of the other way round.
 
     start  ->  a folder with the incumbent's files  ->  the agent edits them  ->  try
            ->  the same loop, judge and record      ->  the folder holds the incumbent again
 
-Each call is a separate process. The ledger has every experiment, so what a killed call left
-unfinished is finished by the next one. Two files beside it help: `work.json` says what the folder
-was made from (`folder.py`), `try.json` what became of the latest try, for an agent that did not
-wait for it.
+Each call is a separate process. The ledger has every experiment, so the next call finishes what a
+killed one left unfinished. Two files beside it help: `work.json` records what the folder was made
+from (`folder.py`), `try.json` the report on the latest try, for an agent that did not wait for it.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from autoresearch.store.rows import SessionRecord
 
 
 class Terminal:
-    """The agent of a session that is used from a terminal. The harness never asks it for a
-    proposal: it calls the harness."""
+    """The agent of a session that is used from a terminal. It calls the harness, which never asks
+    it for a proposal."""
 
     reads = False
 
@@ -52,7 +51,7 @@ class Terminal:
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """What became of a try. `status` is an experiment's, or "refused" (it was no experiment; the
+    """The report on a try. `status` is an experiment's, or "refused" (it was no experiment; the
     folder is as it was), "running", "interrupted" or "limit" (it was not begun)."""
 
     status: str
@@ -64,7 +63,7 @@ class TrialReport:
     flag: str | None = None  # why a person should look at this keep
     incumbent: int | None = None  # the experiment whose files the folder holds now
     score: float | None = None  # the incumbent's
-    output: tuple[str, ...] = ()  # the end of what a crashed run printed
+    output: tuple[str, ...] = ()  # the last lines that a crashed run printed
     limit: str | None = None  # that is reached now: there is nothing more to try
     edited: bool = False  # the folder was edited meanwhile, and was left as it is
     pid: int | None = None  # of the process that wrote this report
@@ -89,7 +88,7 @@ def begin(session: Session) -> None:
 
 
 def try_change(session: Session, proposal: Proposal) -> TrialReport:
-    """Measure what the folder holds, judge it, record it, and bring the folder to the incumbent.
+    """Measure the folder's files, judge and record them, and bring the folder to the incumbent.
 
     Once the report "running" is saved, the files have been copied out of the folder: from then on
     the try survives the death of this process.
@@ -106,11 +105,11 @@ def try_change(session: Session, proposal: Proposal) -> TrialReport:
             return _end_session(session, TrialReport("limit", proposal.description, limit=limit))
         session.executor.commands.check_disk()
         folder.update()
-        experiment = _start_experiment(session, folder, proposal)
-        if isinstance(experiment, TrialReport):
-            return _save_report(session, experiment)
-        report = TrialReport("running", experiment.description, experiment.number)
-        report.save(session.paths)
+        try:
+            experiment = _start_experiment(session, folder, proposal)
+        except Refused as refusal:
+            return _save_report(session, _record_refusal(session, proposal, refusal))
+        TrialReport("running", experiment.description, experiment.number).save(session.paths)
         _finish_experiment(loop, experiment)
     except Stopped:
         return _save_report(session, TrialReport("interrupted", proposal.description))
@@ -127,13 +126,13 @@ def resume_try(session: Session) -> TrialReport | None:
         return TrialReport("interrupted")
     report = read_latest(session.paths)
     if number is None and report and report.status == "running":
-        number = report.experiment  # it has a verdict, but the agent was not told
+        number = report.experiment  # it has a verdict, which no report names
     return None if number is None else _report_verdict(session, number)
 
 
 def verify(session: Session, runs: int) -> None:
-    """Measure the result again now: `runs` fresh runs of the baseline and of the best. Raises
-    `Stopped` when interrupted."""
+    """Measure the result again: `runs` fresh runs of the baseline and of the best. Raises `Stopped`
+    when interrupted."""
     stopped = session.record.stopped
     Loop(session).begin()
     verification.verify(session, runs)
@@ -159,22 +158,24 @@ def _finish_experiment(loop: Loop, experiment: Experiment) -> None:
         raise Stopped
 
 
-def _start_experiment(
-    session: Session, folder: WorkFolder, proposal: Proposal
-) -> Experiment | TrialReport:
-    """Record the folder's files as an experiment, or report why they are refused."""
+def _start_experiment(session: Session, folder: WorkFolder, proposal: Proposal) -> Experiment:
+    """Record the folder's files as an experiment. Raises `Refused`."""
     base = folder.begin_try()
     try:
         experiment = TurnTaker(session).take(session.paths.work, base, proposal)
-    except Refused as refused:
+    except Refused:
         folder.save(replace(folder.state, taken=None))
-        message = escape_unstorable(str(refused))
-        failure = Failure(refused.reason, message, 0, proposal.tokens, proposal.usd)
-        agent = session.scheduler.members[0].name
-        session.ledger.add_turn(session.record, agent, failure, time.time())
-        return TrialReport("refused", proposal.description, reason=refused.reason, detail=message)
+        raise
     folder.save(replace(folder.state, commit=experiment.commit))
     return experiment
+
+
+def _record_refusal(session: Session, proposal: Proposal, refusal: Refused) -> TrialReport:
+    message = escape_unstorable(str(refusal))
+    failure = Failure(refusal.reason, message, 0, proposal.tokens, proposal.usd)
+    agent = session.scheduler.members[0].name
+    session.ledger.add_turn(session.record, agent, failure, time.time())
+    return TrialReport("refused", proposal.description, reason=refusal.reason, detail=message)
 
 
 def _report_verdict(session: Session, number: int) -> TrialReport:
@@ -220,18 +221,18 @@ def _save_report(session: Session, report: TrialReport) -> TrialReport:
 
 
 def text(report: TrialReport, record: SessionRecord) -> str:
-    """The report for people and for agents."""
+    """Describe the report for people and for agents."""
     name = record.metric.name
     number = "" if report.experiment is None else f" experiment {report.experiment}"
     metric = "" if report.metric is None else f", {name} {report.metric:.6g}"
-    why = f" ({report.reason})" if report.reason else ""
-    lines = [f"{report.status}{number}{why}{metric}: {report.description}"]
+    reason = f" ({report.reason})" if report.reason else ""
+    lines = [f"{report.status}{number}{reason}{metric}: {report.description}"]
     if report.detail:
         lines.append(report.detail)
     if report.flag:
         lines.append(f"flagged: {report.flag}")
     if report.output:
-        lines += ["the end of what it printed:", *(f"    | {line}" for line in report.output)]
+        lines += ["the end of its output:", *(f"    | {line}" for line in report.output)]
     if report.score is not None:
         incumbent = f"experiment {report.incumbent}, {name} {report.score:.6g}"
         if report.edited:
@@ -244,7 +245,7 @@ def text(report: TrialReport, record: SessionRecord) -> str:
     if report.status == "refused":
         lines.append("that was no experiment; the folder is as you left it: mend it and try again")
     if report.limit:
-        lines.append(f"{report.limit}: stop here. `autoresearch report` says what was found")
+        lines.append(f"{report.limit}: stop here. `autoresearch report` shows the result")
     return "\n".join(lines)
 
 
