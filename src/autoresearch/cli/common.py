@@ -10,7 +10,6 @@ import datetime
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,8 +62,7 @@ def restore_settings(task: Task, record: SessionRecord) -> Task:
     limits.pop("limits.deadline", None)
     if "limits.until" in limits:
         limits["limits.until"] = limits["limits.until"][:5]  # HH:MM
-    unlimited = replace(task, limits=type(task.limits)())
-    return override(unlimited, **limits, **{"judge.level": record.level})
+    return override(task, limits={}, **limits, **{"judge.level": record.level})
 
 
 def today() -> str:
