@@ -18,9 +18,9 @@ from autoresearch.errors import TaskError
 from autoresearch.records import Goal
 from autoresearch.task import draft
 from autoresearch.task.checks import private_paths
+from autoresearch.task.layouts import scaffold
 from autoresearch.task.model import Bound, Limits, Task
 from autoresearch.task.reading import KEYS, load, override, parse
-from autoresearch.task.scaffold import scaffold
 from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import DURATION, SIZE, shell_words
 
