@@ -255,14 +255,6 @@ class InProcess:
         return self._logits(self.asked[-1])
 
 
-def of(model):
-    def logits(idx):
-        with torch.no_grad():
-            return model(torch.from_numpy(idx.astype(np.int64))).numpy()
-
-    return logits
-
-
 def score(code, context, *logits):
     """(val_bpb, checked windows) of one model in both processes, or of one model in each."""
     models = [InProcess(context, answer) for answer in (logits * 2)[:2]]
