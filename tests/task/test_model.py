@@ -18,9 +18,9 @@ from autoresearch.errors import TaskError
 from autoresearch.records import Goal
 from autoresearch.task import draft
 from autoresearch.task.checks import private_paths
-from autoresearch.task.model import Bound, Task
+from autoresearch.task.layouts import scaffold
+from autoresearch.task.model import Bound, Limits, Task
 from autoresearch.task.reading import KEYS, load, override, parse
-from autoresearch.task.scaffold import scaffold
 from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import DURATION, SIZE, shell_words
 
@@ -453,14 +453,16 @@ def test_override_is_validated_like_the_file(root: Path) -> None:
     assert changed.run == task.run
     assert override(task, **{"metric.goal": "maximize"}).metric.goal is Goal.MAXIMIZE
     assert override(task, objective="Other.").objective_text == "Other."
+    assert override(changed, limits={}, **{"limits.hours": 2}).limits == Limits(hours=2)
+    assert changed.document["limits"] == {"experiments": 5}  # overriding leaves its argument alone
     options = override(task, **{"agent.replay.path": "x", "agent.replay.fast": True}).agent.options
     assert options == {"replay": {"path": "x", "fast": True}}
     for name, value, says in [
         ("limits.experiments", 0, r"^\[limits\] experiments: found 0"),
         ("limits.experiment", 1, 'did you mean "experiments"'),
         ("limit.experiments", 1, "unknown key"),
-        ("guards.x", "<= 1", "unknown key"),
-        ("score.command", "x", r"no \[score\]"),
+        ("guards.x", "about 1", "no comparison"),
+        ("score.reads", ["x"], r"\[score\] command: missing"),
         ("run.timeout", "abc", "not a duration"),
         ("editable", ["/x"], "outside"),
     ]:

@@ -20,9 +20,9 @@ from autoresearch import agents
 from autoresearch.errors import AgentError, TaskError
 from autoresearch.task import draft, layouts, values
 from autoresearch.task.globs import matches
+from autoresearch.task.layouts import scaffold
 from autoresearch.task.model import TASK_FILE, Task
 from autoresearch.task.reading import KEYS, load, override, parse
-from autoresearch.task.scaffold import scaffold
 from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import PORTFOLIO, Kind
 
@@ -172,10 +172,13 @@ def test_a_portfolio_has_names_and_weights(given: object) -> None:
     assert all(0 < weight < math.inf for _, weight in read)
 
 
+AGENTS = agents.names()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=10))
 def test_no_agent_of_an_odd_name(name: str) -> None:
-    assume(name.replace("-", "_") not in agents.names())
+    assume(name.replace("-", "_") not in AGENTS)
     with pytest.raises(AgentError, match="There are: "):
         agents.load(name)
 
@@ -202,8 +205,8 @@ def test_any_setting_is_taken_or_refused_by_its_name(
     try:
         changed = override(task, **given)
     except TaskError as error:
-        keys = {name.rpartition(".")[2] for name in given}
-        assert any(f"{key}:" in str(error) for key in keys), error
+        parts = {part for name in given for part in name.split(".")}
+        assert any(f"{part}:" in str(error) for part in parts), error
         return
     assert changed.run.timeout_s > 0
     assert override(changed) == changed

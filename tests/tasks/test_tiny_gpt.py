@@ -1,4 +1,4 @@
-"""The task tiny_gpt on a small generated text: its data, its clock, its training, its score."""
+"""The task tiny_gpt on a small generated text: data, clock, training and score."""
 
 import importlib
 import itertools
@@ -37,7 +37,7 @@ KEYS = [
 
 
 def run(folder, *command, **env):
-    """`python COMMAND` in `folder`, without the tester's own AUTORESEARCH_ settings."""
+    """Run `python COMMAND` in `folder`, without AUTORESEARCH_ variables of the environment."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("AUTORESEARCH_")}
     return subprocess.run(
         [sys.executable, *command],
@@ -67,40 +67,38 @@ def task(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(task, tmp_path_factory):
-    """The task with a model that was trained for a second."""
+def training(task, tmp_path_factory):
+    """(a copy of the task with a model that was trained for two seconds, the output)."""
     folder = shutil.copytree(task, tmp_path_factory.mktemp("trained") / "task")
-    done = run(folder, "train.py", BUDGET="1", BUDGET_CLOCK="cpu", SEED="7")
+    done = run(folder, "train.py", BUDGET="2", BUDGET_CLOCK="cpu", SEED="7")
     assert done.returncode == 0, done.stderr
-    return folder
+    return folder, done.stdout
 
 
-def in_one_process(folder, part):
-    """bits per byte of its model.pt, without any of score.py: a second pair of eyes."""
-    program = """
-import sys, math, torch, numpy as np
-from prepare import load_token_bytes, load_tokens
-from train import load_model
-model, context = load_model("model.pt", "cpu")
-tokens = torch.from_numpy(load_tokens(sys.argv[1]))
-nats, at = 0.0, 0
-with torch.inference_mode():
-    while at < len(tokens) - 1:
-        start = min(at, len(tokens) - 1 - context)
-        log_p = model(tokens[None, start : start + context])[0].double().log_softmax(-1)
-        for i in range(at - start, context):
-            nats -= log_p[i, tokens[start + i + 1]].item()
-        at = start + context
-print(nats / math.log(2) / int(load_token_bytes()[tokens[1:].numpy()].sum()))
-"""
-    done = run(folder, "-c", program, part)
-    assert done.returncode == 0, done.stderr
-    return float(done.stdout)
+@pytest.fixture(scope="module")
+def trained(training):
+    return training[0]
+
+
+def compute_bits_per_byte(code, model_file, part):
+    """Compute the score without score.py, as an independent check."""
+    model, context = code.train.load_model(model_file, "cpu")
+    tokens = torch.from_numpy(code.prepare.load_tokens(part))
+    nats, at = 0.0, 0
+    with torch.inference_mode():
+        while at < len(tokens) - 1:
+            start = min(at, len(tokens) - 1 - context)
+            log_p = model(tokens[None, start : start + context])[0].double().log_softmax(-1)
+            for i in range(at - start, context):
+                nats -= log_p[i, tokens[start + i + 1]].item()
+            at = start + context
+    token_bytes = code.prepare.load_token_bytes()[tokens[1:].numpy()]
+    return nats / math.log(2) / int(token_bytes.sum())
 
 
 @pytest.fixture(scope="module")
 def code(task):
-    """The copy's modules, imported. Two threads would add differently from one."""
+    """The copy's modules. One thread, because two add numbers in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -119,7 +117,7 @@ def code(task):
 def model(code):
     torch.manual_seed(0)
     model = code.train.GPT(code.prepare.load_meta()["vocab_size"])
-    with torch.no_grad():  # the zero matrices of the start would hide what attention passes on
+    with torch.no_grad():  # the initial matrices of zeros would hide the output of attention
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return model
@@ -149,10 +147,9 @@ def weights_after(code, seed, steps=6):
 # ------------------------------------------------------------------------------------------- a run
 
 
-def test_a_run_prints_the_summary_and_keeps_to_its_budget_of_cpu_seconds(task):
-    done = run(task, "train.py", BUDGET="2", BUDGET_CLOCK="cpu", SEED="7")
-    assert done.returncode == 0, done.stderr
-    progress, block = done.stdout.split("---\n")
+def test_a_run_prints_the_summary_and_keeps_to_its_budget_of_cpu_seconds(training):
+    _, output = training
+    progress, block = output.split("---\n")
     pairs = dict(re.fullmatch(r"(\w+): +([\d.]+)", line).groups() for line in block.splitlines())
     assert list(pairs) == KEYS
     assert all(re.match(r"\w+:\s+\S", line[:19]) for line in block.splitlines())
@@ -165,24 +162,24 @@ def test_a_run_prints_the_summary_and_keeps_to_its_budget_of_cpu_seconds(task):
 
 
 @pytest.mark.parametrize("part", ["val", "holdout"])
-def test_a_model_is_scored(trained, part):
+def test_a_model_is_scored(code, trained, part):
     done = run(trained, "score.py", *([part] if part == "holdout" else []))
     assert done.returncode == 0, done.stderr
-    said = re.search(r"---\nval_bpb: +(\d+\.\d{6})\nchecked_windows: +(\d+)\n$", done.stdout)
-    assert said, done.stdout
-    assert 0 < float(said[1]) < 8 and int(said[2]) > 0
-    assert float(said[1]) == pytest.approx(in_one_process(trained, part), abs=1e-5)
+    block = re.search(r"---\nval_bpb: +(\d+\.\d{6})\nchecked_windows: +(\d+)\n$", done.stdout)
+    assert block, done.stdout
+    bpb, checked = float(block[1]), int(block[2])
+    assert 0 < bpb < 8 and checked > 0
+    assert bpb == pytest.approx(compute_bits_per_byte(code, trained / "model.pt", part), abs=1e-5)
     assert not list(trained.glob("model-*"))
 
 
-def test_scoring_without_a_model_says_what_to_do(task, tmp_path):
-    folder = shutil.copytree(task, tmp_path / "task", ignore=shutil.ignore_patterns("model.pt"))
-    done = run(folder, "score.py")
+def test_scoring_without_a_model_says_what_to_do(task):
+    done = run(task, "score.py")
     assert done.returncode == 1
     assert done.stderr == "error: there is no model.pt: run `python train.py` first\n"
 
 
-def test_a_model_that_cannot_be_loaded_is_told_with_its_traceback(trained, tmp_path):
+def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "task")
     (folder / "model.pt").write_bytes(b"not a model")
     done = run(folder, "score.py")
@@ -242,7 +239,7 @@ def test_an_epoch_shows_no_token_twice(code):
 
 
 class InProcess:
-    """A model behind score.py's questions without a process of its own."""
+    """A model that answers score.py's questions without a process of its own."""
 
     def __init__(self, context, logits):
         self._context, self._logits, self.asked = context, logits, []
@@ -258,17 +255,9 @@ class InProcess:
         return self._logits(self.asked[-1])
 
 
-def of(model):
-    def logits(idx):
-        with torch.no_grad():
-            return model(torch.from_numpy(idx.astype(np.int64))).numpy()
-
-    return logits
-
-
 def score(code, context, *logits):
-    """val_bpb of one model, or of two that the two processes hold."""
-    models = [InProcess(context, one) for one in (logits * 2)[:2]]
+    """(val_bpb, checked windows) of one model in both processes, or of one model in each."""
+    models = [InProcess(context, answer) for answer in (logits * 2)[:2]]
     return code.score.bits_per_byte(tuple(models), code.prepare.load_tokens("val"))
 
 
@@ -314,22 +303,22 @@ def test_the_model_is_causal(model):
     other = idx.clone()
     other[:, 40:] = (other[:, 40:] + 1) % 200
     with torch.no_grad():
-        one, two = model(idx), model(other)
-    assert torch.allclose(one[:, :40], two[:, :40], atol=1e-5)
-    assert not torch.allclose(one[:, 40:], two[:, 40:], atol=1e-2)
+        logits, other_logits = model(idx), model(other)
+    assert torch.allclose(logits[:, :40], other_logits[:, :40], atol=1e-5)
+    assert not torch.allclose(logits[:, 40:], other_logits[:, 40:], atol=1e-2)
 
 
-def test_no_window_comes_to_a_process_twice_and_checks_look_like_text(code):
+def test_no_process_gets_a_window_twice_and_checks_look_like_text(code):
     tokens = code.prepare.load_tokens("val")
     lists = code.score.questions(tokens, 64, np.random.default_rng(0))
     pairs = set(itertools.pairwise(tokens))
-    for one in lists:
-        windows = [question.window for question in one]
+    for questions in lists:
+        windows = [question.window for question in questions]
         assert len(set(windows)) == len(windows)
-        assert sum(question.cut is not None for question in one) >= 16
-    checks = [question for one in lists for question in one if question.cut is not None]
+        assert sum(question.cut is not None for question in questions) >= 16
+    checks = [question for question in itertools.chain(*lists) if question.cut is not None]
     natural = [(q.idx[q.cut - 1], q.idx[q.cut]) in pairs for q in checks]
-    assert sum(natural) > 0.7 * len(checks)  # the made-up text repeats little
+    assert sum(natural) > 0.7 * len(checks)  # not all: the generated text has few repetitions
     starts = code.score.window_starts(len(tokens) - 1, 64)
     for question in checks:
         start = starts[question.window]
@@ -338,7 +327,7 @@ def test_no_window_comes_to_a_process_twice_and_checks_look_like_text(code):
 
 
 def peeking(idx, vocab_size, share=1.0):
-    """Knows the next token wherever it stands in the window, for a share of the windows."""
+    """Predict the next token by looking at it, in a share of the windows."""
     logits = np.zeros((*idx.shape, vocab_size), dtype=np.float32)
     rows = [row for row in range(len(idx)) if idx[row].sum() % 100 < 100 * share]
     for row in rows:
@@ -356,7 +345,7 @@ def test_a_model_that_sees_the_future_is_refused(code, task, share, context):
 
 @pytest.mark.parametrize("value", [-math.inf, -3e38])
 def test_numbers_out_of_range_hide_nothing(code, task, value):
-    """A token that never occurs may be very improbable; the others are compared all the same."""
+    """An extreme logit of a token that never occurs does not prevent the comparison of others."""
     vocab_size = code.prepare.load_meta()["vocab_size"]
 
     def logits(idx):
@@ -368,7 +357,7 @@ def test_numbers_out_of_range_hide_nothing(code, task, value):
         score(code, 64, logits)
 
 
-def test_a_model_that_says_nonsense_and_waits_is_ended(trained, tmp_path):
+def test_a_model_that_answers_nonsense_and_waits_is_ended(trained, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "task")
     source = (folder / "train.py").read_text()
     assert "return model.to(device).eval(), SEQ_LEN" in source
@@ -380,8 +369,8 @@ def test_a_model_that_says_nonsense_and_waits_is_ended(trained, tmp_path):
 
 
 def test_a_model_that_remembers_the_windows_it_was_asked_is_refused(code):
-    """Each process may see a window once, so there is nothing to remember; one that answers by
-    what came before gives itself away, as the processes see other windows."""
+    """No process gets a window twice. A model whose answers depend on earlier questions differs
+    between the processes, because they get other windows."""
     vocab_size = code.prepare.load_meta()["vocab_size"]
 
     def remembering():
@@ -448,16 +437,15 @@ def test_preparing_again_does_nothing(task):
     ],
     ids=["blank", "too small", "not UTF-8", "missing"],  # pytest puts it into the environment
 )
-def test_a_corpus_that_will_not_do_is_named(tmp_path, content, message):
-    folder = copy_task(tmp_path / "task")
+def test_an_unsuitable_corpus_is_refused(code, tmp_path, monkeypatch, content, message):
     corpus = tmp_path / "corpus.txt"
     if content is not None:
         corpus.write_bytes(content)
-    done = run(folder, "prepare.py", "--corpus", str(corpus))
-    assert done.returncode == 1
-    assert re.search(message, done.stderr), done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (folder / "data").exists()
+    monkeypatch.setattr(code.prepare, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prepare.py", "--corpus", str(corpus)])
+    with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
+        code.prepare.main()
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_failed_download_says_what_to_do(code, monkeypatch):
@@ -483,12 +471,14 @@ def test_training_without_valid_data_says_to_prepare(code, task, tmp_path, monke
 
 
 @pytest.mark.parametrize("part", ["val", "holdout"])
-def test_held_out_text_that_was_altered_is_not_scored_on(trained, tmp_path, part):
-    folder = shutil.copytree(trained, tmp_path / "task")
-    (folder / part / "tokens.bin").write_bytes(bytes(100_000))
-    done = run(folder, "score.py", *([part] if part == "holdout" else []))
-    assert done.returncode == 1
-    assert f"{part}/tokens.bin is not the file that prepare.py wrote" in done.stderr
+def test_altered_held_out_text_is_not_scored_on(code, task, tmp_path, monkeypatch, part):
+    root = shutil.copytree(task, tmp_path / "task")
+    (root / part / "tokens.bin").write_bytes(bytes(100_000))
+    monkeypatch.setattr(code.prepare, "ROOT", root)
+    monkeypatch.setattr(sys, "argv", ["score.py", *([part] if part == "holdout" else [])])
+    message = f"^error: {part}/tokens.bin is not the file that prepare.py wrote"
+    with pytest.raises(SystemExit, match=message):
+        code.score.main()
 
 
 @pytest.mark.parametrize("budget", ["soon", "0", "-1", "nan", "inf"])
@@ -510,7 +500,7 @@ def test_a_cpu_budget_is_trained_on_the_cpu(code, monkeypatch):
 
 
 class Calls(TorchDispatchMode):
-    """Notes every operator that is called, and the types of all tensors it takes and returns."""
+    """Records the operators that are called, and the types of the tensors they take and return."""
 
     def __init__(self):
         super().__init__()
@@ -525,24 +515,24 @@ class Calls(TorchDispatchMode):
 
 
 def kernels_on_mps():
-    """Whether PyTorch can run it on MPS, of each operator, by the table PyTorch is built from."""
+    """Return operator -> whether PyTorch has it on MPS, from the table PyTorch is built from."""
     table = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
     entries = re.findall(r"(?ms)^- func: ([\w.]+)\((.*?)(?=^- func: |\Z)", table.read_text())
-    has = {
+    kernels = {
         name: bool(re.search(r"\bMPS\b|\bComposite\w+:", entry)) or "dispatch:" not in entry
         for name, entry in entries
     }
     delegates = {
-        name: found[1]
+        name: delegate[1]
         for name, entry in entries
-        if (found := re.search(r"structured_delegate: ([\w.]+)", entry))
+        if (delegate := re.search(r"structured_delegate: ([\w.]+)", entry))
     }
-    return has | {name: has[to] for name, to in delegates.items()}
+    return kernels | {name: kernels[delegate] for name, delegate in delegates.items()}
 
 
 def test_all_that_training_and_scoring_call_exists_on_mps(code, monkeypatch):
-    """There is no Mac in our tests. MPS has no float64, and not every operator."""
-    # the composite, as on MPS; the CPU's own kernel stands in its place here
+    """The tests run on no Mac. MPS lacks float64 and some operators."""
+    # MPS uses the composite attention; the CPU would use a kernel of its own
     monkeypatch.setattr(code.train.F, "scaled_dot_product_attention", plain_attention)
     model = code.train.GPT(code.prepare.load_meta()["vocab_size"])
     budget = SimpleNamespace(progress=iter([0.0, 0.5, 1.0]).__next__, elapsed=lambda: 1.0)
@@ -556,7 +546,9 @@ def test_all_that_training_and_scoring_call_exists_on_mps(code, monkeypatch):
     assert {"mm", "embedding_dense_backward", "_foreach_addcdiv_.Scalar"} <= calls.operators
     assert [name for name in sorted(calls.operators) if not on_mps[name]] == []
     assert calls.types & {torch.float64, torch.complex128} == set()
-    assert not on_mps["_fused_rms_norm_backward"], "a table that has everything tells nothing"
+    assert not on_mps["_fused_rms_norm_backward"], (
+        "the table lists every operator, so it shows nothing"
+    )
 
 
 def plain_attention(q, k, v, is_causal):

@@ -9,7 +9,6 @@ import datetime
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +54,11 @@ def restore_settings(task: Task, record: SessionRecord) -> Task:
     """The task with the limits and the level that the session was started with."""
     from autoresearch.task.reading import override
 
-    settings = {f"limits.{name}": value for name, value in record.limits.items()}
-    settings.pop("limits.deadline", None)
-    if "limits.until" in settings:
-        settings["limits.until"] = settings["limits.until"][:5]  # HH:MM
-    unlimited = replace(task, limits=type(task.limits)())
-    return override(unlimited, **settings, **{"judge.level": record.level})
+    limits = {f"limits.{name}": value for name, value in record.limits.items()}
+    limits.pop("limits.deadline", None)
+    if "limits.until" in limits:
+        limits["limits.until"] = limits["limits.until"][:5]  # HH:MM
+    return override(task, limits={}, **limits, **{"judge.level": record.level})
 
 
 def make_tag() -> str:

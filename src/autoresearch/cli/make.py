@@ -13,9 +13,9 @@ from autoresearch.errors import NotOursError, StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.interactive import instructions
 from autoresearch.plugins import TASKS
+from autoresearch.task.layouts import scaffold
 from autoresearch.task.model import TASK_FILE
 from autoresearch.task.reading import load
-from autoresearch.task.scaffold import scaffold
 from autoresearch.task.seeds import seed_patch
 
 

@@ -1,4 +1,4 @@
-"""The agents of a command line: `claude:3,tuner` is two of them, with the weights 3 and 1."""
+"""Read the agents of a command line: `claude:3,tuner` names two, with the weights 3 and 1."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from autoresearch.errors import TaskError
 
 
 def parse_agents(text: str) -> str | dict[str, float]:
-    """One agent's name, or the weights of several by name.
+    """Return one agent's name, or the weights of several by name. Raises `TaskError`.
 
-    Without a comma it is one agent. Quotes around an argument keep its commas and colons, and are
-    no part of it: `command:"a, b"`. Raises `TaskError`.
+    Text without a comma names one agent. Quotes around an argument protect its commas and colons,
+    and are removed: `command:"a, b"`.
     """
     members = _split_at_commas(text)
     if len(members) == 1:
@@ -30,14 +30,13 @@ def parse_agents(text: str) -> str | dict[str, float]:
 
 
 def unquote(name: str) -> str:
-    """Remove quotes around the whole of an agent's argument, as a shell would:
-    `command:"sh a.sh"` -> `command:sh a.sh`."""
+    """Remove the quotes around an agent's argument: `command:"sh a.sh"` -> `command:sh a.sh`."""
     match = re.fullmatch(r"""([\w.-]+:)(["'])(.*)\2""", name, re.DOTALL)
     return match[1] + match[3] if match and match[3] and match[2] not in match[3] else name
 
 
 def _split_at_commas(text: str) -> list[str]:
-    """Split at the commas that are outside quotes."""
+    """Split at the commas outside quotes."""
     pieces, quote = [""], ""
     for letter in text:
         if letter == "," and not quote:

@@ -1,4 +1,4 @@
-"""Read files of a task's folder, which anybody may have written."""
+"""Read files of a task's folder. Nothing about their content is taken for granted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_FILE_BYTES = 1_000_000  # a task file or an objective beyond this is a mista
 
 
 def read_text(path: Path) -> str:
-    """The text of a small UTF-8 file. Raises `TaskError` if it is not one."""
+    """Read a small UTF-8 file. Raises `TaskError` if it is no such file."""
     try:
         if not path.is_file():
             raise TaskError(f"{path}: not a regular file")
@@ -24,7 +24,7 @@ def read_text(path: Path) -> str:
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` exists. False for a path too long for the system or in a closed folder."""
+    """Whether `path` exists. False if it is too long for the system or in an unreadable folder."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,5 +1,7 @@
-"""The globs of `editable`: `*` stays within a folder, `**` does not, and a folder's name without a
-star means everything below it."""
+"""Match the globs of `editable`.
+
+`*` stays within a folder, `**` does not. A folder's name without a star means everything below it.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ from pathlib import PurePosixPath
 def matches(glob: str, path: str) -> bool:
     """Whether `glob` matches `path`, in time proportional to the product of their lengths.
 
-    A regular expression tries every way to distribute a path among the stars: with four stars, a
-    name of 255 letters took 3 s, and an agent chooses names.
+    A regular expression tries every way to distribute a path among the stars. With four stars and a
+    name of 255 letters it took 3 s, and agents choose the names.
 
-    `ends` holds one bit for each place in `path` where the part of the glob read so far can end.
+    `ends` has one bit for each position in `path` at which the pieces matched so far can end.
     """
     slashes = _occurrences("/", path)
     others = ((1 << len(path)) - 1) ^ slashes
@@ -34,12 +36,12 @@ def matches(glob: str, path: str) -> bool:
             ends = (ends & _occurrences(piece, path)) << len(piece)
         if not ends:
             return False
-    names_a_folder = not set("*?") & set(glob.rpartition("/")[2])
-    return bool(ends >> len(path)) or (names_a_folder and bool(ends & slashes))
+    is_folder = not set("*?") & set(glob.rpartition("/")[2])
+    return bool(ends >> len(path)) or (is_folder and bool(ends & slashes))
 
 
 def matches_only_below(glob: str, path: str) -> bool:
-    """Whether everything that `glob` can match is `path` or below it."""
+    """Whether `glob` can match nothing but `path` and paths below it."""
     fixed = re.split(r"[^/]*[*?]", glob)[0]
     return PurePosixPath(fixed).is_relative_to(path)
 
@@ -50,9 +52,5 @@ def _pieces(glob: str) -> Sequence[str]:
 
 
 def _occurrences(text: str, path: str) -> int:
-    """A number with one bit for each position at which `path` has `text`."""
-    bits, at = 0, path.find(text)
-    while at >= 0:
-        bits |= 1 << at
-        at = path.find(text, at + 1)
-    return bits
+    """Return a number with one bit for each position at which `path` has `text`."""
+    return sum(1 << match.start() for match in re.finditer(f"(?={re.escape(text)})", path))

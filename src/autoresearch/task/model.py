@@ -1,8 +1,8 @@
-"""The task: what is better, what may be edited, how long a run may take.
+"""A task: its metric, its editable files, its runs and limits.
 
-A class here is a table of the task file, and a field whose type comes from `values` is one of its
-keys. The key is the field's name without its unit, unless its metadata name another. A setting that
-is absent is `None` and means unlimited or unknown; 0 never does.
+Each class is a table of the task file. A field whose type comes from `values` is a key of it: the
+field's name without the unit, or the `key` of its metadata. An absent setting is `None` and means
+unlimited or unknown; 0 never does.
 """
 
 from __future__ import annotations
@@ -15,38 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.records import Metric
+from autoresearch.task import values
 from autoresearch.task.globs import matches
-from autoresearch.task.values import (
-    AgentName,
-    Amount,
-    BriefingTokens,
-    BudgetClock,
-    Caches,
-    ClockTime,
-    Command,
-    Count,
-    Duration,
-    Flag,
-    Globs,
-    GoalWord,
-    JudgeLevel,
-    Limit,
-    Multiple,
-    Number,
-    Paths,
-    Places,
-    Portfolio,
-    RunnerName,
-    Several,
-    Size,
-    SomePaths,
-    Text,
-    Variables,
-    Word,
-)
 
 TASK_FILE = "autoresearch.toml"
-OWN_FOLDERS = {".git", ".autoresearch", ".auto"}  # never editable, and these files neither:
+OWN_FOLDERS = {".git", ".autoresearch", ".auto"}  # never editable, like OWN_FILES
 OWN_FILES = {TASK_FILE, "autoresearch.md", "autoresearch.sh", "autoresearch.checks.sh"}
 
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
@@ -60,37 +33,37 @@ OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    command: Command
-    budget_s: Duration | None = None
-    budget_clock: BudgetClock = "wall"
-    timeout_s: Duration = 600.0  # if the file does not say: see `default_timeout`
-    inputs: Paths = ()  # below the root; a run may read them
-    caches: Caches = ()  # as written, perhaps with ~; a run may write them
-    env: Variables = ()
-    setup: Command | None = None
-    allowance_s: Duration | None = None  # None: measured
+    command: values.Command
+    budget_s: values.Duration | None = None
+    budget_clock: values.BudgetClock = "wall"
+    timeout_s: values.Duration = 600.0  # without a budget, see `default_timeout`
+    inputs: values.Paths = ()  # below the root; a run may read them
+    caches: values.Caches = ()  # as written, perhaps with ~; a run may write them
+    env: values.Variables = ()
+    setup: values.Command | None = None
+    allowance_s: values.Duration | None = None  # None: measured
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSettings:
-    name: Word
-    goal: GoalWord
+    name: values.Word
+    goal: values.GoalWord
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreSettings:
-    command: Command
-    reads: Paths = ()
-    hidden: Paths = ()
+    command: values.Command
+    reads: values.Paths = ()
+    hidden: values.Paths = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HoldoutSettings:
-    """A second score, of the baseline and of keeps, that only the report tells. Its command reads
-    what [score] reads."""
+    """A second score of the baseline and of keeps. Only the report shows it. Its command gets the
+    `reads` of [score]."""
 
-    command: Command
-    hidden: SomePaths
+    command: values.Command
+    hidden: values.SomePaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,64 +89,64 @@ class Guards:
 
 @dataclass(frozen=True, slots=True)
 class JudgeSettings:
-    level: JudgeLevel = "default"
-    deterministic: Flag | None = None  # None: undeclared
-    baseline_runs: Several = 6
-    simplify: Amount | None = None  # metric units a simpler program may cost
-    quarantine: Multiple = 5.0  # times the session's usual gain: see `too_good`
+    level: values.JudgeLevel = "default"
+    deterministic: values.Flag | None = None  # None: undeclared
+    baseline_runs: values.Several = 6
+    simplify: values.Amount | None = None  # metric units that a simpler program may lose
+    quarantine: values.Multiple = 5.0  # times the session's usual gain: see `too_good`
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When to stop; whichever comes first. `None` is unlimited."""
+    """Limits of a session; the first that is reached ends it. `None` is unlimited."""
 
-    experiments: Limit | None = None
-    hours: Amount | None = None
-    until: ClockTime | None = None  # local time
-    patience: Limit | None = None  # experiments without a keep
-    target: Number | None = None  # of the metric
-    usd: Amount | None = None
-    tokens: Limit | None = None
-    gpu_hours: Amount | None = None
+    experiments: values.Limit | None = None
+    hours: values.Amount | None = None
+    until: values.ClockTime | None = None  # local time
+    patience: values.Limit | None = None  # experiments without a keep
+    target: values.Number | None = None  # of the metric
+    usd: values.Amount | None = None
+    tokens: values.Limit | None = None
+    gpu_hours: values.Amount | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    portfolio: Portfolio = field(  # (name, weight) of every agent
+    portfolio: values.Portfolio = field(  # (name, weight) of every agent
         default=(("tuner", 1.0),), metadata={"key": "name"}
     )
-    timeout_s: Duration = 900.0
-    env: Variables = ()  # `env`, `read` and `write` add to those of [agent.NAME]
-    read: Places = ()  # as written, perhaps with ~
-    write: Places = ()
-    confine: Flag = True
-    fallback: AgentName | None = None  # takes over when the others cannot go on
-    probe: Flag = True  # a first small turn of agents that need a service
-    briefing: BriefingTokens = 8000  # at most, beside the source
+    timeout_s: values.Duration = 900.0
+    env: values.Variables = ()  # `env`, `read` and `write` add to those of [agent.NAME]
+    read: values.Places = ()  # as written, perhaps with ~
+    write: values.Places = ()
+    confine: values.Flag = True
+    fallback: values.AgentName | None = None  # takes over when the others cannot go on
+    probe: values.Flag = True  # agents that need a service take a small turn first
+    briefing: values.BriefingTokens = 8000  # the most, without the source
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
-    name: RunnerName = "local"
-    slots: Count = 1
-    memory_bytes: Size | None = None
-    network: Flag = False
-    confine: Flag = True
-    keep_outputs_bytes: Size = 2_000_000_000
-    log_bytes: Size = field(default=16_000_000, metadata={"key": "log_limit"})
-    # of every single file
-    file_bytes: Size = field(default=50_000_000_000, metadata={"key": "file_limit"})
-    processes: Count = 1024  # of one run, at a time
+    name: values.RunnerName = "local"
+    slots: values.Count = 1
+    memory_bytes: values.Size | None = None
+    network: values.Flag = False
+    confine: values.Flag = True
+    keep_outputs_bytes: values.Size = 2_000_000_000
+    log_bytes: values.Size = field(default=16_000_000, metadata={"key": "log_limit"})
+    # of each file
+    file_bytes: values.Size = field(default=50_000_000_000, metadata={"key": "file_limit"})
+    processes: values.Count = 1024  # of one run, at a time
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [runner.NAME]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     root: Path  # the folder of the task file; commands run in copies of it
-    objective: Text = "program.md"  # a path relative to the root, or the text
-    objective_text: str
-    editable: Globs  # relative to the root; ask `may_edit`
+    objective: values.Text = "program.md"  # a path relative to the root, or the text
+    objective_text: str = ""
+    editable: values.Globs  # relative to the root; ask `may_edit`
     run: RunSettings
     metric: Metric
     score: ScoreSettings | None = None
@@ -185,22 +158,23 @@ class Task:
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     layout: str = TASK_FILE  # or "original", "pi-autoresearch"
     source: Path | None = None  # the task file; None for a recognised layout
+    document: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # as TOML
 
     @property
     def hidden(self) -> tuple[str, ...]:
-        """Files that neither the agent nor a run sees, relative to the root."""
+        """The files that neither an agent nor a run sees, relative to the root."""
         return (*(self.score.hidden if self.score else ()), *self.sealed)
 
     @property
     def sealed(self) -> tuple[str, ...]:
-        """Files that the scorer does not see either: the holdout's."""
+        """The holdout's files, which the scorer does not see either."""
         return self.holdout.hidden if self.holdout else ()
 
     def may_edit(self, path: str) -> bool:
         """Whether `path` (relative to the root, with `/`) is editable.
 
-        `*` stays within a folder, `**` does not; a folder's name means everything below it; `!`
-        excludes. Never editable: git's files, the record, the task's own files, the objective.
+        A glob with `!` excludes. Never editable: git's files, the record, the task's own files, the
+        objective.
         """
         own = OWN_FILES | {self.objective, self.source.name if self.source else TASK_FILE}
         if path in own or OWN_FOLDERS & set(path.lower().split("/")):
@@ -211,7 +185,7 @@ class Task:
 
 
 def default_timeout(budget_s: float | None) -> float:
-    """Wall seconds before a run is killed, if the task file does not say."""
+    """Wall seconds after which a run is killed, if the task file sets no timeout."""
     return 600.0 if budget_s is None else 10 * budget_s + 60
 
 

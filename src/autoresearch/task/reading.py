@@ -1,12 +1,13 @@
 """Read a task file, or change single settings of a task.
 
-`load` finds a task, `parse` reads one, `override` changes settings of one. All three apply the same
-checks and raise one `TaskError` with everything that is wrong: file, line, key, what was found,
-what is accepted.
+`load` finds a task, `parse` reads its text, `override` changes settings. All three apply the same
+checks and raise one `TaskError` with everything that is wrong: file, line, key, the value and the
+accepted values.
 """
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from autoresearch.task.checks import find_problems
 from autoresearch.task.draft import TaskDraft
 from autoresearch.task.files import exists, read_text
 from autoresearch.task.model import TASK_FILE, Bound, Guards, Task, default_timeout
-from autoresearch.task.tables import Key, Refusal, did_you_mean, keys_of, read_fields
+from autoresearch.task.tables import Key, did_you_mean, keys_of, read_table
 from autoresearch.task.values import Kind, show
 
 MAX_PROBLEMS = 20  # shown at a time
@@ -43,33 +44,28 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
 }
 
 
-def find_task_file(path: Path) -> Path:
-    """The task file that `path` names, or would have as a folder. Raises `TaskError` if `path` does
-    not exist; the file may not."""
+def load(path: Path) -> Task:
+    """Read the task of a folder, or of a task file. Raises `TaskError` if there is none."""
+    from autoresearch.task import layouts
+
     if not exists(path):
         raise TaskError(f"{path}: no such folder or task file, or no permission to see it")
     path = path.absolute()
     source = path / TASK_FILE if path.is_dir() else path
-    return source.parent.resolve() / source.name
-
-
-def load(path: Path) -> Task:
-    """The task of a folder, or of a task file. Raises `TaskError` if there is none."""
-    from autoresearch.task import layouts
-
-    source = find_task_file(path)
+    root = source.parent.resolve()
+    source = root / source.name
     if exists(source):
-        return parse(read_text(source), source.parent, source)
-    if draft := layouts.recognise(source.parent):
-        return parse_draft(draft, source.parent)
+        return parse(read_text(source), root, source)
+    if draft := layouts.recognise(root):
+        return parse_draft(draft, root)
     raise TaskError(
-        f"{path.absolute()}: no task here. Looked for {TASK_FILE} and for {layouts.LOOKED_FOR}. "
+        f"{path}: no task here. Looked for {TASK_FILE} and for {layouts.LOOKED_FOR}. "
         "`autoresearch init` writes a task file."
     )
 
 
 def parse_draft(draft: TaskDraft, root: Path) -> Task:
-    """The task of a folder that has no task file but a layout that is recognised."""
+    """Read the task of a folder that has no task file but a layout that is recognised."""
     try:
         return parse(draft.to_toml(), root, layout=draft.layout)
     except TaskError as error:
@@ -77,15 +73,38 @@ def parse_draft(draft: TaskDraft, root: Path) -> Task:
 
 
 def parse(text: str, root: Path, source: Path | None = None, *, layout: str = TASK_FILE) -> Task:
-    """The task that `text` (TOML) describes for the folder `root`."""
+    """Read the task that `text` (TOML) describes for the folder `root`."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
         raise TaskError(f"{source or 'task'}: not valid TOML: {reason}") from None
-    problems = Problems(text, source)
-    above = {key: value for key, value in document.items() if key not in (*TABLES, "guards")}
-    settings = problems.read_table("", above)
+    return _read(document, root, source, layout, Problems(text, source))
+
+
+def override(task: Task, **settings: object) -> Task:
+    """Return `task` with settings such as `**{"limits.experiments": 5}` changed.
+
+    They are checked like those of a file. `None` leaves a setting as it is. `limits={}` empties a
+    table. A plug-in's option is `"agent.NAME.KEY"`.
+    """
+    document = copy.deepcopy(task.document)
+    for dotted, value in settings.items():
+        if value is not None:
+            path, _, key = dotted.rpartition(".")
+            table = document
+            for name in path.split(".", 1) if path else ():
+                table = table.setdefault(name, {})
+            table[key] = value
+    return _read(document, task.root, task.source, task.layout, Problems("", None))
+
+
+def _read(
+    document: dict[str, Any], root: Path, source: Path | None, layout: str, problems: Problems
+) -> Task:
+    """Raises `TaskError` if the document is wrong, or contradicts itself or the disk."""
+    top = {key: value for key, value in document.items() if key not in (*TABLES, "guards")}
+    settings = problems.read_table("", top)
     tables = {
         name: problems.read_table(name, document.get(name, {}))
         for name in TABLES
@@ -93,51 +112,10 @@ def parse(text: str, root: Path, source: Path | None = None, *, layout: str = TA
     }
     settings["guards"] = problems.read_guards(document.get("guards", {}))
     problems.raise_any()
-    if "timeout_s" not in tables["run"]:
-        tables["run"]["timeout_s"] = default_timeout(tables["run"].get("budget_s"))
-    settings |= {name: TABLES[name](**given) for name, given in tables.items()}
+    tables["run"].setdefault("timeout_s", default_timeout(tables["run"].get("budget_s")))
+    settings |= {name: TABLES[name](**table) for name, table in tables.items()}
     settings["metric"] = Metric(**tables["metric"])
-    task = Task(root=root, objective_text="", layout=layout, source=source, **settings)
-    return _checked(task, problems)
-
-
-def override(task: Task, **settings: object) -> Task:
-    """`task` with settings such as `**{"limits.experiments": 5}` changed, under the same rules.
-
-    `None` leaves a setting as it is. A plug-in's option is `"agent.NAME.KEY"`.
-    """
-    problems = Problems("", None)
-    for dotted, value in settings.items():
-        table, _, key = dotted.rpartition(".")
-        section, _, plugin = table.partition(".")
-        if value is None:
-            continue
-        if plugin and section in PLUGGED:
-            options = dict(getattr(task, section).options)
-            options[plugin] = {**options.get(plugin, {}), key: value}
-            task = _with(task, section, {"options": options})
-        elif table not in KEYS or key not in KEYS[table]:
-            problems.add_unknown(table, key)
-        elif table and getattr(task, table) is None:
-            problems.add(table, key, f"the task has no [{table}]")
-        else:
-            name, kind, _ = KEYS[table][key]
-            for read in problems.read_value(table, key, kind, value):
-                task = _with(task, table, {name: read})
-    problems.raise_any()
-    return _checked(task, problems)
-
-
-def _with(task: Task, table: str, changes: dict[str, Any]) -> Task:
-    if not table:
-        return replace(task, **changes)
-    if "budget_s" in changes and task.run.timeout_s == default_timeout(task.run.budget_s):
-        changes["timeout_s"] = default_timeout(changes["budget_s"])
-    return replace(task, **{table: replace(getattr(task, table), **changes)})
-
-
-def _checked(task: Task, problems: Problems) -> Task:
-    """`task` with its objective read. Raises `TaskError` if it contradicts itself or the disk."""
+    task = Task(root=root, source=source, layout=layout, document=document, **settings)
     try:
         task = replace(task, objective_text=_read_objective(task))
     except TaskError as error:
@@ -158,7 +136,7 @@ def _read_objective(task: Task) -> str:
 
 
 class Problems:
-    """Everything that is wrong with one task file, to be told at once."""
+    """Collects everything that is wrong with one task file, to raise it at once."""
 
     def __init__(self, text: str, source: Path | None) -> None:
         self.lines = text.split("\n")
@@ -167,14 +145,6 @@ class Problems:
 
     def add(self, table: str, key: str, sentence: str) -> None:
         self.problems.append((table, key, sentence))
-
-    def add_unknown(self, table: str, key: str) -> None:
-        known = tuple(KEYS.get(table, ())) if table else (*KEYS[""], *TABLES, "guards")
-        homes = [name for name, keys in KEYS.items() if key in keys]
-        hint = f"accepted: {', '.join(known)}" if known else "no such table"
-        if homes:
-            hint = f"it belongs in [{homes[0]}]" if homes[0] else "it belongs above all tables"
-        self.add(table, key, f"unknown key; {did_you_mean(key, known, hint)}")
 
     def raise_any(self) -> None:
         """Raise `TaskError` if there are problems, in the order of the file."""
@@ -191,56 +161,50 @@ class Problems:
         place = f"{self.source}{f':{line}' if line else ''}: " if self.source else ""
         return f"{place}{f'[{table}] ' if table else ''}{key}: {sentence}"
 
-    def read_table(self, name: str, given: object) -> dict[str, Any]:
-        """Field -> value of a table; nothing if one of them is wrong."""
+    def read_table(self, name: str, given: object, every: Kind | None = None) -> dict[str, Any]:
+        """Read field -> value of a table; nothing if one of them is wrong.
+
+        The table has the keys of `KEYS`, or any keys whose values are all of the kind `every`.
+        """
         if not isinstance(given, dict):
-            self.add("", name, f"found {show(given)}; accepted: a table [{name}]")
+            table, _, key = name.rpartition(".")
+            self.add(table, key, f"found {show(given)}; accepted: a table [{name}]")
             return {}
-        options = {}
-        if name in PLUGGED:
-            options = {
-                key: table
-                for key, table in given.items()
-                if isinstance(table, dict) and key not in KEYS[name]
-            }
-        try:
-            plain = {key: value for key, value in given.items() if key not in options}
-            read = read_fields(TABLES.get(name, Task), plain)
-        except Refusal as refused:
-            for key, sentence in refused.problems:
-                if sentence is None:
-                    self.add_unknown(name, key)
-                else:
-                    self.add(name, key, sentence)
-            return {}
+        keys = {key: Key(key, every) for key in given} if every else KEYS[name]
+        options = {
+            key: table
+            for key, table in given.items()
+            if name in PLUGGED and isinstance(table, dict) and key not in keys
+        }
+        read, problems = read_table(keys, {k: v for k, v in given.items() if k not in options})
+        for key, sentence in problems.items():
+            self.add(name, key, sentence or f"unknown key; {_hint(name, key)}")
         return read | {"options": options} if name in PLUGGED else read
 
-    def read_value(self, table: str, key: str, kind: Kind, value: object) -> list[Any]:
-        """The value in a list, which is empty if it is wrong."""
-        try:
-            return [kind.read(value)]
-        except ValueError as error:
-            self.add(table, key, str(error))
-            return []
-
     def read_guards(self, given: object) -> Guards:
-        commands = given.get("commands", {}) if isinstance(given, dict) else {}
-        if not isinstance(given, dict) or not isinstance(commands, dict):
-            accepted = "tables [guards], [guards.commands]"
-            self.add("", "guards", f"found something else; accepted: {accepted}")
-            return Guards()
-        bounds: list[Bound] = []
-        for name in (name for name in given if name != "commands"):
-            self.read_value("guards", name, values.WORD, name)
-            for read in self.read_value("guards", name, values.BOUNDS, given[name]):
-                bounds += [Bound(name, op, limit) for op, limit in read]
-        for name, command in commands.items():
-            self.read_value("guards.commands", name, values.COMMAND, command)
+        commands: object = {}
+        if isinstance(given, dict):
+            commands = given.get("commands", {})
+            given = {name: bounds for name, bounds in given.items() if name != "commands"}
+            self.read_table("guards", {name: name for name in given}, values.WORD)
+        guards = self.read_table("guards", given, values.BOUNDS)
+        bounds = [Bound(name, *bound) for name, listed in guards.items() for bound in listed]
+        commands = self.read_table("guards.commands", commands, values.COMMAND)
         return Guards(tuple(bounds), tuple(commands.items()))
 
 
+def _hint(table: str, key: str) -> str:
+    """A hint for an unknown key."""
+    known = (*KEYS[table], *(() if table else (*TABLES, "guards")))
+    hint = f"accepted: {', '.join(known)}"
+    homes = [name for name, keys in KEYS.items() if key in keys]
+    if homes:
+        hint = f"it belongs in [{homes[0]}]" if homes[0] else "it belongs above all tables"
+    return did_you_mean(key, known, hint)
+
+
 def _line_of(lines: list[str], table: str, key: str) -> int:
-    """The line of `key =` in its table, else of the table, else 0; tomllib does not tell."""
+    """The line of `key =` in its table, else of the table's header, else 0. tomllib tells none."""
     here, header, name = "", 0, rf"""["']?{re.escape(key)}["']?"""
     inline = rf"\s*{re.escape(table)}\s*(\.\s*{name}\s*[=.]|=)"
     for number, line in enumerate(lines, 1):

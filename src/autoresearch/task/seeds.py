@@ -1,4 +1,4 @@
-"""Programs that set a seed of their own: a patch that lets them take the harness's seed."""
+"""Patch a program that sets its own seed, so that it takes the harness's seed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SEED_NAMES = {"seed", "random_seed", "random_state", "rng_seed"}
 
 
 def seed_patch(path: Path) -> str | None:
-    """A unified diff after which the program at `path` takes its seed from AUTORESEARCH_SEED.
+    """Return a unified diff after which the program at `path` takes AUTORESEARCH_SEED as its seed.
 
-    Every `SEED = 1337`, `seed=0` and `manual_seed(42)` keeps its number as the default. None where
-    there is no such number, the program reads the variable already, or it is not Python.
+    Every `SEED = 1337`, `seed=0` and `manual_seed(42)` keeps its number as the default. Returns
+    None if there is no such number, the program reads the variable already, or it is not Python.
     """
     try:
         before = read_text(path)
@@ -48,25 +48,21 @@ def seed_patch(path: Path) -> str | None:
 
 
 def _seeds(source: str) -> Iterator[tuple[int, int, int]]:
-    """(line from 0, first column, end column) of every number that is a seed."""
-    skip = (tokenize.NL, tokenize.COMMENT)
-    tokens = [
-        t for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type not in skip
-    ]
+    """Yield (line from 0, first column, end column) of every number that is a seed."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    tokens = [token for token in tokens if token.type not in (tokenize.NL, tokenize.COMMENT)]
     for name, mark, number, after in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
-        if not number.string.isdigit():
-            continue
-        called = mark.string == "(" and name.string in SEEDERS and after.string in (")", ",")
-        bound = mark.string == "=" and name.string.lower() in SEED_NAMES
-        typed = (
-            mark.string == "="
-            and name.string == "int"
-            and re.match(r"\s*(?i:seed|random_seed|rng_seed)\s*:\s*int\s*=", number.line)
-        )
-        option = (
-            mark.string == "=" and name.string == "default" and re.search(r"--seed\b", number.line)
-        )
-        if called or bound or typed or option:
+        line, is_seed = number.line, False
+        if mark.string == "(":
+            is_seed = name.string in SEEDERS and after.string in (")", ",")
+        elif mark.string == "=":
+            is_typed = re.match(r"\s*(?i:seed|random_seed|rng_seed)\s*:\s*int\s*=", line)
+            is_seed = (
+                name.string.lower() in SEED_NAMES
+                or (name.string == "int" and bool(is_typed))
+                or (name.string == "default" and bool(re.search(r"--seed\b", line)))
+            )
+        if is_seed and number.string.isdigit():
             yield number.start[0] - 1, number.start[1], number.end[1]
 
 
@@ -76,12 +72,12 @@ def _imports_os(tree: ast.Module) -> bool:
 
 
 def _first_line(tree: ast.Module, lines: Sequence[str]) -> int:
-    """Where an import may go: after the docstring, the `__future__` and the comments there."""
+    """The line for an import: after the docstring, the `__future__` imports and comments."""
     line = 0
     for node in tree.body:
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
-        if not (docstring or future):
+        is_docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        is_future = isinstance(node, ast.ImportFrom) and node.module == "__future__"
+        if not (is_docstring or is_future):
             break
         line = node.end_lineno or 0
     while line < len(lines) and (not lines[line].strip() or lines[line].startswith("#")):

@@ -1,4 +1,4 @@
-"""Validate a table of settings against the dataclass that declares them, with pydantic-core."""
+"""Validate a table of settings against the dataclass that declares them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from autoresearch.errors import AgentError
@@ -18,19 +17,9 @@ Settings = TypeVar("Settings")
 class Key(NamedTuple):
     field: str  # of the dataclass
     kind: Kind
-    default: Any = MISSING  # MISSING: the key is needed
+    default: Any = MISSING  # MISSING: the table needs the key
 
 
-class Refusal(Exception):
-    """What is wrong with a table. `problems` are (key, sentence); the sentence is None for an
-    unknown key."""
-
-    def __init__(self, problems: list[tuple[str, str | None]]) -> None:
-        super().__init__(problems)
-        self.problems = problems
-
-
-@lru_cache(maxsize=64)
 def keys_of(settings: type) -> Mapping[str, Key]:
     """The keys that a dataclass declares, by name: the fields whose type is a `Kind`."""
     hints = get_type_hints(settings, include_extras=True)
@@ -44,9 +33,15 @@ def keys_of(settings: type) -> Mapping[str, Key]:
     return keys
 
 
-@lru_cache(maxsize=64)
-def _validator(settings: type) -> Any:
-    from pydantic_core import SchemaValidator
+def read_table(
+    keys: Mapping[str, Key], given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """Validate `given` against `keys`.
+
+    Returns field -> value, and key -> a sentence for everything that is wrong (None for an unknown
+    key). If something is wrong, there are no values.
+    """
+    from pydantic_core import SchemaValidator, ValidationError
 
     members = {
         name: {
@@ -54,19 +49,12 @@ def _validator(settings: type) -> Any:
             "schema": key.kind.schema,
             "required": key.default is MISSING,
         }
-        for name, key in keys_of(settings).items()
+        for name, key in keys.items()
     }
     schema: Any = {"type": "typed-dict", "fields": members, "extra_behavior": "forbid"}
-    return SchemaValidator(schema)
-
-
-def read_fields(settings: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Field -> value of the keys in `given`. Raises `Refusal` with everything that is wrong."""
-    from pydantic_core import ValidationError
-
-    keys = keys_of(settings)
     try:
-        read = _validator(settings).validate_python(given)
+        values = SchemaValidator(schema).validate_python(given)
+        return {keys[name].field: value for name, value in values.items()}, {}
     except ValidationError as refused:
         problems: dict[str, str | None] = {}
         for error in refused.errors(include_url=False):
@@ -76,10 +64,8 @@ def read_fields(settings: type, given: Mapping[str, Any]) -> dict[str, Any]:
             elif error["type"] == "missing":
                 problems[name] = f"missing; needed: {keys[name].kind.accepts}"
             else:  # of several wrong items of a list, the first
-                sentence = explain(keys[name].kind, given[name], error)
-                problems.setdefault(name, sentence)
-        raise Refusal(list(problems.items())) from None
-    return {keys[name].field: value for name, value in read.items()}
+                problems.setdefault(name, explain(keys[name].kind, given[name], error))
+        return {}, problems
 
 
 def did_you_mean(key: str, accepted: Iterable[str], otherwise: str) -> str:
@@ -89,16 +75,16 @@ def did_you_mean(key: str, accepted: Iterable[str], otherwise: str) -> str:
 
 
 def read_options(settings: type[Settings], agent: str, given: Mapping[str, object]) -> Settings:
-    """The `[agent.NAME]` that an agent declares as a dataclass. Raises `AgentError`."""
-    try:
-        return settings(**read_fields(settings, given))
-    except Refusal as refused:
-        known: Mapping[str, Key] = keys_of(settings)  # type: ignore[arg-type]
-        accepted = f"accepted: {', '.join(known)}"
-        lines = [
-            f"{agent}: option {key}: {sentence}"
-            if sentence
-            else f"{agent}: unknown option {key!r}; {did_you_mean(key, known, accepted)}"
-            for key, sentence in refused.problems
-        ]
-        raise AgentError("\n".join(lines)) from None
+    """Read `[agent.NAME]` into the dataclass that declares its keys. Raises `AgentError`."""
+    keys: Mapping[str, Key] = keys_of(settings)
+    values, problems = read_table(keys, given)
+    accepted = f"accepted: {', '.join(keys)}"
+    lines = [
+        f"{agent}: option {key}: {sentence}"
+        if sentence
+        else f"{agent}: unknown option {key!r}; {did_you_mean(key, keys, accepted)}"
+        for key, sentence in problems.items()
+    ]
+    if lines:
+        raise AgentError("\n".join(lines))
+    return settings(**values)

@@ -1,8 +1,8 @@
-"""What a value of a task file may be: types that carry a validator and the words for people.
+"""The types of the values in a task file. Each has a validator and a description for people.
 
-The validators are schemas of pydantic-core, the part of pydantic v2 that validates. Importing it
-takes 0.05 s of CPU where pydantic takes 0.26 s with its first model, and most commands read a task.
-It is imported only when a value is validated.
+The validators are schemas of pydantic-core, the part of pydantic v2 that validates. It takes 0.05 s
+of CPU to import, pydantic with its first model 0.26 s, and most commands read a task. So the
+schemas are plain dictionaries, and pydantic-core is imported when a value is validated.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ Schema = dict[str, Any]
 
 MAX_DURATION_S = 365 * 86_400.0  # the operating system's waits overflow not far beyond
 MAX_NUMBER = 1e300  # sums and products of a few such numbers are still finite
-MAX_WHOLE = 2**63 - 1  # what SQLite can store
+MAX_WHOLE = 2**63 - 1  # SQLite stores no larger number
 
 
-@dataclass(frozen=True, eq=False)  # schemas are dicts, but types want metadata with a hash
+@dataclass(frozen=True, eq=False)  # a type's metadata needs a hash, and dictionaries have none
 class Kind:
-    """The metadata of a type: what it accepts, for people and as a schema of pydantic-core."""
+    """The metadata of a type: the values it accepts, in words and as a schema."""
 
     accepts: str
     schema: Schema
 
     def read(self, value: object) -> Any:
-        """`value` as the program uses it. Raises ValueError with what was found and is accepted."""
+        """Convert `value` to its type. Raises ValueError that tells the value and `accepts`."""
         from pydantic_core import SchemaValidator, ValidationError
 
         schema: Any = self.schema
@@ -46,7 +46,7 @@ class Kind:
 
 
 def explain(kind: Kind, value: object, error: Mapping[str, Any]) -> str:
-    """A sentence for one of a ValidationError's `errors()` about `value`."""
+    """Return a sentence for one of a ValidationError's `errors()` about `value`."""
     template = REASONS.get(error["type"], "")
     reason = template.format(**error.get("ctx", {}))
     if reason and error["input"] is not value:
@@ -71,13 +71,14 @@ REASONS = {
 
 
 def show(value: object) -> str:
-    """A value as the task file would write it, in at most 60 characters."""
+    """Write a value as the task file would, in at most 60 characters."""
+    if isinstance(value, dict):
+        return "a table"
     try:
-        shown = json.dumps(value, ensure_ascii=False, default=str)
+        text = json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, TypeError, RecursionError):  # a whole number of more than 4,300 digits
-        shown = "something that cannot be shown"
-    shown = "a table" if isinstance(value, dict) else shown
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+        text = "something that cannot be shown"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 # --------------------------------------------------------------------------------------------
@@ -100,17 +101,19 @@ def number(**bounds: float) -> Schema:
     return {"type": "float", "strict": True, "allow_inf_nan": False} | limits
 
 
+def matching(pattern: str) -> Schema:
+    """Text that a regular expression matches as a whole."""
+    whole = rf"\A(?:{pattern})\Z"
+    return {"type": "str", "strict": True, "pattern": whole, "regex_engine": "python-re"}
+
+
 def _whole(least: int = 1) -> Schema:
     return {"type": "int", "strict": True, "ge": least, "le": MAX_WHOLE}
 
 
 def _list(item: Schema, least: int = 0) -> Schema:
-    return {
-        "type": "tuple",
-        "items_schema": [item],
-        "variadic_item_index": 0,
-        "min_length": least,
-    }
+    items = {"items_schema": [item], "variadic_item_index": 0}
+    return {"type": "tuple", "min_length": least} | items
 
 
 def one_of(*words: str) -> Kind:
@@ -122,7 +125,7 @@ def one_of(*words: str) -> Kind:
 # Numbers and times
 
 
-def _seconds(value: object) -> object:
+def _to_seconds(value: object) -> object:
     if not isinstance(value, str):
         return value
     units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -132,7 +135,7 @@ def _seconds(value: object) -> object:
     return sum(float(count) * units[unit] for count, unit in parts)
 
 
-def _bytes(value: object) -> object:
+def _to_bytes(value: object) -> object:
     if not isinstance(value, str):
         return value
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kKMGT])(i?))?B", value, re.ASCII)
@@ -143,7 +146,7 @@ def _bytes(value: object) -> object:
     return int(size) if math.isfinite(size) else MAX_WHOLE + 1
 
 
-def _clock_time(value: object) -> datetime.time:
+def _to_clock_time(value: object) -> datetime.time:
     if isinstance(value, datetime.time):
         return value
     match = isinstance(value, str) and re.fullmatch(r"(\d{1,2}):(\d\d)", value, re.ASCII)
@@ -154,9 +157,13 @@ def _clock_time(value: object) -> datetime.time:
 
 DURATION = Kind(
     '"10s", "2m", "1h30m" or seconds, at most 365 days',
-    _before(_seconds, number(gt=0, le=MAX_DURATION_S)),
+    _before(_to_seconds, number(gt=0, le=MAX_DURATION_S)),
 )
-SIZE = Kind('"512MB", "8GB", "8GiB" or bytes', _before(_bytes, _whole()))
+SIZE = Kind('"512MB", "8GB", "8GiB" or bytes', _before(_to_bytes, _whole()))
+CLOCK_TIME: Schema = {
+    "type": "function-plain",
+    "function": {"type": "no-info", "function": _to_clock_time},
+}
 
 Flag = Annotated[bool, Kind("true or false", {"type": "bool", "strict": True})]
 Duration = Annotated[float, DURATION]
@@ -168,13 +175,7 @@ Limit = Annotated[int, Kind("a whole number above 0, or no such key for no limit
 Count = Annotated[int, Kind("a whole number above 0", _whole())]
 Several = Annotated[int, Kind("a whole number, at least 2", _whole(2))]
 BriefingTokens = Annotated[int, Kind("a whole number of tokens, at least 1000", _whole(1000))]
-ClockTime = Annotated[
-    datetime.time,
-    Kind(
-        'a time of day such as "07:00"',
-        {"type": "function-plain", "function": {"type": "no-info", "function": _clock_time}},
-    ),
-]
+ClockTime = Annotated[datetime.time, Kind('a time of day such as "07:00"', CLOCK_TIME)]
 
 
 # --------------------------------------------------------------------------------------------
@@ -182,7 +183,7 @@ ClockTime = Annotated[
 
 
 def shell_words(command: str) -> tuple[str, ...]:
-    """The words to execute for `command`: its own if it needs no shell, else `/bin/sh -c` with it.
+    """Split `command` into the words to execute: `/bin/sh -c COMMAND` if it needs a shell.
 
     Raises ValueError if a command that needs no shell leaves a quotation open.
     """
@@ -191,49 +192,20 @@ def shell_words(command: str) -> tuple[str, ...]:
     return tuple(shlex.split(command))
 
 
-def _text(value: str) -> str:
+def _check_text(value: str) -> str:
     if not value.strip() or "\0" in value:
         raise ValueError("holds a NUL character" if value.strip() else "empty")
     return value
 
 
-def _command(value: str) -> str:
+def _check_command(value: str) -> str:
     if not any(shell_words(value)):
         raise ValueError("empty")
     return value
 
 
-TEXT = after(_text, {"type": "str", "strict": True})
-
-
-def matching(pattern: str) -> Schema:
-    """Text that the whole of a regular expression matches."""
-    whole = rf"\A(?:{pattern})\Z"
-    return {"type": "str", "strict": True, "pattern": whole, "regex_engine": "python-re"}
-
-
-NAME = r"(?a:[A-Za-z][\w.-]*)"  # ours, an entry point of another package, or a dotted path
-VARIABLE = r"(?a:[A-Za-z_]\w*)"
-AGENT = after(unquote, matching(rf"{NAME}(:[^\0\n]+)?"))
-
-Text = Annotated[str, Kind("text that is not empty", TEXT)]
-COMMAND = Kind('a command such as "python train.py"', after(_command, TEXT))
-Command = Annotated[str, COMMAND]
-WORD = Kind("one word of letters, digits, _ and .", matching(r"[\w.µ]+"))
-Word = Annotated[str, WORD]
-GOAL = one_of(*(goal.value for goal in Goal))
-GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
-BudgetClock = Annotated[str, one_of("wall", "cpu")]
-JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
-RunnerName = Annotated[str, Kind("a name of letters, digits, _, . and -", matching(NAME))]
-AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
-Variables = Annotated[
-    tuple[str, ...], Kind("a list of environment variables' names", _list(matching(VARIABLE)))
-]
-
-
-def _weights(value: object) -> object:
-    """The three ways to name agents, all as name -> weight."""
+def _to_weights(value: object) -> object:
+    """Convert a name or a list of names to name -> weight, the third form of a portfolio."""
     if isinstance(value, str):
         return {value: 1}
     if not isinstance(value, list):
@@ -244,7 +216,7 @@ def _weights(value: object) -> object:
     return dict.fromkeys(names, 1)
 
 
-def _bound(text: str) -> tuple[str, float]:
+def _to_bound(text: str) -> tuple[str, float]:
     if not (match := re.fullmatch(r"(<=|>=|==|<|>)\s*(\S+)", text.strip())):
         raise ValueError("no comparison")
     limit = float(match[2])
@@ -253,6 +225,10 @@ def _bound(text: str) -> tuple[str, float]:
     return match[1], limit
 
 
+NAME = r"(?a:[A-Za-z][\w.-]*)"  # ours, an entry point of another package, or a dotted path
+VARIABLE = r"(?a:[A-Za-z_]\w*)"
+TEXT = after(_check_text, {"type": "str", "strict": True})
+AGENT = after(unquote, matching(rf"{NAME}(:[^\0\n]+)?"))
 WEIGHTS: Schema = {
     "type": "dict",
     "strict": True,
@@ -260,24 +236,38 @@ WEIGHTS: Schema = {
     "values_schema": number(gt=0),
     "min_length": 1,
 }
+COMMAND = Kind('a command such as "python train.py"', after(_check_command, TEXT))
+WORD = Kind("one word of letters, digits, _ and .", matching(r"[\w.µ]+"))
+GOAL = one_of(*(goal.value for goal in Goal))
 PORTFOLIO = Kind(
     '"tuner", or "NAME:ARGUMENT", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }',
-    _before(_weights, after(lambda weights: tuple(weights.items()), WEIGHTS)),
+    _before(_to_weights, after(lambda weights: tuple(weights.items()), WEIGHTS)),
 )
-Portfolio = Annotated[tuple[tuple[str, float], ...], PORTFOLIO]
 BOUNDS = Kind(
     '"<= 60000" (<=, <, >=, >, ==), or a list of such',
     _before(
-        lambda value: value if isinstance(value, list) else [value], _list(after(_bound, TEXT))
+        lambda value: value if isinstance(value, list) else [value], _list(after(_to_bound, TEXT))
     ),
 )
+
+Text = Annotated[str, Kind("text that is not empty", TEXT)]
+Command = Annotated[str, COMMAND]
+Word = Annotated[str, WORD]
+GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
+BudgetClock = Annotated[str, one_of("wall", "cpu")]
+JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
+RunnerName = Annotated[str, Kind("a name of letters, digits, _, . and -", matching(NAME))]
+AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
+Portfolio = Annotated[tuple[tuple[str, float], ...], PORTFOLIO]
+VARIABLES = Kind("a list of environment variables' names", _list(matching(VARIABLE)))
+Variables = Annotated[tuple[str, ...], VARIABLES]
 
 
 # --------------------------------------------------------------------------------------------
 # Paths
 
 
-def _inside(value: str) -> str:
+def _check_inside(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or value.startswith("~"):
         raise ValueError("leads outside the task's folder")
@@ -286,33 +276,32 @@ def _inside(value: str) -> str:
     return str(path)
 
 
-def _glob(value: str) -> str:
-    return f"!{_inside(_text(value[1:]))}" if value.startswith("!") else _inside(value)
+def _check_glob(value: str) -> str:
+    if value.startswith("!"):
+        return f"!{_check_inside(_check_text(value[1:]))}"
+    return _check_inside(value)
 
 
-def _absolute(value: str) -> str:
+def _check_absolute(value: str) -> str:
     if not value.startswith(("/", "~/")) or ".." in PurePosixPath(value).parts:
         raise ValueError("not absolute")
     return value
 
 
-INSIDE = after(_inside, TEXT)
-OUTSIDE = _list(after(_absolute, TEXT))
-GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(after(_glob, TEXT)))
+INSIDE, ABSOLUTE = after(_check_inside, TEXT), _list(after(_check_absolute, TEXT))
+RELATIVE = "relative to the task's folder, without .."
+GLOBS = Kind(
+    'a list of relative paths or globs such as ["train.py"]', _list(after(_check_glob, TEXT))
+)
+PATHS = Kind(f"a list of paths {RELATIVE}", _list(INSIDE))
+SOME_PATHS = Kind(f"a list of at least one path {RELATIVE}", _list(INSIDE, least=1))
 
 Globs = Annotated[tuple[str, ...], GLOBS]
-Paths = Annotated[
-    tuple[str, ...],
-    Kind("a list of paths relative to the task's folder, without ..", _list(INSIDE)),
+Paths = Annotated[tuple[str, ...], PATHS]
+SomePaths = Annotated[tuple[str, ...], SOME_PATHS]
+Places = Annotated[
+    tuple[str, ...], Kind('a list of absolute paths or such as "~/models"', ABSOLUTE)
 ]
-SomePaths = Annotated[
-    tuple[str, ...],
-    Kind(
-        "a list of at least one path relative to the task's folder, without ..",
-        _list(INSIDE, least=1),
-    ),
-]
-Places = Annotated[tuple[str, ...], Kind('a list of absolute paths or such as "~/models"', OUTSIDE)]
 Caches = Annotated[
-    tuple[str, ...], Kind('a list of absolute paths or such as "~/.cache/x"', OUTSIDE)
+    tuple[str, ...], Kind('a list of absolute paths or such as "~/.cache/x"', ABSOLUTE)
 ]

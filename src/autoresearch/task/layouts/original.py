@@ -1,4 +1,4 @@
-"""karpathy/autoresearch: train.py, which an agent edits, and prepare.py, which is frozen."""
+"""The layout of karpathy/autoresearch: an editable train.py and a frozen prepare.py."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ improvement that adds ugly complexity is worth less than one that removes code.
 
 
 def recognise(root: Path) -> TaskDraft | None:
-    """The task, or None if this is no such folder. Raises `TaskError` for an impossible budget."""
+    """Return the task, or None for another folder. Raises `TaskError` for an impossible budget."""
     if not (exists(root / "train.py") and exists(root / "prepare.py")):
         return None
     train, prepare = read_text(root / "train.py"), read_text(root / "prepare.py")
     if "val_bpb" not in train:
         return None
-    uv = exists(root / "uv.lock") and shutil.which("uv") is not None
+    has_uv = exists(root / "uv.lock") and shutil.which("uv") is not None
     budget = re.search(r"^TIME_BUDGET\s*=\s*([\d.]+)", prepare, re.MULTILINE | re.ASCII)
     budget_s = _seconds(root / "prepare.py", budget[1]) if budget else 300.0
     caches = ["~/.cache/autoresearch"]  # prepare.py puts data and tokenizer there
-    caches += ["~/.cache/uv"] if uv else []
+    caches += ["~/.cache/uv"] if has_uv else []
     caches += ["~/.cache/huggingface"] if re.search(r"^from kernels ", train, re.MULTILINE) else []
     return TaskDraft(
         layout="original",
         objective="program.md" if exists(root / "program.md") else OBJECTIVE,
         editable=("train.py",),
-        command="uv run train.py" if uv else "python train.py",
+        command="uv run train.py" if has_uv else "python train.py",
         metric="val_bpb",
         goal="minimize",
         budget_s=budget_s,
@@ -48,5 +48,5 @@ def recognise(root: Path) -> TaskDraft | None:
 def _seconds(file: Path, number: str) -> float:
     try:
         return float(DURATION.read(float(number)))
-    except ValueError as why:
-        raise TaskError(f"{file}: TIME_BUDGET: {why}") from None
+    except ValueError as error:
+        raise TaskError(f"{file}: TIME_BUDGET: {error}") from None

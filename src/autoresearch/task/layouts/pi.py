@@ -1,4 +1,4 @@
-"""pi-autoresearch: a prompt that says what to do, and a script that measures."""
+"""The layout of pi-autoresearch: a prompt with the objective, and a script that measures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from autoresearch.errors import TaskError
 from autoresearch.task.draft import TaskDraft
 from autoresearch.task.files import exists, read_text
 
-FILES = (  # objective, command, checks, configuration; since 1.6, and before
+FILES = (  # objective, command, checks, configuration; first of 1.6 and later
     (".auto/prompt.md", ".auto/measure.sh", ".auto/checks.sh", ".auto/config.json"),
     ("autoresearch.md", "autoresearch.sh", "autoresearch.checks.sh", "autoresearch.config.json"),
 )
 
 
 def recognise(root: Path) -> TaskDraft | None:
-    """The task, or None if this is no such folder. Raises `TaskError` if it is incomplete."""
+    """Return the task, or None for another folder. Raises `TaskError` if it is incomplete."""
     for prompt, measure, checks, config in FILES:
         if exists(root / prompt) and exists(root / measure):
             sections = _sections(read_text(root / prompt))
@@ -37,29 +37,31 @@ def recognise(root: Path) -> TaskDraft | None:
 
 
 def _sections(text: str) -> dict[str, str]:
-    """Title in lower case -> text, for every `## Title`."""
+    """Return title in lower case -> text, for every `## Title`."""
     pieces = re.split(r"^##[ \t]+(.+?)[ \t#]*$", text, flags=re.MULTILINE)
     titles = [title.lower() for title in pieces[1::2]]
-    return dict(reversed(list(zip(titles, pieces[2::2], strict=True))))  # the first one counts
+    return dict(
+        reversed(list(zip(titles, pieces[2::2], strict=True)))
+    )  # the first of a title counts
 
 
 def _primary(file: Path, metrics: str) -> tuple[str, str]:
-    """Name and goal from `- **Primary**: name (unit, lower is better) - prose`."""
-    found = re.search(
+    """Read name and goal from `- **Primary**: name (unit, lower is better) - prose`."""
+    primary = re.search(
         r"\*\*Primary(?::\*\*|\*\*\s*:)\s*[`*]*([\w.µ]+)(.*(?:\n(?!\s*[-*]).+)*)", metrics
     )
-    direction = found and re.search(r"\b(lower|higher)\W+is\W+better", found[2], re.IGNORECASE)
-    if not found or not direction:
-        what = "no direction in" if found else "no primary metric in"
+    direction = primary and re.search(r"(?i)\b(lower|higher)\W+is\W+better", primary[2])
+    if not primary or not direction:
+        missing = "direction" if primary else "primary metric"
         raise TaskError(
-            f"{file}: {what} the section `## Metrics`; "
+            f"{file}: no {missing} in the section `## Metrics`; "
             "accepted: `- **Primary**: name (unit, lower is better)`, or higher"
         )
-    return found[1], "minimize" if direction[1].lower() == "lower" else "maximize"
+    return primary[1], "minimize" if direction[1].lower() == "lower" else "maximize"
 
 
 def _scope(root: Path, prompt: str, sections: dict[str, str]) -> tuple[str, ...]:
-    """Files in Scope, less what is Off Limits; neither prose nor the session's own files."""
+    """Return globs: Files in Scope without Off Limits, prose and the session's own files."""
     own = re.compile(r"(\./)?(\.auto(/|$)|autoresearch\.)")
     paths = list(_paths(root, sections.get("files in scope", "")))
     scope = [path for path in dict.fromkeys(paths) if not own.match(path)]
@@ -75,15 +77,15 @@ def _scope(root: Path, prompt: str, sections: dict[str, str]) -> tuple[str, ...]
 
 
 def _paths(root: Path, section: str) -> Iterator[str]:
-    """The paths that bullets (or rows of a table) start with; a bullet of prose has none."""
+    """Yield the paths at the start of bullets or of rows of a table; prose has none."""
     for line in section.splitlines():
         rest = re.sub(r"^\s*(?:[-*+|]|\d+[.)])?\s*\**", "", line)
         quoted = re.match(r"(?:`[^`]+`\**(?:\s*(?:,|and|&|\+)\s*)?)+", rest)
         words = re.findall(r"`([^`]+)`", quoted[0]) if quoted else rest.split()[:1]
         for word in (word.rstrip(":,") for word in words):
             if re.fullmatch(r"[\w@+*?./-]+", word) and (quoted or re.search("[./]", word)):
-                named = word.endswith("/") or re.search(r"\*|\w\.\w+$", word)
-                if named or exists(root / word):
+                is_path = word.endswith("/") or re.search(r"\*|\w\.\w+$", word)
+                if is_path or exists(root / word):
                     yield word
 
 

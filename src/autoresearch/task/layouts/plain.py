@@ -17,15 +17,15 @@ HIGHER_IS_BETTER = r"acc|score|reward|return|f1|auc|bleu|precision|recall|per_s|
 def draft(
     root: Path, editable: Sequence[str] | None, command: str | None, metric: str | None
 ) -> TaskDraft:
-    """The task of `root`. Raises `TaskError` if something can neither be looked up nor guessed."""
-    files = tuple(editable or _candidates(root))
+    """Return the task of `root`. Raises `TaskError` for a missing part that cannot be guessed."""
+    files = tuple(editable or _guess_editable(root))
     if not files:
         raise TaskError(
             f"{root}: which file may be edited? Say `autoresearch init --editable FILE`"
         )
     if not command and not files[0].endswith(".py"):
         raise TaskError(f"{root}: how is it run? Say `autoresearch init --command '...'`")
-    name = metric or _printed(root / files[0])
+    name = metric or _guess_metric(root / files[0])
     if not name:
         raise TaskError(
             f"{root}: {files[0]} prints no `name: number` that looks like a metric. "
@@ -45,19 +45,19 @@ def likely_goal(metric: str) -> str:
     return "maximize" if re.search(HIGHER_IS_BETTER, metric) else "minimize"
 
 
-def _candidates(root: Path) -> list[str]:
+def _guess_editable(root: Path) -> list[str]:
     programs = sorted(path.name for path in root.glob("*.py"))
     return ["train.py"] if "train.py" in programs else programs if len(programs) == 1 else []
 
 
-def _printed(program: Path) -> str | None:
-    """The metric a program seems to print: `METRIC name=...` first, else the likeliest name."""
+def _guess_metric(program: Path) -> str | None:
+    """Guess the metric that a program prints: `METRIC name=...`, else the likeliest name."""
     if not exists(program):
         return None
     text = read_text(program)
-    if stated := re.search(r"\bMETRIC ([\w.µ]+)=", text):
-        return stated[1]
+    if explicit := re.search(r"\bMETRIC ([\w.µ]+)=", text):
+        return explicit[1]
     names = re.findall(r"""["']([A-Za-z_][\w.]*):\s*[{%]""", text)
     likely = rf"^(val|test|eval)_|loss|err|{HIGHER_IS_BETTER}"
-    ranked = sorted((n for n in names if re.search(likely, n)), key=lambda n: n[:4] != "val_")
+    ranked = sorted(filter(re.compile(likely).search, names), key=lambda name: name[:4] != "val_")
     return ranked[0] if ranked else None

@@ -1,12 +1,12 @@
-"""The problem (frozen): the best loss is 1, the starting constants have 2.2.
+"""The problem (frozen): the best loss is 1, the initial constants have 2.2.
 
-The best is X 0.3, Y 0.7, RATE 0.003, MOMENTUM 0.9, DEPTH 5, WIDTH 64, CENTRED, "cosine".
+The best constants are X 0.3, Y 0.7, RATE 0.003, MOMENTUM 0.9, DEPTH 5, WIDTH 64, CENTRED, "cosine".
 One run adds noise, drawn from AUTORESEARCH_SEED. The environment may change it:
 
     INSTANT_NOISE        its standard deviation (0.01; 0 makes the task deterministic)
     INSTANT_NOISE_KIND   gauss; heavy (Student's t with 3 degrees of freedom, the same standard
                          deviation); drift (gauss on a sine of the clock: 2 sd in 90 seconds)
-    INSTANT_NULL         1: the loss is 1 + noise whatever the constants, so nothing helps
+    INSTANT_NULL         1: the loss is 1 + noise for all constants, so no change helps
 """
 
 import math
@@ -20,7 +20,7 @@ NULL = os.environ.get("INSTANT_NULL") == "1"
 
 
 def loss(x, y, rate, momentum, depth, width, centred, schedule):
-    """The loss of one run. Too high a rate for the depth diverges: that run crashes."""
+    """Return the loss of one run. With too high a rate for the depth it diverges: a crash."""
     if rate * depth > 2:
         raise SystemExit(f"diverged: RATE {rate} is too high for DEPTH {depth}")
     excess = (
@@ -37,7 +37,7 @@ def loss(x, y, rate, momentum, depth, width, centred, schedule):
 
 
 def noise():
-    """One draw; mean 0 and standard deviation 1, the drift aside."""
+    """Draw once, with mean 0 and standard deviation 1, apart from the drift."""
     rng = Random(int(os.environ.get("AUTORESEARCH_SEED", "0")))
     if KIND == "heavy":
         return gauss(rng) / math.hypot(gauss(rng), gauss(rng), gauss(rng))
@@ -49,7 +49,7 @@ def noise():
 
 
 def gauss(rng):
-    """Box and Muller's transform."""
+    """Draw from a normal distribution with Box and Muller's transform."""
     return math.sqrt(-2 * math.log(1 - rng.random())) * math.cos(math.tau * rng.random())
 
 

