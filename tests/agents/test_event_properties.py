@@ -7,6 +7,7 @@ import copy
 import importlib
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch.agents.support import events
+from autoresearch.agents.support import availability, events
 from autoresearch.agents.support.events import LONGEST_WAIT_S, MOST, Cause, Ended
 from autoresearch.agents.support.headless import Creator, Headless, Settings, Spec, first_line
 from autoresearch.agents.support.process import Output
@@ -256,6 +257,27 @@ def test_a_complaint_says_how_long_to_wait_or_nothing(message: str) -> None:
     assert wait_s is None or 0 <= wait_s <= LONGEST_WAIT_S
     assert events.cause_of(message) in (None, *Cause)
     assert len(events.complaint(message)) <= events.MESSAGE_LENGTH
+
+
+HOSTILE = (
+    *("9", "a", "a.b-", "9.9", "-", " ", "(", "'x", "no ", "no_", "exceed", "exceed quota", "http/1"),
+    *("model 9", "models/", "x model ", "retry ", "retry after ", "try again in 1h", "status: "),
+    *("Tokens: 1 sent, 9", "Tokens: Cost: $1 ", "Model ", "Added ", "Failed at ", '"x": 1 '),
+)
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_text_is_read_in_linear_time(piece: str) -> None:
+    """It takes 0.1 s. A quadratic pattern takes 2 s and more for this text, a cubic one days."""
+    text = f"x{piece * (20_000 // len(piece))}!"
+    began = time.process_time()
+    events.cause_of(text)
+    events.complaint(text)
+    events.retry_after_s(text)
+    first_line(text)
+    availability.NUMBER.search(text)
+    holds(SPECS["aider"].read_events([text, f"Tokens: 1 sent, {text[1:]}"]))
+    assert time.process_time() - began < 1
 
 
 def test_a_flood_of_beginnings_is_read_in_bounded_time() -> None:

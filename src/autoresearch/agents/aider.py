@@ -16,7 +16,7 @@ QUIET = (
     *("--map-tokens", "0", "--chat-history-file", "/dev/null", "--input-history-file", "/dev/null"),
 )
 NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
-SPENT = re.compile(rf"^Tokens: {NUMBER}(k|M)? sent,.*?{NUMBER}(k|M)? received")
+SPENT = re.compile(rf"^Tokens: {NUMBER}(k|M)? sent,.*?(?<![\d,.]){NUMBER}(k|M)? received")
 COST = re.compile(rf"^(?:Tokens: .* )?Cost: \${NUMBER} message")
 UNITS = {"": 1, "k": 1_000, "M": 1_000_000}
 COMPLAINT = re.compile(

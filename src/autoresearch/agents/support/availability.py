@@ -27,7 +27,7 @@ from autoresearch.plugins import AGENTS
 from autoresearch.runners.local import LocalRunner
 
 VERSION_TIMEOUT_S = 10.0  # the slowest programs take 2 s on an idle machine
-NUMBER = re.compile(r"\d+\.\d+[\w.+-]*", re.ASCII)
+NUMBER = re.compile(r"(?<!\d)\d+\.\d+[\w.+-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

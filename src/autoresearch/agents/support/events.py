@@ -41,7 +41,10 @@ class Ended:
 STATUS = r"(?:\bHTTP(?:/[\d.]+)?|status(?:[ _]?code)?|\b(?:API )?error(?: code)?|\bcode)\W{0,4}"
 """What comes right before an HTTP status. A number by itself is a line, a size, a loss."""
 
-NAMED = r"(?:[`'\"(][^`'\"()\n]{1,80}[`'\")]|[\w.-]*[\d/:.-][\w/:.-]*)"  # a model: no plain word
+# Every pattern takes time linear in its text, which may be megabytes of a hostile program's words:
+# a repetition begins at one place only, or has a bound.
+MODEL_NAME = r"[^\W\d]{0,80}[\d/:.-][\w/:.-]{0,200}"  # has a digit or a sign: no plain word
+QUOTED = r"[`'\"(][^`'\"()\n]{1,80}[`'\")]"
 LACKS = r"(?:does(?: not|n't) exist|(?:is |was )?not (?:found|supported|available))"
 
 # In this order: "429 ... insufficient_quota, check your API key" is no refused key. A quota that is
@@ -58,14 +61,15 @@ CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
         (
             Cause.RATE_LIMITED,
             rf"(?:\A|{STATUS})429\b|\b429 too many requests|rate.?limit|too many requests"
-            r"|exceed\w* .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
+            r"|exceed\w{0,9} .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
             r"|resource.?exhausted|usage limit|hit your .{0,20}limit",
         ),
         (
             Cause.UNKNOWN_MODEL,
             r"model_not_found|model.?not.?found.?error|llm provider not provided"
             r"|(?:unknown|invalid|no such) model(?: name\b| id\b|\W{0,2}[:`'\"(])"
-            rf"|\bmodels?[ /]{NAMED},? {LACKS}|{NAMED} model {LACKS}"
+            rf"|\bmodels?[ /](?:{QUOTED}|{MODEL_NAME}),? {LACKS}"
+            rf"|(?:{QUOTED}|(?<![\w/:.-]){MODEL_NAME}) model {LACKS}"
             r"|issue with the selected model",
         ),
         (

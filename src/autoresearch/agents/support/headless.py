@@ -42,7 +42,6 @@ ARGUMENT_BYTES = 120_000  # Linux takes a word of 131,072 bytes, its end include
 FATAL = (Cause.KEY_REFUSED, Cause.UNKNOWN_MODEL, Cause.NO_CREDIT)  # going on is pointless
 SERVICE = (Cause.RATE_LIMITED, Cause.SERVICE_DOWN, *FATAL)
 PAY = "Waiting does not help: add credit to the account, or take another agent or a fallback"
-MARKUP = re.compile(r"^[#*\->`\s]+|[#*\-`\s]+$")  # at the end `>` closes a mask: <SOME_TOKEN>
 VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 TASK = """
 ## Your turn
@@ -243,7 +242,8 @@ class Headless:
 
 def first_line(text: str) -> str:
     """The first line of a final text, without its markup."""
-    lines = (" ".join(MARKUP.sub("", line).split()) for line in text.splitlines())
+    # At the end, `>` is no markup: it closes the name of a secret, <SOME_TOKEN>.
+    lines = (" ".join(line.split()).lstrip("#*->` ").rstrip("#*-` ") for line in text.splitlines())
     return next((line for line in lines if line), "")[:DESCRIPTION_LENGTH]
 
 
