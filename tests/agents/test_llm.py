@@ -23,7 +23,7 @@ from support.sessions import night, wait_until
 from autoresearch import agents
 from autoresearch.agents import llm
 from autoresearch.agents.llm import Llm, Provider, create, prompt
-from autoresearch.agents.support.chat import Said, _refusal, asked_wait_s, read_reply
+from autoresearch.agents.support.chat import Reply, _read_error, read_reply, read_wait_s
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.testing import AgentSuite
@@ -204,11 +204,11 @@ def test_an_edit_that_holds_the_key_is_refused(
     agent = made(server, "ok", key_env="MY_LLM")
     edit = f"train.py\n<<<<<<< SEARCH\n{{}}\n=======\n# {KEY}\n>>>>>>> REPLACE\n"
     first = (tree / "train.py").read_text().splitlines()[0]
-    monkeypatch.setattr(agent._caller, "call", lambda *_: Said(text=edit.format(first)))
+    monkeypatch.setattr(agent._caller, "call", lambda *_: Reply(text=edit.format(first)))
     answer = agent.propose(turn_in(tree))
     assert answer == Failure("secret", "the edit holds the value of MY_LLM", 0.0)
     assert KEY not in (tree / "train.py").read_text()
-    said = Said(text=f"DESCRIPTION: uses {KEY}\n\n{edit.format(first).replace(KEY, 'x')}")
+    said = Reply(text=f"DESCRIPTION: uses {KEY}\n\n{edit.format(first).replace(KEY, 'x')}")
     monkeypatch.setattr(agent._caller, "call", lambda *_: said)
     answer = agent.propose(turn_in(tree))
     assert isinstance(answer, Proposal) and answer.description == "uses <MY_LLM>"
@@ -409,16 +409,16 @@ def test_any_reply_is_read(body: object, text: str) -> None:
 
 def test_how_long_to_wait() -> None:
     date = email.utils.formatdate(time.time() + 100, usegmt=True)
-    assert asked_wait_s({"retry-after": "12"}, "") == 12
+    assert read_wait_s({"retry-after": "12"}, "") == 12
     for status in (429, 503):
-        assert _refusal(status, "later", {"retry-after": "12"}).retry_after_s == 12
-    assert _refusal(401, "no", {"retry-after": "12"}).retry_after_s is None
-    assert 90 < (asked_wait_s({"retry-after": date}, "") or 0) <= 100
-    assert asked_wait_s({}, "try again in 1m5s") == 65
-    assert asked_wait_s({"retry-after": "nan"}, "") is None
-    assert asked_wait_s({"retry-after": "soon"}, "") is None
-    assert asked_wait_s({"retry-after": "-5"}, "") == 1  # 0 would mean: waiting mends nothing
-    assert asked_wait_s({"retry-after": "1e99"}, "") == 86_400
+        assert _read_error(status, "later", {"retry-after": "12"}).retry_after_s == 12
+    assert _read_error(401, "no", {"retry-after": "12"}).retry_after_s is None
+    assert 90 < (read_wait_s({"retry-after": date}, "") or 0) <= 100
+    assert read_wait_s({}, "try again in 1m5s") == 65
+    assert read_wait_s({"retry-after": "nan"}, "") is None
+    assert read_wait_s({"retry-after": "soon"}, "") is None
+    assert read_wait_s({"retry-after": "-5"}, "") == 1  # 0 would mean: waiting mends nothing
+    assert read_wait_s({"retry-after": "1e99"}, "") == 86_400
 
 
 # ---- nights ------------------------------------------------------------------------------------

@@ -217,6 +217,7 @@ VARIABLE = r"(?a:[A-Za-z_]\w*)"
 AGENT = after(unquote, matching(rf"{NAME}(:[^\0\n]+)?"))
 
 Text = Annotated[str, Kind("text that is not empty", TEXT)]
+Texts = Annotated[tuple[str, ...], Kind("a list of texts", _list(TEXT))]
 COMMAND = Kind('a command such as "python train.py"', after(_command, TEXT))
 Command = Annotated[str, COMMAND]
 WORD = Kind("one word of letters, digits, _ and .", matching(r"[\w.µ]+"))
