@@ -5,13 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from autoresearch.agents.support.events import (
-    TurnResult,
-    failure,
-    sum_dollars,
-    sum_tokens,
-    unknown_events,
-)
+from autoresearch.agents.support.events import TurnResult, sum_dollars, sum_tokens
 from autoresearch.agents.support.headless import Ask, Spec
 
 QUIET = (
@@ -67,8 +61,8 @@ def read_events(lines: Sequence[str]) -> TurnResult:
         if cost := COST.match(line):
             usd = sum_dollars(usd, _number(cost[1]))
     if complaint:
-        return failure(complaint, tokens=tokens, usd=usd)
-    return unknown_events(lines) if tokens is None else TurnResult(text, tokens=tokens, usd=usd)
+        return TurnResult.failure(complaint, tokens=tokens, usd=usd)
+    return TurnResult.unknown(lines) if tokens is None else TurnResult(text, tokens=tokens, usd=usd)
 
 
 def _number(digits: str, unit: str | None = None) -> float:

@@ -14,7 +14,6 @@ from autoresearch.agents.support.events import (
     events,
     read_result,
     sum_tokens,
-    unknown_events,
     usage_tokens,
 )
 from autoresearch.agents.support.headless import Ask, Spec
@@ -43,7 +42,7 @@ def read_events(lines: Sequence[str]) -> TurnResult:
             usages[str(at(event, "message", "id"))] = at(event, "message", "usage")
     if result is not None:
         return read_result(result)
-    return unknown_events(lines, tokens=sum_tokens(*map(usage_tokens, usages.values())))
+    return TurnResult.unknown(lines, tokens=sum_tokens(*map(usage_tokens, usages.values())))
 
 
 create = Spec(

@@ -9,14 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from autoresearch.agents.support.events import (
-    TurnResult,
-    at,
-    events,
-    failure,
-    sum_tokens,
-    unknown_events,
-)
+from autoresearch.agents.support.events import TurnResult, at, events, sum_tokens
 from autoresearch.agents.support.headless import Ask, Spec
 
 
@@ -44,7 +37,7 @@ def read_events(lines: Sequence[str]) -> TurnResult:
                 tokens = sum_tokens(at(usage, "input_tokens"), at(usage, "output_tokens"))
     if ending == "turn.completed":
         return TurnResult(text, tokens=tokens)
-    return failure(complaint, tokens=tokens) if complaint else unknown_events(lines)
+    return TurnResult.failure(complaint, tokens=tokens) if complaint else TurnResult.unknown(lines)
 
 
 create = Spec(

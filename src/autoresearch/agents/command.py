@@ -23,13 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from autoresearch.agents.support.events import (
-    Cause,
-    TurnResult,
-    events,
-    sum_dollars,
-    sum_tokens,
-)
+from autoresearch.agents.support.events import Cause, TurnResult, events, sum_dollars, sum_tokens
 from autoresearch.agents.support.headless import SERVICE, Ask, Headless, Settings, Spec
 from autoresearch.errors import AgentError
 from autoresearch.sandbox.installed import files_named
@@ -73,15 +67,13 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Co
 
 
 def _find_problem(command: str) -> str | None:
-    """Return why the program cannot start, or None. Unknown here: a relative path, which is one of
-    the worktree, and a line that only a shell can read."""
+    """Return why the program cannot start, or None if it may: a relative path is one of the
+    worktree, and only a shell can read some lines."""
     plain = MARK.sub(r"\1", command)
-    needs_shell = shell_words(plain) == ("/bin/sh", "-c", plain)
-    if needs_shell:
-        match = FIRST_WORD.match(plain)
-        word = match[1] if match else ""
-    else:
-        word = shell_words(plain)[0]
+    words = shell_words(plain)
+    needs_shell = words == ("/bin/sh", "-c", plain)
+    match = FIRST_WORD.match(plain)
+    word = (match[1] if match else "") if needs_shell else words[0]
     if word.startswith("/"):
         if not Path(word).is_file():
             return f"there is no program {word}"

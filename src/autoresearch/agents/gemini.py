@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from autoresearch.agents.support.events import (
-    TurnResult,
-    at,
-    failure,
-    last_document,
-    sum_tokens,
-    unknown_events,
-)
+from autoresearch.agents.support.events import TurnResult, at, last_document, sum_tokens
 from autoresearch.agents.support.headless import Ask, Spec
 
 
@@ -26,9 +19,9 @@ def read_events(lines: Sequence[str]) -> TurnResult:
     usages = models.values() if isinstance(models, Mapping) else ()
     tokens = sum_tokens(*(at(usage, "tokens", "total") for usage in usages))
     if (error := at(output, "error")) is not None:
-        return failure(str(at(error, "message")), at(error, "code"), tokens=tokens)
+        return TurnResult.failure(str(at(error, "message")), at(error, "code"), tokens=tokens)
     if (response := at(output, "response")) is None:
-        return unknown_events(lines)
+        return TurnResult.unknown(lines)
     return TurnResult(str(response), tokens=tokens)
 
 

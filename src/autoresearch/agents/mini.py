@@ -8,11 +8,9 @@ from autoresearch.agents.support.events import (
     TurnResult,
     as_list,
     at,
-    failure,
     last_document,
     sum_dollars,
     sum_tokens,
-    unknown_events,
 )
 from autoresearch.agents.support.headless import Ask, Spec
 
@@ -30,7 +28,7 @@ def read_events(lines: Sequence[str]) -> TurnResult:
     info = at(trajectory, "info")
     status = at(info, "exit_status")
     if status is None:
-        return unknown_events(lines)
+        return TurnResult.unknown(lines)
     messages = as_list(at(trajectory, "messages")) or [None]
     usages = [at(message, "extra", "response", "usage") for message in messages]
     tokens = sum_tokens(*(at(usage, "total_tokens") for usage in usages))
@@ -38,7 +36,7 @@ def read_events(lines: Sequence[str]) -> TurnResult:
     if status != "Submitted":
         error = at(messages[-1], "extra", "exception_str")  # None: the content may be a model's
         complaint = f"{status}: {error or at(messages[-1], 'content') or ''}"
-        return failure(complaint, is_error=error is not None, tokens=tokens, usd=usd)
+        return TurnResult.failure(complaint, is_error=error is not None, tokens=tokens, usd=usd)
     return TurnResult(str(at(info, "submission") or ""), tokens=tokens, usd=usd)
 
 

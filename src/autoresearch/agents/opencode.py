@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agents.support.events import (
-    TurnResult,
-    at,
-    events,
-    failure,
-    sum_dollars,
-    sum_tokens,
-    unknown_events,
-)
+from autoresearch.agents.support.events import TurnResult, at, events, sum_dollars, sum_tokens
 from autoresearch.agents.support.headless import Ask, Spec
 
 
@@ -47,11 +39,11 @@ def read_events(lines: Sequence[str]) -> TurnResult:
                 error = event.get("error") or {}
     if error is not None:
         message = str(at(error, "data", "message") or at(error, "name") or "")
-        return failure(message, at(error, "data", "statusCode"), tokens=tokens, usd=usd)
+        return TurnResult.failure(message, at(error, "data", "statusCode"), tokens=tokens, usd=usd)
     if reason is None:
-        return unknown_events(lines)
+        return TurnResult.unknown(lines)
     if reason == "tool-calls":
-        return failure("it ended in the middle of its work", tokens=tokens, usd=usd)
+        return TurnResult.failure("it ended in the middle of its work", tokens=tokens, usd=usd)
     return TurnResult(text, tokens=tokens, usd=usd)
 
 

@@ -9,10 +9,8 @@ from autoresearch.agents.support.events import (
     as_list,
     at,
     events,
-    failure,
     sum_dollars,
     sum_tokens,
-    unknown_events,
 )
 from autoresearch.agents.support.headless import Ask, Spec
 
@@ -38,9 +36,9 @@ def read_events(lines: Sequence[str]) -> TurnResult:
         parts = [at(part, "text") for part in as_list(at(message, "content"))]
         text = "\n".join(str(part) for part in parts if part) or text
     if last is None or not is_complete:
-        return unknown_events(lines, tokens=tokens, usd=usd)
+        return TurnResult.unknown(lines, tokens=tokens, usd=usd)
     if at(last, "stopReason") in ("error", "aborted"):
-        return failure(str(at(last, "errorMessage") or ""), tokens=tokens, usd=usd)
+        return TurnResult.failure(str(at(last, "errorMessage") or ""), tokens=tokens, usd=usd)
     return TurnResult(text, tokens=tokens, usd=usd)
 
 

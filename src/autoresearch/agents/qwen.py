@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from autoresearch.agents.support.events import (
-    TurnResult,
-    as_list,
-    at,
-    failure,
-    last_document,
-    read_result,
-    unknown_events,
-)
+from autoresearch.agents.support.events import TurnResult, as_list, at, last_document, read_result
 from autoresearch.agents.support.headless import Ask, Spec
 
 
@@ -25,11 +17,11 @@ def read_events(lines: Sequence[str]) -> TurnResult:
     service failed: then the message before it, of no tokens, is the complaint."""
     *_, message, last = [None, None, *as_list(last_document(lines))]
     if at(last, "type") != "result":
-        return unknown_events(lines)
+        return TurnResult.unknown(lines)
     result = read_result(last)
     tokens = at(message, "message", "usage", "output_tokens")
     if tokens == 0 and result.text.startswith("[API Error: "):
-        return failure(result.text, tokens=result.tokens, usd=result.usd)
+        return TurnResult.failure(result.text, tokens=result.tokens, usd=result.usd)
     return result
 
 

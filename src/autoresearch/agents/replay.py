@@ -179,11 +179,12 @@ class Files:
 def _read_proposals(source: str, proposals: object) -> list[Patch | Files]:
     try:
         read = PROPOSALS.read(proposals)
+        paths = [path for _, contents in read for path in contents]
+        for path in paths:
+            os.fsencode(path)  # half of a surrogate pair is no name of a file
     except ValueError:
-        raise AgentError(
-            "replay: `proposals` should be a list of (description, {path: bytes})"
-        ) from None
-    for path in (path for _, contents in read for path in contents):
+        raise AgentError(f"replay: `proposals` should be {PROPOSALS.accepts}") from None
+    for path in paths:
         parts = PurePosixPath(path).parts
         if not parts or path.startswith("/") or ".." in parts or "\0" in path:
             raise AgentError(f"replay: {path!r} lies outside the worktree")

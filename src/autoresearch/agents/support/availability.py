@@ -56,14 +56,8 @@ def list_availability(timeout_s: float = VERSION_TIMEOUT_S) -> list[AgentAvailab
 def describe(name: str) -> About:
     """Return an agent's description of itself, from its module."""
     module = AGENTS.load(name)
-    about = next(
-        (
-            about
-            for about in (getattr(module, "ABOUT", None), module.create)
-            if isinstance(about, About)
-        ),
-        About(),
-    )
+    candidates = (getattr(module, "ABOUT", None), module.create, About())
+    about = next(candidate for candidate in candidates if isinstance(candidate, About))
     if about.what:
         return about
     sentence = re.split(r"\.\s", f"{module.__doc__ or ''} ".lstrip(), maxsplit=1)[0]

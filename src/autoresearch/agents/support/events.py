@@ -37,6 +37,22 @@ class TurnResult:
     hypothesis: str = ""
     notes: str = ""
 
+    @classmethod
+    def failure(
+        cls, message: str, status: object = None, is_error: bool = True, **fields: Any
+    ) -> TurnResult:
+        """Return a failed result. Its message tells the cause only if `is_error`: else it may be a
+        model's."""
+        cause = cause_of(message, status) if is_error else None
+        message = message or "no reason was given"
+        return cls(cause=cause or Cause.FAILED, message=message, **fields)
+
+    @classmethod
+    def unknown(cls, lines: Sequence[str], **fields: Any) -> TurnResult:
+        """Return a failure that quotes the last line, when no known event ends the output."""
+        message = f"its events are not known here: {lines[-1] if lines else '(nothing)'}"
+        return cls(cause=Cause.UNKNOWN_EVENTS, message=message, **fields)
+
 
 STATUS = r"(?:\bHTTP(?:/[\d.]+)?|status(?:[ _]?code)?|\b(?:API )?error(?: code)?|\bcode)\W{0,4}"
 """The words right before an HTTP status. A number by itself is a line, a size, a loss."""
@@ -141,21 +157,6 @@ def find_complaint(stderr: str) -> str:
     return "\n".join(lines)[-MESSAGE_LENGTH:] if last is None else last[:MESSAGE_LENGTH]
 
 
-def failure(
-    message: str, status: object = None, is_error: bool = True, **fields: Any
-) -> TurnResult:
-    """Return a failed result. The message of no `is_error` may be a model's: it tells no cause."""
-    cause = cause_of(message, status) if is_error else None
-    message = message or "no reason was given"
-    return TurnResult(cause=cause or Cause.FAILED, message=message, **fields)
-
-
-def unknown_events(lines: Sequence[str], **fields: Any) -> TurnResult:
-    """Return a failure that quotes the last line, when no known event ends the output."""
-    message = f"its events are not known here: {lines[-1] if lines else '(nothing)'}"
-    return TurnResult(cause=Cause.UNKNOWN_EVENTS, message=message, **fields)
-
-
 def retry_after_s(message: str) -> float | None:
     """Return the seconds that a service asks to wait, as in "try again in 1m30.5s". At most a
     week."""
@@ -244,4 +245,4 @@ def read_result(event: Mapping[str, Any]) -> TurnResult:
     is_error = not result or FINAL.match(text) is not None
     resets = re.search(r"limit reached\|(\d{10})\b", text) if is_error else None
     spent["resets_at"] = float(resets[1]) if resets else None
-    return failure(text or str(event.get("subtype")), is_error=is_error, **spent)
+    return TurnResult.failure(text or str(event.get("subtype")), is_error=is_error, **spent)
