@@ -304,9 +304,13 @@ def test_it_dies_with_us(tree: Path) -> None:
         (None, {}, "expected command:"),
         ("'", {}, "expected command:.*quot"),
         ("true", {"shell": "zsh"}, "unknown option 'shell'; accepted: env, read, write"),
-        ("true", {"env": "HOME"}, "env = 'HOME'; accepted: a list"),
-        ("true", {"env": ["A=1"]}, "'A=1' is no name of a variable"),
-        ("true", {"read": ["data"]}, "'data' is not absolute"),
+        ("true", {"env": "HOME"}, r'option env: found "HOME" \(not a list\); accepted: a list'),
+        ("true", {"env": ["A=1"]}, r'option env: found \["A=1"\]; accepted: .* variables'),
+        (
+            "true",
+            {"read": ["data"]},
+            r'read: found \["data"\] \("data": not absolute\); accepted: a list of abs',
+        ),
     ],
 )
 def test_what_is_refused(argument: str | None, options: dict[str, object], problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Whatever an agent prints, its turn comes to an `Ended` that the ledger can hold: never to an
+"""Whatever an agent prints, its turn comes to an `TurnResult` that the ledger can hold: never to an
 exception, and never to a number that is none."""
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ import copy
 import importlib
 import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from autoresearch.agents.support import events
-from autoresearch.agents.support.events import LONGEST_WAIT_S, MOST, Cause, Ended
-from autoresearch.agents.support.headless import Creator, Headless, Settings, Spec, first_line
+from autoresearch.agents.support import availability, events
+from autoresearch.agents.support.events import LONGEST_WAIT_S, MAX_AMOUNT, Cause, TurnResult
+from autoresearch.agents.support.headless import Headless, Settings, Spec, first_line
 from autoresearch.agents.support.process import Output
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Failure
@@ -78,21 +79,21 @@ LINES = st.one_of(
 
 def spec_of(name: str) -> Spec:
     module = importlib.import_module(f"autoresearch.agents.{name}")
-    if isinstance(module.create, Creator):
-        return module.create.spec
-    return Spec(name, name, "", lambda ask: (name,), module.read_events)
+    if isinstance(module.create, Spec):
+        return module.create
+    return Spec(program=name, argv=lambda ask: (name,), read_events=module.read_events)
 
 
 SPECS = {name: spec_of(name) for name in NAMES}
 
 
-def holds(ended: object) -> Ended:
-    """It is an `Ended`, and of the types it says."""
-    assert isinstance(ended, Ended)
+def holds(ended: object) -> TurnResult:
+    """It is an `TurnResult`, and of the types it says."""
+    assert isinstance(ended, TurnResult)
     for text in (ended.text, ended.message, ended.hypothesis, ended.notes):
         assert isinstance(text, str)
-    assert ended.tokens is None or (type(ended.tokens) is int and 0 <= ended.tokens < MOST)
-    assert ended.usd is None or (type(ended.usd) is float and 0 <= ended.usd < MOST)
+    assert ended.tokens is None or (type(ended.tokens) is int and 0 <= ended.tokens < MAX_AMOUNT)
+    assert ended.usd is None or (type(ended.usd) is float and 0 <= ended.usd < MAX_AMOUNT)
     assert ended.resets_at is None or math.isfinite(ended.resets_at)
     assert ended.cause is None or (isinstance(ended.cause, Cause) and ended.message)
     assert len(first_line(ended.text)) <= 200
@@ -197,11 +198,13 @@ def test_a_recording_that_was_damaged(change: Change, path: Path, line: int, col
 @given(st.lists(st.one_of(NUMBERS, VALUES), max_size=5))
 def test_a_sum_is_an_amount(values: list[object]) -> None:
     plausible = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-    plausible = [v for v in plausible if 0 <= v < MOST]
-    expected = sum(plausible) if plausible and sum(plausible) < MOST else None
+    plausible = [v for v in plausible if 0 <= v < MAX_AMOUNT]
+    expected = sum(plausible) if plausible and sum(plausible) < MAX_AMOUNT else None
     dollars = None if expected is None else float(expected)
-    assert events.dollars(*values) == (None if dollars is None or dollars >= MOST else dollars)
-    tokens = events.total(*values)
+    assert events.sum_dollars(*values) == (
+        None if dollars is None or dollars >= MAX_AMOUNT else dollars
+    )
+    tokens = events.sum_tokens(*values)
     assert tokens == (None if expected is None else round(expected))
 
 
@@ -217,7 +220,7 @@ def test_the_document_at_the_end_is_found_whatever_stands_above(
     for wanted in ({"found": value}, [value]):
         text = json.dumps(wanted, indent=1, allow_nan=False) if _finite(wanted) else "{}"
         noise = [line for line in above if not line.lstrip().startswith(("{", "["))]
-        found = events.document([*noise, "[x]", *text.split("\n"), " "])
+        found = events.last_document([*noise, "[x]", *text.split("\n"), " "])
         assert found == json.loads(text)
 
 
@@ -255,7 +258,42 @@ def test_a_complaint_says_how_long_to_wait_or_nothing(message: str) -> None:
     wait_s = events.retry_after_s(message)
     assert wait_s is None or 0 <= wait_s <= LONGEST_WAIT_S
     assert events.cause_of(message) in (None, *Cause)
-    assert len(events.complaint(message)) <= events.MESSAGE_LENGTH
+    assert len(events.find_complaint(message)) <= events.MESSAGE_LENGTH
+
+
+HOSTILE = (
+    *(
+        "9",
+        "a",
+        "a.b-",
+        "9.9",
+        "-",
+        " ",
+        "(",
+        "'x",
+        "no ",
+        "no_",
+        "exceed",
+        "exceed quota",
+        "http/1",
+    ),
+    *("model 9", "models/", "x model ", "retry ", "retry after ", "try again in 1h", "status: "),
+    *("Tokens: 1 sent, 9", "Tokens: Cost: $1 ", "Model ", "Added ", "Failed at ", '"x": 1 '),
+)
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_text_is_read_in_linear_time(piece: str) -> None:
+    """It takes 0.1 s. A quadratic pattern takes 2 s and more for this text, a cubic one days."""
+    text = f"x{piece * (20_000 // len(piece))}!"
+    began = time.process_time()
+    events.cause_of(text)
+    events.find_complaint(text)
+    events.retry_after_s(text)
+    first_line(text)
+    availability.NUMBER.search(text)
+    holds(SPECS["aider"].read_events([text, f"Tokens: 1 sent, {text[1:]}"]))
+    assert time.process_time() - began < 1
 
 
 def test_a_flood_of_beginnings_is_read_in_bounded_time() -> None:

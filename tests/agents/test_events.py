@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch.agents.support.events import Cause, Ended, cause_of, complaint, retry_after_s
+from autoresearch.agents.support.events import (
+    Cause,
+    TurnResult,
+    cause_of,
+    find_complaint,
+    retry_after_s,
+)
 from autoresearch.agents.support.headless import first_line
 from autoresearch.protocols import SERVICE_REASONS
 
@@ -32,9 +38,9 @@ CAUSES = {
 }
 
 
-def read(name: str, lines: list[str]) -> Ended:
+def read(name: str, lines: list[str]) -> TurnResult:
     ended = importlib.import_module(f"autoresearch.agents.{name}").read_events(tuple(lines))
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, TurnResult)
     return ended
 
 
@@ -64,7 +70,7 @@ def test_a_stream_that_breaks_off_is_no_success(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPLAINTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_what_was_said_on_stderr_alone(path: Path) -> None:
-    said = complaint(path.read_text())
+    said = find_complaint(path.read_text())
     assert cause_of(said) in CAUSES[path.stem]
     assert retry_after_s(said) == (7.0 if path.stem == "limited" else None)
     assert len(said) <= 600
@@ -194,23 +200,29 @@ SPENT = "Tokens: 1.2k sent, 20 received. Cost: $0.01 message, $0.01 session."
 @pytest.mark.parametrize(
     ("lines", "ended"),
     [
-        ([LIMITED, "Retrying in 0.2 seconds...", "Set X.", SPENT], Ended("Set X.", 1220, 0.01)),
-        (["Why.", "a.py", "```", LIMITED, "X = 1", "```", SPENT], Ended("Why.", 1220, 0.01)),
-        (["I set X.", "<code>", "```", "X = 1", "</code>", SPENT], Ended("I set X.", 1220, 0.01)),
-        (["Set X.", "Because.", SPENT, "Applied edit to a.py"], Ended("Because.", 1220, 0.01)),
-        (["Set X.", SPENT, "a.py", "```", "X", "```", SPENT], Ended("Set X.", 2440, 0.02)),
+        (
+            [LIMITED, "Retrying in 0.2 seconds...", "Set X.", SPENT],
+            TurnResult("Set X.", 1220, 0.01),
+        ),
+        (["Why.", "a.py", "```", LIMITED, "X = 1", "```", SPENT], TurnResult("Why.", 1220, 0.01)),
+        (
+            ["I set X.", "<code>", "```", "X = 1", "</code>", SPENT],
+            TurnResult("I set X.", 1220, 0.01),
+        ),
+        (["Set X.", "Because.", SPENT, "Applied edit to a.py"], TurnResult("Because.", 1220, 0.01)),
+        (["Set X.", SPENT, "a.py", "```", "X", "```", SPENT], TurnResult("Set X.", 2440, 0.02)),
         (
             ["One.", "Tokens: 12k sent, 2k cache hit, 1k received.", "Cost: $0.5 message, $1"],
-            Ended("One.", 13_000, 0.5),
+            TurnResult("One.", 13_000, 0.5),
         ),
         (
             ["Set X.", SPENT, LIMITED],
-            Ended(tokens=1220, usd=0.01, cause=Cause.RATE_LIMITED, message=LIMITED),
+            TurnResult(tokens=1220, usd=0.01, cause=Cause.RATE_LIMITED, message=LIMITED),
         ),
-        ([NO_KEY, "Waiting up to 5 minutes"], Ended(cause=Cause.KEY_REFUSED, message=NO_KEY)),
+        ([NO_KEY, "Waiting up to 5 minutes"], TurnResult(cause=Cause.KEY_REFUSED, message=NO_KEY)),
     ],
 )
-def test_what_aider_says(lines: list[str], ended: Ended) -> None:
+def test_what_aider_says(lines: list[str], ended: TurnResult) -> None:
     before = ["Aider v0.86.2", "Repo-map: disabled", "Added a.py to the chat."]
     assert read("aider", [*before, *lines]) == ended
 

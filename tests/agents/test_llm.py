@@ -23,7 +23,8 @@ from support.sessions import night, wait_until
 from autoresearch import agents
 from autoresearch.agents import llm
 from autoresearch.agents.llm import Llm, Provider, create, prompt
-from autoresearch.agents.support.chat import Said, _refusal, asked_wait_s, read_reply
+from autoresearch.agents.support.chat import Reply, _read_error, read_reply, read_wait_s
+from autoresearch.cli.main import main
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.testing import AgentSuite
@@ -204,11 +205,11 @@ def test_an_edit_that_holds_the_key_is_refused(
     agent = made(server, "ok", key_env="MY_LLM")
     edit = f"train.py\n<<<<<<< SEARCH\n{{}}\n=======\n# {KEY}\n>>>>>>> REPLACE\n"
     first = (tree / "train.py").read_text().splitlines()[0]
-    monkeypatch.setattr(agent._caller, "call", lambda *_: Said(text=edit.format(first)))
+    monkeypatch.setattr(agent._caller, "call", lambda *_: Reply(text=edit.format(first)))
     answer = agent.propose(turn_in(tree))
     assert answer == Failure("secret", "the edit holds the value of MY_LLM", 0.0)
     assert KEY not in (tree / "train.py").read_text()
-    said = Said(text=f"DESCRIPTION: uses {KEY}\n\n{edit.format(first).replace(KEY, 'x')}")
+    said = Reply(text=f"DESCRIPTION: uses {KEY}\n\n{edit.format(first).replace(KEY, 'x')}")
     monkeypatch.setattr(agent._caller, "call", lambda *_: said)
     answer = agent.propose(turn_in(tree))
     assert isinstance(answer, Proposal) and answer.description == "uses <MY_LLM>"
@@ -409,34 +410,38 @@ def test_any_reply_is_read(body: object, text: str) -> None:
 
 def test_how_long_to_wait() -> None:
     date = email.utils.formatdate(time.time() + 100, usegmt=True)
-    assert asked_wait_s({"retry-after": "12"}, "") == 12
+    assert read_wait_s({"retry-after": "12"}, "") == 12
     for status in (429, 503):
-        assert _refusal(status, "later", {"retry-after": "12"}).retry_after_s == 12
-    assert _refusal(401, "no", {"retry-after": "12"}).retry_after_s is None
-    assert 90 < (asked_wait_s({"retry-after": date}, "") or 0) <= 100
-    assert asked_wait_s({}, "try again in 1m5s") == 65
-    assert asked_wait_s({"retry-after": "nan"}, "") is None
-    assert asked_wait_s({"retry-after": "soon"}, "") is None
-    assert asked_wait_s({"retry-after": "-5"}, "") == 1  # 0 would mean: waiting mends nothing
-    assert asked_wait_s({"retry-after": "1e99"}, "") == 86_400
+        assert _read_error(status, "later", {"retry-after": "12"}).retry_after_s == 12
+    assert _read_error(401, "no", {"retry-after": "12"}).retry_after_s is None
+    assert 90 < (read_wait_s({"retry-after": date}, "") or 0) <= 100
+    assert read_wait_s({}, "try again in 1m5s") == 65
+    assert read_wait_s({"retry-after": "nan"}, "") is None
+    assert read_wait_s({"retry-after": "soon"}, "") is None
+    assert read_wait_s({"retry-after": "-5"}, "") == 1  # 0 would mean: waiting mends nothing
+    assert read_wait_s({"retry-after": "1e99"}, "") == 86_400
 
 
 # ---- nights ------------------------------------------------------------------------------------
 
 
 def spend_night(
-    server: ModelServer, mode: str, tmp_path: Path, experiments: int = 5
+    server: ModelServer, mode: str, tmp_path: Path, experiments: int = 2
 ) -> subprocess.CompletedProcess[str]:
-    """`autoresearch run` on the instant task, with the settings in its task file."""
-    root, cli = tmp_path / "instant", [sys.executable, "-m", "autoresearch"]
-    subprocess.run([*cli, "new", "instant", str(root)], check=True, capture_output=True)
+    """`autoresearch run` on the instant task, with the settings in its task file. Of the baseline
+    only two runs, because these tests are about the agent."""
+    root = tmp_path / "instant"
+    with pytest.raises(SystemExit) as end:
+        main(["new", "instant", str(root)])
+    assert end.value.code == 0
     with (root / "autoresearch.toml").open("a") as file:
         file.write(f'[agent.llm]\nbase_url = "{server.url(mode)}/v1"\n')
         file.write("usd_per_million_in = 1\nusd_per_million_out = 2\n")
+        file.write("[judge]\nbaseline_runs = 2\n")
     run = ["run", str(root), "--tag", "t", "--experiments", str(experiments), "--plain"]
     env = {**os.environ, "OPENAI_API_KEY": KEY}
     return subprocess.run(
-        [*cli, *run, "--agent", f"llm:{MODEL}"],
+        [sys.executable, "-m", "autoresearch", *run, "--agent", f"llm:{MODEL}"],
         env=env,
         capture_output=True,
         text=True,
@@ -446,19 +451,19 @@ def spend_night(
 
 @pytest.mark.parametrize("mode", ["ok", "busy"])
 def test_a_night(server: ModelServer, mode: str, tmp_path: Path) -> None:
-    """Five experiments, end to end, also when the service is busy at first."""
+    """Two experiments, end to end, also when the service is busy at first."""
     done = spend_night(server, mode, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     past = night(tmp_path / "instant")
-    assert [one.description for one in past.experiments[1:3]] == [
+    baseline, *experiments = past.experiments
+    assert [experiment.description for experiment in experiments] == [
         "Set X to 0.5 in train.py.",
         "Set Y to 0.5 in train.py.",
     ]
-    assert len(past.experiments) == 6
-    assert all(one.status for one in past.experiments)
-    assert {one.agent for one in past.experiments[1:]} == {f"llm:{MODEL}"}
-    assert {one.tokens for one in past.experiments[1:]} == {TOKENS}
-    assert past.experiments[1].usd == pytest.approx((TOKENS_IN + 2 * TOKENS_OUT) / 1e6)
+    assert baseline.status and all(experiment.status for experiment in experiments)
+    assert {experiment.agent for experiment in experiments} == {f"llm:{MODEL}"}
+    assert {experiment.tokens for experiment in experiments} == {TOKENS}
+    assert experiments[0].usd == pytest.approx((TOKENS_IN + 2 * TOKENS_OUT) / 1e6)
     assert ("rate limited" in done.stdout) == (mode == "busy")
     for file in (tmp_path / "instant").rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes()

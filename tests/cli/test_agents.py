@@ -15,11 +15,11 @@ from support.sessions import alive
 from autoresearch import agents
 from autoresearch.agents.support import availability
 from autoresearch.agents.support.availability import (
-    About,
     AgentAvailability,
     describe,
     list_availability,
 )
+from autoresearch.agents.support.headless import About
 from autoresearch.cli import main as cli
 from autoresearch.errors import AgentError
 from autoresearch.report.availability import availability_text
@@ -182,7 +182,7 @@ def added(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, text: str) -
         ('"""Halves things. And more."""\ndef create(*_): ...\n', "Halves things", True),
         ("def create(*_): ...\n", "", True),
         (
-            "from autoresearch.agents.support.availability import About\n"
+            "from autoresearch.agents.support.headless import About\n"
             "ABOUT = About('a program', 'no-such')\n"
             "def create(*_): ...\n",
             "a program",

@@ -17,7 +17,7 @@ import pytest
 from support.sessions import TASK, Night, make_task, run_session
 
 from autoresearch import agents
-from autoresearch.agents.support.events import Ended
+from autoresearch.agents.support.events import TurnResult
 from autoresearch.agents.support.headless import Headless, Settings, Spec
 from autoresearch.agents.support.process import Program
 from autoresearch.commands.check import enforced, not_enforced
@@ -323,10 +323,17 @@ def taken(agent: Any, turn: Turn) -> object:
 
 
 def says(tree: Path, needs: Needs, script: str, grants: Grants | None = None) -> object:
-    def read_events(lines: Any) -> Ended:
-        return Ended(text="\n".join(lines))
+    def read_events(lines: Any) -> TurnResult:
+        return TurnResult(text="\n".join(lines))
 
-    spec = Spec("fake", "sh", "", lambda _: ("sh", "-c", script), read_events, needs=needs)
+    spec = Spec(
+        program="fake",
+        argv=lambda _: ("sh", "-c", script),
+        read_events=read_events,
+        own=needs.own,
+        read=needs.read,
+        named=needs.named,
+    )
     return taken(Headless(spec, Settings()), turn_in(tree, grants=grants))
 
 

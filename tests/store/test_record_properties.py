@@ -383,7 +383,7 @@ def test_proposals_are_made_or_refused_and_stay_inside(proposals: object) -> Non
         (tree / "train.py").write_bytes(b"A = 1\n")
         (tree / "link").symlink_to(outside)
         (tree / "loop").symlink_to("loop")
-        for item in agent._left:
+        for item in agent._changes:
             problem = item.apply(tree)
             assert problem is None or problem
             assert isinstance(item.description, str)
@@ -401,7 +401,7 @@ def test_what_lies_in_a_folder_of_changes(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "description.txt").write_bytes(b"gr\xf6\xdfer\n")
     (tmp_path / "a" / "train.py").write_bytes(b"x")
-    [item] = replay.create(str(tmp_path), {}, 0)._left
+    [item] = replay.create(str(tmp_path), {}, 0)._changes
     assert item.description == "gr\ufffd\ufffder"
     (tmp_path / "b.patch").symlink_to("nowhere")
     with pytest.raises(AgentError, match=r"cannot read .*b\.patch: No such file"):

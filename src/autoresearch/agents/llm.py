@@ -1,11 +1,11 @@
 """Any model behind an API: one call a turn, edits by search and replace. `--agent llm:MODEL`.
 
-    llm:gpt-5-mini             OpenAI's, or of the server that OPENAI_BASE_URL names
+    llm:gpt-5-mini             OpenAI, or the server that OPENAI_BASE_URL names
     llm:ollama/qwen3:8b        a provider of PROVIDERS: its address, and the variable of its key
-    [agent.llm] base_url       any other OpenAI-compatible server; the model's name goes as it is
+    [agent.llm] base_url       any other OpenAI-compatible server; it gets the name unchanged
 
 The model sees the briefing and the editable files, and answers once. An answer that cannot be
-applied exactly costs the turn, and its reason is told in the next briefing.
+applied exactly costs the turn, and the next briefing tells why.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from autoresearch.agents.support import edits
-from autoresearch.agents.support.availability import About
-from autoresearch.agents.support.chat import INSTALL, LIBRARY, Caller, Said, Service, library
+from autoresearch.agents.support.chat import INSTALL, LIBRARY, Caller, Reply, Service, library
 from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause
-from autoresearch.agents.support.headless import FATAL, first_line
-from autoresearch.agents.support.secrets import leaked, mask
+from autoresearch.agents.support.headless import FATAL, About, first_line
+from autoresearch.agents.support.secrets import find_leak, mask
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.formatting import printable
 from autoresearch.protocols import Failure, Proposal, Turn
@@ -30,8 +29,8 @@ from autoresearch.task import values
 from autoresearch.task.tables import read_options
 from autoresearch.task.values import Kind
 
-SHOWN_LENGTH = 400_000  # characters of the editable files, where the briefing has them not
-SMALL_LENGTH = 500  # a file of no more may be in the briefing by chance: it is shown anyway
+SHOWN_LENGTH = 400_000  # characters of the editable files that are not in the briefing
+SMALL_LENGTH = 500  # a shorter file is always shown: the briefing may contain its text by chance
 NOTE_LENGTH = 1_000
 HINTS: Mapping[str, str] = {
     Cause.KEY_REFUSED: "check the key and its variable ([agent.llm] key_env)",
@@ -42,8 +41,10 @@ HINTS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Provider:
+    """An OpenAI-compatible endpoint from the provider's documentation."""
+
     base_url: str
-    key_env: str | None  # the variable that holds the key; None: it wants none
+    key_env: str | None  # the variable that holds the key; None if there is no key
 
 
 PROVIDERS = {
@@ -55,13 +56,12 @@ PROVIDERS = {
     "openai": Provider("https://api.openai.com/v1/", "OPENAI_API_KEY"),
     "openrouter": Provider("https://openrouter.ai/api/v1/", "OPENROUTER_API_KEY"),
 }
-"""The OpenAI-compatible endpoints that each of them documents."""
 
 ABOUT = About(
     library=LIBRARY,
     install=INSTALL,
     login="Set the variable of the provider's key, or run a local server",
-    keys=tuple(one.key_env for one in PROVIDERS.values() if one.key_env),
+    keys=tuple(provider.key_env for provider in PROVIDERS.values() if provider.key_env),
 )
 
 
@@ -105,52 +105,53 @@ class Settings:
 
 
 def create(argument: str | None, options: Mapping[str, object], seed: int) -> Llm:
-    chosen = read_options(Settings, "llm", {**options, "model": argument} if argument else options)
-    prices = (chosen.usd_per_million_in, chosen.usd_per_million_out)
-    if prices.count(None) == 1:
+    if argument:
+        options = {**options, "model": argument}
+    settings = read_options(Settings, "llm", options)
+    if (settings.usd_per_million_in is None) != (settings.usd_per_million_out is None):
         raise AgentError("llm: give both usd_per_million_in and usd_per_million_out, or neither")
-    if chosen.model is None:
+    if settings.model is None:
         raise AgentError("llm: which model? Expected llm:MODEL, or [agent.llm] model")
-    library()  # refused before there is a session, if it is missing
-    return Llm(chosen.model, _service(chosen, chosen.model), prices, chosen.timeout_s)
+    library()  # a missing library is an error before the session begins
+    return Llm(settings.model, _service(settings, settings.model), settings)
 
 
-def _service(chosen: Settings, model: str) -> Service:
-    """Where the model is, and the key for it."""
+def _service(settings: Settings, model: str) -> Service:
+    """Return the model's address and key."""
     prefix, slash, rest = model.partition("/")
-    named, required = chosen.key_env, True
-    key_env: str | None
-    if chosen.base_url:
-        base_url = chosen.base_url
-        key_env, required = named or "OPENAI_API_KEY", named is not None
-    elif slash and prefix in PROVIDERS:
-        model, base_url = rest, PROVIDERS[prefix].base_url
-        key_env = named or PROVIDERS[prefix].key_env
-    elif "OPENAI_BASE_URL" in os.environ:
-        address = {"base_url": os.environ["OPENAI_BASE_URL"]}
-        base_url = read_options(Settings, "llm", address).base_url or ""
-        key_env, required = named or "OPENAI_API_KEY", named is not None
+    base_url, key_env = settings.base_url, settings.key_env
+    needs_key = True
+    if base_url is None and slash and prefix in PROVIDERS:
+        model, provider = rest, PROVIDERS[prefix]
+    elif base_url or "OPENAI_BASE_URL" in os.environ:
+        address = {"base_url": base_url or os.environ["OPENAI_BASE_URL"]}
+        base_url = read_options(Settings, "llm", address).base_url
+        provider, needs_key = PROVIDERS["openai"], key_env is not None
     elif slash:
         raise AgentError(
             f"llm: no provider {prefix!r}; there are: {', '.join(PROVIDERS)}. For a server of your "
             "own set [agent.llm] base_url"
         )
     else:
-        base_url, key_env = PROVIDERS["openai"].base_url, named or PROVIDERS["openai"].key_env
+        provider = PROVIDERS["openai"]
     if not model:
         raise AgentError(f"llm: which model of {prefix}? Expected llm:{prefix}/MODEL")
+    base_url, key_env = base_url or provider.base_url, key_env or provider.key_env
     # OpenAI's own newer models refuse `max_tokens`, other servers do not know its successor.
-    own = urlsplit(base_url).hostname == "api.openai.com"
-    limit = "max_completion_tokens" if own else "max_tokens"
-    given: dict[str, float | None] = {"temperature": chosen.temperature, limit: chosen.max_tokens}
-    parameters = {name: value for name, value in given.items() if value is not None}
-    return Service(model, base_url, _key(key_env, required), parameters, key_env or "key")
+    is_openai = urlsplit(base_url).hostname == "api.openai.com"
+    limit = "max_completion_tokens" if is_openai else "max_tokens"
+    parameters: dict[str, float] = {}
+    if settings.temperature is not None:
+        parameters["temperature"] = settings.temperature
+    if settings.max_tokens is not None:
+        parameters[limit] = settings.max_tokens
+    return Service(model, base_url, _key(key_env, needs_key), parameters, key_env or "key")
 
 
-def _key(name: str | None, required: bool) -> str | None:
+def _key(name: str | None, is_required: bool) -> str | None:
     key = os.environ.get(name, "").strip() if name else ""
-    if name and required and not key:
-        raise AgentError(f"llm: the variable {name} is not set; it is to hold the key")
+    if name and is_required and not key:
+        raise AgentError(f"llm: the variable {name} is not set; it should hold the key")
     if not re.fullmatch(r"[!-~]*", key):
         raise AgentError(f"llm: the variable {name} holds a character that no key can have")
     return key or None
@@ -164,80 +165,73 @@ class Llm:
     reads = True
     probes = True  # a turn before the baseline finds a wrong key or name early
 
-    def __init__(
-        self,
-        name: str,
-        service: Service,
-        prices: tuple[float | None, float | None] = (None, None),
-        timeout_s: float | None = None,
-    ) -> None:
+    def __init__(self, name: str, service: Service, settings: Settings) -> None:
         self.name = f"llm:{name}"
         self._service = service
-        self._prices = prices  # dollars for a million tokens, in and out
-        self._timeout_s = timeout_s
+        self._settings = settings
         self._caller = Caller()
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         files = _editable_files(turn)
-        limits = [s for s in (turn.timeout_s, self._timeout_s) if s is not None]
-        said = self._caller.call(self._service, prompt(turn, files), min(limits, default=None))
-        if said.cause is not None:
-            return self._failure(said)
-        try:
-            answer = edits.parse(said.text)
-            edited = edits.apply(files, answer.blocks)
-        except edits.BadEdit as why:
-            return self._fruitless("bad edit", str(why), said)
-        if not edited:
-            return self._fruitless("no change", f"its blocks change nothing: {said.text}", said)
+        limits = [s for s in (turn.timeout_s, self._settings.timeout_s) if s is not None]
+        reply = self._caller.call(self._service, prompt(turn, files), min(limits, default=None))
+        if reply.cause is not None:
+            return self._failure(reply)
         secrets = self._service.secrets
-        if name := leaked(secrets, files.values(), edited.values()):
-            return self._fruitless("secret", f"the edit holds the value of {name}", said)
+        try:
+            answer = edits.parse(reply.text)
+            edited = edits.apply(files, answer.blocks)
+        except edits.BadEdit as error:
+            return self._reject("bad edit", str(error), reply)
+        if not edited:
+            return self._reject("no change", f"its blocks change nothing: {reply.text}", reply)
+        if name := find_leak(secrets, files.values(), edited.values()):
+            return self._reject("secret", f"the edit holds the value of {name}", reply)
         for path, data in edited.items():
             (turn.worktree / path).write_bytes(data)
+        texts = (answer.description, answer.hypothesis, answer.notes)
+        description, hypothesis, notes = (printable(mask(text, secrets)) for text in texts)
         return Proposal(
-            description=first_line(printable(mask(answer.description, secrets)))
-            or f"edit of {', '.join(edited)}",
-            hypothesis=printable(mask(answer.hypothesis, secrets))[:NOTE_LENGTH],
-            notes=printable(mask(answer.notes, secrets))[:NOTE_LENGTH],
-            tokens=said.tokens,
-            usd=self._usd(said),
+            description=first_line(description) or f"edit of {', '.join(edited)}",
+            hypothesis=hypothesis[:NOTE_LENGTH],
+            notes=notes[:NOTE_LENGTH],
+            tokens=reply.tokens,
+            usd=self._usd(reply),
         )
 
     def interrupt(self) -> None:
-        """End the call under way, from another thread; its turn ends as a `Failure`."""
+        """End the present call, from another thread; its turn ends as a `Failure`."""
         self._caller.interrupt()
 
-    def _fruitless(self, reason: str, message: str, said: Said) -> Failure:
-        """An answer that is no edit; waiting would not mend it."""
+    def _reject(self, reason: str, message: str, reply: Reply) -> Failure:
+        """Return the failure for an answer without a usable edit. Waiting does not help."""
         message = printable(mask(message, self._service.secrets))[:MESSAGE_LENGTH]
-        return Failure(reason, message, 0.0, said.tokens, self._usd(said))
+        return Failure(reason, message, 0.0, reply.tokens, self._usd(reply))
 
-    def _failure(self, said: Said) -> Failure:
-        if said.cause in FATAL:
+    def _failure(self, reply: Reply) -> Failure:
+        if reply.cause in FATAL:
             raise ServiceRefusal(
-                f"{self.name} at {self._service.place}: {said.cause}: {said.message}; "
-                f"{HINTS[said.cause]}",
-                tokens=said.tokens,
-                usd=self._usd(said),
+                f"{self.name} at {self._service.place}: {reply.cause}: {reply.message}; "
+                f"{HINTS[reply.cause]}",
+                tokens=reply.tokens,
+                usd=self._usd(reply),
             )
-        wait_s = said.retry_after_s
-        if said.cause in ("interrupted", "bad edit"):
-            wait_s = 0.0  # nothing that waiting would mend
-        return Failure(str(said.cause), said.message, wait_s, said.tokens, self._usd(said))
+        # Waiting does not help against an interrupt or a bad edit.
+        wait_s = 0.0 if reply.cause in ("interrupted", "bad edit") else reply.retry_after_s
+        return Failure(str(reply.cause), reply.message, wait_s, reply.tokens, self._usd(reply))
 
-    def _usd(self, said: Said) -> float | None:
-        """By the prices of the task file; else as the service says."""
-        per_in, per_out = self._prices
+    def _usd(self, reply: Reply) -> float | None:
+        """Return the cost by the prices of the task file, or else by the service."""
+        per_in, per_out = self._settings.usd_per_million_in, self._settings.usd_per_million_out
         if per_in is None or per_out is None:
-            return said.usd
-        if said.tokens is None:
+            return reply.usd
+        if reply.tokens is None:
             return None
-        return ((said.tokens_in or 0) * per_in + (said.tokens_out or 0) * per_out) / 1e6
+        return ((reply.tokens_in or 0) * per_in + (reply.tokens_out or 0) * per_out) / 1e6
 
 
 def _editable_files(turn: Turn) -> dict[str, bytes]:
-    """Those that are regular files: a link could lead out of the worktree."""
+    """Read the editable files. A link is left out: it could lead out of the worktree."""
     paths = {name: turn.worktree / name for name in turn.editable}
     return {
         name: path.read_bytes()
@@ -247,22 +241,25 @@ def _editable_files(turn: Turn) -> dict[str, bytes]:
 
 
 def prompt(turn: Turn, files: Mapping[str, bytes]) -> str:
-    """The briefing, the files as far as it does not show them already, and how to answer."""
-    sources, left = [], SHOWN_LENGTH
+    """Join the briefing, the files that it does not contain, and the format of the answer."""
+    sources, room = [], SHOWN_LENGTH
     for name, data in files.items():
         text = data.decode(errors="replace").replace("\r\n", "\n")
         if len(text) > SMALL_LENGTH and text.strip() in turn.briefing:
             continue
-        sources.append(_shown(name, text) if len(text) <= left else f"{name}: too large to show\n")
-        left -= len(text) if len(text) <= left else 0
+        if len(text) > room:
+            sources.append(f"{name}: too large to show\n")
+        else:
+            sources.append(_show_file(name, text))
+            room -= len(text)
     head = "\n## The files you may edit, as they are now\n\n" if sources else ""
     editable = ", ".join(files) or "nothing"
-    how = edits.FORMAT.format(example=next(iter(files), "train.py"), editable=editable)
-    return f"{turn.briefing}\n{head}{chr(10).join(sources)}{how}"
+    form = edits.FORMAT.format(example=next(iter(files), "train.py"), editable=editable)
+    return f"{turn.briefing}\n{head}{chr(10).join(sources)}{form}"
 
 
-def _shown(name: str, text: str) -> str:
-    """A file between fences that are longer than any in it."""
+def _show_file(name: str, text: str) -> str:
+    """Put a file between fences that are longer than any fence in it."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{name}\n{fence}\n{text.removesuffix(chr(10))}\n{fence}\n"

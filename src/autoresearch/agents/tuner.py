@@ -1,10 +1,10 @@
 """The tuner: proposes other values for the constants of the editable Python files.
 
-It needs no key and no network. All it knows it reads from the history, so a resumed session goes on
-as if nothing had happened. Its proposals come from an Optuna study of what was measured, by one of
-three samplers:
+It needs no key and no network. It learns only from the history, so a resumed session gets the same
+proposals as one without a break. They come from an Optuna study of the measured experiments, by one
+of three samplers:
 
-    trend    a Bayesian regression about the incumbent, a few constants at a time (the default)
+    trend    a Bayesian regression around the incumbent, a few constants at a time (the default)
     tpe      Optuna's TPE, a few constants at a time
     random   all constants at once, anywhere: the classical baseline
 """
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SAMPLERS = ("trend", "tpe", "random")
 
-GUESSES = 300  # at random, before counting what is left of the space
-COUNTABLE = 2_000  # a space of no more points than this can be exhausted
+GUESSES = 300  # random points to try before all points of a small space
+COUNTABLE = 2_000  # a space of at most so many points is searched completely
 COSTLY = ("over budget", "timeout", "memory", "log too large")  # crashes of size, not of shape
 KEEP_RUNS = 4  # fresh runs behind the metric of a keep
 DESCRIPTION_LENGTH = 80
@@ -61,13 +61,13 @@ class Tuner:
         from autoresearch.agents.tuning.study import Study  # optuna takes half a second to import
 
         self._seed = seed
-        self._near = sampler != "random"
+        self._is_local = sampler != "random"
         self._space = Space()
         self._study: Study = Study(sampler, self._space)
         self._rules = Divisibility()
         self._taken: set[Key] = set()
         self._origin = ""  # the commit whose ranges the space has
-        self._main: str | None = None  # the file whose constants go by their own names
+        self._main: str | None = None  # the file whose constants have names without a path
         self._seen = 0  # order of the last experiment absorbed
         self._state: tuple[int, ...] = ()  # of the history, at the last proposal
         self._repeats = 0  # proposals made in this state
@@ -88,20 +88,20 @@ class Tuner:
         _write(turn.worktree, files, incumbent, changes)
         return Proposal(describe(incumbent, changes), notes=f"space of {self._origin}")
 
-    # What happened so far
+    # Learning from the history
 
     def _begin(self, history: History) -> None:
-        """Lay out the space: as the first tuner of this session did, which left the commit in its
-        notes, or else about the present incumbent."""
-        running = history.in_flight()  # first: what ends meanwhile is in both, not in none
+        """Choose the space of the first tuner of this session, whose notes name the commit, or else
+        one around the present incumbent."""
+        running = history.in_flight()  # read first: an experiment that finishes now is in both
         experiments = itertools.chain(history.finished(), running)
-        noted = (ORIGIN.search(experiment.notes) for experiment in experiments)
-        origin = next((match[1] for match in noted if match), history.incumbent().commit)
+        matches = (ORIGIN.search(experiment.notes) for experiment in experiments)
+        origin = next((match[1] for match in matches if match), history.incumbent().commit)
         files = history.editable_files(origin)
-        with_constants = {path for path in files if _take_apart({path: files[path]}).constants}
-        if not with_constants:
+        paths = [path for path in files if _take_apart({path: files[path]}).constants]
+        if not paths:
             raise AgentError(HOW_TO.format(paths=", ".join(sorted(files)) or "the editable files"))
-        self._main = min(with_constants) if len(with_constants) == 1 else None
+        self._main = paths[0] if len(paths) == 1 else None
         self._origin = origin
         program = self._incumbent(files)
         self._join(program)
@@ -125,7 +125,7 @@ class Tuner:
                 self._learn(history, experiment, program)
 
     def _program(self, history: History, experiment: Experiment) -> Program | None:
-        """None if its source does not parse: it teaches nothing about constants."""
+        """Return an experiment's constants, or None if its source does not parse."""
         try:
             return take_apart(history.editable_files(experiment.commit), self._main)
         except SourceError:
@@ -147,12 +147,12 @@ class Tuner:
     def _score(self, history: History, metric: float | None) -> float | None:
         return None if metric is None else history.metric.gain(metric, 0.0)
 
-    # What next
+    # The next proposal
 
     def _choose(
         self, history: History, incumbent: Program, in_flight: Sequence[Experiment]
     ) -> dict[str, Value] | None:
-        """The values to propose; None if there is nothing left to try."""
+        """Return the values to propose, or None if all have been tried."""
         from autoresearch.agents.tuning.study import Situation
 
         running = [self._program(history, e) for e in in_flight]
@@ -160,26 +160,26 @@ class Tuner:
         busy = {program.key(program.values) for program in programs}
         space, present = self._space, incumbent.values
 
-        def new(positions: Sequence[float]) -> bool:
+        def is_new(positions: Sequence[float]) -> bool:
             key = incumbent.key(space.values(positions, present))
             return key not in self._taken and key not in busy
 
-        def allowed(positions: Sequence[float]) -> bool:
+        def is_allowed(positions: Sequence[float]) -> bool:
             values = space.values(positions, present)
-            return new(positions) and self._rules.respected(incumbent.integers(values))
+            return is_new(positions) and self._rules.respected(incumbent.integers(values))
 
         seed = self._next_seed(in_flight)
         situation = Situation(
             incumbent=_measured(incumbent, self._score(history, history.incumbent_score())),
             noise_sd=history.noise_sd,
             running=[_measured(program) for program in programs],
-            allowed=allowed,
+            allowed=is_allowed,
             seed=seed,
         )
         positions: Sequence[float] | None = self._study.ask(situation)
-        if positions is None or not allowed(positions):
-            # What was learned about crashes is a guess: it does not end the search.
-            for fits in (allowed, new):
+        if positions is None or not is_allowed(positions):
+            # The rules about crashes are guesses: alone they do not end the search.
+            for fits in (is_allowed, is_new):
                 others = self._others(space.positions(present), random.Random(str(seed)))
                 positions = next((other for other in others if fits(other)), None)
                 if positions is not None:
@@ -187,19 +187,20 @@ class Tuner:
         return None if positions is None else space.values(positions, present)
 
     def _next_seed(self, in_flight: Sequence[Experiment]) -> list[int]:
-        """A function of the history, so that a restarted tuner makes the same proposals."""
+        """Return a seed that depends on the history alone, so that a restarted tuner makes the same
+        proposals."""
         state = (self._seen, *(experiment.number for experiment in in_flight))
         self._repeats = self._repeats + 1 if state == self._state else 0
         self._state = state
         return [self._seed, self._repeats, *state]
 
     def _others(self, present: list[float], rng: random.Random) -> Iterator[list[float]]:
-        """Random points, for the local samplers near the incumbent at first; then every point of
-        a space small enough."""
+        """Yield random points, for a local sampler near the incumbent first; then every point of a
+        small space."""
         levels = [self._space.levels(c) for c in self._space.constants.values()]
         for guess in range(GUESSES):
             positions = list(present)
-            count = min(1 + guess // 50, len(positions)) if self._near else len(positions)
+            count = min(1 + guess // 50, len(positions)) if self._is_local else len(positions)
             for index in rng.sample(range(len(positions)), count):
                 choices = levels[index]
                 positions[index] = rng.random() if choices is None else rng.choice(choices)
@@ -226,16 +227,17 @@ def _write(
     worktree: Path, files: Mapping[str, bytes], program: Program, changes: Mapping[str, Value]
 ) -> None:
     for path in {program.paths[name] for name in changes}:
-        inside = {
+        values = {
             program.constants[name].name: value
             for name, value in changes.items()
             if program.paths[name] == path
         }
-        (worktree / path).write_bytes(edit(files[path], inside))
+        (worktree / path).write_bytes(edit(files[path], values))
 
 
 def describe(program: Program, changes: Mapping[str, Value]) -> str:
-    """`LR 0.02 -> 0.035, DEPTH 2 -> 3`, at most 80 characters if two changes are."""
+    """Return `LR 0.02 -> 0.035, DEPTH 2 -> 3`: as many changes as 80 characters can hold, at least
+    one."""
     parts = [
         f"{name} {program.constants[name].shown(program.constants[name].value)}"
         f" -> {program.constants[name].shown(value)}"

@@ -251,6 +251,7 @@ BOUNDS = Kind(
 )
 
 Text = Annotated[str, Kind("text that is not empty", TEXT)]
+Texts = Annotated[tuple[str, ...], Kind("a list of texts", _list(TEXT))]
 Command = Annotated[str, COMMAND]
 Word = Annotated[str, WORD]
 GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]

@@ -1,7 +1,7 @@
-"""Call a model behind an OpenAI-compatible API once, and return the answer or the error as a value.
+"""Call a model behind an OpenAI-compatible API once. Return the answer or the error as a value.
 
 The client's own retries are off, because the harness waits between turns. The library is imported
-only when an agent needs it: that takes 0.75 s.
+only when an agent needs it: the import takes 0.75 s.
 """
 
 from __future__ import annotations
@@ -18,21 +18,31 @@ from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
-from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause, at, cause_of, retry_after_s
+from autoresearch.agents.support.events import (
+    MESSAGE_LENGTH,
+    Cause,
+    as_list,
+    at,
+    cause_of,
+    retry_after_s,
+    sum_dollars,
+    sum_tokens,
+)
 from autoresearch.agents.support.secrets import Secret, mask, secrets_in
 from autoresearch.errors import AgentError
 from autoresearch.formatting import printable
+from autoresearch.protocols import SERVICE_REASONS
 
 LIBRARY = "openai"
 INSTALL = "pip install 'autoresearch[llm]'"
-NO_KEY = "none"  # the client wants one, a local server does not
+NO_KEY = "none"  # for a local server: the client insists on a key
 CONNECT_S = 30.0
-LONGEST_WAIT_S = 86_400.0  # a service that asks for more is not believed
+LONGEST_WAIT_S = 86_400.0  # a longer wait that a service asks for is cut to this
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A model, and where it is."""
+    """A model and its address."""
 
     model: str
     base_url: str
@@ -42,38 +52,36 @@ class Service:
 
     @property
     def secrets(self) -> list[Secret]:
-        """Not to be seen in the record: the key, and a password in the address."""
-        return secrets_in(
-            {self.key_env: self.key or "", "base_url": self.base_url}, (self.key_env,)
-        )
+        """The key, and a password in the address. They must not get into the record."""
+        env = {self.key_env: self.key or "", "base_url": self.base_url}
+        return secrets_in(env, (self.key_env,))
 
     @property
     def place(self) -> str:
-        """The address for people: without a password or a key that it may hold."""
+        """The address for people: without a password or a key."""
         parts = urlsplit(self.base_url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What came back. `cause` is None when it is an answer."""
+class Reply:
+    """An answer, or an error with its `cause`."""
 
     text: str = ""
     tokens_in: int | None = None
     tokens_out: int | None = None
-    usd: float | None = None  # as the service says
+    usd: float | None = None  # by the service
     cause: str | None = None
     message: str = ""
     retry_after_s: float | None = None
 
     @property
     def tokens(self) -> int | None:
-        found = [n for n in (self.tokens_in, self.tokens_out) if n is not None]
-        return sum(found) if found else None
+        return sum_tokens(self.tokens_in, self.tokens_out)
 
 
 def library() -> ModuleType:
-    """The client library; `AgentError` where it is missing."""
+    """Import the client library. Raises `AgentError` if it is missing."""
     try:
         import openai
     except ImportError as error:
@@ -85,45 +93,46 @@ class Caller:
     """Makes one call at a time."""
 
     def __init__(self) -> None:
-        self._under_way: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
+        self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._interrupted = False
 
-    def call(self, service: Service, prompt: str, timeout_s: float | None) -> Said:
-        """Raises nothing for what the service did. `timeout_s` is for the whole call, however
-        slowly the answer trickles in."""
+    def call(self, service: Service, prompt: str, timeout_s: float | None) -> Reply:
+        """Send the prompt and return the reply. Errors of the service are replies, too.
+
+        `timeout_s` is for the whole call, also when the answer arrives byte by byte."""
         self._interrupted = False
-        said = asyncio.run(self._bounded(service, prompt, timeout_s))
-        message = " ".join(printable(mask(said.message, service.secrets)).split())
-        return replace(said, message=message[:MESSAGE_LENGTH])
+        reply = asyncio.run(self._call(service, prompt, timeout_s))
+        message = " ".join(printable(mask(reply.message, service.secrets)).split())
+        return replace(reply, message=message[:MESSAGE_LENGTH])
 
     def interrupt(self) -> None:
-        """End the call under way, from another thread or a signal handler."""
+        """End the present call, from another thread or a signal handler."""
         self._interrupted = True
-        if (under_way := self._under_way) is not None:
-            loop, task = under_way
+        if (running := self._running) is not None:
+            loop, task = running
             with suppress(RuntimeError):  # it has just ended by itself
                 loop.call_soon_threadsafe(task.cancel)
 
-    async def _bounded(self, service: Service, prompt: str, timeout_s: float | None) -> Said:
+    async def _call(self, service: Service, prompt: str, timeout_s: float | None) -> Reply:
         task = asyncio.current_task()
         assert task is not None
-        self._under_way = (asyncio.get_running_loop(), task)
+        self._running = (asyncio.get_running_loop(), task)
         try:
             async with asyncio.timeout(timeout_s):
-                return await _call(service, prompt, timeout_s)
+                return await _send(service, prompt, timeout_s)
         except TimeoutError:
-            return Said(cause="timeout", message=f"no answer within {timeout_s:g} s")
+            return Reply(cause="timeout", message=f"no answer within {timeout_s:g} s")
         except asyncio.CancelledError:
             if not self._interrupted:
                 raise
-            return Said(cause="interrupted", message="was stopped: interrupted")
+            return Reply(cause="interrupted", message="was stopped: interrupted")
         finally:
-            self._under_way = None
+            self._running = None
 
 
-async def _call(service: Service, prompt: str, timeout_s: float | None) -> Said:
-    """The call, and its errors mapped once. The reply is read from its text: a service that sends
-    something else than the client's types say is nothing rare."""
+async def _send(service: Service, prompt: str, timeout_s: float | None) -> Reply:
+    """Send the prompt. Read the reply from its text, because many services do not send what the
+    client's types declare."""
     openai = library()
     client = openai.AsyncOpenAI(
         api_key=service.key or NO_KEY,
@@ -141,34 +150,36 @@ async def _call(service: Service, prompt: str, timeout_s: float | None) -> Said:
             return read_reply(raw.http_response.text)
     except openai.APIStatusError as error:
         message = at(error.body, "message") or error.message  # else with the whole body
-        return _refusal(error.status_code, str(message), error.response.headers, error.body)
+        return _read_error(error.status_code, str(message), error.response.headers, error.body)
     except openai.APITimeoutError as error:
-        return Said(cause="timeout", message=f"{error.message} {error.__cause__ or ''}")
+        return Reply(cause="timeout", message=f"{error.message} {error.__cause__ or ''}")
     except openai.APIConnectionError as error:
-        return Said(cause=Cause.SERVICE_DOWN, message=f"{error.message} {error.__cause__ or ''}")
+        return Reply(cause=Cause.SERVICE_DOWN, message=f"{error.message} {error.__cause__ or ''}")
     except openai.OpenAIError as error:
-        return Said(cause=cause_of(str(error)) or Cause.FAILED, message=str(error))
+        return Reply(cause=cause_of(str(error)) or Cause.FAILED, message=str(error))
 
 
-def _refusal(status: int, message: str, headers: Mapping[str, str], error: object = None) -> Said:
-    """`error` may have a code and a type: "insufficient_quota" need not be in the message."""
-    named = [word for word in (at(error, "code"), at(error, "type")) if isinstance(word, str)]
-    cause = cause_of(" ".join((message, *named)), status) or Cause.FAILED
-    waits = cause in (Cause.RATE_LIMITED, Cause.SERVICE_DOWN)  # a 503 can have a Retry-After too
-    wait_s = asked_wait_s(headers, message) if waits else None
-    return Said(cause=cause, message=message, retry_after_s=wait_s)
+def _read_error(
+    status: int, message: str, headers: Mapping[str, str], error: object = None
+) -> Reply:
+    """Return the reply for an error. Its code and type count: "insufficient_quota" may be in them
+    and not in the message."""
+    words = [word for word in (at(error, "code"), at(error, "type")) if isinstance(word, str)]
+    cause = cause_of(" ".join((message, *words)), status) or Cause.FAILED
+    wait_s = read_wait_s(headers, message) if cause in SERVICE_REASONS else None
+    return Reply(cause=cause, message=message, retry_after_s=wait_s)
 
 
-def asked_wait_s(headers: Mapping[str, str], message: str) -> float | None:
-    """Seconds to wait: Retry-After is a number of them or a date (RFC 9110, 10.2.3); else what the
-    message says. At least one, as 0 means that waiting mends nothing."""
-    given = headers.get("retry-after", "")
+def read_wait_s(headers: Mapping[str, str], message: str) -> float | None:
+    """Return the seconds to wait: Retry-After is a number of them or a date (RFC 9110, 10.2.3);
+    else the message may have them. At least one, because 0 means that waiting does not help."""
+    header = headers.get("retry-after", "")
     wait_s: float | None
     try:
-        wait_s = float(given)
+        wait_s = float(header)
     except ValueError:
         try:
-            wait_s = parsedate_to_datetime(given).timestamp() - time.time()
+            wait_s = parsedate_to_datetime(header).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
             wait_s = retry_after_s(message)
     if wait_s is None or math.isnan(wait_s):
@@ -176,62 +187,42 @@ def asked_wait_s(headers: Mapping[str, str], message: str) -> float | None:
     return min(max(wait_s, 1.0), LONGEST_WAIT_S)
 
 
-def read_reply(text: str) -> Said:
-    """A chat completion. Whatever else it is, is a failure of the service."""
+def read_reply(text: str) -> Reply:
+    """Read a chat completion. Any other text is a failure of the service."""
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return _malformed("no JSON", text)
+        return _reject("no JSON", text)
     if (error := at(body, "error")) is not None:  # OpenRouter sends it with status 200
         message = str(at(error, "message") or error or "no reason was given")
         code = at(error, "code")
-        return _refusal(code if isinstance(code, int) else 200, message, {}, error)
-    choice = _first(at(body, "choices"))
+        return _read_error(code if isinstance(code, int) else 200, message, {}, error)
+    choice = next(iter(as_list(at(body, "choices"))), None)
     if not isinstance(at(choice, "message"), Mapping):
-        return _malformed("no chat completion", text)
-    said = Said(
-        text=_content(at(choice, "message", "content")),
-        tokens_in=_count(at(body, "usage", "prompt_tokens")),
-        tokens_out=_count(at(body, "usage", "completion_tokens")),
-        usd=_amount(at(body, "usage", "cost")),
+        return _reject("no chat completion", text)
+    content = at(choice, "message", "content")  # a text, or a list of parts
+    parts = [at(part, "text") for part in content] if isinstance(content, list) else [content]
+    reply = Reply(
+        text="".join(part for part in parts if isinstance(part, str)),
+        tokens_in=sum_tokens(at(body, "usage", "prompt_tokens")),
+        tokens_out=sum_tokens(at(body, "usage", "completion_tokens")),
+        usd=sum_dollars(at(body, "usage", "cost")),
     )
-    why = _cut_off(at(choice, "finish_reason"), at(choice, "message", "refusal"))
-    return replace(said, cause="bad edit", message=why) if why else said
+    reason = _incomplete(at(choice, "finish_reason"), at(choice, "message", "refusal"))
+    return replace(reply, cause="bad edit", message=reason) if reason else reply
 
 
-def _cut_off(reason: object, refusal: object) -> str:
-    """Why an answer is not whole, where it is not."""
-    if reason == "length":
+def _incomplete(finish_reason: object, refusal: object) -> str:
+    """Return why an answer is incomplete; an empty text if it is complete."""
+    if finish_reason == "length":
         return (
             "the answer was cut off by the limit of tokens: think and write less, or raise "
             "[agent.llm] max_tokens"
         )
-    if reason == "content_filter":
+    if finish_reason == "content_filter":
         return "the service's content filter cut the answer off"
     return f"the model refused: {refusal}" if isinstance(refusal, str) and refusal else ""
 
 
-def _malformed(what: str, text: str) -> Said:
-    return Said(cause=Cause.SERVICE_DOWN, message=f"the reply is {what}: {text[:200]!r}")
-
-
-def _first(value: object) -> object:
-    return value[0] if isinstance(value, list) and value else None
-
-
-def _content(value: object) -> str:
-    """The text of a message: one, or a list of parts."""
-    if isinstance(value, list):
-        return "".join(part for part in (at(one, "text") for one in value) if isinstance(part, str))
-    return value if isinstance(value, str) else ""
-
-
-def _count(value: object) -> int | None:
-    plausible = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
-    return int(value) if plausible else None  # type: ignore[call-overload]
-
-
-def _amount(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if 0 <= value < 1e9 else None
+def _reject(what: str, text: str) -> Reply:
+    return Reply(cause=Cause.SERVICE_DOWN, message=f"the reply is {what}: {text[:200]!r}")

@@ -1,8 +1,8 @@
-"""Edits by search and replace: read from a model's answer, and applied exactly or not at all.
+"""Edits by search and replace: read them from a model's answer, and apply them exactly.
 
 The format is aider's, which models know. A block replaces whole lines that are exactly once in the
-file as it was shown; everything outside the replaced lines stays as it is, byte for byte. Pure
-functions of text and bytes: what cannot be applied is a `BadEdit`, which says which block and why.
+file as the model saw it. All other bytes of the file stay. A block that cannot be applied raises
+`BadEdit` with its number and the reason, and no block is applied.
 """
 
 from __future__ import annotations
@@ -10,21 +10,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
-HEAD = re.compile(r"<{5,9} SEARCH\s*")
-DIVIDER = re.compile(r"={5,9}\s*")
-TAIL = re.compile(r">{5,9} REPLACE\s*")
+MARK = re.compile(r"(?:<{5,9} (SEARCH)|(=)={4,8}|>{5,9} (REPLACE))\s*")
 FENCE = re.compile(r"\s*(?:```|~~~)")
-THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)  # where a server leaves it in
+THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)  # some servers leave it in
 FIELD = re.compile(r"[\s>*#`_-]*(DESCRIPTION|HYPOTHESIS|NOTES)[\s*`_]*:(.*)", re.IGNORECASE)
 
 ANSWER_LENGTH = 1_000_000  # characters
-EDIT_LINES = 2_000  # searched and put in their place, together: more is no single idea
-SHOWN_LENGTH = 120  # of a line in a message
-COMPARED_LINES = 2_000  # of a file, when the nearest line is looked for
+EDIT_LINES = 2_000  # searched and replacing lines of all blocks: more is no single idea
+SHOWN_LENGTH = 120  # characters of a line in a message
+COMPARED_LINES = 2_000  # lines of a file in the search for the nearest one
 
 FORMAT = """
 ## Your answer
@@ -51,7 +50,7 @@ the line beside them and repeat it.
 
 
 class BadEdit(Exception):
-    """An answer that cannot be applied; the message is for the model that gave it."""
+    """An answer that cannot be applied. The message is for the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    description: str  # the line of that name, else all that is said outside the blocks
+    description: str  # the line of that name, else the text outside the blocks
     hypothesis: str
     notes: str
     blocks: tuple[Block, ...]
@@ -75,7 +74,7 @@ class Answer:
 
 
 def parse(text: str) -> Answer:
-    """What a model answered. Raises `BadEdit` where it holds no block, or one that is not whole."""
+    """Read a model's answer. Raises `BadEdit` if it has no block, or an incomplete one."""
     if len(text) > ANSWER_LENGTH:
         raise BadEdit(f"an answer of {len(text):,} characters; at most {ANSWER_LENGTH:,} are read")
     try:
@@ -83,99 +82,67 @@ def parse(text: str) -> Answer:
     except UnicodeEncodeError as error:
         raise BadEdit(f"the answer holds no character at {error.start}, but half of one") from None
     lines = THOUGHT.sub("", text).replace("\r\n", "\n").split("\n")
-    reader = _Reader()
-    for line in lines:
-        reader.take(line)
-    blocks, prose = reader.ended()
+    blocks, prose = _split_blocks(lines)
     if not blocks:
-        begin = " ".join(" ".join(lines).split())[:SHOWN_LENGTH]
+        start = " ".join(" ".join(lines).split())[:SHOWN_LENGTH]
         raise BadEdit(
-            f"the answer has no SEARCH/REPLACE block; it begins: {begin}"
-            if begin
+            f"the answer has no SEARCH/REPLACE block; it begins: {start}"
+            if start
             else "the answer is empty"
         )
-    said = {name: value for name, value in map(_field, reversed(prose)) if name}
+    fields = {name: value for name, value in map(_field, reversed(prose)) if name}
     labels = {block.label for block in blocks}
-    free = [line for line in prose if _tidy(line) not in labels and not FENCE.match(line)]
+    other = [line for line in prose if _strip_markup(line) not in labels and not FENCE.match(line)]
     return Answer(
-        description=said.get("description") or "\n".join(free),
-        hypothesis=said.get("hypothesis", ""),
-        notes=said.get("notes", ""),
+        description=fields.get("description") or "\n".join(other),
+        hypothesis=fields.get("hypothesis", ""),
+        notes=fields.get("notes", ""),
         blocks=tuple(blocks),
     )
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Takes an answer line by line: prose, or inside a block the search and then the rest."""
-
-    prose: list[str] = field(default_factory=list)
-    above: list[str] = field(default_factory=list)  # prose since the last block
-    blocks: list[Block] = field(default_factory=list)
-    search: list[str] | None = None  # None outside a block
-    fresh: list[str] | None = None  # None before the divider
-
-    def take(self, line: str) -> None:
-        if self.search is None:
-            self._outside(line)
-        elif self.fresh is None:
-            self._searching(line)
+def _split_blocks(lines: Sequence[str]) -> tuple[list[Block], list[str]]:
+    """Return the blocks and the lines outside them."""
+    blocks: list[Block] = []
+    prose: list[str] = []
+    label = ""  # the last line since the last block that can name a file
+    search: list[str] = []
+    replace: list[str] = []
+    part = prose  # the list that takes the next line
+    for line in lines:
+        match = MARK.fullmatch(line)
+        mark = match and match[match.lastindex or 0]
+        number = len(blocks) + 1
+        if part is prose and mark == "SEARCH":
+            part = search = []
+        elif part is prose and mark == "REPLACE":
+            raise BadEdit(f"a line >>>>>>> REPLACE ends no block, after block {len(blocks)}")
+        elif part is search and mark == "=":
+            part = replace = []
+        elif part is search and mark:
+            raise BadEdit(f"block {number} has no line ======= after its search")
+        elif part is replace and mark == "REPLACE":
+            blocks.append(Block(number, label, tuple(search), tuple(replace)))
+            part, label = prose, ""
+        elif part is replace and mark == "=":  # either could be the divider
+            raise BadEdit(f"block {number} has two lines =======")
+        elif part is replace and mark:
+            break
         else:
-            self._replacing(line)
-
-    def ended(self) -> tuple[list[Block], list[str]]:
-        if self.search is not None:
-            raise BadEdit(f"block {self._number} is not ended by a line >>>>>>> REPLACE")
-        return self.blocks, self.prose
-
-    @property
-    def _number(self) -> int:
-        return len(self.blocks) + 1
-
-    def _outside(self, line: str) -> None:
-        if HEAD.fullmatch(line):
-            self.search = []
-        elif TAIL.fullmatch(line):
-            raise BadEdit(f"a line >>>>>>> REPLACE ends no block, after block {len(self.blocks)}")
-        else:
-            self.prose.append(line)
-            self.above.append(line)
-
-    def _searching(self, line: str) -> None:
-        assert self.search is not None
-        if DIVIDER.fullmatch(line):
-            self.fresh = []
-        elif HEAD.fullmatch(line) or TAIL.fullmatch(line):
-            raise BadEdit(f"block {self._number} has no line ======= after its search")
-        else:
-            self.search.append(line)
-
-    def _replacing(self, line: str) -> None:
-        assert self.search is not None and self.fresh is not None
-        if HEAD.fullmatch(line):
-            raise BadEdit(f"block {self._number} is not ended by a line >>>>>>> REPLACE")
-        if DIVIDER.fullmatch(line):  # which of the two divides, nobody can tell
-            raise BadEdit(f"block {self._number} has two lines =======")
-        if not TAIL.fullmatch(line):
-            self.fresh.append(line)
-            return
-        label = next((_tidy(one) for one in reversed(self.above) if _names(one)), "")
-        self.blocks.append(Block(self._number, label, tuple(self.search), tuple(self.fresh)))
-        self.search, self.fresh, self.above = None, None, []
-
-
-def _names(line: str) -> bool:
-    """Whether this line above a block can be the one that names its file."""
-    return bool(line.strip()) and not FENCE.match(line)
+            part.append(line)
+            if part is prose and line.strip() and not FENCE.match(line):
+                label = _strip_markup(line)
+    if part is not prose:
+        raise BadEdit(f"block {len(blocks) + 1} is not ended by a line >>>>>>> REPLACE")
+    return blocks, prose
 
 
 def _field(line: str) -> tuple[str, str]:
-    found = FIELD.fullmatch(line)
-    return (found[1].lower(), " ".join(found[2].strip("* \t").split())) if found else ("", "")
+    match = FIELD.fullmatch(line)
+    return (match[1].lower(), " ".join(match[2].strip("* \t").split())) if match else ("", "")
 
 
-def _tidy(line: str) -> str:
-    """A line without its markup."""
+def _strip_markup(line: str) -> str:
     return " ".join(line.strip("#*`\"'> \t:-").split())
 
 
@@ -183,9 +150,8 @@ def _tidy(line: str) -> str:
 # Applying
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Bytes of a file, and what takes their place."""
+class _Span(NamedTuple):
+    """Bytes of a file, and the bytes that replace them."""
 
     begin: int
     end: int
@@ -194,25 +160,25 @@ class _Span:
 
 
 def apply(files: Mapping[str, bytes], blocks: Sequence[Block]) -> dict[str, bytes]:
-    """The new content of the files that change. Raises `BadEdit` unless every block applies."""
+    """Return the new contents of the changed files. Raises `BadEdit` unless all blocks apply."""
     size = sum(len(block.search) + len(block.replace) for block in blocks)
     if size > EDIT_LINES:
         raise BadEdit(f"the blocks hold {size:,} lines; at most {EDIT_LINES:,} are accepted")
     spans: dict[str, list[_Span]] = {}
     path = ""
     for block in blocks:
-        path = _path_of(block, files, path)
-        spans.setdefault(path, []).append(_located(block, path, files[path]))
-    edited = {path: _spliced(path, files[path], found) for path, found in spans.items()}
+        path = _find_path(block, files, path)
+        spans.setdefault(path, []).append(_find_span(block, path, files[path]))
+    edited = {path: _replace_spans(path, files[path], spans[path]) for path in spans}
     return {path: data for path, data in edited.items() if data != files[path]}
 
 
-def _path_of(block: Block, files: Mapping[str, bytes], before: str) -> str:
-    """The file a block is for: the one named above it, else that of the block before it, else the
-    only one there is."""
+def _find_path(block: Block, files: Mapping[str, bytes], previous: str) -> str:
+    """Return the file of a block: the one named above it, else that of the previous block, else the
+    only file."""
     label = block.label.removeprefix("./")
     words = label.split()
-    for name in (label, *(_tidy(word).removeprefix("./") for word in words[-1:])):
+    for name in (label, *(_strip_markup(word).removeprefix("./") for word in words[-1:])):
         if name in files:
             return name
     editable = ", ".join(files) or "none"
@@ -220,93 +186,90 @@ def _path_of(block: Block, files: Mapping[str, bytes], before: str) -> str:
         outside = PurePosixPath(label).is_absolute() or ".." in PurePosixPath(label).parts
         why = "leads outside the program's folder" if outside else "is no file that may be edited"
         raise BadEdit(f"block {block.number}: {_show(label)} {why}; editable: {editable}")
-    if before:
-        return before
+    if previous:
+        return previous
     if len(files) == 1:
         return next(iter(files))
     raise BadEdit(f"block {block.number}: the line above it names no file; editable: {editable}")
 
 
-def _located(block: Block, path: str, data: bytes) -> _Span:
-    """Where a block's search is in a file."""
+def _find_span(block: Block, path: str, data: bytes) -> _Span:
+    """Find a block's search in a file."""
     where = f"block {block.number} ({path})"
     if not any(line.strip() for line in block.search):
         raise BadEdit(f"{where}: its search is empty; copy the lines beside the change")
     end = _line_end(data)
     lines = data.split(end)
-    whole = lines[-1] == b""  # the last line has an end
-    if whole:
+    is_ended = lines[-1] == b""  # the last line has an end
+    if is_ended:
         lines.pop()
-    wanted = [line.encode() for line in block.search]
-    at = [i for i, line in enumerate(lines) if line == wanted[0]]
-    found = [i for i in at if lines[i : i + len(wanted)] == wanted]
-    if not found:
-        raise BadEdit(f"{where}: its search is not in the file: {_why_not(wanted, lines, at)}")
-    if len(found) > 1:
-        places = ", ".join(str(i + 1) for i in found[:5])
+    search = [line.encode() for line in block.search]
+    starts = [i for i, line in enumerate(lines) if line == search[0]]
+    matches = [i for i in starts if lines[i : i + len(search)] == search]
+    if not matches:
+        reason = _explain_mismatch(search, lines, starts)
+        raise BadEdit(f"{where}: its search is not in the file: {reason}")
+    if len(matches) > 1:
+        places = ", ".join(str(i + 1) for i in matches[:5])
         raise BadEdit(
-            f"{where}: its search is {len(found)} times in the file, from lines {places}; "
+            f"{where}: its search is {len(matches)} times in the file, from lines {places}; "
             "add lines around it until it is there once"
         )
-    ends = [0, *accumulate(len(line) + len(end) for line in lines)]
-    last = found[0] + len(wanted)
-    unended = last == len(lines) and not whole
-    fresh = b"".join(line.encode() + end for line in block.replace)
-    return _Span(
-        begin=ends[found[0]],
-        end=ends[last] - (len(end) if unended else 0),
-        data=fresh.removesuffix(end) if unended else fresh,
-        block=block.number,
-    )
+    [first] = matches
+    offsets = [0, *accumulate(len(line) + len(end) for line in lines)]
+    last = first + len(search)
+    begin, finish = offsets[first], offsets[last]
+    replacement = b"".join(line.encode() + end for line in block.replace)
+    if last == len(lines) and not is_ended:
+        finish, replacement = finish - len(end), replacement.removesuffix(end)
+    return _Span(begin, finish, replacement, block.number)
 
 
 def _line_end(data: bytes) -> bytes:
-    """CRLF where every line ends so. A model sees, and answers, plain lines."""
+    """Return CRLF if every line ends so. The model sees and answers LF."""
     crlf = data.count(b"\r\n")
     return b"\r\n" if crlf and crlf == data.count(b"\n") else b"\n"
 
 
-def _spliced(path: str, data: bytes, spans: Sequence[_Span]) -> bytes:
-    ordered = sorted(spans, key=lambda span: span.begin)
-    for one, other in pairwise(ordered):
-        if other.begin < one.end:
-            first, second = sorted((one.block, other.block))
+def _replace_spans(path: str, data: bytes, spans: Sequence[_Span]) -> bytes:
+    parts, position, previous = [], 0, 0
+    for span in sorted(spans):
+        if span.begin < position:
+            first, second = sorted((previous, span.block))
             raise BadEdit(f"block {second} ({path}): it searches for lines of block {first} again")
-    parts, position = [], 0
-    for span in ordered:
         parts += [data[position : span.begin], span.data]
-        position = span.end
+        position, previous = span.end, span.block
     edited = b"".join([*parts, data[position:]])
     if data.strip() and not edited.strip():
         raise BadEdit(f"{path}: nothing would be left of it")
     return edited
 
 
-def _why_not(wanted: Sequence[bytes], lines: Sequence[bytes], at: Sequence[int]) -> str:
-    """The first line of a search that is not where it should be, and what is there instead."""
-    if at:
-        begin = max(at, key=lambda i: _agreement(wanted, lines[i : i + len(wanted)]))
-        agreed = _agreement(wanted, lines[begin : begin + len(wanted)])
-        here = begin + agreed
+def _explain_mismatch(
+    search: Sequence[bytes], lines: Sequence[bytes], starts: Sequence[int]
+) -> str:
+    """Name the first line of a search that does not match, and the line in its place."""
+    if starts:
+        lengths = {i: _common_length(search, lines[i : i + len(search)]) for i in starts}
+        start = max(lengths, key=lambda i: lengths[i])
+        length = lengths[start]
+        here = start + length
         there = f"line {here + 1} is {_show(lines[here])}" if here < len(lines) else "the file ends"
-        return f"after {agreed} of its lines comes {_show(wanted[agreed])}, but {there}"
-    line = next(one for one in wanted if one.strip())
-    near = _nearest(line, lines)
-    if near is None:
+        return f"after {length} of its lines comes {_show(search[length])}, but {there}"
+    line = next(line for line in search if line.strip())
+    shown = [line[:SHOWN_LENGTH].decode(errors="replace") for line in lines[:COMPARED_LINES]]
+    wanted = line[:SHOWN_LENGTH].decode(errors="replace")
+    nearest = difflib.get_close_matches(wanted, shown, n=1, cutoff=0.5)
+    if not nearest:
         return f"no line is like {_show(line)}"
+    near = shown.index(nearest[0])
     return f"its line {_show(line)} is nearest to line {near + 1}, {_show(lines[near])}"
 
 
-def _agreement(wanted: Sequence[bytes], lines: Sequence[bytes]) -> int:
-    pairs = zip(wanted, lines, strict=False)
-    return next((n for n, (one, other) in enumerate(pairs) if one != other), len(lines))
-
-
-def _nearest(line: bytes, lines: Sequence[bytes]) -> int | None:
-    shown = [one[:SHOWN_LENGTH].decode(errors="replace") for one in lines[:COMPARED_LINES]]
-    wanted = line[:SHOWN_LENGTH].decode(errors="replace")
-    near = difflib.get_close_matches(wanted, shown, n=1, cutoff=0.5)
-    return shown.index(near[0]) if near else None
+def _common_length(search: Sequence[bytes], lines: Sequence[bytes]) -> int:
+    """Return the number of equal lines at the start of both."""
+    pairs = enumerate(zip(search, lines, strict=False))
+    return next((n for n, (wanted, line) in pairs if wanted != line), len(lines))
 
 
 def _show(line: bytes | str) -> str:

@@ -1,12 +1,12 @@
-"""Read how an agent's turn ended from what its program printed. Pure functions, tested on
-recordings."""
+"""Read the result of an agent's turn from the output of its program."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,27 +25,46 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a turn ended. `cause` is None when the agent believes that it did its work."""
+class TurnResult:
+    """The result of a turn. `cause` is None when the agent reports success."""
 
-    text: str = ""  # the last thing it said
-    tokens: int | None = None  # read and written, cached ones included
+    text: str = ""  # the agent's last text
+    tokens: int | None = None  # input, output and cached ones
     usd: float | None = None
     cause: Cause | None = None
     message: str = ""  # of the failure
-    resets_at: float | None = None  # Unix time at which a limit ends, where the message has one
+    resets_at: float | None = None  # Unix time at which a limit ends, if the message has one
     hypothesis: str = ""
     notes: str = ""
 
+    @classmethod
+    def failure(
+        cls, message: str, status: object = None, is_error: bool = True, **fields: Any
+    ) -> TurnResult:
+        """Return a failed result. Its message tells the cause only if `is_error`: else it may be a
+        model's."""
+        cause = cause_of(message, status) if is_error else None
+        message = message or "no reason was given"
+        return cls(cause=cause or Cause.FAILED, message=message, **fields)
+
+    @classmethod
+    def unknown(cls, lines: Sequence[str], **fields: Any) -> TurnResult:
+        """Return a failure that quotes the last line, when no known event ends the output."""
+        message = f"its events are not known here: {lines[-1] if lines else '(nothing)'}"
+        return cls(cause=Cause.UNKNOWN_EVENTS, message=message, **fields)
+
 
 STATUS = r"(?:\bHTTP(?:/[\d.]+)?|status(?:[ _]?code)?|\b(?:API )?error(?: code)?|\bcode)\W{0,4}"
-"""What comes right before an HTTP status. A number by itself is a line, a size, a loss."""
+"""The words right before an HTTP status. A number by itself is a line, a size, a loss."""
 
-NAMED = r"(?:[`'\"(][^`'\"()\n]{1,80}[`'\")]|[\w.-]*[\d/:.-][\w/:.-]*)"  # a model: no plain word
+# Every pattern takes time linear in its text, which may be megabytes of a hostile program's words:
+# a repetition begins at one place only, or has a bound.
+MODEL_NAME = r"[^\W\d]{0,80}[\d/:.-][\w/:.-]{0,200}"  # has a digit or a sign: no plain word
+QUOTED = r"[`'\"(][^`'\"()\n]{1,80}[`'\")]"
 LACKS = r"(?:does(?: not|n't) exist|(?:is |was )?not (?:found|supported|available))"
 
-# In this order: "429 ... insufficient_quota, check your API key" is no refused key. A quota that is
-# "exceeded" is a rate limit: Gemini says so of one that ends in half a minute.
+# The first match counts: "429 ... insufficient_quota, check your API key" is no refused key. An
+# "exceeded" quota is a rate limit: Gemini's ends after half a minute.
 CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
     (cause, re.compile(pattern, re.IGNORECASE))
     for cause, pattern in (
@@ -58,14 +77,15 @@ CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
         (
             Cause.RATE_LIMITED,
             rf"(?:\A|{STATUS})429\b|\b429 too many requests|rate.?limit|too many requests"
-            r"|exceed\w* .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
+            r"|exceed\w{0,9} .{0,30}quota|quota.{0,30}(?:exceeded|reached)"
             r"|resource.?exhausted|usage limit|hit your .{0,20}limit",
         ),
         (
             Cause.UNKNOWN_MODEL,
             r"model_not_found|model.?not.?found.?error|llm provider not provided"
             r"|(?:unknown|invalid|no such) model(?: name\b| id\b|\W{0,2}[:`'\"(])"
-            rf"|\bmodels?[ /]{NAMED},? {LACKS}|{NAMED} model {LACKS}"
+            rf"|\bmodels?[ /](?:{QUOTED}|{MODEL_NAME}),? {LACKS}"
+            rf"|(?:{QUOTED}|(?<![\w/:.-]){MODEL_NAME}) model {LACKS}"
             r"|issue with the selected model",
         ),
         (
@@ -88,7 +108,7 @@ CAUSES: tuple[tuple[Cause, re.Pattern[str]], ...] = tuple(
         ),
     )
 )
-"""What a program's own errors say. Words of a model are not searched for it."""
+"""Patterns of errors of a program or a service. A model's text is never searched for them."""
 
 BY_STATUS = {
     401: Cause.KEY_REFUSED,
@@ -104,16 +124,17 @@ FINAL = re.compile(
     r"|Request timed out)",
     re.IGNORECASE,
 )
-"""How a final text begins that is no model's: Claude Code and Qwen Code put both in one field."""
+"""The beginning of an error. Claude Code and Qwen Code put errors and a model's final text in the
+same field."""
 
 DECODER = json.JSONDecoder()
 MESSAGE_LENGTH = 600
 NOISE = re.compile(r"\s*(?:at\s|File \"|[\"']?\w+[\"']?:\s*\d+,?\s*$)")  # of traces and dumps
-MOST = 2**63  # what SQLite can store
-LONGEST_WAIT_S = 7 * 86_400.0  # a service that asks for more is not believed
-BEGINNINGS = 1_000  # lines that may begin the document at the end of an output, the last ones
+MAX_AMOUNT = 2**63  # SQLite can store no more
+LONGEST_WAIT_S = 7 * 86_400.0  # a longer wait that a service asks for is cut to this
+MAX_STARTS = 1_000  # lines that may begin the document at the end of an output, the last ones
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-AGAIN = re.compile(
+RETRY = re.compile(
     r"(?:try again|retry|retry.?after|retry.?delay|resets?)\W+(?:in\W+|after\W+)?"
     r"((?:\d+(?:\.\d+)?\s*(?:ms|[smh])?[a-z]*\s*)+)",
     re.IGNORECASE,
@@ -121,72 +142,54 @@ AGAIN = re.compile(
 
 
 def cause_of(message: str, status: object = None) -> Cause | None:
-    """What a service's complaint means, by its HTTP status where there is one; of a 429 the words
-    tell whether waiting helps."""
-    said = next((cause for cause, pattern in CAUSES if pattern.search(message)), None)
-    if isinstance(status, int) and (status in BY_STATUS or status >= 500):
-        broke = status == 429 and said is Cause.NO_CREDIT
-        return said if broke else BY_STATUS.get(status, Cause.SERVICE_DOWN)
-    return said
+    """Return the cause of an error, by its HTTP status if there is one. The words of a 429 tell
+    whether waiting helps."""
+    cause = next((cause for cause, pattern in CAUSES if pattern.search(message)), None)
+    if not isinstance(status, int) or (status == 429 and cause is Cause.NO_CREDIT):
+        return cause
+    return BY_STATUS.get(status, Cause.SERVICE_DOWN if status >= 500 else cause)
 
 
-def complaint(text: str) -> str:
-    """What matters in a program's stderr: its last line that names a cause, else its end."""
-    lines = [line.strip() for line in text.splitlines() if not NOISE.match(line)]
-    telling = [line for line in lines if cause_of(line)]
-    return telling[-1][:MESSAGE_LENGTH] if telling else "\n".join(lines)[-MESSAGE_LENGTH:]
-
-
-def failed(message: str, status: object = None, own: bool = True) -> dict[str, Any]:
-    """The fields of an `Ended` that failed. `own`: the message is the program's or its service's,
-    not a model's."""
-    cause = (cause_of(message, status) if own else None) or Cause.FAILED
-    return {"cause": cause, "message": message or "no reason was given"}
-
-
-def unknown(lines: Iterable[str]) -> Ended:
-    """Nothing that this agent is known to say."""
-    raw = next(iter(lines), "(nothing)")
-    return Ended(cause=Cause.UNKNOWN_EVENTS, message=f"its events are not known here: {raw}")
+def find_complaint(stderr: str) -> str:
+    """Return the last line of a program's stderr that names a cause, or the end of stderr."""
+    lines = [line.strip() for line in stderr.splitlines() if not NOISE.match(line)]
+    last = next((line for line in reversed(lines) if cause_of(line)), None)
+    return "\n".join(lines)[-MESSAGE_LENGTH:] if last is None else last[:MESSAGE_LENGTH]
 
 
 def retry_after_s(message: str) -> float | None:
-    """Seconds until the service wants to be asked again: "try again in 1m30.5s". At most a week."""
-    if (found := AGAIN.search(message)) is None:
+    """Return the seconds that a service asks to wait, as in "try again in 1m30.5s". At most a
+    week."""
+    if (match := RETRY.search(message)) is None:
         return None
-    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[smh])?", found[1].lower())
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*(ms|[smh])?", match[1].lower())
     wait_s = sum(float(number) * UNITS_S[unit or "s"] for number, unit in parts)
     return min(wait_s, LONGEST_WAIT_S)
 
 
 def events(lines: Iterable[str]) -> list[dict[str, Any]]:
-    """The JSON objects among the lines; what else an agent prints is no event."""
-    found = []
+    """Return the JSON objects among the lines. Other lines are no events."""
+    objects = []
     for line in lines:
         if line.lstrip().startswith("{"):
-            try:
-                found.append(json.loads(line))
-            except (ValueError, RecursionError):
-                continue  # cut off by a kill, or no event at all
-    return found
+            with suppress(ValueError, RecursionError):  # cut off by a kill, or no event at all
+                objects.append(json.loads(line))
+    return objects
 
 
-def document(lines: Iterable[str]) -> Any:
-    """The JSON object or array at the end of the output, over however many lines it goes."""
-    text = "\n".join(lines)
-    begins = deque(re.finditer(r"^[\[{]", text, re.MULTILINE), maxlen=BEGINNINGS)
-    for begin in begins:
-        try:
-            found, end = DECODER.raw_decode(text, begin.start())
-        except (ValueError, RecursionError):
-            continue
-        if not text[end:].strip():
-            return found
+def last_document(lines: Iterable[str]) -> Any:
+    """Return the JSON object or array of any number of lines that ends the output, or None."""
+    text = "\n".join(lines).rstrip()
+    for start in deque(re.finditer(r"^[\[{]", text, re.MULTILINE), maxlen=MAX_STARTS):
+        with suppress(ValueError, RecursionError):
+            value, end = DECODER.raw_decode(text, start.start())
+            if end == len(text):
+                return value
     return None
 
 
 def at(value: object, *path: str) -> Any:
-    """What lies at a path of keys; None where it does not."""
+    """Return the value at a path of keys, or None."""
     for name in path:
         if not isinstance(value, Mapping):
             return None
@@ -194,52 +197,52 @@ def at(value: object, *path: str) -> Any:
     return value
 
 
-def amount(value: object) -> float | None:
-    """What can be a number of tokens or dollars; None for all else, such as nan."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < MOST:
-        return None
-    return value
-
-
-def _sum(values: Iterable[object]) -> float | None:
-    found = [number for number in map(amount, values) if number is not None]
-    return amount(sum(found)) if found else None
-
-
-def total(*tokens: object) -> int | None:
-    """The sum of those that are amounts; None when none is."""
-    found = _sum(tokens)
-    return None if found is None else round(found)
-
-
-def dollars(*amounts: object) -> float | None:
-    """The sum of those that are amounts; None when none is."""
-    found = _sum(amounts)
-    return None if found is None else amount(float(found))  # rounded, it can be too much
-
-
-def items(value: object) -> list[Any]:
-    """The elements of a list; none of what is no list."""
+def as_list(value: object) -> list[Any]:
+    """Return a list as it is, and an empty one for any other value."""
     return value if isinstance(value, list) else []
 
 
+def sum_amounts(values: Iterable[object]) -> float | None:
+    """Sum the numbers from 0 to MAX_AMOUNT; others, such as nan, do not count. None if none is."""
+    numbers = [
+        value
+        for value in values
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value < MAX_AMOUNT
+    ]
+    return sum(numbers) if numbers and sum(numbers) < MAX_AMOUNT else None
+
+
+def sum_tokens(*values: object) -> int | None:
+    """Sum the values that can be numbers of tokens. None if none is."""
+    tokens = sum_amounts(values)
+    return None if tokens is None else round(tokens)
+
+
+def sum_dollars(*values: object) -> float | None:
+    """Sum the values that can be amounts of dollars. None if none is."""
+    usd = sum_amounts(values)
+    return None if usd is None or float(usd) >= MAX_AMOUNT else float(usd)  # float() may round up
+
+
 def usage_tokens(usage: object) -> int | None:
-    """What Anthropic's `usage` counts, cached ones included."""
-    read = [at(usage, f"{kind}input_tokens") for kind in ("", "cache_creation_", "cache_read_")]
-    return total(*read, at(usage, "output_tokens"))
+    """Return the tokens of Anthropic's `usage`, cached ones included."""
+    kinds = ("input", "cache_creation_input", "cache_read_input", "output")
+    return sum_tokens(*(at(usage, f"{kind}_tokens") for kind in kinds))
 
 
-def result(event: Mapping[str, Any]) -> Ended:
-    """The object `{"type": "result"}` with which Claude Code, and Qwen Code after it, end."""
-    said, complaint = event.get("result"), at(event, "error", "message")
-    text = str(said or complaint or "")
+def read_result(event: Mapping[str, Any]) -> TurnResult:
+    """Read the object `{"type": "result"}` that ends the output of Claude Code and Qwen Code."""
+    result = event.get("result")
+    text = str(result or at(event, "error", "message") or "")
     spent: dict[str, Any] = {
         "tokens": usage_tokens(event.get("usage")),
-        "usd": dollars(event.get("total_cost_usd")),
+        "usd": sum_dollars(event.get("total_cost_usd")),
     }
     if not event.get("is_error") and event.get("subtype") == "success":
-        return Ended(text=text, **spent)
-    resets = re.search(r"limit reached\|(\d{10})\b", text) if FINAL.match(text) else None
+        return TurnResult(text, **spent)
+    is_error = not result or FINAL.match(text) is not None
+    resets = re.search(r"limit reached\|(\d{10})\b", text) if is_error else None
     spent["resets_at"] = float(resets[1]) if resets else None
-    own = not said or FINAL.match(text) is not None
-    return Ended(**spent, **failed(text or str(event.get("subtype")), own=own))
+    return TurnResult.failure(text or str(event.get("subtype")), is_error=is_error, **spent)

@@ -1,11 +1,10 @@
 """Run a coding agent's program for one turn, with limits on its time, output and environment.
 
-The warden that watches runs (`runners/warden`) starts the program and kills it with everything it
-started: at its deadline, at its own end, and when the harness dies. The values of secrets are
-removed from what it prints.
+The runner's warden (`runners/warden`) starts the program. It kills the program and its children at
+the deadline, at the program's end, and when the harness dies.
 
-In the turn's folder the program may write only `tmp`, `stdout` and `stderr`: a link in the place of
-another file would make the harness read or write through it.
+In the turn's folder the program may write only `tmp`, `stdout` and `stderr`. Else it could put a
+link there, through which the harness would read or write.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ NETWORK_ENV = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
 )
-"""What a program needs, beside the standard set, to reach a service from where it stands."""
+"""Variables that a program needs, beside the standard set, to reach a service."""
 
 PLAIN_ENV = {"NO_COLOR": "1", "TERM": "dumb"}
 STDOUT_BYTES = 256_000_000  # a program that prints more is stopped
-KEPT_BYTES = 32_000_000  # of its lines, the last ones
+KEPT_BYTES = 32_000_000  # the last lines of the output
 LINE_BYTES = 4_000_000  # a longer line counts as several
-STDERR_BYTES = 65_536  # of its end are read
-FILE_BLOCKS = 2**21  # of 512 bytes: no file it writes, stderr among them, grows beyond 1 GiB
-LONGEST_S = 86_400.0  # of a turn without a deadline of its own
+STDERR_BYTES = 65_536  # the end of stderr
+FILE_BLOCKS = 2**21  # of 512 bytes: no file, stderr among them, grows beyond 1 GiB
+DEFAULT_TIMEOUT_S = 86_400.0
 SHELL = f'ulimit -f {FILE_BLOCKS}; exec "$@" <"$0/stdin" 2>"$0/stderr"'
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a program did. `stopped` is None when it ended by itself."""
+    """The output of a program. `stopped` is None when it ended by itself."""
 
-    lines: tuple[str, ...]  # of its stdout, or of the report it was to write instead
+    lines: tuple[str, ...]  # of stdout, or of the report that counts instead
     stderr: str  # the end of it
     exit_code: int | None  # negative: that signal
     stopped: str | None  # "timeout", "log too large", "interrupted", "lost", "not confined"
@@ -53,17 +52,18 @@ class Output:
 
 
 def environment(names: Iterable[str]) -> dict[str, str]:
-    """The standard set and `names`, as far as they are set here. Nothing else is passed on."""
+    """Return the variables of the standard set and of `names` that are set. No others are passed
+    on."""
     allowed = (*STANDARD_ENV, *NETWORK_ENV, *names)
     return {name: os.environ[name] for name in allowed if name in os.environ} | PLAIN_ENV
 
 
 class Program:
-    """Runs one program at a time in `folder`, which is made for each turn and removed after it."""
+    """Runs a program in `folder`, which exists only within a `with` statement."""
 
     def __init__(self, folder: Path, runner: LocalRunner) -> None:
         self.folder = folder
-        self.temporary = folder / "tmp"  # for files of its own
+        self.temporary = folder / "tmp"  # for temporary files
         self._runner = runner
 
     def run(
@@ -78,10 +78,10 @@ class Program:
         confinement: Confinement | None = None,
         secrets: Sequence[Secret] = (),
     ) -> Output:
-        """Until the whole tree of processes is dead. Raises nothing for what the program did.
+        """Run `argv` and return its output when all its processes are dead.
 
-        `report` names a file in `temporary` that counts instead of stdout; lines that begin with
-        `skip` do not count. `secrets` are taken out of what it says.
+        `report` names a file in `temporary` that counts instead of stdout. Lines that begin with
+        `skip` do not count. `secrets` are masked in the output.
         """
         (self.folder / "stdin").write_text(stdin, encoding="utf-8")
         (self.folder / "stderr").touch()
@@ -96,13 +96,12 @@ class Program:
                 "GIT_CEILING_DIRECTORIES": str(cwd.parent),
                 "TMPDIR": str(self.temporary),
             },
-            timeout_s=timeout_s or LONGEST_S,
+            timeout_s=timeout_s or DEFAULT_TIMEOUT_S,
             log_bytes=STDOUT_BYTES,
-            confinement=confinement and self._with_folder(confinement),
+            confinement=confinement and self._allow_folder(confinement),
         )
         outcome = self._runner.run(spec)
-        written = self.temporary / report if report else self.folder / "stdout"
-        lines = _lines(written, skip)
+        lines = _read_lines(self.temporary / report if report else spec.log, skip)
         return Output(
             lines=tuple(mask(line.decode(errors="replace").rstrip(), secrets) for line in lines),
             stderr=mask(tail(self.folder / "stderr", STDERR_BYTES), secrets).strip(),
@@ -111,12 +110,12 @@ class Program:
             detail=outcome.detail,
         )
 
-    def _with_folder(self, confinement: Confinement) -> Confinement:
-        write = (self.temporary, self.folder / "stdout", self.folder / "stderr")
+    def _allow_folder(self, confinement: Confinement) -> Confinement:
+        write = (str(self.folder / name) for name in ("tmp", "stdout", "stderr"))
         return replace(
             confinement,
             read=(*confinement.read, str(self.folder)),
-            write=(*confinement.write, *map(str, write)),
+            write=(*confinement.write, *write),
         )
 
     def __enter__(self) -> Program:
@@ -128,9 +127,9 @@ class Program:
         remove_tree(self.folder)
 
 
-def _lines(path: Path, skip: str | None) -> Iterable[bytes]:
-    """The lines of a file that are not empty; of too many, the last ones. None of what is no
-    regular file: the program may have put a link or a pipe in its place."""
+def _read_lines(path: Path, skip: str | None) -> Iterable[bytes]:
+    """Return the last lines of a file that are not empty. Read only a regular file: the program may
+    have put a link or a pipe in its place."""
     kept: deque[bytes] = deque()
     size = 0
     try:
