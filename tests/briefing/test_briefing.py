@@ -340,6 +340,13 @@ def test_the_whole_session_by_name(story: Story) -> None:
     assert "dropout 40/0/-" in lines[3] and "before" not in lines[3]
 
 
+def test_equally_frequent_words_are_in_the_order_of_the_alphabet(story: Story) -> None:
+    for _ in range(3):
+        story.miss("zebra apple mango kiwi", 1.0, "not better")
+    lines = section(story.text(), "What the whole session tried, by name")
+    assert lines[1] == "- other words: apple 3/0/+1.0, kiwi 3/0/+1.0, mango 3/0/+1.0, zebra 3/0/+1.0"
+
+
 def test_crashes_by_reason_and_the_last_words_of_two_that_differ(story: Story) -> None:
     story.crash("a", "exit code 1", TRACEBACK.format("KeyError: 'old'"))
     story.crash("b", "exit code 1", TRACEBACK.format("ValueError: shapes 3 and 4"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -150,7 +150,7 @@ class Digest:
         self.near_misses = sorted(best_of_each.values(), reverse=True)[:NEAR_MISSES]
 
     def _forget_rare_words(self) -> None:
-        self._tried = Counter(dict(self._tried.most_common(WORDS // 2)))
+        self._tried = Counter({w: self._tried[w] for w in _rank(self._tried)[: WORDS // 2]})
         self._kept = Counter({w: n for w, n in self._kept.items() if w in self._tried})
         self._best = {w: gain for w, gain in self._best.items() if w in self._tried}
 
@@ -168,10 +168,8 @@ class Digest:
         common = max(least, self.finished // 2)
         skipped = {name.lower() for name in names} | FILLERS
         counts = []
-        for word, times in self._tried.most_common():
-            if times < least:
-                break
-            lower = word.lower()
+        for word in _rank({word: n for word, n in self._tried.items() if n >= least}):
+            lower, times = word.lower(), self._tried[word]
             if times <= common and len(word) > 2 and word[:2].isalpha() and lower not in skipped:
                 skipped.add(lower)
                 counts.append(self._sum(word, self._spellings(word)))
@@ -189,6 +187,11 @@ class Digest:
             kept=sum(self._kept[word] for word in spellings),
             best=max((self._best[word] for word in spellings if word in self._best), default=None),
         )
+
+
+def _rank(counts: Mapping[str, int]) -> list[str]:
+    """Sort words by their counts, the highest first; equal counts by the alphabet."""
+    return sorted(sorted(counts), key=counts.__getitem__, reverse=True)
 
 
 def _describe(attempts: Iterable[PastAttempt]) -> list[str]:
