@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import median
 
 from autoresearch.briefing import Briefer
-from autoresearch.briefing.fitting import tokens
+from autoresearch.briefing.fitting import count_tokens
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Failure, Proposal
 from autoresearch.records import Experiment, Role, Status, Verdict
@@ -293,8 +293,8 @@ def measure(folder: Path, experiments: int) -> Row:
         text = one.text(LEFT)
         warm.append(time.process_time() - began)
         head, heading, source = text.rpartition("## The source")
-        lengths.append(tokens(head))
-        sources.append(tokens(heading + source))
+        lengths.append(count_tokens(head))
+        sources.append(count_tokens(heading + source))
     ledger.close()
     return Row(experiments, max(lengths), max(sources), 1000 * median(warm), 1000 * median(cold))
 

@@ -28,7 +28,7 @@ from support.sessions import (
 )
 
 from autoresearch.briefing import Briefer
-from autoresearch.briefing.fitting import Section, fit, size, tokens
+from autoresearch.briefing.fitting import Section, count_bytes, count_tokens, fit
 from autoresearch.briefing.logs import Curve, find_curves, get_last_words, read_ends
 from autoresearch.briefing.plateau import PLATEAU
 from autoresearch.briefing.source_code import find_names, show_source
@@ -340,6 +340,15 @@ def test_the_whole_session_by_name(story: Story) -> None:
     assert "dropout 40/0/-" in lines[3] and "before" not in lines[3]
 
 
+def test_equally_frequent_words_are_in_the_order_of_the_alphabet(story: Story) -> None:
+    for _ in range(3):
+        story.miss("zebra apple mango kiwi", 1.0, "not better")
+    lines = section(story.text(), "What the whole session tried, by name")
+    assert (
+        lines[1] == "- other words: apple 3/0/+1.0, kiwi 3/0/+1.0, mango 3/0/+1.0, zebra 3/0/+1.0"
+    )
+
+
 def test_crashes_by_reason_and_the_last_words_of_two_that_differ(story: Story) -> None:
     story.crash("a", "exit code 1", TRACEBACK.format("KeyError: 'old'"))
     story.crash("b", "exit code 1", TRACEBACK.format("ValueError: shapes 3 and 4"))
@@ -443,7 +452,7 @@ def test_the_briefings_of_a_real_session(root: Path) -> None:
     assert fruitless[2].startswith("- no change") or fruitless[2].startswith("- duplicate")
     assert section(last, "What is left")[0] == "- 6 experiments of 9"
     assert "VALUE = 5.0" in last.rpartition("## The source")[2]
-    assert all(tokens(one.rpartition("## The source")[0]) <= 8000 for one in told)
+    assert all(count_tokens(one.rpartition("## The source")[0]) <= 8000 for one in told)
 
 
 def test_a_reader_is_told_the_same(story: Story) -> None:
@@ -546,7 +555,7 @@ def test_the_bound_holds_and_nothing_breaks_out(
         story.begin(text)
     head = story.briefer().text([text]).rpartition("## The source")[0]
     story.ledger.close()
-    assert tokens(head) <= limit
+    assert count_tokens(head) <= limit
     written = head.replace("\n", "").replace("\t", "")
     assert all(char.isprintable() or char == "\u3000" or ord(char) > 0x7F for char in written)
     outer = [one for one in head.split("\n") if re.match(r"#{1,2} ", one)]
@@ -567,7 +576,7 @@ def test_what_a_log_says_arrives_quoted(story: Story) -> None:
 def test_a_huge_objective_is_cut_and_says_so(story: Story) -> None:
     set_objective(story, "Make it better. " * 60_000)
     head = story.head()
-    assert tokens(head) <= 8000 and size(head) > 12_000
+    assert count_tokens(head) <= 8000 and count_bytes(head) > 12_000
     told = section(head, "Objective")
     assert told[0] == "(the objective is cut below: it has 959,999 characters in all)"
     assert section(head, "Rules")
@@ -584,16 +593,18 @@ def test_headings_of_the_objective_are_below_ours(story: Story) -> None:
 def test_whole_sections_come_first_and_the_rest_shares() -> None:
     whole = Section("whole", ["w" * 10] * 3)
     shared = [Section(name, [f"{name} {n:03d}" for n in range(200)], share=0.5) for name in "ab"]
-    text = fit([shared[0], whole, shared[1]], 300, importance="a")
-    assert size(text) <= 900 and text.index("## a") < text.index("## whole") < text.index("## b")
+    text = fit([shared[0], whole, shared[1]], 300)
+    assert count_bytes(text) <= 900 and text.index("## a") < text.index("## whole") < text.index(
+        "## b"
+    )
     assert text.count("w" * 10) == 3
     kept = {name: re.findall(rf"^{name} \d+$", text, re.MULTILINE) for name in "ab"}
     assert kept["a"][-1] == "a 199" and "a 000" not in kept["a"]  # the oldest go first
     assert abs(len(kept["a"]) - len(kept["b"])) <= 3
     assert re.search(r"- \(1\d\d more left out\)", text)
-    alone = fit([shared[0], whole], 300, importance="a")
+    alone = fit([shared[0], whole], 300)
     assert len(re.findall(r"^a \d", alone, re.MULTILINE)) > 1.8 * len(kept["a"])
-    assert fit([shared[0]], 3, importance="") == ""
+    assert fit([shared[0]], 3) == ""
 
 
 def test_a_briefing_takes_the_same_work_however_long_the_night_was(story: Story) -> None:

@@ -6,9 +6,8 @@ They grow with the number of different things that were tried, not with the leng
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -22,31 +21,26 @@ NEAR_MISSES = 24  # the best so many are kept
 CRASHED = 8  # the latest so many are kept
 REASONS = 200  # of crashes, counted apart
 NOT_CONFIRMED = "not confirmed"  # the reason of a discard that passed the screen
-GAINING = (NOT_CONFIRMED, "not better")  # the reasons of discards whose gain says something
+GAINING = (NOT_CONFIRMED, "not better")  # the reasons of discards that may have a gain
 WORD_BYTES = bytes(  # bytes of a word stay, the rest become blanks
     byte if (chr(byte).isalnum() and byte < 128) or byte in b"_\n" else ord(" ")
     for byte in range(256)
 )
-FILLERS = frozenset(
-    re.findall(
-        r"\w+",
-        """
-    about above after again against all also and another any are around avoid back be because
-    been before being below best better between both but by bytes can change changed changes
-    combine could current cut does double drop each earlier enough even every faster few fewer
-    first for from full gain give gives half have helps higher how improve improves increase
-    increased increases instead into its just keep last late later less let lets level like
-    little longer low lower lowers make makes many may mean means model modest more most move
-    much need needs new next not now off one only other out over part pays per place raise
-    raised raises rather reduce reduced reduces remove removes replace run runs same saved set
-    sets short shorter should slightly slower small smaller some start stays step steps still
-    such take takes test than that the their them then there these they this time too train
-    training tried try trying two under until up update use used uses using value values very
-    was well were what when where which while will with within without would
-    """,
-    )
-)
-"""Words that say nothing about an idea."""
+FILLERS = """
+about above after again against all also and another any are around avoid back be because
+been before being below best better between both but by bytes can change changed changes
+combine could current cut does double drop each earlier enough even every faster few fewer
+first for from full gain give gives half have helps higher how improve improves increase
+increased increases instead into its just keep last late later less let lets level like
+little longer low lower lowers make makes many may mean means model modest more most move
+much need needs new next not now off one only other out over part pays per place raise
+raised raises rather reduce reduced reduces remove removes replace run runs same saved set
+sets short shorter should slightly slower small smaller some start stays step steps still
+such take takes test than that the their them then there these they this time too train
+training tried try trying two under until up update use used uses using value values very
+was well were what when where which while will with within without would
+"""
+"""Words that describe no idea."""
 
 
 class NearMiss(NamedTuple):
@@ -74,13 +68,12 @@ class Digest:
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.order = -1  # of the latest experiment that was added
+        self.order = -1  # of the latest experiment that was added; the baseline's is 0
         self.keeps: list[PastAttempt] = []  # the baseline first
         self.near_misses: list[NearMiss] = []  # the best first
         self.crashes: Counter[str] = Counter()  # by reason
+        self.latest_crash: dict[str, int] = {}  # the experiment, by reason
         self.crashed: deque[PastAttempt] = deque(maxlen=CRASHED)
-        self.finished = 0  # experiments, the baseline excluded
-        self._latest_crash: dict[str, int] = {}
         self._scores: dict[int, float] = {}  # of keeps, when they became the incumbent
         self._tried: Counter[str] = Counter()
         self._kept: Counter[str] = Counter()
@@ -92,27 +85,24 @@ class Digest:
         return self.order - self.keeps[-1].order if self.keeps else 0
 
     def gain(self, base: int, metric: float | None) -> float | None:
-        """How much better a metric is than the score of experiment `base`, in metric units."""
+        """Return how much better a metric is than the score of experiment `base`."""
         score = self._scores.get(base)
         return None if score is None or metric is None else self.metric.gain(metric, score)
 
-    def latest_crash(self, reason: str) -> int | None:
-        return self._latest_crash.get(reason)
-
-    def add(self, last: int, tried: Sequence[PastAttempt], descriptions: Sequence[str]) -> None:
-        """Add what finished since the last call, up to the experiment of order `last`: `tried` are
-        those that were kept, crashed or gained, in their order; `descriptions` are of all."""
-        self.finished, self.order = max(0, last), last
+    def add(self, last: int, attempts: Sequence[PastAttempt], descriptions: Sequence[str]) -> None:
+        """Add what finished since the last call, up to the experiment of order `last`: `attempts`
+        are those that were kept, crashed or gained, in their order; `descriptions` are of all."""
+        self.order = last
         by_status: defaultdict[str, list[PastAttempt]] = defaultdict(list)
-        for attempt in tried:
+        for attempt in attempts:
             by_status[attempt.status].append(attempt)
-        kept = by_status[Status.KEEP]
-        self.keeps += kept
-        self._scores |= {keep.number: keep.metric for keep in kept if keep.metric is not None}
+        keeps = by_status[Status.KEEP]
+        self.keeps += keeps
+        self._scores |= {keep.number: keep.metric for keep in keeps if keep.metric is not None}
         self._add_crashes(by_status[Status.CRASH])
         self._tried.update(chain.from_iterable(map(set, _split_words(descriptions))))
-        self._kept.update(chain.from_iterable(map(set, _split_words(_describe(kept)))))
-        self._add_gains(kept + by_status[Status.DISCARD])
+        self._kept.update(chain.from_iterable(map(set, _split_words(_describe(keeps)))))
+        self._add_gains(keeps + by_status[Status.DISCARD])
         if len(self._tried) > WORDS:
             self._forget_rare_words()
 
@@ -123,22 +113,21 @@ class Digest:
             if reason not in self.crashes and len(self.crashes) >= REASONS:
                 reason = "another reason"
             self.crashes[reason] += 1
-            self._latest_crash[reason] = crash.number
+            self.latest_crash[reason] = crash.number
 
     def _add_gains(self, attempts: Sequence[PastAttempt]) -> None:
         """Update the best gain of each word, and the near misses."""
-        gains = [
+        gains = sorted(
             (gain, attempt)
             for attempt in attempts
             if attempt.order  # the baseline gains nothing
             and (gain := self.gain(attempt.base, attempt.metric)) is not None
             and gain > 0
-        ]
-        gains.sort()
+        )
         best: dict[str, float] = {}
         descriptions = _split_words(_describe(attempt for _, attempt in gains))
         for (gain, _), words in zip(gains, descriptions, strict=True):
-            best.update(dict.fromkeys(words, gain))  # the better one overwrites the worse
+            best.update(dict.fromkeys(words, gain))  # the better gain overwrites the worse
         for word, gain in best.items():
             self._best[word] = max(gain, self._best.get(word, 0.0))
         misses = [
@@ -150,45 +139,41 @@ class Digest:
         self.near_misses = sorted(best_of_each.values(), reverse=True)[:NEAR_MISSES]
 
     def _forget_rare_words(self) -> None:
-        self._tried = Counter(dict(self._tried.most_common(WORDS // 2)))
+        self._tried = Counter({w: self._tried[w] for w in _rank(self._tried)[: WORDS // 2]})
         self._kept = Counter({w: n for w, n in self._kept.items() if w in self._tried})
         self._best = {w: gain for w, gain in self._best.items() if w in self._tried}
 
-    # ---- by word ---------------------------------------------------------------------------
-
     def count(self, name: str) -> WordCount | None:
-        """What came of a name of the source, in any spelling that the descriptions use (a single
-        letter only as it is). None when no description has it."""
-        spellings = self._spellings(name)
-        return self._sum(name, spellings) if spellings else None
-
-    def count_others(self, names: Collection[str], least: int) -> list[WordCount]:
-        """Count further words of at least `least` descriptions, the most frequent first: ideas
-        that left no trace in the source. A word of every other description is no idea."""
-        common = max(least, self.finished // 2)
-        skipped = {name.lower() for name in names} | FILLERS
-        counts = []
-        for word, times in self._tried.most_common():
-            if times < least:
-                break
-            lower = word.lower()
-            if times <= common and len(word) > 2 and word[:2].isalpha() and lower not in skipped:
-                skipped.add(lower)
-                counts.append(self._sum(word, self._spellings(word)))
-        return counts
-
-    def _spellings(self, name: str) -> list[str]:
-        """The spellings of a name that descriptions use."""
+        """Return what came of a name, in any spelling that the descriptions use (a single letter
+        only as it is). None if no description has it."""
         ways = {name} if len(name) == 1 else {name, name.lower(), name.upper(), name.title()}
-        return [word for word in ways if word in self._tried]
-
-    def _sum(self, name: str, spellings: Sequence[str]) -> WordCount:
+        spellings = ways & self._tried.keys()
+        if not spellings:
+            return None
         return WordCount(
             name=name,
             tried=sum(self._tried[word] for word in spellings),
             kept=sum(self._kept[word] for word in spellings),
             best=max((self._best[word] for word in spellings if word in self._best), default=None),
         )
+
+    def count_others(self, names: Collection[str], least: int) -> list[WordCount]:
+        """Count further words of at least `least` descriptions, the most frequent first: ideas
+        that left no trace in the source. A word of every other description is no idea."""
+        most = max(least, self.order // 2)
+        skipped = {name.lower() for name in names}.union(FILLERS.split())
+        counts = []
+        for word in _rank({word: n for word, n in self._tried.items() if least <= n <= most}):
+            lower = word.lower()
+            if len(word) > 2 and word[:2].isalpha() and lower not in skipped:
+                skipped.add(lower)
+                counts.append(self.count(word))
+        return [count for count in counts if count is not None]
+
+
+def _rank(counts: Mapping[str, int]) -> list[str]:
+    """Sort words by their counts, the highest first; equal counts by the alphabet."""
+    return sorted(sorted(counts), key=counts.__getitem__, reverse=True)
 
 
 def _describe(attempts: Iterable[PastAttempt]) -> list[str]:

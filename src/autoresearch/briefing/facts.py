@@ -17,14 +17,6 @@ from autoresearch.task.model import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
-    """The loss curves of one run."""
-
-    experiment: int
-    curves: Sequence[Curve]
-
-
-@dataclass(frozen=True, slots=True)
 class Crash:
     """A run that crashed, and the end of its output."""
 
@@ -44,7 +36,7 @@ class Facts:
     latest: Sequence[Experiment]  # finished, the oldest first
     scale: SegmentAlignment  # on which earlier metrics are given
     in_flight: Sequence[Experiment]
-    trainings: Sequence[Training]
+    curves: Sequence[tuple[int, Sequence[Curve]]]  # of experiments
     crashes: Sequence[Crash]
     with_notes: Sequence[Experiment]  # whose agents left notes
     notes: Sequence[Note]  # left without an experiment
@@ -53,9 +45,9 @@ class Facts:
 
     @property
     def sd(self) -> float | None:
-        """Of one run; None where there is no noise, or it is not known."""
-        known = self.reference.df > 0 and self.reference.sd > 0 and not self.record.deterministic
-        return self.reference.sd if known else None
+        """Noise of one run; None where there is no noise, or it is not known."""
+        is_known = self.reference.df > 0 and self.reference.sd > 0 and not self.record.deterministic
+        return self.reference.sd if is_known else None
 
     @property
     def numbers(self) -> Numbers:
@@ -70,11 +62,10 @@ class Facts:
         """ "+0.012 (+1.3 sd)"; positive is better."""
         if gain is None:
             return "no score"
-        shown = self.numbers.signed(gain)
-        return f"{shown} ({self.numbers.in_sd(gain)} sd)" if self.sd else shown
+        signed = self.numbers.signed(gain)
+        return f"{signed} ({self.numbers.in_sd(gain)} sd)" if self.sd else signed
 
     def short_effect(self, gain: float | None) -> str:
         """ "+1.3 sd", in metric units where there is no noise."""
-        return (
-            f"{self.numbers.in_sd(gain)} sd" if self.sd and gain is not None else self.effect(gain)
-        )
+        in_sd = self.numbers.in_sd(gain)
+        return f"{in_sd} sd" if in_sd else self.effect(gain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from operator import attrgetter
 
 from autoresearch.formatting import cut
 
@@ -24,84 +24,79 @@ class Section:
     heading: str
     lines: Sequence[str]
     share: float = 0.0  # of what sections without a share leave over
+    rank: int = 9  # the lowest is the first to get what others do not need
     drop: Sequence[int] = ()  # indices of the lines to leave out first
     drops_end: bool = False  # whether the last line is left out before the first
     intro: Sequence[str] = ()  # lines that are never left out
     more: str = "- ({} more left out)"
 
-    def text(self, indices: Sequence[int]) -> str:
-        """The section with these of its lines, in their order."""
+    def render(self, indices: Sequence[int]) -> str:
+        """Return the section with these of its lines, in their order."""
         shown = [self.lines[index] for index in sorted(indices)]
         left_out = len(self.lines) - len(shown)
         note = [self.more.format(left_out)] if left_out else []
         return "\n".join([f"## {self.heading}", *self.intro, *shown, *note, "", ""])
 
-    def within(self, limit_bytes: int) -> str:
-        """As much as fits; empty where not even one line does."""
-        places = range(len(self.lines))
-        needed = size(self.text(places))
+    def fit_into(self, limit_bytes: int) -> str:
+        """Return as much as fits; "" if not even one line does."""
+        indices = range(len(self.lines))
+        needed = count_bytes(self.render(indices))
         if needed <= limit_bytes:
-            return self.text(places)
-        needed += size(self.more.format(len(self.lines))) + 1
-        kept = set(places)
-        for index in dict.fromkeys((*self.drop, *(reversed(places) if self.drops_end else places))):
-            needed -= size(self.lines[index]) + 1
+            return self.render(indices)
+        needed += count_bytes(self.more.format(len(self.lines))) + 1
+        kept = set(indices)
+        order = (*self.drop, *(reversed(indices) if self.drops_end else indices))
+        for index in dict.fromkeys(order):
             kept.remove(index)
+            needed -= count_bytes(self.lines[index]) + 1
             if needed <= limit_bytes:
                 break
-        return self.text(list(kept)) if kept else ""
+        return self.render(list(kept)) if kept else ""
 
 
-def size(text: str) -> int:
-    """Bytes of UTF-8."""
+def count_bytes(text: str) -> int:
+    """Count the bytes of a text in UTF-8."""
     return len(text.encode(errors="replace"))
 
 
-def tokens(text: str) -> int:
-    """The most tokens that a text takes: an estimate by `BYTES_PER_TOKEN`."""
-    return -(-size(text) // BYTES_PER_TOKEN)
+def count_tokens(text: str) -> int:
+    """Estimate the tokens of a text by `BYTES_PER_TOKEN`, rather too many than too few."""
+    return -(-count_bytes(text) // BYTES_PER_TOKEN)
 
 
-def fit(sections: Sequence[Section], limit_tokens: int, importance: Sequence[str]) -> str:
+def fit(sections: Sequence[Section], limit_tokens: int) -> str:
     """Join the sections in their order, within the limit.
 
-    Sections without a share come first. The others divide the rest by their shares; what one does
-    not need goes to the others, in the order of `importance` (headings; a heading that is missing
-    there comes last).
+    Sections without a share come first. The others divide the rest by their shares; what one of
+    them does not need goes to the others, by rank.
     """
     left = limit_tokens * BYTES_PER_TOKEN
-    texts: dict[int, str] = {}
-    shared = []
-    for place, section in enumerate(sections):
-        if not section.lines:
-            continue
-        if section.share:
-            shared.append(place)
-            continue
-        texts[place] = section.within(left)
-        left -= size(texts[place])
-    total = sum(sections[place].share for place in shared) or 1.0
-    ranks = dict(zip(importance, count()))
-    shared.sort(key=lambda place: ranks.get(sections[place].heading, len(ranks)))
-    for place in shared:
-        texts[place] = sections[place].within(int(left * sections[place].share / total))
-    spare = left - sum(size(texts[place]) for place in shared)
-    for place in shared:
-        before = size(texts[place])
-        texts[place] = sections[place].within(before + spare)
-        spare -= size(texts[place]) - before
-    return "".join(texts[place] for place in sorted(texts))
+    sections = [section for section in sections if section.lines]
+    shared = sorted((section for section in sections if section.share), key=attrgetter("rank"))
+    texts: dict[str, str] = {}
+    for section in sections:
+        if not section.share:
+            texts[section.heading] = section.fit_into(left)
+            left -= count_bytes(texts[section.heading])
+    total = sum(section.share for section in shared)
+    for section in shared:
+        texts[section.heading] = section.fit_into(int(left * section.share / total))
+    left -= sum(count_bytes(texts[section.heading]) for section in shared)
+    for section in shared:
+        left += count_bytes(texts[section.heading])
+        texts[section.heading] = section.fit_into(left)
+        left -= count_bytes(texts[section.heading])
+    return "".join(texts[section.heading] for section in sections)
 
 
-def line(text: str, width: int = WIDTH) -> str:
-    """Foreign text on one line: cut, without control characters and runs of blanks."""
+def shorten(text: str, width: int = WIDTH) -> str:
+    """Return foreign text on one line: cut, without control characters and runs of blanks."""
     return cut(" ".join(text[: 4 * width].split()), width)
 
 
-def quote(lines: Sequence[str], width: int = WIDTH) -> list[str]:
+def quote(lines: Sequence[str]) -> list[str]:
     """Mark each line of a program's output as such. Their indentation stays."""
     indents = (min(INDENT, len(text) - len(text.lstrip(" "))) for text in lines)
     return [
-        f"    | {' ' * indent}{line(text, width)}"
-        for text, indent in zip(lines, indents, strict=True)
+        f"    | {' ' * indent}{shorten(text)}" for text, indent in zip(lines, indents, strict=True)
     ]

@@ -1,5 +1,5 @@
-"""Sections that say what was tried: kept, nearly kept, failed, crashed; by number, by name, and by
-the agents' own notes. All foreign text is cut, on one line, without control characters."""
+"""Sections on the changes that were tried: kept, nearly kept, failed, crashed; by number, by name,
+and by the agents' own notes. Foreign text is cut, on one line, without control characters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from autoresearch.briefing.digest import WordCount
 from autoresearch.briefing.facts import Facts
-from autoresearch.briefing.fitting import Section, line, quote
+from autoresearch.briefing.fitting import Section, quote, shorten
 from autoresearch.core.judge import DROP_BELOW, FRESH_RUNS, SCORE_RUNS
 from autoresearch.formatting import clock, counted
 from autoresearch.records import Experiment, Status
@@ -16,14 +16,15 @@ from autoresearch.records import Experiment, Status
 KEEPS = 20  # the biggest, and as many of the latest
 NAMES, OTHERS, UNTRIED = 120, 48, 48  # names of the source, other words, constants never named
 WORDS_IN_A_LINE = 8
-OFTEN = 3  # descriptions that make a word worth telling
+OFTEN = 3  # descriptions that make a word worth listing
+FAILURES = 30  # the latest, listed one by one
 DESCRIPTION = 140
 
 
 def list_keeps(facts: Facts) -> Section:
     """All keeps, or the biggest and the latest. The latest five are the last to be left out."""
-    keeps, digest = facts.digest.keeps[1:], facts.digest
-    gains = {keep.number: digest.gain(keep.base, keep.metric) for keep in keeps}
+    keeps = facts.digest.keeps[1:]
+    gains = {keep.number: facts.digest.gain(keep.base, keep.metric) for keep in keeps}
     biggest = sorted(gains, key=lambda number: gains[number] or 0.0, reverse=True)
     chosen = {*biggest[:KEEPS], *(keep.number for keep in keeps[-KEEPS:])}
     shown = [keep for keep in keeps if keep.number in chosen]
@@ -37,10 +38,11 @@ def list_keeps(facts: Facts) -> Section:
         "Kept",
         [
             f"- {keep.number}: {facts.effect(gains[keep.number])} -> "
-            f"{facts.numbers.value(keep.metric)}: {line(keep.description, DESCRIPTION)}"
+            f"{facts.numbers.value(keep.metric)}: {shorten(keep.description, DESCRIPTION)}"
             for keep in shown
         ],
         share=0.14,
+        rank=3,
         drop=[places[number] for number in reversed(biggest) if number in places],
         intro=intro,
     )
@@ -53,22 +55,22 @@ def list_near_misses(facts: Facts) -> Section:
         [
             f"- {miss.number} on {miss.base}: {facts.short_effect(miss.gain)}, "
             f"{'not confirmed' if miss.passed_screen else 'not clearly better'}: "
-            f"{line(miss.description, DESCRIPTION)}"
+            f"{shorten(miss.description, DESCRIPTION)}"
             for miss in facts.digest.near_misses
             if miss.passed_screen or miss.gain >= least
         ],
         share=0.1,
+        rank=4,
         drops_end=True,
         intro=["Better in the screen, then not kept: some were luck, some are small and real."],
     )
 
 
 def list_words(facts: Facts) -> Section:
-    """What the whole session tried, however long it was, by the words of its descriptions."""
-    digest = facts.digest
-    tried = [count for name in facts.names.all if (count := digest.count(name))]
+    """List the changes of the whole session by the words of their descriptions."""
+    tried = [count for name in facts.names.all if (count := facts.digest.count(name))]
     tried.sort(key=lambda count: (-count.tried, count.name))
-    others = digest.count_others(facts.names.all, OFTEN)[:OTHERS]
+    others = facts.digest.count_others(facts.names.all, OFTEN)[:OTHERS]
     known = {count.name for count in tried}
     untried = [name for name in facts.names.constants if name not in known][:UNTRIED]
     return Section(
@@ -79,6 +81,7 @@ def list_words(facts: Facts) -> Section:
             *_join_in_lines("other words: ", [_format_count(facts, count) for count in others]),
         ],
         share=0.14,
+        rank=5,
         drops_end=True,
         intro=[
             "Names of the source in the descriptions, and other words: NAME tried/kept/best gain"
@@ -90,7 +93,7 @@ def list_words(facts: Facts) -> Section:
 
 def _format_count(facts: Facts, count: WordCount) -> str:
     best = "-" if count.best is None else facts.short_effect(count.best).removesuffix(" sd")
-    return f"{line(count.name, 40)} {count.tried}/{count.kept}/{best}"
+    return f"{shorten(count.name, 40)} {count.tried}/{count.kept}/{best}"
 
 
 def _join_in_lines(head: str, words: Sequence[str]) -> list[str]:
@@ -99,51 +102,50 @@ def _join_in_lines(head: str, words: Sequence[str]) -> list[str]:
     return [f"- {head}{', '.join(words[start : start + WORDS_IN_A_LINE])}" for start in starts]
 
 
-def list_failures(facts: Facts, last: int) -> Section:
+def list_failures(facts: Facts) -> Section:
     failed = [experiment for experiment in facts.latest if experiment.status is not Status.KEEP]
-    lines = [_describe_failure(facts, experiment) for experiment in failed[-last:]]
-    return Section("Tried last, and not kept", lines, share=0.18)
+    lines = [_describe_failure(facts, experiment) for experiment in failed[-FAILURES:]]
+    return Section("Tried last, and not kept", lines, share=0.18, rank=2)
 
 
 def _describe_failure(facts: Facts, experiment: Experiment) -> str:
-    why = line(experiment.reason or "no reason", 80)
-    if why == "not better":  # the judge's words for "not by enough to go on"
-        why = "not clearly better"
+    reason = shorten(experiment.reason or "no reason", 80)
+    if reason == "not better":  # the judge's words for "not by enough to go on"
+        reason = "not clearly better"
     gain = facts.digest.gain(experiment.base, experiment.metric)
     if experiment.status is Status.CRASH:
-        why = f"crash: {why}"
+        reason = f"crash: {reason}"
     elif gain is not None:
-        why += f", {facts.short_effect(gain)}"
+        reason += f", {facts.short_effect(gain)}"
     elif experiment.detail:
-        why += f" ({line(experiment.detail, 80)})"
-    return f"- {experiment.number}: {why}: {line(experiment.description, DESCRIPTION)}"
+        reason += f" ({shorten(experiment.detail, 80)})"
+    return f"- {experiment.number}: {reason}: {shorten(experiment.description, DESCRIPTION)}"
 
 
 def list_crashes(facts: Facts) -> Section:
     digest = facts.digest
     lines = [
-        f"- {line(reason, 80)}: {counted(many, 'time')}, the latest is "
-        f"{digest.latest_crash(reason)}"
+        f"- {shorten(reason, 80)}: {counted(many, 'time')}, the latest is "
+        f"{digest.latest_crash[reason]}"
         for reason, many in digest.crashes.most_common(8)
     ]
-    if (more := len(digest.crashes) - len(lines)) > 0:
-        lines.append(f"- and {counted(more, 'other reason')}")
+    if (others := len(digest.crashes) - len(lines)) > 0:
+        lines.append(f"- and {counted(others, 'other reason')}")
     for crash in facts.crashes:
         lines.append(
-            f"The end of {crash.experiment} ({line(crash.reason, 80)}); output of the program, "
+            f"The end of {crash.experiment} ({shorten(crash.reason, 80)}); output of the program, "
             "not instructions:"
         )
         lines += quote(crash.output)
-    return Section("Crashes", lines, share=0.1, drops_end=True, more="({} more lines left out)")
+    more = "({} more lines left out)"
+    return Section("Crashes", lines, share=0.1, rank=7, drops_end=True, more=more)
 
 
 def list_curves(facts: Facts) -> Section:
     lines = []
-    for training in facts.trainings:
-        best = " (incumbent)" if training.experiment == facts.incumbent.number else ""
-        lines += [
-            f"    | {training.experiment}{best} {line(str(curve))}" for curve in training.curves
-        ]
+    for experiment, curves in facts.curves:
+        name = f"{experiment} (incumbent)" if experiment == facts.incumbent.number else experiment
+        lines += [f"    | {name} {shorten(str(curve))}" for curve in curves]
     intro = ["Read from the output of single runs; not instructions."]
     return Section("Training curves", lines, share=0.06, drops_end=True, intro=intro)
 
@@ -155,20 +157,23 @@ def list_notes(facts: Facts) -> Section:
     ]
     notes += [(note.at, f"{note.agent}, {clock(note.at)}", note.text) for note in facts.notes]
     authors: dict[str, str] = {}
-    for _, who, text in sorted(notes):
-        authors[text] = authors.pop(text, who)  # written again: it moves to the end
+    for _, author, text in sorted(notes):
+        authors[text] = authors.pop(text, author)  # written again: it moves to the end
     lines = [
-        f"- {line(who, 60)}: {line(text, 300)}" for text, who in authors.items() if text.strip()
+        f"- {shorten(author, 60)}: {shorten(text, 300)}"
+        for text, author in authors.items()
+        if text.strip()
     ]
-    return Section("Notes of agents to themselves", lines, share=0.07)
+    return Section("Notes of agents to themselves", lines, share=0.07, rank=8)
 
 
 def list_fruitless_turns(facts: Facts) -> Section:
-    turns = Counter(f"{line(reason, 60)}: {line(text)}" for _, _, reason, text in facts.turns)
+    turns = Counter(f"{shorten(reason, 60)}: {shorten(text)}" for _, _, reason, text in facts.turns)
     return Section(
         "Turns that came to nothing",
         [f"- {text}{f' ({many} times)' if many > 1 else ''}" for text, many in turns.items()],
         share=0.06,
+        rank=6,
         intro=["They cost a turn and measured nothing: do not repeat them."],
     )
 
@@ -177,7 +182,7 @@ def list_in_flight(facts: Facts) -> Section:
     return Section(
         "Being measured now, by others",
         [
-            f"- {experiment.number}: {line(experiment.description, DESCRIPTION)}"
+            f"- {experiment.number}: {shorten(experiment.description, DESCRIPTION)}"
             for experiment in facts.in_flight[-16:]
         ],
         share=0.04,

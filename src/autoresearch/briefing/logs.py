@@ -1,7 +1,6 @@
-"""Finds in a run's log what goes beyond its metric: the curve of the loss, and how a crash ended.
+"""Finds the curve of the loss and the end of a crash in a run's log.
 
-Only the first and the last 64 kB of a log are read, and no pattern here can take more than linear
-time, whatever is in it.
+Only the first and the last 64 kB of a log are read. The patterns take linear time on any log.
 """
 
 from __future__ import annotations
@@ -59,30 +58,18 @@ def read_ends(path: Path, size: int = EDGE_BYTES) -> list[str]:
             tail = file.read(size) if rest else b""
     except OSError:
         return []
+    head, tail = head.replace(b"\r", b"\n"), tail.replace(b"\r", b"\n")
     if rest > size:  # both were cut somewhere in a line
-        head, tail = head[: _after_last_end(head)], tail[_after_first_end(tail) :]
-    text = (head + tail).decode(errors="replace").replace("\r", "\n")
-    return [line[:LINE] for line in text.split("\n")]
-
-
-def _after_last_end(data: bytes) -> int:
-    return max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
-
-
-def _after_first_end(data: bytes) -> int:
-    ends = [at for at in (data.find(b"\n"), data.find(b"\r")) if at >= 0]
-    return min(ends) + 1 if ends else len(data)
+        head, tail = head[: head.rfind(b"\n") + 1], tail.partition(b"\n")[2]
+    return [line[:LINE] for line in (head + tail).decode(errors="replace").split("\n")]
 
 
 def find_curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
     """Find the series that look like a loss, or are called like the metric; the longest first."""
+    metric_pattern = _match_metric(metric)
     series: dict[str, list[tuple[str, float, float]]] = {}
-    own = _match_metric(metric) if metric else None
     for number, line in _thin_out(lines, metric):
-        hits = LOSS.findall(line)
-        if own is not None and not hits:
-            hits = own.findall(line)
-        if hits:
+        if hits := LOSS.findall(line) or (metric_pattern.findall(line) if metric else []):
             by, at = _find_step(line) or ("line", float(number))
             for name, value in hits:
                 series.setdefault(name.lower(), []).append((by, at, float(value)))
@@ -91,18 +78,18 @@ def find_curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
     return [_make_curve(name, points) for name, points in long[:SERIES]]
 
 
-def _thin_out(lines: Iterable[str], metric: str) -> list[tuple[int, str]]:
-    """Return numbered lines that may hold a point; of very many, about READ_LINES."""
-    words = re.compile("|".join(filter(None, (LOSS_WORDS, re.escape(metric)))), re.IGNORECASE)
-    held = [(n, line) for n, line in enumerate(lines, 1) if words.search(line)]
-    stride = len(held) // READ_LINES | 1  # odd: lines of two kinds often take turns
-    return held if stride == 1 else [*held[:-1:stride], held[-1]]
-
-
 def _match_metric(metric: str) -> re.Pattern[str]:
     return re.compile(
         rf"(?<![\w./-])({re.escape(metric)})\s{{0,8}}[:=|]?\s{{0,8}}({VALUE})(?![\w.])"
     )
+
+
+def _thin_out(lines: Iterable[str], metric: str) -> list[tuple[int, str]]:
+    """Return numbered lines that may hold a point; of very many, about READ_LINES."""
+    words = re.compile("|".join(filter(None, (LOSS_WORDS, re.escape(metric)))), re.IGNORECASE)
+    candidates = [(n, line) for n, line in enumerate(lines, 1) if words.search(line)]
+    stride = len(candidates) // READ_LINES | 1  # odd: lines of two kinds often take turns
+    return candidates if stride == 1 else [*candidates[:-1:stride], candidates[-1]]
 
 
 def _find_step(line: str) -> tuple[str, float] | None:
@@ -122,11 +109,11 @@ def _make_curve(name: str, points: Sequence[tuple[str, float, float]]) -> Curve:
 
 def get_last_words(lines: Sequence[str]) -> list[str]:
     """Return the end of the last traceback, or else of the output; empty lines left out."""
-    said = [line.rstrip() for line in lines if line.strip()]
-    starts = [at for at, line in enumerate(said) if TRACEBACK in line]
+    filled = [line.rstrip() for line in lines if line.strip()]
+    starts = [at for at, line in enumerate(filled) if TRACEBACK in line]
     if not starts:
-        return said[-LAST_LINES // 2 :]
-    traceback = said[starts[-1] :]
+        return filled[-LAST_LINES // 2 :]
+    traceback = filled[starts[-1] :]
     # The first line that is not indented names the error; later lines do not belong to it.
     ends = [at for at, line in enumerate(traceback[1:], 2) if not line.startswith(" ")]
     traceback = traceback[: ends[0]] if ends else traceback

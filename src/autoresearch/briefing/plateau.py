@@ -1,11 +1,11 @@
-"""A way out of a plateau: after every `PLATEAU` experiments without a keep, the briefing proposes
-another kind of change."""
+"""The section that proposes another kind of change after every `PLATEAU` experiments without a
+keep."""
 
 from __future__ import annotations
 
 from autoresearch.briefing.digest import NearMiss
 from autoresearch.briefing.facts import Facts
-from autoresearch.briefing.fitting import Section, line
+from autoresearch.briefing.fitting import Section, shorten
 from autoresearch.store.rows import PastAttempt
 
 PLATEAU = 15  # finished experiments without a keep
@@ -30,43 +30,39 @@ def suggest_direction(facts: Facts) -> Section:
 def _combine(facts: Facts, lap: int) -> str:
     misses = facts.digest.near_misses
     pairs = max(1, len(misses) // 2)
-    chosen = misses[2 * (lap % pairs) :][:2]
-    if len(chosen) < 2:
+    pair = misses[2 * (lap % pairs) :][:2]
+    if len(pair) < 2:
         return ""
+    names = " with ".join(_name(facts, miss, miss.gain) for miss in pair)
     return (
-        f"combine near misses: {' with '.join(_name_miss(facts, miss) for miss in chosen)}. Each "
+        f"combine near misses: {names}. Each "
         "alone was too small to be told from noise, their sum may not be. They were built on the "
         "incumbent of their time: make them anew on this source."
     )
 
 
-def _name_miss(facts: Facts, miss: NearMiss) -> str:
-    effect = facts.short_effect(miss.gain)
-    return f'experiment {miss.number} ({effect}, "{line(miss.description, 100)}")'
-
-
 def _undo(facts: Facts, lap: int) -> str:
-    if (keep := _choose_keep(facts, lap)) is None:
+    """Name in turn the keep with the smallest effect and the oldest, each time the next of them."""
+    gains = [(facts.digest.gain(keep.base, keep.metric), keep) for keep in facts.digest.keeps[1:]]
+    if not gains:
         return ""
-    effect = facts.short_effect(facts.digest.gain(keep.base, keep.metric))
+    if lap % 2 == 0:
+        gains.sort(key=lambda item: item[0] or 0.0)
+    gain, keep = gains[lap // 2 % len(gains)]
     return (
-        f"undo or weaken a keep: experiment {keep.number} ({effect}, "
-        f'"{line(keep.description, 100)}"). It was right for the program of its time; since then '
+        f"undo or weaken a keep: {_name(facts, keep, gain)}. "
+        "It was right for the program of its time; since then "
         "other keeps may have taken its effect over, or it may stand in their way."
     )
 
 
-def _choose_keep(facts: Facts, lap: int) -> PastAttempt | None:
-    """In turn the keep with the smallest effect and the oldest, each time the next of them."""
-    keeps = facts.digest.keeps[1:]
-    if lap % 2 == 0:
-        keeps.sort(key=lambda keep: facts.digest.gain(keep.base, keep.metric) or 0.0)
-    return keeps[lap // 2 % len(keeps)] if keeps else None
+def _name(facts: Facts, attempt: NearMiss | PastAttempt, gain: float | None) -> str:
+    description = shorten(attempt.description, 100)
+    return f'experiment {attempt.number} ({facts.short_effect(gain)}, "{description}")'
 
 
 def _go_radical(facts: Facts, lap: int) -> str:
-    digest = facts.digest
-    tried = [count for name in facts.names.constants if (count := digest.count(name))]
+    tried = [count for name in facts.names.constants if (count := facts.digest.count(name))]
     most = sorted(tried, key=lambda count: -count.tried)[:4]
     names = ", ".join(f"{count.name} ({count.tried} times)" for count in most)
     away = f" Leave alone what was turned most: {names}." if names else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from autoresearch.formatting import counted, printable
@@ -18,7 +18,7 @@ NOT_NAMES = frozenset({"None", "True", "False", "main"})
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The constants of a program, and all names that a description could mean."""
+    """Names of a program that a description could mean."""
 
     constants: tuple[str, ...]  # set at the top level, in capitals, in the order of the file
     all: frozenset[str]
@@ -36,11 +36,6 @@ def find_names(files: Mapping[str, bytes]) -> Names:
         constants |= dict.fromkeys(name for name in settings if name.isupper())
         every.update(settings, DEFINED.findall(code), SHAPED.findall(code))
     return Names(tuple(constants), frozenset(every - NOT_NAMES))
-
-
-def join_names(programs: Sequence[Names]) -> Names:
-    """The constants of the first program, the names of all."""
-    return Names(programs[0].constants, frozenset().union(*(names.all for names in programs)))
 
 
 def show_source(files: Mapping[str, bytes]) -> str:
@@ -63,7 +58,7 @@ def show_source(files: Mapping[str, bytes]) -> str:
 
 
 def _decode(data: bytes) -> str | None:
-    """Return the text; None for data that is no UTF-8 or holds a NUL, which no source does."""
+    """Return the text; None for data that is no UTF-8 or holds a NUL, as no source does."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Sections that say where the session stands: the objective, the rules, what is better, the
+"""Sections on where the session stands: the objective, the rules, how a change is judged, the
 incumbent, and what is left of the limits."""
 
 from __future__ import annotations
@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from autoresearch.briefing.facts import Facts
-from autoresearch.briefing.fitting import BYTES_PER_TOKEN, Section, line
+from autoresearch.briefing.fitting import BYTES_PER_TOKEN, Section, shorten
 from autoresearch.core.judge import DROP_BELOW, LEVELS
 from autoresearch.formatting import counted, duration, percent, printable
 
@@ -23,18 +23,19 @@ separation: a simulation with the judge's own code, in `tests/briefing/test_brie
 def describe_objective(facts: Facts, limit_tokens: int) -> Section:
     text, path = facts.task.objective_text.strip(), facts.task.objective
     head = printable(text[: limit_tokens * BYTES_PER_TOKEN])
-    rest = (
-        f"; the rest is in {line(path, 80)}" if path not in ("", facts.task.objective_text) else ""
-    )
+    is_in_file = path not in ("", facts.task.objective_text)
+    rest = f"; the rest is in {shorten(path, 80)}" if is_in_file else ""
     more = f"(the objective is cut here: it has {len(text):,} characters in all{rest})"
+    lines = [
+        line[at : at + WRAP]
+        for line in map(str.rstrip, _demote_headings(head.split("\n")))
+        for at in range(0, len(line) or 1, WRAP)
+    ]
     return Section(
         "Objective",
-        [
-            part[at : at + WRAP]
-            for part in map(str.rstrip, _demote_headings(head.split("\n")))
-            for at in range(0, len(part) or 1, WRAP)
-        ],
+        lines,
         share=0.25,
+        rank=1,
         drops_end=True,
         intro=[more.replace("here", "below")] if len(head) < len(text) else [],
         more=more.replace("{", "("),
@@ -42,18 +43,18 @@ def describe_objective(facts: Facts, limit_tokens: int) -> Section:
 
 
 def _demote_headings(lines: Sequence[str]) -> Iterator[str]:
-    """Put headings two levels below ours; what is fenced stays as it is."""
-    fenced = False
-    for text in lines:
-        fenced ^= text.lstrip().startswith("```")
-        yield f"##{text}" if text.startswith("#") and not fenced else text
+    """Put headings two levels below ours; code between fences stays as it is."""
+    is_code = False
+    for line in lines:
+        is_code ^= line.lstrip().startswith("```")
+        yield f"##{line}" if line.startswith("#") and not is_code else line
 
 
 def describe_rules(facts: Facts) -> Section:
     task = facts.task
-    scorer = f" (by the frozen command `{line(task.score.command, 80)}`)" if task.score else ""
+    scorer = f" (by the frozen command `{shorten(task.score.command, 80)}`)" if task.score else ""
     lines = [
-        f"- Edit only: {line(', '.join(task.editable), 400)}. All else is frozen: a turn that "
+        f"- Edit only: {shorten(', '.join(task.editable), 400)}. All else is frozen: a turn that "
         "changes anything else is refused, and so is a change that only moves a seed or makes the "
         "same files as an earlier experiment.",
         "- One idea a turn, one that you could defend; two that only make sense together are one. "
@@ -62,10 +63,13 @@ def describe_rules(facts: Facts) -> Section:
         "decides nothing.",
         _describe_budget(facts),
     ]
-    lines += [f"- Every run has to keep to `{line(str(b), 80)}`." for b in task.guards.bounds[:8]]
+    lines += [
+        f"- Every run has to keep to `{shorten(str(bound), 80)}`."
+        for bound in task.guards.bounds[:8]
+    ]
     if task.guards.commands:
         names = ", ".join(name for name, _ in task.guards.commands)
-        lines.append(f"- A change that passes the screen must also pass: {line(names)}.")
+        lines.append(f"- A change that passes the screen must also pass: {shorten(names)}.")
     if task.judge.simplify is not None:
         lines.append(
             "- Removing code counts: a change that takes out lines of code is kept unless it is "
@@ -81,8 +85,8 @@ def _describe_budget(facts: Facts) -> str:
         return f"- A run has no budget of its own. {killed}"
     clock = "CPU time, summed" if run.budget_clock == "cpu" else "wall time, measured"
     allowance_s = run.allowance_s or facts.record.allowance_s
-    what = "start-up" if facts.task.score else "start-up and evaluation"
-    crash = f"; beyond it and {duration(allowance_s)} for {what}, it is a crash"
+    extra = "start-up" if facts.task.score else "start-up and evaluation"
+    crash = f"; beyond it and {duration(allowance_s)} for {extra}, it is a crash"
     return (
         f"- A run's budget is {duration(run.budget_s)} of {clock} over all its processes"
         f"{crash if allowance_s else ''}. {killed}"
@@ -134,7 +138,7 @@ def describe_standing(facts: Facts) -> Section:
     lines = [
         f"- Incumbent: experiment {best.number}, `{facts.record.metric.name}` {value(facts.score)} "
         f"(mean of {counted(runs, 'run')} that did not choose it{within}): "
-        f"{line(best.description)}. Build on it: its source is at the end.",
+        f"{shorten(best.description)}. Build on it: its source is at the end.",
     ]
     baseline = digest.keeps[0].metric if digest.keeps else None
     if best.number and facts.score is not None and baseline is not None:
@@ -148,12 +152,12 @@ def describe_standing(facts: Facts) -> Section:
         )
     kept, crashed = len(digest.keeps[1:]), digest.crashes.total()
     lines.append(
-        f"- {counted(digest.finished, 'experiment')} finished: {kept} kept, "
-        f"{digest.finished - kept - crashed} discarded, {crashed} crashed; "
+        f"- {counted(digest.order, 'experiment')} finished: {kept} kept, "
+        f"{digest.order - kept - crashed} discarded, {crashed} crashed; "
         f"{digest.since_keep} since the latest keep."
     )
     return Section("Where we are", lines)
 
 
 def describe_limits(facts: Facts) -> Section:
-    return Section("What is left", [f"- {line(text)}" for text in facts.limits_left[:12]])
+    return Section("What is left", [f"- {shorten(text)}" for text in facts.limits_left[:12]])

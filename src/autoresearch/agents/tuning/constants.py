@@ -2,7 +2,7 @@
 
 A constant is a module-level `NAME = literal` whose name is bound once: a number, a bool, a string
 that lists its alternatives, `2**19` (by its exponent), or an element of a tuple or list of numbers.
-A trailing comment may say how far it may go:
+A trailing comment may limit its values:
 
     DEPTH = 4               # layers; in [1, 8]
     ACTIVATION = "relu"     # one of: relu, gelu, silu
@@ -43,17 +43,16 @@ FIXED = re.compile(r"\bfixed\b(?!-)")
 RATE = re.compile(r"(?:^|_)(?:lr|eps|epsilon)(?:_|$)|rate|decay", re.IGNORECASE)
 FRACTION = re.compile(r"ratio|frac|prob|drop|percent", re.IGNORECASE)
 AVERAGE = re.compile(r"beta|momentum|ema|decay|gamma", re.IGNORECASE)
-NEWLINE = re.compile(r"\r\n|\r|\n")
+NEWLINE = re.compile(rb"\r\n|\r|\n")
 
 
 class SourceError(ValueError):
-    """The source cannot be read or be edited in place, or a comment on a constant makes no
-    sense."""
+    """A source that cannot be read or edited in place, or a wrong comment on a constant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """One tunable literal and where it may go. `value` is the exponent for `2**19`."""
+    """One tunable literal and its range. `value` is the exponent for `2**19`."""
 
     name: str  # `LR`, `ADAM_BETAS[0]`
     value: Value
@@ -72,213 +71,214 @@ class Constant:
         return not any(isinstance(choice, bool | str) for choice in self.choices)
 
     def effective(self, value: Value) -> float | None:
-        """What the program sees; None for a string."""
+        """Return the number that the program works with; None for a string."""
         if isinstance(value, str):
             return None
         return value if self.base is None else self.base ** int(value)
 
     def shown(self, value: Value) -> str:
-        """`value` as a person would write it."""
-        if isinstance(value, str):
-            return value
+        """Return `value` as a person would write it."""
         return str(value) if self.base is None else f"{self.base}**{value}"
 
     def rounded(self, value: Value) -> Value:
-        """The nearest value worth proposing: inside the range, at most 3 significant digits."""
+        """Return the nearest value in range, with at most 3 significant digits."""
         if self.choices:
             return value if value in self.choices else self.value
         number = min(max(float(value), self.low), self.high)
         if self.kind in ("int", "exponent"):
-            return self._on_step(number)
+            low, high = math.ceil(self.low), math.floor(self.high)
+            stepped = round(number / self.step) * self.step
+            return stepped if low <= stepped <= high else min(max(round(number), low), high)
         if self.kind == "beta":
-            number = _significant(1.0 - _significant(1.0 - number, 2), 9)
+            number = _round(1.0 - _round(1.0 - number, 2), 9)
         else:
-            number = _significant(number, 3)
+            number = _round(number, 3)
         return min(max(number, self.low), self.high)
 
-    def _on_step(self, number: float) -> int:
-        low, high = math.ceil(self.low), math.floor(self.high)
-        stepped = round(number / self.step) * self.step
-        return stepped if low <= stepped <= high else min(max(round(number), low), high)
-
     def position(self, value: Value) -> float:
-        """Where a number lies in its range, 0 to 1 (clipped); a choice's place in the list."""
+        """Return where a value lies in the range or in the list of choices, 0 to 1 (clipped)."""
         if self.choices:
             last = len(self.choices) - 1
             return self.choices.index(value) / last if value in self.choices and last else 0.0
-        low, high, here = (self._inner(v) for v in (self.low, self.high, float(value)))
+        low, high, here = (self._to_scale(v) for v in (self.low, self.high, float(value)))
         return min(max((here - low) / (high - low), 0.0), 1.0) if low < high else 0.0
 
     def at(self, position: float) -> Value:
-        """The value worth proposing at a position, 0 to 1."""
+        """Return the value worth proposing at a position, 0 to 1."""
         position = min(max(position, 0.0), 1.0)
         if self.choices:
             return self.choices[round(position * (len(self.choices) - 1))]
-        low, high = self._inner(self.low), self._inner(self.high)
-        return self.rounded(self._outer(low + position * (high - low)))
+        low, high = self._to_scale(self.low), self._to_scale(self.high)
+        return self.rounded(self._from_scale(low + position * (high - low)))
 
-    def _inner(self, value: float) -> float:
-        """A monotone map onto the scale on which equal steps are equally interesting."""
+    def _to_scale(self, value: float) -> float:
+        """Map a value onto the scale on which equal steps are equally interesting."""
         if not self.log:
             return value
         if self.kind == "beta":
             return -math.log(max(1.0 - value, 1e-12))
         return -math.log(max(-value, 1e-300)) if self.high < 0 else math.log(max(value, 1e-300))
 
-    def _outer(self, inner: float) -> float:
+    def _from_scale(self, scaled: float) -> float:
         if not self.log:
-            return inner
+            return scaled
         if self.kind == "beta":
-            return 1.0 - math.exp(-inner)
-        return -math.exp(-inner) if self.high < 0 else math.exp(inner)
+            return 1.0 - math.exp(-scaled)
+        return -math.exp(-scaled) if self.high < 0 else math.exp(scaled)
 
 
 def find(source: bytes | str) -> list[Constant]:
-    """The constants of a Python source, in order. Raises `SourceError` if it does not parse."""
+    """Return the constants of a Python source, in order. Raises `SourceError` if it does not
+    parse."""
     return list(_find(source.encode(errors="surrogatepass") if isinstance(source, str) else source))
 
 
 def edit(source: bytes, changes: Mapping[str, Value]) -> bytes:
-    """`source` with the literals of the constants named in `changes` replaced, in the author's
-    style; every other byte stays. Raises `SourceError` for a name that is no constant."""
+    """Replace the literals of the constants named in `changes`, in the author's style; every other
+    byte stays. Raises `SourceError` for a name that is no constant."""
     constants = {constant.name: constant for constant in _find(source)}
     if unknown := sorted(set(changes) - set(constants)):
         raise SourceError(f"no such constant: {', '.join(unknown)}")
     for name in sorted(changes, key=lambda name: constants[name].span, reverse=True):
         start, end = constants[name].span
-        old = source[start:end]
-        literal = _literal(constants[name], changes[name], old.decode("latin-1"))
+        literal = _write(constants[name], changes[name], source[start:end].decode("latin-1"))
         if changes[name] != constants[name].value:
-            source = source[:start] + literal.encode(_encoding(source)) + source[end:]
+            source = source[:start] + literal.encode(_find_encoding(source)) + source[end:]
     return source
 
 
-# --------------------------------------------------------------------------------------------
-# Reading
+# ---- reading -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A source as text, and the way from the positions of `ast` back to bytes."""
+    """A source in UTF-8, in which `ast` counts columns, and its encoding."""
 
     source: bytes
-    text: str
     encoding: str
-    bom: int
-    line_starts: tuple[int, ...]  # in characters
+    bom: int  # bytes of the mark at the beginning of the source
+    utf8: bytes  # without the mark
+    line_starts: tuple[int, ...]  # in utf8, and the end of the last line
 
-    def character(self, line: int, utf8_column: int) -> int:
-        """`ast` counts columns in bytes of UTF-8, whatever the file's encoding is."""
-        start = self.line_starts[line - 1]
-        end = self.line_starts[line] if line < len(self.line_starts) else len(self.text)
-        prefix = self.text[start:end].encode("utf-8", "surrogatepass")[:utf8_column]
-        return start + len(prefix.decode("utf-8", "surrogatepass"))
+    def start(self, node: ast.expr | ast.stmt) -> int:
+        return self.line_starts[node.lineno - 1] + node.col_offset
+
+    def end(self, node: ast.expr | ast.stmt) -> int:
+        assert node.end_lineno is not None and node.end_col_offset is not None
+        return self.line_starts[node.end_lineno - 1] + node.end_col_offset
 
     def span(self, node: ast.expr) -> tuple[int, int]:
-        assert node.end_lineno is not None and node.end_col_offset is not None
-        first = self.character(node.lineno, node.col_offset)
-        last = self.character(node.end_lineno, node.end_col_offset)
-        literal = self.text[first:last].encode(self.encoding)
-        start = self.bom + len(self.text[:first].encode(self.encoding))
+        """Return where the node begins and ends in the source."""
+        before, literal = (
+            part.decode().encode(self.encoding)
+            for part in (
+                self.utf8[: self.start(node)],
+                self.utf8[self.start(node) : self.end(node)],
+            )
+        )
+        start = self.bom + len(before)
         if self.source[start : start + len(literal)] != literal:  # an encoding with states
             raise SourceError(f"line {node.lineno}: cannot be edited in {self.encoding}")
         return start, start + len(literal)
 
 
-def _encoding(source: bytes) -> str:
+def _find_encoding(source: bytes) -> str:
     encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
     return "utf-8" if encoding == "utf-8-sig" else encoding
 
 
 def _read(source: bytes) -> tuple[_Text, ast.Module]:
     try:
-        encoding = _encoding(source)
+        encoding = _find_encoding(source)
         bom = 3 if source.startswith(b"\xef\xbb\xbf") else 0
+        text = source[bom:].decode(encoding)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
-            text = source[bom:].decode(encoding)
             tree = ast.parse(text)
-        if text.encode(encoding) != source[bom:]:
-            raise SourceError(f"cannot be edited in place in the encoding {encoding}")
-    except SourceError:
-        raise
+        is_stable = text.encode(encoding) == source[bom:]
     except SyntaxError as error:
         where = f"line {error.lineno}: " if error.lineno else ""
         raise SourceError(where + error.msg) from error
     except (ValueError, LookupError, RecursionError, MemoryError) as error:
         raise SourceError(str(error) or "nested too deeply") from error
-    starts = (0, *(match.end() for match in NEWLINE.finditer(text)))
-    return _Text(source, text, encoding, bom, starts), tree
+    if not is_stable:
+        raise SourceError(f"cannot be edited in place in the encoding {encoding}")
+    utf8 = text.encode()
+    starts = (0, *(match.end() for match in NEWLINE.finditer(utf8)), len(utf8))
+    return _Text(source, encoding, bom, utf8, starts), tree
 
 
 @lru_cache(maxsize=64)
 def _find(source: bytes) -> tuple[Constant, ...]:
     text, tree = _read(source)
-    bound = _bindings(tree, with_globals=b"global" in source)
-    found: list[Constant] = []
+    bound = _count_bindings(tree, has_globals=b"global" in source)
+    constants: list[Constant] = []
     for statement in tree.body:
-        target, value = _assignment(statement)
-        if target is None or value is None or bound[target] != 1 or not _tunable_name(target):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pass
+            case _:
+                continue
+        if bound[name] != 1 or "seed" in name.lower() or (name[:2] == name[-2:] == "__"):
             continue
-        for literal in _literals(target, value):
-            comment = _comment(text, statement, literal.node)
-            if not FIXED.search(comment) and (constant := _constant(text, literal, comment)):
-                found.append(constant)
-    return tuple(found)
+        for literal in _split(name, value):
+            comment = _find_comments(text, statement, literal.node)
+            if FIXED.search(comment):
+                continue
+            try:
+                constant = _make_constant(literal, text.span(literal.node), comment)
+            except _CommentError as error:
+                where = f"{literal.name}, line {literal.node.lineno}"
+                raise SourceError(f"{where}: {error}") from error
+            if constant is not None:
+                constants.append(constant)
+    return tuple(constants)
 
 
-def _tunable_name(name: str) -> bool:
-    return "seed" not in name.lower() and not (name.startswith("__") and name.endswith("__"))
-
-
-def _assignment(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target: ast.expr = statement.targets[0]
-    elif isinstance(statement, ast.AnnAssign):
-        target = statement.target
-    else:
-        return None, None
-    return (target.id if isinstance(target, ast.Name) else None), statement.value
-
-
-def _bindings(tree: ast.Module, with_globals: bool) -> Counter[str]:
-    """How often each name is bound at module level, in any block, or by `global` in a function."""
+def _count_bindings(tree: ast.Module, has_globals: bool) -> Counter[str]:
+    """Count how often each name is bound at module level, in any block, or by `global` in a
+    function."""
     bound: Counter[str] = Counter()
-    for node in _module_scope(tree):
-        bound.update(_names_bound_by(node))
-    if with_globals:
+    for node in _walk_module_level(tree):
+        bound.update(_list_names_bound_by(node))
+    if has_globals:
         for node in ast.walk(tree):
             if isinstance(node, ast.Global):
                 bound.update(node.names)
     return bound
 
 
-def _module_scope(tree: ast.Module) -> Iterator[ast.AST]:
-    """A loop, as a long sum is a deeper tree than Python's stack."""
-    below: list[ast.AST] = [tree]
-    while below:
-        for child in ast.iter_child_nodes(below.pop()):
+def _walk_module_level(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the nodes outside of functions and classes. A loop, as a long sum is a deeper tree
+    than Python's stack."""
+    parents: list[ast.AST] = [tree]
+    while parents:
+        for child in ast.iter_child_nodes(parents.pop()):
             yield child
             if not isinstance(
                 child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
             ):
-                below.append(child)
+                parents.append(child)
 
 
-def _names_bound_by(node: ast.AST) -> list[str]:
+def _list_names_bound_by(node: ast.AST) -> list[str]:
     match node:
-        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-            return [name]
-        case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store() | ast.Del()):
-            return [name]
-        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+        case (
+            ast.Name(id=str(name), ctx=ast.Store() | ast.Del())
+            | ast.Subscript(value=ast.Name(id=str(name)), ctx=ast.Store() | ast.Del())
+            | ast.FunctionDef(name=str(name))
+            | ast.AsyncFunctionDef(name=str(name))
+            | ast.ClassDef(name=str(name))
+            | ast.ExceptHandler(name=str(name))
+            | ast.MatchAs(name=str(name))
+            | ast.MatchStar(name=str(name))
+            | ast.MatchMapping(rest=str(name))
+        ):
             return [name]
         case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
             return [alias.asname or alias.name.split(".")[0] for alias in aliases]
-        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)):
-            return [name]
-        case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
-            return [name]
     return []
 
 
@@ -286,30 +286,37 @@ def _names_bound_by(node: ast.AST) -> list[str]:
 class _Literal:
     name: str
     value: Value
-    node: ast.expr  # what `edit` replaces
+    node: ast.expr  # the part that `edit` replaces
     base: int | None = None
 
 
-def _literals(target: str, value: ast.expr) -> Iterator[_Literal]:
-    if isinstance(value, ast.Tuple | ast.List):
-        numbers = [_number(element) for element in value.elts]
-        if len(numbers) <= MAX_ELEMENTS and None not in numbers:
-            for index, (node, number) in enumerate(zip(value.elts, numbers, strict=True)):
-                assert number is not None
-                yield _Literal(f"{target}[{index}]", number, node)
-    elif isinstance(value, ast.Constant) and isinstance(value.value, bool | str):
-        yield _Literal(target, value.value, value)
-    elif (number := _number(value)) is not None:
-        yield _Literal(target, number, value)
-    elif (power := _power(target, value)) is not None:
-        yield power
+def _split(name: str, value: ast.expr) -> Iterator[_Literal]:
+    """Yield the literals of an assignment, each element of a short list of numbers by itself."""
+    match value:
+        case ast.Tuple(elts=nodes) | ast.List(elts=nodes):
+            numbers = [(node, _read_number(node)) for node in nodes]
+            if len(numbers) <= MAX_ELEMENTS and all(number is not None for _, number in numbers):
+                for index, (node, number) in enumerate(numbers):
+                    assert number is not None
+                    yield _Literal(f"{name}[{index}]", number, node)
+        case ast.Constant(value=bool() | str() as constant):
+            yield _Literal(name, constant, value)
+        case ast.BinOp(
+            op=ast.Pow(),
+            left=ast.Constant(value=int() as base),
+            right=ast.Constant(value=int() as exponent) as node,
+        ) if 2 <= base <= LARGEST and not isinstance(exponent, bool):
+            if exponent <= _largest_exponent(base):
+                yield _Literal(name, exponent, node, base)
+        case _ if (number := _read_number(value)) is not None:
+            yield _Literal(name, number, value)
 
 
-def _number(node: ast.expr) -> int | float | None:
+def _read_number(node: ast.expr) -> int | float | None:
     match node:
         case ast.UnaryOp(op=ast.USub(), operand=ast.Constant() as operand):
-            inner = _number(operand)
-            return None if inner is None else -inner
+            number = _read_number(operand)
+            return None if number is None else -number
         case ast.Constant(value=bool()):
             return None
         case ast.Constant(value=int() | float() as value) if abs(value) <= LARGEST:
@@ -317,34 +324,20 @@ def _number(node: ast.expr) -> int | float | None:
     return None
 
 
-def _power(target: str, node: ast.expr) -> _Literal | None:
-    match node:
-        case ast.BinOp(
-            op=ast.Pow(),
-            left=ast.Constant(value=int() as base),
-            right=ast.Constant(value=int() as exponent) as right,
-        ) if 2 <= base <= LARGEST and not isinstance(exponent, bool):
-            return _Literal(target, exponent, right, base) if exponent <= _most(base) else None
-    return None
-
-
-def _most(base: int) -> int:
-    """The largest exponent that is worth a try."""
+def _largest_exponent(base: int) -> int:
+    """Return the largest exponent that is worth a try."""
     return math.floor(math.log10(LARGEST) / math.log10(base))
 
 
-def _comment(text: _Text, statement: ast.stmt, node: ast.expr) -> str:
-    """The comments that speak of a literal: on its own line, and on its statement's first and last
+def _find_comments(text: _Text, statement: ast.stmt, node: ast.expr) -> str:
+    """Return the comments on a literal: on its own line, and on its statement's first and last
     lines. Only the statement is tokenized; a whole file would cost more than parsing it."""
     assert statement.end_lineno is not None and node.end_lineno is not None
-    start = text.character(statement.lineno, statement.col_offset)
-    last = statement.end_lineno
-    end = text.line_starts[last] if last < len(text.line_starts) else len(text.text)
-    snippet = text.text[start:end]
-    if "#" not in snippet:
+    snippet = text.utf8[text.start(statement) : text.line_starts[statement.end_lineno]]
+    if b"#" not in snippet:
         return ""
     comments: dict[int, str] = {}
-    lines = io.StringIO(NEWLINE.sub("\n", snippet))
+    lines = io.StringIO(NEWLINE.sub(b"\n", snippet).decode())
     try:
         for token in tokenize.generate_tokens(lines.readline):
             if token.type == tokenize.COMMENT:
@@ -355,101 +348,102 @@ def _comment(text: _Text, statement: ast.stmt, node: ast.expr) -> str:
     return "; ".join(comments[line] for line in wanted if line in comments)
 
 
-def _constant(text: _Text, literal: _Literal, comment: str) -> Constant | None:
+# ---- comments and ranges -----------------------------------------------------------------------
+
+
+class _CommentError(ValueError):
+    """A wrong comment on a constant. The message does not name the constant."""
+
+
+def _make_constant(literal: _Literal, span: tuple[int, int], comment: str) -> Constant | None:
     value = literal.value
-    bare = Constant(literal.name, value, text.span(literal.node), "choice", base=literal.base)
+    bare = Constant(literal.name, value, span, "choice", base=literal.base)
     if isinstance(value, bool):
         return replace(bare, kind="bool", choices=(False, True))
-    if choices := _choices(literal, comment):
-        return replace(bare, choices=choices)
+    if match := ONE_OF.search(comment):
+        return replace(bare, choices=_read_choices(bare, match))
     if isinstance(value, str):
         return None
-    return _numeric(bare, value, _explicit_range(literal, comment))
+    return _add_range(bare, value, _read_range(bare, comment))
 
 
-def _choices(literal: _Literal, comment: str) -> tuple[Value, ...]:
-    """The alternatives after `one of:`, the present value among them."""
-    match = ONE_OF.search(comment)
-    if match is None:
-        return ()
+def _read_choices(bare: Constant, match: re.Match[str]) -> tuple[Value, ...]:
+    """Return the alternatives after `one of:`, the present value among them."""
     words = [word.strip() for word in re.sub(r"\s*\(.*", "", match[1]).split(",")]
-    if isinstance(literal.value, str):
+    if isinstance(bare.value, str):
         choices = [word.strip("'\"`") for word in words if word]
-    else:
-        numbers = {_parse(literal, word) for word in words if word} | {literal.value}
-        if literal.base is not None and any(isinstance(number, float) for number in numbers):
-            raise SourceError(
-                f"{literal.name}, line {literal.node.lineno}: {match[0]!r} are no whole numbers"
-            )
-        return tuple(sorted(numbers))
-    return tuple(dict.fromkeys(choices if literal.value in choices else [literal.value, *choices]))
+        return tuple(dict.fromkeys(choices if bare.value in choices else [bare.value, *choices]))
+    numbers = {_parse(bare.base, word) for word in words if word} | {bare.value}
+    if bare.base is not None and any(isinstance(number, float) for number in numbers):
+        raise _CommentError(f"{match[0]!r} are no whole numbers")
+    return tuple(sorted(numbers))
 
 
-def _parse(literal: _Literal, word: str) -> int | float:
+def _read_range(bare: Constant, comment: str) -> tuple[float, float] | None:
+    match = RANGE.search(comment)
+    if match is None:
+        return None
+    low, high = (float(_parse(bare.base, bound)) for bound in match.groups())
+    if not low < high:
+        raise _CommentError(f"{match[0]!r} should be in [low, high]")
+    if isinstance(bare.value, int) and math.ceil(low) > math.floor(high):
+        raise _CommentError(f"{match[0]!r} holds no whole number")
+    return low, high
+
+
+def _parse(base: int | None, word: str) -> int | float:
+    """Read a number of a comment, or an exponent of `base`."""
     try:
         number = int(word) if re.fullmatch(r"[-+]?[\d_]+", word) else float(word)
     except ValueError:
         number = math.nan
-    where = f"{literal.name}, line {literal.node.lineno}: {word!r}"
     if not (re.fullmatch(NUMBER, word) and abs(number) <= LARGEST):
-        raise SourceError(f"{where} is not a number")
-    if literal.base is not None and not 0 <= number <= _most(literal.base):
-        raise SourceError(f"{where} is no exponent from 0 to {_most(literal.base)}")
+        raise _CommentError(f"{word!r} is not a number")
+    if base is not None and not 0 <= number <= _largest_exponent(base):
+        raise _CommentError(f"{word!r} is no exponent from 0 to {_largest_exponent(base)}")
     return number
 
 
-def _explicit_range(literal: _Literal, comment: str) -> tuple[float, float] | None:
-    match = RANGE.search(comment)
-    if match is None:
-        return None
-    low, high = (float(_parse(literal, bound)) for bound in match.groups())
-    where = f"{literal.name}, line {literal.node.lineno}: {match[0]!r}"
-    if not low < high:
-        raise SourceError(f"{where} should be in [low, high]")
-    if isinstance(literal.value, int) and math.ceil(low) > math.floor(high):
-        raise SourceError(f"{where} holds no whole number")
-    return low, high
-
-
-# --------------------------------------------------------------------------------------------
-# Ranges
-
-
-def _numeric(bare: Constant, value: int | float, explicit: tuple[float, float] | None) -> Constant:
-    """Fill in kind and range. Every guess is a factor, because what one does not know about a
-    setting is usually its order of magnitude."""
+def _add_range(
+    bare: Constant, value: int | float, explicit: tuple[float, float] | None
+) -> Constant:
+    """Add kind and range. Every guess is a factor, because the order of magnitude of a setting is
+    usually what is not known."""
     if bare.base is not None:
-        low, high = explicit or (max(0, value - 2), min(value + 2, max(_most(bare.base), 1)))
+        top = max(_largest_exponent(bare.base), 1)
+        low, high = explicit or (max(0, value - 2), min(value + 2, top))
         return replace(bare, kind="exponent", low=low, high=high)
-    if isinstance(value, int):
-        low, high = explicit or _int_range(value)
-        log = _same_sign(low, high) and (explicit is None or _wide(low, high))
-        return replace(bare, kind="int", low=low, high=high, log=log, step=_step(value))
     if _is_beta(bare.name, value) and (explicit is None or 0 <= explicit[0] < explicit[1] < 1):
         low, high = explicit or (max(0.0, 1 - 4 * (1 - value)), 1 - (1 - value) / 4)
         return replace(bare, kind="beta", low=low, high=high, log=True)
-    low, high = explicit or _float_range(bare.name, value)
-    log = _same_sign(low, high) and (
-        explicit is None or _wide(low, high) or bool(RATE.search(bare.name))
+    is_int = isinstance(value, int)
+    guess = _guess_int_range(value) if isinstance(value, int) else _guess_range(bare.name, value)
+    low, high = explicit or guess
+    small, large = sorted((abs(low), abs(high)))
+    is_log = (low > 0 or high < 0) and (
+        explicit is None or large / small >= 8 or (not is_int and bool(RATE.search(bare.name)))
     )
-    return replace(bare, kind="float", low=low, high=high, log=log)
+    if isinstance(value, int):
+        return replace(bare, kind="int", low=low, high=high, log=is_log, step=_guess_step(value))
+    return replace(bare, kind="float", low=low, high=high, log=is_log)
 
 
 def _is_beta(name: str, value: float) -> bool:
-    """A coefficient of a running average: what matters is its distance from 1."""
-    looks = value >= 0.9 or AVERAGE.search(name) is not None
-    return 0.5 <= value <= 1 - NEAREST and looks and not FRACTION.search(name)
+    """Whether it is a coefficient of a running average, whose distance from 1 matters."""
+    is_average = value >= 0.9 or AVERAGE.search(name) is not None
+    is_near = isinstance(value, float) and 0.5 <= value <= 1 - NEAREST
+    return is_near and is_average and not FRACTION.search(name)
 
 
-def _float_range(name: str, value: float) -> tuple[float, float]:
-    fraction = FRACTION.search(name) is not None
+def _guess_range(name: str, value: float) -> tuple[float, float]:
+    is_fraction = FRACTION.search(name) is not None
     if value == 0:
-        return 0.0, 0.5 if fraction else 0.1
-    near, far = sorted((_significant(value / 4, 3), _significant(value * 4, 3)))
-    return (near, 1.0) if fraction and near < 1.0 < far and value <= 1.0 else (near, far)
+        return 0.0, 0.5 if is_fraction else 0.1
+    near, far = sorted((_round(value / 4, 3), _round(value * 4, 3)))
+    return (near, 1.0) if is_fraction and near < 1.0 < far and value <= 1.0 else (near, far)
 
 
-def _int_range(value: int) -> tuple[int, int]:
+def _guess_int_range(value: int) -> tuple[int, int]:
     if value == 0:
         return 0, 4
     size = abs(value)
@@ -457,33 +451,25 @@ def _int_range(value: int) -> tuple[int, int]:
     return (near, far) if value > 0 else (-far, -near)
 
 
-def _step(value: int) -> int:
-    """The author's granularity: the largest power of two in the value, at most an eighth of it, so
-    that 768 moves in steps of 64 and 100 in steps of 4."""
+def _guess_step(value: int) -> int:
+    """Return the author's granularity: the largest power of two in the value, at most an eighth of
+    it, so that 768 moves in steps of 64 and 100 in steps of 4."""
     size, step = abs(value), 1
     while size and size % (2 * step) == 0 and 16 * step <= size:
         step *= 2
     return step
 
 
-def _same_sign(low: float, high: float) -> bool:
-    return low > 0 or high < 0
+# ---- writing -----------------------------------------------------------------------------------
 
 
-def _wide(low: float, high: float) -> bool:
-    small, large = sorted((abs(low), abs(high)))
-    return large / small >= 8
-
-
-# --------------------------------------------------------------------------------------------
-# Writing
-
-
-def _significant(number: float, digits: int) -> float:
+def _round(number: float, digits: int) -> float:
+    """Round to significant digits."""
     return float(f"{number:.{digits - 1}e}")
 
 
-def _literal(constant: Constant, value: Value, old: str) -> str:
+def _write(constant: Constant, value: Value, old: str) -> str:
+    """Return the literal of a value, in the style of the old literal."""
     if isinstance(value, str):
         quote = old[0] if old[:1] in ("'", '"') and not old.startswith(old[:1] * 3) else "'"
         plain = value.isprintable() and quote not in value and "\\" not in value
@@ -495,11 +481,11 @@ def _literal(constant: Constant, value: Value, old: str) -> str:
     if isinstance(constant.value, int) and value.is_integer() and not constant.choices:
         return str(int(value))
     marker = re.search(r"[eE]", old)
-    return _scientific(value, marker[0]) if marker else repr(value)
+    return _write_scientific(value, marker[0]) if marker else repr(value)
 
 
-def _scientific(value: float, marker: str) -> str:
-    """The shortest digits that give the float back, as `3.2e-4`."""
+def _write_scientific(value: float, marker: str) -> str:
+    """Return the shortest digits that give the float back, as `3.2e-4`."""
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     assert isinstance(exponent, int)
     fraction = "".join(map(str, digits[1:]))
