@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from textwrap import indent
 
 from autoresearch.formatting import (
     clock,
@@ -70,8 +69,9 @@ def show_text(
     if diff.strip():
         sections.append(printable(diff.rstrip("\n")))
     if log_tail.strip():
-        output = indent(printable(log_tail.rstrip("\n")), "    ")
-        sections.append(f"output, the end of it:\n{output}")
+        lines = printable(log_tail.rstrip("\n")).split("\n")
+        output = [f"    {line}".rstrip() for line in lines]
+        sections.append("\n".join(["output, the end of it:", *output]))
     return "\n\n".join(sections) + "\n"
 
 
@@ -84,9 +84,9 @@ def _describe(experiment: Experiment, metric: Metric) -> str:
         base += f", begun again {counted(experiment.attempt, 'time')}"
     number = f"#{experiment.number} {short(experiment.commit)}"
     size_of_change = f"+{experiment.added_lines} -{experiment.removed_lines} lines"
-    took = (
-        "" if experiment.ended_at is None else duration(experiment.ended_at - experiment.started_at)
-    )
+    took = ""
+    if experiment.ended_at is not None:
+        took = duration(experiment.ended_at - experiment.started_at)
     rows = (
         ("experiment", f"{number}, {base}, by {one_line(experiment.agent)}"),
         ("change", f"{one_line(experiment.description)} ({size_of_change})"),

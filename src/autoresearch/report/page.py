@@ -23,16 +23,10 @@ from autoresearch.formatting import (
     short,
 )
 from autoresearch.records import Status
+from autoresearch.report import text
 from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import Machine, Trend
 from autoresearch.report.summary import Kept, Summary
-from autoresearch.report.text import (
-    describe_cost_of_each,
-    describe_noise,
-    describe_outcome,
-    describe_trust,
-    format_costs,
-)
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
@@ -116,9 +110,10 @@ def _claim_verified(summary: Summary, result: Verification) -> str:
         claim = f"Not an improvement: {claim}"
     else:
         claim = f"Not established: {claim}, but the interval includes zero"
+    interval = _format_interval(summary, numbers, result.low, result.high)
     crashed = f" {counted(result.crashed, 'run')} of them crashed." if result.crashed else ""
     return (
-        f"**{claim}.** {evidence}: {_format_interval(numbers, result.low, result.high)}, from "
+        f"**{claim}.** {evidence}: {interval}, from "
         f"{result.new_runs} fresh runs of the best and {result.old_runs} of the baseline, none of "
         f"which helped to choose it.{crashed}"
     )
@@ -157,11 +152,13 @@ def _describe_growth(summary: Summary, gap: Gap) -> str:
     """ "the gap between the two has grown by 0.012 (95 % interval +0.010 to +0.014)"."""
     numbers = _gap_numbers(summary, gap)
     change = f"has {'grown' if gap.growth > 0 else 'shrunk'} by {numbers.value(abs(gap.growth))}"
-    interval = "exactly" if summary.deterministic else _format_interval(numbers, gap.low, gap.high)
+    interval = _format_interval(summary, numbers, gap.low, gap.high)
     return f"the gap between the two {change if gap.growth else 'is what it was'} ({interval})"
 
 
-def _format_interval(numbers: Numbers, low: float, high: float) -> str:
+def _format_interval(summary: Summary, numbers: Numbers, low: float, high: float) -> str:
+    if summary.deterministic:
+        return "exactly"
     return f"95 % interval {numbers.signed(low)} to {numbers.signed(high)}"
 
 
@@ -204,12 +201,10 @@ def _describe_holdout(summary: Summary) -> str:
     if summary.holdout is None or summary.incumbent is summary.baseline:
         return ""
     numbers, result, gap = summary.numbers, summary.holdout.held_out, summary.holdout.gap
-    text = "Baseline and best were not run side by side on it: no gain is claimed."
+    sentence = "Baseline and best were not run side by side on it: no gain is claimed."
     if result is not None:
-        interval = "exactly"
-        if not summary.deterministic:
-            interval = _format_interval(numbers, result.low, result.high)
-        text = (
+        interval = _format_interval(summary, numbers, result.low, result.high)
+        sentence = (
             f"`{summary.metric.name}` {numbers.value(result.old_mean)} for the baseline, "
             f"{numbers.value(result.new_mean)} for the best: **{numbers.gain(result.gain)}** "
             f"({interval}, from {result.new_runs} runs of the best and {result.old_runs} of the "
@@ -217,8 +212,8 @@ def _describe_holdout(summary: Summary) -> str:
         )
     if gap is not None:
         unsure = ": it cannot be told from none" if gap.low < 0 < gap.high else ""
-        text += f" Where both were measured, {_describe_growth(summary, gap)}{unsure}."
-    return _make_section("On the sealed holdout", text)
+        sentence += f" Where both were measured, {_describe_growth(summary, gap)}{unsure}."
+    return _make_section("On the sealed holdout", sentence)
 
 
 def _list_near_misses(summary: Summary) -> str:
@@ -267,12 +262,12 @@ def _list_crashes(summary: Summary) -> str:
 def _describe_trust(summary: Summary) -> str:
     if summary.baseline is None:
         return ""
-    points = [f"{describe_outcome(summary)}."]
+    points = [f"{text.describe_outcome(summary)}."]
     if not summary.deterministic:
         points += [
-            f"{describe_trust(summary)} (level `{summary.level}`: {100 * summary.false_keep:.2g} % "
-            "for each change that does nothing).",
-            f"Noise: {describe_noise(summary)}.",
+            f"{text.describe_trust(summary)} (level `{summary.level}`: "
+            f"{100 * summary.false_keep:.2g} % for each change that does nothing).",
+            f"Noise: {text.describe_noise(summary)}.",
             _compare_spreads(summary),
             _describe_drift(summary),
         ]
@@ -303,15 +298,15 @@ def _describe_drift(summary: Summary) -> str:
         or result.drift_high is None
     ):
         return ""
-    interval = _format_interval(summary.numbers, result.drift_low, result.drift_high)
-    text = (
+    interval = _format_interval(summary, summary.numbers, result.drift_low, result.drift_high)
+    sentence = (
         "Drift: at the end the unchanged baseline measured "
         f"{summary.numbers.signed(result.drift)} against its start ({interval})"
     )
     if result.drift_low <= 0 <= result.drift_high:
-        return f"{text}: none to be seen."
+        return f"{sentence}: none to be seen."
     return (
-        f"{text}: **the machine changed during the session.** The verified gain is not "
+        f"{sentence}: **the machine changed during the session.** The verified gain is not "
         f"touched by it, the effects in the list of keeps may be."
     )
 
@@ -371,16 +366,16 @@ def _format_trend_interval(trend: Trend, scale: float, unit: str) -> str:
 
 
 def _list_costs(summary: Summary) -> str:
-    text = (
+    sentence = (
         f"{counted(summary.runs, 'run')}, {duration(summary.cpu_s)} of CPU time, "
         f"{duration(summary.wall_s)} of running, {duration(summary.elapsed_s)} in all."
     )
-    if spent := format_costs(summary.tokens, summary.usd):
-        each = describe_cost_of_each(summary)
-        text += f" The agents took {spent}{': ' if each else ''}{each}."
+    if spent := text.format_costs(summary.tokens, summary.usd):
+        each = text.describe_cost_of_each(summary)
+        sentence += f" The agents took {spent}{': ' if each else ''}{each}."
     if summary.stopped:
-        text += f" Stopped: {_escape(summary.stopped)}."
-    return _make_section("What it cost", text)
+        sentence += f" Stopped: {_escape(summary.stopped)}."
+    return _make_section("What it cost", sentence)
 
 
 def _list_agents(summary: Summary) -> str:
@@ -436,11 +431,11 @@ def _describe_setting(summary: Summary, sandbox: str) -> str:
     budget = ""
     if summary.budget_s is not None:
         budget = f", {summary.budget_s:g} s of {summary.budget_clock} time per run"
-    text = (
+    sentence = (
         f"<sub>Started {clock(summary.created_at)}, this page is of {clock(summary.now)}{agent}"
         f"{budget}, judge level `{summary.level}`.</sub>"
     )
-    return f"{text}\n\n<sub>Sandbox: {_escape(sandbox)}</sub>" if sandbox else text
+    return f"{sentence}\n\n<sub>Sandbox: {_escape(sandbox)}</sub>" if sandbox else sentence
 
 
 def _make_section(heading: str, *paragraphs: str, lines: Iterable[str] = ()) -> str:
@@ -457,13 +452,13 @@ def _format_score(summary: Summary, kept: Kept) -> str:
     return summary.numbers.value(kept.score) + runs
 
 
-def _escape(text: str) -> str:
+def _escape(foreign: str) -> str:
     """Escape foreign text, so that it cannot become Markdown or HTML."""
-    text = one_line(text)
+    line = one_line(foreign)
     for mark in "\\`*[]<>|":
-        text = text.replace(mark, f"\\{mark}")
-    return text
+        line = line.replace(mark, f"\\{mark}")
+    return line
 
 
-def _make_cell(text: str) -> str:
-    return _escape(cut(text, DESCRIPTION))
+def _make_cell(foreign: str) -> str:
+    return _escape(cut(foreign, DESCRIPTION))
