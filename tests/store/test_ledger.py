@@ -1,4 +1,4 @@
-"""The ledger's file: damaged, foreign, newer, read-only, full; and its promises about rows."""
+"""The ledger: damaged, foreign, newer, read-only and full files; transactions, rows and queries."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite"
 
 
-def filled(path: Path) -> None:
+def fill(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     with ledger.transaction():
@@ -85,7 +85,7 @@ def filled(path: Path) -> None:
 # ---- the file ----------------------------------------------------------------------------------
 
 
-def test_it_is_read_back(path: Path) -> None:
+def test_records_are_read_back(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     begin(ledger, row)
@@ -99,7 +99,7 @@ def test_it_is_read_back(path: Path) -> None:
     again.close()
 
 
-def test_none_yet(path: Path) -> None:
+def test_a_missing_ledger_cannot_be_read(path: Path) -> None:
     with pytest.raises(LedgerError, match="no session was started here yet"):
         Ledger(path, readonly=True)
     assert not path.exists()
@@ -116,8 +116,8 @@ def test_none_yet(path: Path) -> None:
         (0, "older autoresearch"),
     ],
 )
-def test_another_version(path: Path, version: int, message: str) -> None:
-    filled(path)
+def test_another_version_is_refused(path: Path, version: int, message: str) -> None:
+    fill(path)
     db = sqlite3.connect(path)
     db.execute(f"PRAGMA user_version = {version}")
     db.close()
@@ -128,7 +128,7 @@ def test_another_version(path: Path, version: int, message: str) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_database_of_another_program(path: Path) -> None:
+def test_a_database_of_another_program_is_refused(path: Path) -> None:
     db = sqlite3.connect(path)
     db.execute("CREATE TABLE theirs (x)")
     db.close()
@@ -140,8 +140,8 @@ def test_a_database_of_another_program(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "overwritten", "zeros"])
-def test_a_damaged_file(path: Path, damage: str) -> None:
-    filled(path)
+def test_a_damaged_file_is_refused_and_left_as_it_is(path: Path, damage: str) -> None:
+    fill(path)
     data = path.read_bytes()
     half = len(data) // 2
     path.write_bytes(
@@ -158,21 +158,21 @@ def test_a_damaged_file(path: Path, damage: str) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_folder_in_its_place(path: Path) -> None:
+def test_a_folder_in_the_ledgers_place_is_refused(path: Path) -> None:
     path.mkdir()
     with pytest.raises(LedgerError, match="cannot use the ledger"):
         Ledger(path)
 
 
-def test_an_empty_file_is_a_ledger_that_was_being_made(path: Path) -> None:
+def test_an_empty_file_becomes_a_ledger(path: Path) -> None:
     path.touch()
     ledger = Ledger(path)
     assert ledger.sessions() == []
     ledger.close()
 
 
-def test_a_file_that_may_only_be_read(path: Path) -> None:
-    filled(path)
+def test_a_readonly_file_system(path: Path) -> None:
+    fill(path)
     place = path.parent
     mounted = subprocess.run(["mount", "--bind", place, place], check=False, capture_output=True)
     if mounted.returncode != 0:
@@ -185,8 +185,8 @@ def test_a_file_that_may_only_be_read(path: Path) -> None:
         subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_full_disk(path: Path) -> None:
-    """Nothing is half-done, and it goes on when there is room again."""
+def test_a_full_database(path: Path) -> None:
+    """No transaction is half-done, and the ledger can be used when there is space again."""
     ledger = Ledger(path)
     row = begin_session(ledger)
     begin(ledger, row)
@@ -198,7 +198,7 @@ def test_a_full_disk(path: Path) -> None:
         for number in range(1000):
             begin(ledger, row, f"tree{number}")
     assert ledger.session("t").elapsed_s == 0
-    assert [one.number for one in ledger.all_experiments(row)] == [0]
+    assert [experiment.number for experiment in ledger.all_experiments(row)] == [0]
     ledger._db.execute("PRAGMA max_page_count = 100000")
     assert begin(ledger, row, "again") == 1
     ledger.close()
@@ -207,7 +207,7 @@ def test_a_full_disk(path: Path) -> None:
     reopened.close()
 
 
-def test_a_really_full_disk(full_disk: Path) -> None:
+def test_a_full_disk(full_disk: Path) -> None:
     ledger = Ledger(full_disk / "ledger.sqlite")
     row = begin_session(ledger)
     with pytest.raises(StorageError):
@@ -236,7 +236,7 @@ def test_a_lock_of_another_program(path: Path, monkeypatch: pytest.MonkeyPatch) 
     ledger.close()
 
 
-def test_it_can_be_read_while_it_is_written(path: Path) -> None:
+def test_readers_see_committed_rows_while_another_writes(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     reader = Ledger(path, readonly=True)
@@ -253,7 +253,7 @@ def test_it_can_be_read_while_it_is_written(path: Path) -> None:
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def test_a_transaction_happens_or_does_not(path: Path) -> None:
+def test_a_failed_transaction_changes_nothing(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     with pytest.raises(ZeroDivisionError), ledger.transaction():
@@ -275,7 +275,7 @@ def test_a_verdict_is_final(path: Path) -> None:
     ledger.close()
 
 
-def test_a_run_of_a_name_is_made_once(path: Path) -> None:
+def test_a_run_is_opened_once(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     begin(ledger, row)
@@ -293,7 +293,7 @@ def test_a_run_of_a_name_is_made_once(path: Path) -> None:
     ledger.close()
 
 
-def test_seeds_are_fresh(path: Path) -> None:
+def test_seeds_are_unique_and_random(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     begin(ledger, row)
@@ -305,7 +305,7 @@ def test_seeds_are_fresh(path: Path) -> None:
     ledger.close()
 
 
-def test_many_threads(path: Path) -> None:
+def test_threads_share_a_ledger(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
 
@@ -322,12 +322,12 @@ def test_many_threads(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert time.monotonic() - began < 60
-    assert [one.number for one in ledger.all_experiments(row)] == list(range(32))
-    assert [one.order for one in ledger.finished(row)] == list(range(32))
+    assert [experiment.number for experiment in ledger.all_experiments(row)] == list(range(32))
+    assert [experiment.order for experiment in ledger.finished(row)] == list(range(32))
     ledger.close()
 
 
-def test_what_it_counts(path: Path) -> None:
+def test_counts_and_costs(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     for number in range(4):
@@ -346,28 +346,28 @@ def test_what_it_counts(path: Path) -> None:
     assert ledger.costs(row) == (4 * 5 + 3, 4 * 0.5 + 0.25)
     assert ledger.spent(row) == {"wall_s": 4.0, "cpu_s": 2.0, "runs": 4}
     assert ledger.fruitless_turns(row) == 1
-    assert [one.number for one in ledger.finished(row, after=1)] == [2, 3]
-    assert [one.number for one in ledger.finished(row, last=2)] == [2, 3]
+    assert [experiment.number for experiment in ledger.finished(row, after=1)] == [2, 3]
+    assert [experiment.number for experiment in ledger.finished(row, last=2)] == [2, 3]
     ledger.close()
 
 
 def test_sessions_do_not_see_each_other(path: Path) -> None:
     ledger = Ledger(path)
-    one, two = begin_session(ledger, "one"), begin_session(ledger, "two")
-    begin(ledger, one)
-    make_run(ledger, one, 0)
-    assert ledger.all_experiments(two) == ledger.runs(two, 0) == []
+    first, second = begin_session(ledger, "one"), begin_session(ledger, "two")
+    begin(ledger, first)
+    make_run(ledger, first, 0)
+    assert ledger.all_experiments(second) == ledger.runs(second, 0) == []
     with pytest.raises(LedgerError, match=r"no session 'three' .* sessions there: one, two"):
         ledger.session("three")
     with pytest.raises(LedgerError, match="no experiment 7"):
-        ledger.experiment(one, 7)
+        ledger.experiment(first, 7)
     ledger.close()
 
 
 # ---- notes ---------------------------------------------------------------------------------------
 
 
-def test_notes_belong_to_their_session_and_the_latest_are_told(path: Path) -> None:
+def test_the_latest_notes_of_a_session(path: Path) -> None:
     ledger = Ledger(path)
     row, other = begin_session(ledger), begin_session(ledger, "other")
     for at in range(30):
@@ -396,12 +396,18 @@ def test_the_experiments_with_notes(path: Path) -> None:
             ),
             now=1.0,
         )
-    assert [one.number for one in list_with_notes(ledger, row, last=2, among=8)] == [5, 7]
-    assert [one.number for one in list_with_notes(ledger, row, last=9, among=4)] == [5, 7]
+    assert [experiment.number for experiment in list_with_notes(ledger, row, last=2, among=8)] == [
+        5,
+        7,
+    ]
+    assert [experiment.number for experiment in list_with_notes(ledger, row, last=9, among=4)] == [
+        5,
+        7,
+    ]
     ledger.close()
 
 
-def test_what_was_tried_in_few_columns(path: Path) -> None:
+def test_past_attempts_and_descriptions(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     begin(ledger, row, "baseline")
@@ -427,7 +433,7 @@ def test_what_was_tried_in_few_columns(path: Path) -> None:
     ledger.close()
 
 
-def test_a_description_of_several_lines_is_one(path: Path) -> None:
+def test_a_description_of_several_lines_is_joined(path: Path) -> None:
     ledger = Ledger(path)
     row = begin_session(ledger)
     for number, text in enumerate(("baseline", "one\ntwo", "three")):

@@ -1,4 +1,4 @@
-"""One process owns a session at a time, and nobody owns it when that process is dead."""
+"""One process owns a session at a time, until it dies."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def test_a_session_that_is_owned(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_an_owned_session_is_refused(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     paths = SessionPaths(tmp_path, "t")
     assert find_owner(paths) == holder.pid
     with pytest.raises(BusyError, match=rf"'t' is owned by a running process \(pid {holder.pid}\)"):
@@ -63,18 +63,18 @@ def test_a_lock_dies_with_its_process(
     assert find_owner(paths) is None
 
 
-def test_a_lock_is_waited_for(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_lock_is_taken_when_its_owner_ends(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     """The wardens of a killed session need a moment to kill its runs."""
     holder.terminate()
     lock = Lock(SessionPaths(tmp_path, "t"), patience_s=20)
     lock.release()
 
 
-def test_nobody_owns_what_never_was(tmp_path: Path) -> None:
+def test_a_session_that_does_not_exist_has_no_owner(tmp_path: Path) -> None:
     assert find_owner(SessionPaths(tmp_path, "t")) is None
 
 
-def test_asking_does_not_disturb_the_owner(tmp_path: Path) -> None:
+def test_find_owner_does_not_disturb_the_owner(tmp_path: Path) -> None:
     paths = SessionPaths(tmp_path, "t")
     lock = Lock(paths)
     for _ in range(3):
@@ -85,7 +85,7 @@ def test_asking_does_not_disturb_the_owner(tmp_path: Path) -> None:
     wait_until(lambda: find_owner(paths) is None)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_session_folder_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / ".autoresearch").write_text("a file")
     with pytest.raises(StorageError, match="cannot write"):
         Lock(SessionPaths(tmp_path, "t"))

@@ -1,5 +1,5 @@
-"""What lies in `.autoresearch/` and what agents answer: whatever it holds, it is the value that was
-written, or none, and no session dies of it."""
+"""Files in `.autoresearch/` and agents' answers. Whatever a file holds, it is read as the value
+that was written, or as none. Whatever an agent answers, the session continues."""
 
 from __future__ import annotations
 
@@ -85,17 +85,17 @@ quick = settings(
 
 @pytest.fixture
 def paths(tmp_path: Path) -> SessionPaths:
-    made = SessionPaths(tmp_path, "t")
-    made.folder.mkdir(parents=True)
-    return made
+    paths = SessionPaths(tmp_path, "t")
+    paths.folder.mkdir(parents=True)
+    return paths
 
 
-# ---- small values of ours ----------------------------------------------------------------------
+# ---- values in JSON files -----------------------------------------------------------------------
 
 
 @quick
 @given(OUTCOMES)
-def test_an_outcome_comes_back_unless_it_settles_nothing(
+def test_a_result_is_read_back_unless_its_run_was_cut_off(
     paths: SessionPaths, outcome: RunResult
 ) -> None:
     path = paths.folder / "outcome.json"
@@ -106,22 +106,22 @@ def test_an_outcome_comes_back_unless_it_settles_nothing(
 
 @quick
 @given(TRIES)
-def test_a_try_comes_back_and_can_be_told(paths: SessionPaths, told: TrialReport) -> None:
-    told.save(paths)
+def test_a_report_on_a_try_is_read_back_and_shown(paths: SessionPaths, report: TrialReport) -> None:
+    report.save(paths)
     found = read_latest(paths)
     assert found is not None and found.pid == os.getpid()
-    assert replace(found, pid=told.pid) == told
-    assert trial.text(told, ROW)
-    assert trial.to_json(told)["status"] == told.status
+    assert replace(found, pid=report.pid) == report
+    assert trial.text(report, ROW)
+    assert trial.to_json(report)["status"] == report.status
 
 
-def told_or_none(paths: SessionPaths) -> TrialReport | None:
-    """What `wait` does with it."""
-    told = read_latest(paths)
-    if told is not None:
-        trial.text(told, ROW).encode()
-        json.dumps(trial.to_json(told), allow_nan=False)
-    return told
+def read_and_show(paths: SessionPaths) -> TrialReport | None:
+    """Do with the report what `wait` does."""
+    report = read_latest(paths)
+    if report is not None:
+        trial.text(report, ROW).encode()
+        json.dumps(trial.to_json(report), allow_nan=False)
+    return report
 
 
 @quick
@@ -137,10 +137,10 @@ def told_or_none(paths: SessionPaths) -> TrialReport | None:
 @example(b'{"exit_code": 0, "stopped": null, "wall_s": "?", "cpu_s": 1, "peak_memory_bytes": 1}')
 @example(b'{"base": true, "taken": 5}')
 @example(b'{"base": 1' + b"0" * 30 + b"}")
-def test_any_file_is_a_value_or_none(paths: SessionPaths, data: bytes) -> None:
+def test_any_file_is_read_as_a_value_or_none(paths: SessionPaths, data: bytes) -> None:
     for path in (paths.latest_try, paths.folder / "outcome.json"):
         path.write_bytes(data)
-    told_or_none(paths)
+    read_and_show(paths)
     outcome = load_result(paths.folder / "outcome.json")
     assert outcome is None or values.parse(json.dumps(asdict(outcome)), RunResult) == outcome
     state = values.parse(data, FolderState) or FolderState()
@@ -150,10 +150,10 @@ def test_any_file_is_a_value_or_none(paths: SessionPaths, data: bytes) -> None:
 
 @quick
 @given(OUTCOMES, TRIES, st.integers(0, 500), st.sampled_from([b"", b"\0" * 9]))
-def test_a_torn_file_is_none(
-    paths: SessionPaths, outcome: RunResult, told: TrialReport, length: int, rest: bytes
+def test_a_torn_file_is_read_as_none(
+    paths: SessionPaths, outcome: RunResult, report: TrialReport, length: int, rest: bytes
 ) -> None:
-    for value, path in ((outcome, paths.folder / "outcome.json"), (told, paths.latest_try)):
+    for value, path in ((outcome, paths.folder / "outcome.json"), (report, paths.latest_try)):
         whole = json.dumps(asdict(value)).encode()  # type: ignore[call-overload]
         path.write_bytes(whole[: length % len(whole)] + rest)
         assert values.read(path, type(value)) is None
@@ -161,7 +161,7 @@ def test_a_torn_file_is_none(
 
 @quick
 @given(OUTCOMES, st.sampled_from([f.name for f in fields(RunResult)]), ANYTHING)
-def test_a_value_of_another_type_is_none(
+def test_a_value_of_another_type_is_read_as_none(
     paths: SessionPaths, outcome: RunResult, name: str, value: object
 ) -> None:
     path = paths.folder / "outcome.json"
@@ -169,12 +169,12 @@ def test_a_value_of_another_type_is_none(
     found = load_result(path)
     if found is not None:
         assert getattr(found, name) == value
-        database = sqlite3.connect(":memory:")  # what the ledger does with it
+        database = sqlite3.connect(":memory:")  # as the ledger stores it
         database.execute(f"SELECT {', '.join('?' * 7)}", tuple(asdict(found).values()))
         database.close()
 
 
-def test_a_folder_in_the_place_of_a_file_is_an_error_of_ours(paths: SessionPaths) -> None:
+def test_a_folder_in_the_place_of_a_file_is_a_storage_error(paths: SessionPaths) -> None:
     paths.latest_try.mkdir()
     with pytest.raises(StorageError, match=r"cannot read .*try\.json: Is a directory"):
         read_latest(paths)
@@ -185,7 +185,7 @@ def test_a_folder_in_the_place_of_a_file_is_an_error_of_ours(paths: SessionPaths
 
 @pytest.fixture
 def held(paths: SessionPaths) -> Iterator[int]:
-    """The lock is held by somebody, whatever is in the file."""
+    """Another open file holds the lock. Returns its descriptor."""
     fd = os.open(paths.lock, os.O_RDWR | os.O_CREAT)
     fcntl.flock(fd, fcntl.LOCK_EX)
     yield fd
@@ -204,7 +204,7 @@ LOCKS = st.one_of(
 def test_a_lock_that_is_held_never_looks_free(
     paths: SessionPaths, held: int, data: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And the pid that is to be signalled is a process's, never a group's."""
+    """And its pid, which `stop` signals, is that of a process, never of a group."""
     monkeypatch.setattr(lock, "PID_WRITTEN_S", 0.0)
     os.ftruncate(held, 0)
     os.pwrite(held, data, 0)
@@ -225,7 +225,7 @@ def test_a_lock_that_is_held_never_looks_free(
 
 @quick
 @given(data=LOCKS)
-def test_a_lock_that_nobody_holds_is_free_whatever_is_in_it(
+def test_a_lock_without_an_owner_is_free_whatever_it_contains(
     paths: SessionPaths, data: bytes
 ) -> None:
     paths.lock.write_bytes(data)
@@ -235,7 +235,7 @@ def test_a_lock_that_nobody_holds_is_free_whatever_is_in_it(
     taken.release()
 
 
-def test_a_folder_in_the_place_of_a_lock_is_an_error_of_ours(paths: SessionPaths) -> None:
+def test_a_folder_in_the_place_of_a_lock_is_a_storage_error(paths: SessionPaths) -> None:
     paths.lock.mkdir()
     with pytest.raises(StorageError, match="cannot read"):
         find_owner(paths)
@@ -249,7 +249,7 @@ WORDS = st.text(max_size=20)
 @settings(deadline=None)
 @given(WORDS)
 @example("\ud83d\0\udcff")
-def test_words_can_be_stored_and_shown(text: str) -> None:
+def test_escaped_text_can_be_stored_and_shown(text: str) -> None:
     shown = escape_unstorable(text)
     shown.encode()
     assert "\0" not in shown

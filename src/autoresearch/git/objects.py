@@ -88,12 +88,7 @@ class ObjectStore:
             return self.retry(act)
 
     def tree(self, commit: str) -> pygit2.Tree:
-        def get() -> pygit2.Tree:
-            git_object = self.repo[commit]
-            assert isinstance(git_object, pygit2.Commit)
-            return git_object.tree
-
-        return self.retry(get)
+        return self.retry(lambda: self.repo[commit].peel(pygit2.Tree))
 
     def content(self, blob: pygit2.Oid) -> bytes:
         return self.retry(lambda: self.repo[blob].read_raw())

@@ -64,7 +64,7 @@ class Repository:
         with self._objects.guard():
             try:
                 return self._objects.tree(commit).id in self._repo
-            except (KeyError, ValueError, AssertionError):
+            except (KeyError, ValueError):
                 return False
 
     def read_blob(self, blob: str) -> bytes:
