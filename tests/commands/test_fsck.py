@@ -1,4 +1,4 @@
-"""fsck finds what does not agree with the ledger, and makes again what follows from it."""
+"""fsck finds disagreements with the ledger, and restores what follows from it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.audits import findings, sql
+from support.commands import call
 from support.sessions import (
     ScriptedAgent,
     alive,
@@ -23,7 +24,6 @@ from support.sessions import (
 )
 from support.sessions import night as read_night
 
-from autoresearch.cli import main as cli
 from autoresearch.commands.fsck import audit, repair
 from autoresearch.errors import BusyError, LedgerError
 from autoresearch.measure.execution import SESSION
@@ -38,8 +38,8 @@ STEPS = (change(VALUE=9.0), change(VALUE=20.0), rewrite("import sys; sys.exit(3)
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The task after a session of three experiments; not to be changed."""
     root = make_task(tmp_path_factory.mktemp("night") / "task")
-    found = run_session(root, ScriptedAgent(*STEPS))
-    assert found.verdicts == [("keep", None), ("discard", "worse"), ("crash", "exit code 3")]
+    finished = run_session(root, ScriptedAgent(*STEPS))
+    assert finished.verdicts == [("keep", None), ("discard", "worse"), ("crash", "exit code 3")]
     return root
 
 
@@ -65,17 +65,17 @@ def test_several_sessions(done: Path) -> None:
 
 def test_a_deterministic_task_and_one_without_noise(tmp_path: Path) -> None:
     quiet = make_task(tmp_path / "quiet")
-    found = run_session(quiet, ScriptedAgent(change(SPREAD=0.0, VALUE=9.0)), judge__level="fast")
-    assert found.verdicts == [("keep", None)]
+    finished = run_session(quiet, ScriptedAgent(change(SPREAD=0.0, VALUE=9.0)), judge__level="fast")
+    assert finished.verdicts == [("keep", None)]
     assert audit(task_of(quiet)) == []
     program = (quiet / "prog.py").read_text().replace("SPREAD = 0.1", "SPREAD = 0.0")
     exact = make_task(tmp_path / "exact", program=program)
-    found = run_session(exact, ScriptedAgent(*STEPS), judge__deterministic=True)
-    assert [status for status, _ in found.verdicts] == ["keep", "discard", "crash"]
+    finished = run_session(exact, ScriptedAgent(*STEPS), judge__deterministic=True)
+    assert [status for status, _ in finished.verdicts] == ["keep", "discard", "crash"]
     assert audit(task_of(exact)) == []
 
 
-# ---- what can be made again --------------------------------------------------------------------
+# ---- repairable damage -------------------------------------------------------------------------
 
 
 def ref_gone(root: Path) -> None:
@@ -111,7 +111,7 @@ def results_behind(root: Path) -> None:
     (root / "results.tsv").write_text("".join(lines[:-1]))
 
 
-def folder_of_nobody(root: Path) -> None:
+def unknown_folder(root: Path) -> None:
     (SessionPaths(root, "t").runs / "0002" / "00999").mkdir()
 
 
@@ -150,7 +150,7 @@ def draft_left(root: Path) -> None:
         (results_gone, "results.tsv"),
         (results_torn, "results.tsv"),
         (results_behind, "results.tsv"),
-        (folder_of_nobody, "run folder"),
+        (unknown_folder, "run folder"),
         (tree_left, "leftover"),
         (turn_left, "leftover"),
         (outcome_left, "leftover"),
@@ -159,11 +159,13 @@ def draft_left(root: Path) -> None:
     ],
     ids=lambda given: given.__name__ if callable(given) else "",
 )
-def test_what_can_be_made_again(done: Path, damage: Callable[[Path], None], what: str) -> None:
+def test_repair_restores_what_follows_from_the_ledger(
+    done: Path, damage: Callable[[Path], None], what: str
+) -> None:
     results = (done / "results.tsv").read_bytes()
     damage(done)
     assert findings(done) == [(what, True)]
-    assert [one.what for one in repair(task_of(done))] == [what]
+    assert [finding.what for finding in repair(task_of(done))] == [what]
     assert audit(task_of(done)) == []
     assert (done / "results.tsv").read_bytes() == results
 
@@ -178,7 +180,7 @@ def test_a_process_that_outlived_its_run(done: Path) -> None:
     assert audit(task_of(done)) == []
 
 
-# ---- what cannot -------------------------------------------------------------------------------
+# ---- other damage ------------------------------------------------------------------------------
 
 
 def commit_gone(root: Path) -> None:
@@ -230,11 +232,11 @@ def log_gone(root: Path) -> None:
     next(SessionPaths(root, "t").runs.glob("0003/*/log")).unlink()
 
 
-def results_of_another(root: Path) -> None:
+def results_replaced(root: Path) -> None:
     (root / "results.tsv").write_text("mine\n")
 
 
-def ref_of_nobody(root: Path) -> None:
+def unknown_ref(root: Path) -> None:
     git(root, "update-ref", "refs/autoresearch/t/77", "HEAD")
 
 
@@ -259,18 +261,16 @@ def branch_moved(root: Path) -> None:
         (confirmation_lost, "verdict"),
         (run_of_another_commit, "run"),
         (log_gone, "run folder"),
-        (results_of_another, "results.tsv"),
-        (ref_of_nobody, "ref"),
+        (results_replaced, "results.tsv"),
+        (unknown_ref, "ref"),
         (branch_moved, "branch"),
     ],
     ids=lambda given: given.__name__ if callable(given) else "",
 )
-def test_what_a_person_has_to_look_at(
-    done: Path, damage: Callable[[Path], None], what: str
-) -> None:
+def test_repair_leaves_other_damage(done: Path, damage: Callable[[Path], None], what: str) -> None:
     damage(done)
-    found = [one for one in audit(task_of(done)) if not one.repairable]
-    assert what in [one.what for one in found]
+    unrepairable = [finding for finding in audit(task_of(done)) if not finding.repairable]
+    assert what in [finding.what for finding in unrepairable]
     before = {
         path: path.read_bytes()
         for path in done.rglob("*")
@@ -280,14 +280,14 @@ def test_what_a_person_has_to_look_at(
         and "ledger" not in path.name
     }
     repair(task_of(done))
-    after = [one for one in audit(task_of(done)) if not one.repairable]
-    assert after == found  # it is still said, and nothing was invented to make it go away
+    after = [finding for finding in audit(task_of(done)) if not finding.repairable]
+    assert after == unrepairable  # repair does not hide them
     for path, data in before.items():
         if path.name != "results.tsv" or what == "results.tsv":
             assert path.read_bytes() == data
 
 
-def test_who_stands_on_the_branch_is_left_there(done: Path) -> None:
+def test_a_branch_that_is_checked_out_is_not_moved(done: Path) -> None:
     git(done, "checkout", "-q", "autoresearch/t")
     (done / "notes.txt").write_text("mine")
     git(done, "add", "notes.txt")
@@ -301,13 +301,13 @@ def test_who_stands_on_the_branch_is_left_there(done: Path) -> None:
 # ---- the ledger itself, and its owner ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("look", [audit, repair])
-def test_a_damaged_ledger_is_refused(done: Path, look: Callable[[object], object]) -> None:
+@pytest.mark.parametrize("check", [audit, repair])
+def test_a_damaged_ledger_is_refused(done: Path, check: Callable[[object], object]) -> None:
     file = SessionPaths(done, "t").ledger
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(LedgerError, match=r"is damaged.*\.recover"):
-        look(task_of(done))
+        check(task_of(done))
     assert file.read_bytes() == whole[: len(whole) // 2]
 
 
@@ -332,7 +332,7 @@ def test_while_a_process_owns_a_session(done: Path) -> None:
 
 
 def test_an_interrupted_session_is_in_order(root: Path) -> None:
-    """Open experiments and runs are taken up by the next start; their trees are needed for that."""
+    """The next start continues open experiments and runs, and needs their trees."""
     run_session(root, ScriptedAgent(change(VALUE=9.0)))
     sql(
         root,
@@ -340,7 +340,7 @@ def test_an_interrupted_session_is_in_order(root: Path) -> None:
         " [order] = NULL WHERE number = 1",
     )
     sql(root, "UPDATE run SET finished = 0 WHERE experiment = 1 AND role = 'screen'")
-    [screen] = [one for one in read_night(root).runs if one.role == "screen"]
+    [screen] = [run for run in read_night(root).runs if run.role == "screen"]
     (SessionPaths(root, "t").trees / f"{screen.id:05d}").mkdir(parents=True)
     assert "leftover" not in [what for what, _ in findings(root)]
 
@@ -348,34 +348,30 @@ def test_an_interrupted_session_is_in_order(root: Path) -> None:
 # ---- the command -------------------------------------------------------------------------------
 
 
-def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[object, str]:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["fsck", *map(str, arguments)])
-    return stopped.value.code, capsys.readouterr().out
-
-
-def test_the_command(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(capsys, done) == (0, "everything agrees with the ledger\n")
+def test_the_command(done: Path) -> None:
+    healthy = call(done, "fsck")
+    assert (healthy.returncode, healthy.stdout) == (0, "everything agrees with the ledger\n")
     branch_gone(done)
-    code, said = command(capsys, done, "--tag", "t")
-    assert code == 1
-    assert "branch: autoresearch/t: it is missing" in said
-    assert "[repairable]" in said
-    assert "fsck --repair" in said
-    code, said = command(capsys, done, "--repair")
-    assert code == 0
-    assert "repaired: branch: autoresearch/t" in said
-    assert command(capsys, done)[0] == 0
-    code, said = command(capsys, done, "--tag", "nobody", "--json")
-    assert code == 2
-    assert json.loads(said)["error"] == "LedgerError"
+    damaged = call(done, "fsck", "--tag", "t")
+    assert damaged.returncode == 1
+    assert "branch: autoresearch/t: it is missing" in damaged.stdout
+    assert "[repairable]" in damaged.stdout
+    assert "fsck --repair" in damaged.stdout
+    repaired = call(done, "fsck", "--repair")
+    assert repaired.returncode == 0
+    assert "repaired: branch: autoresearch/t" in repaired.stdout
+    assert call(done, "fsck").returncode == 0
+    unknown = call(done, "fsck", "--tag", "nobody", "--json")
+    assert unknown.returncode == 2
+    assert json.loads(unknown.stdout)["error"] == "LedgerError"
 
 
-def test_as_json(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_as_json(done: Path) -> None:
     branch_gone(done)
     metric_changed(done)
-    code, said = command(capsys, done, "--json", "--repair")
-    assert code == 1
-    told = json.loads(said)
-    assert [one["what"] for one in told["repaired"]] == ["branch"]
-    assert {finding["what"] for finding in told["findings"]} == {"metric", "results.tsv"}
+    damaged = call(done, "fsck", "--json", "--repair")
+    assert damaged.returncode == 1
+    facts = json.loads(damaged.stdout)
+    assert [finding["what"] for finding in facts["repaired"]] == ["branch"]
+    assert {finding["what"] for finding in facts["findings"]} == {"metric", "results.tsv"}
+    assert facts["findings"][0].keys() == {"what", "where", "detail", "repairable"}

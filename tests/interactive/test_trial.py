@@ -36,7 +36,7 @@ from autoresearch.interactive import instructions, trial
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
-from autoresearch.store.paths import SessionPaths
+from autoresearch.store.paths import SessionPaths, enclosing
 
 TASK = SIX_RUNS + THREE_RUNS
 
@@ -44,6 +44,15 @@ TASK = SIX_RUNS + THREE_RUNS
 def answer(where: Path, *words: str) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads(call(where, *words, "--json").stdout)
     return facts
+
+
+def wait_for_verdict(work: Path) -> dict[str, Any]:
+    """Wait for the verdict of a try, and until its process has ended: it writes the report last."""
+    report = answer(work, "wait")
+    session = enclosing(work)
+    assert session is not None
+    wait_until(lambda: find_owner(session) is None)
+    return report
 
 
 @pytest.fixture
@@ -255,7 +264,7 @@ def test_detach_and_wait(root: Path, work: Path, tmp_path: Path) -> None:
     busy = call(work, "try", "-m", "another meanwhile", "--detach")
     assert busy.returncode == 3
     gate.touch()
-    report = answer(work, "wait")
+    report = wait_for_verdict(work)
     assert (report["status"], report["incumbent"]) == ("keep", 1)
     assert answer(work, "wait") == report, "asked again, it says the same"
 
@@ -269,7 +278,7 @@ def test_an_edit_made_meanwhile_is_left_and_moved_onto_the_new_incumbent(
     git(work, "checkout", "prog.py")
     edit(work, BONUS=1.0)
     gate.touch()
-    report = answer(work, "wait")
+    report = wait_for_verdict(work)
     assert report["status"] == "keep" and report["edited"]
     assert "BONUS = 1.0" in (work / "prog.py").read_text()
     report = answer(work, "try", "-m", "a bonus")
@@ -310,7 +319,7 @@ def test_ctrl_c_leaves_the_try_to_be_finished(root: Path, work: Path, tmp_path: 
     assert process.returncode == 130
     assert json.loads(out)["status"] == "interrupted"
     gate.touch()
-    assert answer(work, "wait")["status"] == "discard"
+    assert wait_for_verdict(work)["status"] == "discard"
 
 
 def test_several_tries_at_once(root: Path, work: Path) -> None:
@@ -375,7 +384,7 @@ def test_a_change_discarded_meanwhile_is_not_in_the_next_try(
     answer(work, "try", "--detach", "-m", "worse")
     edit(work, BONUS=1.0)
     gate.touch()
-    assert answer(work, "wait")["status"] == "discard"
+    assert wait_for_verdict(work)["status"] == "discard"
     assert answer(work, "try", "-m", "a bonus")["status"] == "keep"
     diff = git(root, "diff", "HEAD", read(root).branch(), "--", "prog.py")
     changed = [line for line in diff.splitlines() if line.startswith("+") and "prog" not in line]
@@ -389,7 +398,7 @@ def test_an_edit_beside_a_change_kept_meanwhile_is_not_lost(work: Path, tmp_path
     answer(work, "try", "--detach", "-m", "lower")
     edit(work, BONUS=1.0)
     gate.touch()
-    assert answer(work, "wait")["status"] == "keep"
+    assert wait_for_verdict(work)["status"] == "keep"
     assert answer(work, "try", "-m", "the line beside it")["status"] == "keep"
 
 

@@ -7,7 +7,6 @@ command imports what it alone needs (benchmarks/start_time.py measures them).
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -53,18 +52,18 @@ def read_summary(ledger: Ledger, paths: SessionPaths, **facts: Any) -> Summary:
 
 
 def log(options: argparse.Namespace) -> int:
+    from autoresearch.report.experiments import log_text
+
     with open_ledger(options) as (ledger, record, _):
         experiments = ledger.all_experiments(record)
-    if options.json:
-        print(json.dumps([_to_json(experiment) for experiment in experiments]))
-    else:
-        from autoresearch.report.experiments import log_text
-
-        print(log_text(experiments, record.metric), end="")
+    facts = [_to_json(experiment) for experiment in experiments]
+    print_answer(options, facts, log_text(experiments, record.metric))
     return 0
 
 
 def show(options: argparse.Namespace) -> int:
+    from autoresearch.report.experiments import show_text
+
     with open_ledger(options) as (ledger, record, paths):
         experiment = ledger.experiment(record, options.number)
         runs = ledger.runs(record, experiment.number)
@@ -77,18 +76,9 @@ def show(options: argparse.Namespace) -> int:
         diff = repository.diff(base.commit, experiment.commit)
     own = [run for run in runs if run.commit == experiment.commit]  # the others: the incumbent's
     output = _read_output(paths, own[-1]) if own else ""
-    if options.json:
-        facts = {
-            **_to_json(experiment),
-            "runs": [_to_json(run) for run in runs],
-            "diff": diff,
-            "output": output,
-        }
-        print(json.dumps(facts))
-    else:
-        from autoresearch.report.experiments import show_text
-
-        print(show_text(experiment, runs, diff, output, record.metric), end="")
+    facts = {"runs": [_to_json(run) for run in runs], "diff": diff, "output": output}
+    text = show_text(experiment, runs, diff, output, record.metric)
+    print_answer(options, _to_json(experiment) | facts, text)
     return 0
 
 

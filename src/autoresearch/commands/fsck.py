@@ -191,11 +191,8 @@ class _Audit:
             return
         if (status is Status.KEEP) != (reason is None):
             yield "verdict", f"{status} with the reason {reason!r}"
-        runs = [
-            run
-            for run in self.runs[experiment.number]
-            if run.finished and run.attempt == experiment.attempt
-        ]
+        attempt = [r for r in self.runs[experiment.number] if r.attempt == experiment.attempt]
+        runs = [run for run in attempt if run.finished]
         possible = _possible_metrics(experiment, runs, bool(self.record.deterministic))
         if experiment.metric not in possible:
             text = " or ".join(map(str, possible)) or "nothing"
