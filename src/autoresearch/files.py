@@ -59,3 +59,11 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file; empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

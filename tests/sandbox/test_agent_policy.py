@@ -26,7 +26,7 @@ from autoresearch.protocols import Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox import installed as reaching
 from autoresearch.sandbox import landlock
-from autoresearch.sandbox.agent_policy import Needs, reach
+from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
 from autoresearch.task.reading import load
 
@@ -351,7 +351,7 @@ def test_its_own_configuration_is_made_and_kept(
 @needs_landlock
 def test_a_program_cannot_make_us_read_through_its_report(tree: Path, tmp_path: Path) -> None:
     secret = tmp_path / "home" / "secret"
-    confinement = reach(("sh",), tree, {"PATH": os.environ["PATH"]}, Needs(), Grants())
+    confinement = make_confinement(("sh",), tree, {"PATH": os.environ["PATH"]}, Needs(), Grants())
     assert confinement is not None
     for trick in (f"ln -s {secret} $TMPDIR/report", "mkfifo $TMPDIR/report"):
         with closing(LocalRunner(1)) as runner, Program(tmp_path / "turn", runner) as program:
@@ -404,7 +404,7 @@ class Place:
         entries = (*(str(self.folder / one) for one in path), "/usr/bin", "/bin")
         grants = Grants(checkout=self.checkout, private=(self.checkout / ".autoresearch",))
         env = {"PATH": ":".join(entries), **needs.pop("env", {})}
-        confinement = reach((argv0,), self.folder / "wt", env, Needs(**needs), grants)
+        confinement = make_confinement((argv0,), self.folder / "wt", env, Needs(**needs), grants)
         assert confinement is not None
         below = (Path(one) for one in confinement.read)
         return {str(p.relative_to(self.folder)) for p in below if p.is_relative_to(self.folder)}
@@ -515,7 +515,7 @@ def test_a_task_in_a_system_folder_is_not_seen_with_it(
     monkeypatch.setattr(reaching, "SYSTEM", (str(place.folder / "opt"),))
     project = place.folder / "opt/work/project"
     grants = Grants(checkout=project, private=(project / ".autoresearch",))
-    confinement = reach(("sh",), place.folder / "wt", {"PATH": "/bin"}, Needs(), grants)
+    confinement = make_confinement(("sh",), place.folder / "wt", {"PATH": "/bin"}, Needs(), grants)
     assert confinement is not None
     mine = [one for one in confinement.read if one.startswith(str(place.folder / "opt"))]
     assert mine == [str(place.folder / "opt/tool"), str(place.folder / "opt/work/other")]

@@ -37,7 +37,7 @@ from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.measure.execution import make_private
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, run_policy
-from autoresearch.sandbox.run_policy import Purpose, RunPolicies, editable_in
+from autoresearch.sandbox.run_policy import Purpose, RunPolicies, find_editable_packages
 from autoresearch.store.paths import SessionPaths
 
 needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
@@ -568,7 +568,7 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
     else:
         (site / "__editable___x_finder.py").write_text(FINDER.format(mapping=packages))
         (site / "x.pth").write_text("import __editable___x_finder as f; f.install()\n")
-    assert set(editable_in(site)) == {root / "src", other}
+    assert set(find_editable_packages(site)) == {root / "src", other}
     monkeypatch.setenv("PATH", f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}")
     toml = TASK.replace("python -S -E", "python").replace("prog.py", "src/own/__init__.py", 1)
     toml = toml.replace("python src/own/__init__.py", "python prog.py")
@@ -668,7 +668,7 @@ def test_settings_that_are_refused(root: Path, key: str, value: object) -> None:
 
 @needs_landlock
 def test_devices_are_those_to_compute_on(tmp_path: Path) -> None:
-    found = {str(path) for path in run_policy.devices()}
+    found = {str(path) for path in run_policy.list_devices()}
     assert {"/dev/null", "/dev/shm"} <= found
     assert not any(re.match(r"/dev/(sd|vd|nvme|tty|pts|mem|kvm|dm-)", path) for path in found)
 

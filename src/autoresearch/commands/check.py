@@ -26,7 +26,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.measure.output import describe_end
 from autoresearch.records import Run
 from autoresearch.sandbox import landlock, run_policy, seccomp
-from autoresearch.sandbox.run_policy import denied
+from autoresearch.sandbox.run_policy import explain_denial
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.task.model import Task, seconds_until
@@ -197,10 +197,10 @@ WRITTEN = "its tree, a temporary folder of its own, [run] caches, /dev/shm and G
 def enforced(task: Task) -> tuple[str, ...]:
     """What is enforced on this machine, a clause each."""
     clauses = [*ENFORCED, _describe_limits(task)]
-    if run_policy.unconfined(task) is None:
+    if run_policy.why_unconfined(task) is None:
         clauses += [f"a run reads {READ}; it writes {WRITTEN}"]
         clauses += [f"a run: {words}" for words in landlock.describe().holds[1:]]
-        if not task.runner.network and (network := landlock.denied_network()):
+        if not task.runner.network and (network := landlock.describe_network_denial()):
             clauses.append(f"a run: {network}")
     if task.agent.confine:
         clauses += [f"an agent's program: {words}" for words in landlock.describe().holds]
@@ -216,15 +216,15 @@ def not_enforced(task: Task) -> tuple[str, ...]:
 
 
 def _list_freedoms(task: Task) -> Iterator[str]:
-    if why := run_policy.unconfined(task):
+    if why := run_policy.why_unconfined(task):
         yield f"runs read and write what you can, and use the network: {why}"
         return
     yield from (f"a run: {words}" for words in landlock.describe().lacks)
     if task.runner.network:
         yield "a run: it uses the network, as [runner] network says"
-    elif landlock.denied_network() is None:
+    elif landlock.describe_network_denial() is None:
         yield "a run: it uses the network, which this kernel does not deny it"
-    elif not seccomp.available():
+    elif not seccomp.is_available():
         yield "a run: it uses the network by other means than TCP"
 
 
@@ -259,5 +259,5 @@ def _check_holdout(session: Session, runs: list[Run]) -> None:
         raise BaselineError(
             f"[holdout] command gave no {session.record.metric.name} for the unchanged program: "
             f"{session.task.holdout.command}\n"
-            f"{describe_end(log)}{denied(session.task, tail(log))}"
+            f"{describe_end(log)}{explain_denial(session.task, tail(log))}"
         )

@@ -17,7 +17,7 @@ from autoresearch.git.edits import Files
 from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
-from autoresearch.sandbox.run_policy import agents_unconfined
+from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.store.answers import make_recordable
 
 SUBJECT_LENGTH = 72
@@ -36,7 +36,7 @@ class TurnTaker:
         self._worked: set[str] = set()  # names of agents
         self.closed = False  # no agent has anything more to propose
         starts_programs = any(member.agent.reads for member in session.scheduler.members)
-        if starts_programs and (why := agents_unconfined(session.task)):
+        if starts_programs and (why := why_unconfined(session.task, "agent")):
             session.warn(
                 f"the agent's program is not confined, and can read and write what you can: {why}"
             )

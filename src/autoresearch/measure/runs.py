@@ -20,7 +20,7 @@ from autoresearch.measure.execution import (
     check_settled,
     storage_errors,
 )
-from autoresearch.measure.fingerprint import Environment, around
+from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_fingerprint
 from autoresearch.measure.scoring import load_result, read_metric, score, score_holdout
 from autoresearch.protocols import Runner, RunResult
 from autoresearch.records import HELD_OUT, Role, Run
@@ -53,12 +53,12 @@ class RunExecutor:
         self.limit_s: float | None = None  # of the budget's clock, known after the baseline
         self.score_limit_s: float | None = None  # the same, for a scorer and all it starts
 
-    def environment(self, commit: str) -> Environment:
-        """The environment of runs of that commit and of changes of it."""
+    def environment(self, commit: str) -> EnvironmentFingerprint:
+        """The fingerprint of the environment of runs of this commit and of its changes."""
         prefix = self.repository.prefix
         paths = [Path(path) for path in self.repository.trees.manifest(commit)]
         tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
-        return around(self.task, self.commands.env, self.commands.policies.sites, tracked)
+        return make_fingerprint(self.task, self.commands.env, self.commands.policies.sites, tracked)
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill what runs (or the run of that seed) left behind whose wardens were killed."""

@@ -10,7 +10,7 @@ from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_set
 from autoresearch.measure.output import Reading, read_log, whole_lines
 from autoresearch.protocols import RunResult
 from autoresearch.records import HoldoutScore, Run
-from autoresearch.sandbox.run_policy import Purpose, seen
+from autoresearch.sandbox.run_policy import Purpose, readable_hidden_files
 from autoresearch.store import values
 from autoresearch.task.model import Task
 
@@ -37,7 +37,8 @@ def score(
     for name, source in copies.items():
         if not source.is_file() or source.is_symlink():
             return RunResult(1, f"the run left no file {name}", 0.0, 0.0, None)
-    content = commands.tree(run.commit, seen(task, purpose), copies, may_reuse=False)
+    hidden = readable_hidden_files(task, purpose)
+    content = commands.tree(run.commit, hidden, copies, may_reuse=False)
     tree, log = (
         commands.paths.trees / f"{run.id:05d}-{purpose.value}",
         folder / f"{purpose.value}.log",

@@ -33,7 +33,7 @@ from autoresearch.files import files_below
 from autoresearch.git.edits import EDIT_LIMIT_BYTES
 from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
-from autoresearch.sandbox.agent_policy import Needs, reach
+from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
 
 DESCRIPTION_LENGTH = 200
@@ -164,7 +164,7 @@ class Headless:
                 stdin=_prompt(turn),
                 report=spec.report,
                 skip=spec.skip,
-                confinement=reach(argv, turn.worktree, env, self._needs(), grants),
+                confinement=make_confinement(argv, turn.worktree, env, self._needs(), grants),
                 secrets=secrets,
             )
         ended = spec.read_events(output.lines)
