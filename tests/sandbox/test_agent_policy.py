@@ -24,8 +24,7 @@ from autoresearch.commands.check import enforced, not_enforced
 from autoresearch.errors import AgentError, TaskError
 from autoresearch.protocols import Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
-from autoresearch.sandbox import installed as reaching
-from autoresearch.sandbox import landlock
+from autoresearch.sandbox import installed, landlock
 from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
 from autoresearch.task.reading import load
@@ -278,7 +277,7 @@ def test_the_first_small_turn_has_the_same_grants_and_walls(
     probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert seen_at_first(probe) == ["level 7", "granted"]
-    monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, str(tmp_path / "work")))
+    monkeypatch.setattr(installed, "SYSTEM", (*installed.SYSTEM, str(tmp_path / "work")))
     assert seen_at_first(probe) == ["level 7", "granted"]  # a task below a system folder
     free = seen_at_first(probe, agent__confine=False)
     assert free == ["level 7", "granted", "home", "hidden", "ledger"]
@@ -367,8 +366,8 @@ def test_a_turn_that_cannot_be_confined_is_a_failed_turn(
 ) -> None:
     if ABI == 0:
         pytest.skip("this kernel has no Landlock")
-    monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, "/proc/self/ns/net"))
-    monkeypatch.setattr(reaching.AccessRules, "outside", lambda _, folder: [folder])
+    paths = [Path(name) for name in (*installed.SYSTEM, "/proc/self/ns/net")]
+    monkeypatch.setattr(installed.AccessRules, "list_system", lambda _: paths)
     answer = says(tree, Needs(), "echo x >> train.py; echo done")
     assert getattr(answer, "reason", None) == "not confined"
     assert "/proc/self/ns/net" in getattr(answer, "message", "")
@@ -512,7 +511,7 @@ def test_a_task_in_a_system_folder_is_not_seen_with_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.make("opt/tool/x", "opt/work/project/.autoresearch/ledger.sqlite", "opt/work/other/x")
-    monkeypatch.setattr(reaching, "SYSTEM", (str(place.folder / "opt"),))
+    monkeypatch.setattr(installed, "SYSTEM", (str(place.folder / "opt"),))
     project = place.folder / "opt/work/project"
     grants = Grants(checkout=project, private=(project / ".autoresearch",))
     confinement = make_confinement(("sh",), place.folder / "wt", {"PATH": "/bin"}, Needs(), grants)

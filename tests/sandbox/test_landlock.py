@@ -170,7 +170,7 @@ def test_tcp_is_denied_when_asked(
 ) -> None:
     """By Landlock alone where there is no seccomp."""
     if not filtered:
-        monkeypatch.setattr(seccomp, "available", lambda: False)
+        monkeypatch.setattr(seccomp, "is_available", lambda: False)
     assert "TCP" in (landlock.describe_network_denial() or "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect = f"socket.create_connection({server.getsockname()!r})"
@@ -270,7 +270,7 @@ def test_each_version_of_the_interface(
 ) -> None:
     """An older kernel enforces what its version knows, and `describe` says what is missing."""
     monkeypatch.setattr(landlock, "abi", lambda: version)
-    monkeypatch.setattr(seccomp, "available", lambda: False)
+    monkeypatch.setattr(seccomp, "is_available", lambda: False)
     assert attempt("open('../outside/secret')") == "EACCES"
     assert attempt("open('new', 'w').write('x')") == "ok"
     moved = attempt("os.makedirs('a'); os.rename('new', 'a/new')")

@@ -34,7 +34,7 @@ from support.sessions import (
 
 from autoresearch.commands.check import check_task, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.measure.execution import make_private
+from autoresearch.measure.execution import make_private_folder
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, run_policy
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies, find_editable_packages
@@ -199,12 +199,12 @@ def test_what_a_killed_session_left_in_its_temporary_folder_is_removed(root: Pat
 
 def test_a_temporary_folder_of_somebody_elses_is_not_used(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
-    make_private(mine)
-    make_private(mine)
+    make_private_folder(mine)
+    make_private_folder(mine)
     assert mine.stat().st_mode & 0o777 == 0o700
     (tmp_path / "link").symlink_to(mine)
-    with pytest.raises(StorageError, match="somebody else's"):
-        make_private(tmp_path / "link")
+    with pytest.raises(StorageError, match="belongs to another user"):
+        make_private_folder(tmp_path / "link")
 
 
 @needs_landlock

@@ -161,7 +161,7 @@ def _key(name: str | None, required: bool) -> str | None:
 
 
 class Llm:
-    reads = True
+    wants_briefing = True
     probes = True  # a turn before the baseline finds a wrong key or name early
 
     def __init__(

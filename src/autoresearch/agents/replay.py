@@ -70,7 +70,7 @@ class Item(Protocol):
 
 class Replay:
     name = "replay"
-    reads = False
+    wants_briefing = False
 
     def __init__(self, items: Sequence[Item]) -> None:
         self._left = list(items)

@@ -55,7 +55,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Tu
 
 class Tuner:
     name = "tuner"
-    reads = False
+    wants_briefing = False
 
     def __init__(self, sampler: str, seed: int) -> None:
         from autoresearch.agents.tuning.study import Study  # optuna takes half a second to import

@@ -82,7 +82,7 @@ def _turn(session: Session, member: Member) -> Proposal | Failure:
     worktree.mkdir(parents=True)
     (worktree / FILE).write_text(TEXT)
     try:
-        if member.agent.reads:
+        if member.agent.wants_briefing:
             session.repository.trees.make_repository(worktree)
         answer = member.propose(
             Turn(

@@ -41,7 +41,7 @@ class Terminal:
     """The agent of a session that is used from a terminal. The harness never asks it for a
     proposal: it calls the harness."""
 
-    reads = False
+    wants_briefing = False
 
     def __init__(self, name: str) -> None:
         self.name = name

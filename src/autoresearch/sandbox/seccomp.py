@@ -21,8 +21,8 @@ import errno
 import os
 import struct
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 PR_SET_SECCOMP = 22
 MODE_FILTER = 2
@@ -36,8 +36,7 @@ X32 = 0x40000000  # higher numbers are the same calls again, in x86_64's second 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Calls:
+class Calls(NamedTuple):
     """The number of an architecture in the filter's input, and those of its system calls."""
 
     architecture: int

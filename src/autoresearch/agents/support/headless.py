@@ -131,7 +131,7 @@ class Creator:
 
 
 class Headless:
-    reads = True
+    wants_briefing = True
     probes = True
 
     def __init__(self, spec: Spec, chosen: Settings, model: str | None = None) -> None:
