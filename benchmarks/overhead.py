@@ -104,7 +104,7 @@ class Cheap:
     """Draws one constant of the instant task anew."""
 
     name = "cheap"
-    reads = False
+    wants_briefing = False
 
     def __init__(self) -> None:
         self._rng = random.Random(1)
@@ -120,7 +120,7 @@ class Meter:
     """An agent around the agent: times its thinking and takes the snapshots between experiments."""
 
     def __init__(self, session: Session, agent: Agent, marks: set[int]) -> None:
-        self.name, self.reads = agent.name, agent.reads
+        self.name, self.wants_briefing = agent.name, agent.wants_briefing
         self.snapshots: dict[int, Snapshot] = {}
         self._session, self._agent, self._marks = session, agent, marks
         self._thinking_s = self._measuring_s = 0.0

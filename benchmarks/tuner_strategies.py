@@ -128,7 +128,7 @@ class Past:
 class OneAtATime:
     """The plain hill climber: one constant, a random step."""
 
-    name, reads = "one at a time", False
+    name, wants_briefing = "one at a time", False
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import pytest
 from support.far_runner import FarRunner
 
 from autoresearch import agents, runners
-from autoresearch.errors import Refused
+from autoresearch.errors import Refused, RunnerError
 from autoresearch.protocols import (
     Agent,
     Failure,
@@ -22,7 +22,7 @@ from autoresearch.protocols import (
 )
 from autoresearch.runners.local import LocalRunner
 from autoresearch.task.model import RunnerSettings
-from autoresearch.testing import AgentSuite, RunnerSuite
+from autoresearch.testing import AgentSuite, Files, RunnerSuite
 
 
 class TestLocalRunner(RunnerSuite):
@@ -31,10 +31,16 @@ class TestLocalRunner(RunnerSuite):
 
 
 class TestFarRunner(RunnerSuite):
-    """It executes in a process which shares no folder with the harness."""
+    """Its processes share no folder with the harness."""
 
     def make(self, slots: int) -> Runner:
         return FarRunner(slots)
+
+    def test_run_after_close_is_an_error(self, tmp_path: Path) -> None:
+        runner = self.make(1)
+        runner.close()
+        with pytest.raises(RunnerError, match="closed"):
+            runner.run(self.spec(tmp_path, "pass"), Files())
 
 
 class TestTuner(AgentSuite):
@@ -60,7 +66,7 @@ class TestReplay(AgentSuite):
 
 class Fine:
     name = "fine"
-    reads = False
+    wants_briefing = False
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         file = turn.worktree / "train.py"

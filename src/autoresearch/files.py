@@ -63,18 +63,28 @@ def tail(path: Path, size: int = READ_BYTES) -> str:
         return ""
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write beside `path`, then move onto it: a reader sees the old file or the new one. Raises
+def replace_file(path: Path, data: bytes, *, is_durable: bool = True) -> None:
+    """Write beside `path`, then move onto it: a reader sees the old file or the new one. A durable
+    file also survives a power cut; waiting for the disk takes milliseconds. Raises
     `StorageError`."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         try:
             with draft.open("wb") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+                if is_durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file; empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,7 +1,7 @@
-"""Conformance suites: what every agent and every runner has to do, as tests for pytest.
+"""Conformance suites for agents and runners, as tests for pytest.
 
-A plug-in's author subclasses the suite in a test module, says how to make the plug-in, and runs
-pytest; the built-in ones are tested by the same suites:
+Subclass a suite in a test module and define `make`. The built-in agents and runners are tested by
+the same suites:
 
     from autoresearch.testing import AgentSuite
 
@@ -9,8 +9,8 @@ pytest; the built-in ones are tested by the same suites:
         def make(self) -> Agent:
             return Mine()
 
-The contracts in words are the protocols in `autoresearch.protocols`. Nothing here imports pytest,
-and nothing else of this package imports this module.
+The protocols in `autoresearch.protocols` describe the contracts. This module does not import
+pytest, and nothing else of this package imports it.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import psutil
 
@@ -57,7 +56,8 @@ from autoresearch.task.reading import parse
 
 __all__ = ["AgentSuite", "RunnerSuite"]
 
-PATIENCE_S = 60.0  # for what should take milliseconds, on the slowest of machines
+PATIENCE_S = 60.0  # for milliseconds of work, on the slowest machine
+SLEEP = "import time\ntime.sleep(600)\n"
 
 
 # --------------------------------------------------------------------------------------------
@@ -65,10 +65,10 @@ PATIENCE_S = 60.0  # for what should take milliseconds, on the slowest of machin
 
 
 class AgentSuite:
-    """Tests of an agent on a small task, without running anything: verdicts are made up.
+    """Tests of an agent on a small task that is never executed: the verdicts are made up.
 
-    Subclasses define `make`, and may change the task. An agent that needs a service gets a fake
-    one from the subclass: the suite takes a few dozen turns.
+    Subclasses define `make`, and may change the task. Give an agent that needs a service a fake
+    one: the suite takes a few dozen turns.
     """
 
     files: ClassVar[dict[str, str]] = {
@@ -79,34 +79,32 @@ class AgentSuite:
     goal: ClassVar[str] = "minimize"
 
     def make(self) -> Agent:
-        """A new agent, as a new process would have it: it knows nothing of earlier turns."""
+        """A new agent, as in a new process: it knows nothing of earlier turns."""
         raise NotImplementedError
 
-    def test_it_says_who_it_is(self) -> None:
+    def test_it_has_a_name(self) -> None:
         agent = self.make()
         assert isinstance(agent.name, str)
         assert agent.name.strip() == agent.name != ""
-        assert isinstance(agent.reads, bool)
+        assert isinstance(agent.wants_briefing, bool)
 
     def test_it_proposes_an_edit_of_the_editable_files(self, tmp_path: Path) -> None:
-        """`EditRules.collect` refuses everything else, and says what."""
+        """`EditRules.collect` refuses every other edit."""
         with self._turn_taker(tmp_path) as taker:
             answer, changes = taker.turn(self.make())
-            assert isinstance(answer, Proposal), f"the first turn came to nothing: {answer}"
+            assert isinstance(answer, Proposal), f"the first turn gave no proposal: {answer}"
             assert changes
             assert answer.description.strip(), "a proposal needs a description"
             assert "\n" not in answer.description.strip(), "of one line"
 
-    def test_it_goes_on_whatever_becomes_of_its_proposals(self, tmp_path: Path) -> None:
+    def test_it_goes_on_after_every_verdict(self, tmp_path: Path) -> None:
         with self._turn_taker(tmp_path) as taker:
             agent = self.make()
             for status in (Status.DISCARD, Status.CRASH, Status.KEEP, Status.KEEP, Status.CRASH):
-                answer, changes = taker.turn(agent)
-                if isinstance(answer, Proposal):
-                    taker.finish(taker.begin(agent, answer, changes), status)
+                taker.turn_with_verdict(agent, status)
 
-    def test_it_can_be_asked_again_before_the_verdict(self, tmp_path: Path) -> None:
-        """Several slots: the second turn comes while the first experiment is in flight."""
+    def test_it_proposes_again_before_the_verdict(self, tmp_path: Path) -> None:
+        """With several slots, the next turn comes while the first experiment is in flight."""
         with self._turn_taker(tmp_path) as taker:
             agent = self.make()
             experiments = []
@@ -119,23 +117,13 @@ class AgentSuite:
             taker.turn(agent)
 
     def test_it_goes_on_after_a_restart(self, tmp_path: Path) -> None:
-        """A new process has nothing but the history; it does not begin from the start."""
+        """An agent in a new process knows only the history, and does not repeat proposals."""
         with self._turn_taker(tmp_path) as taker:
-            seen: list[object] = []
+            proposals: list[object] = []
             for _ in range(4):
-                agent = self.make()
-                answer, changes = taker.turn(agent)
-                if isinstance(answer, Proposal):
-                    assert changes not in seen, "proposed again after a restart"
-                    seen.append(changes)
-                    taker.finish(taker.begin(agent, answer, changes), Status.DISCARD)
-
-    def test_a_turn_that_came_to_nothing_is_no_obstacle(self, tmp_path: Path) -> None:
-        """What it proposed was a duplicate, say: nobody tells it, and the next turn is fine."""
-        with self._turn_taker(tmp_path) as taker:
-            agent = self.make()
-            for _ in range(3):
-                taker.turn(agent)
+                if changes := taker.turn_with_verdict(self.make(), Status.DISCARD):
+                    assert changes not in proposals, "proposed again after a restart"
+                    proposals.append(changes)
 
     def test_it_can_be_called_from_any_thread(self, tmp_path: Path) -> None:
         with self._turn_taker(tmp_path) as taker:
@@ -146,26 +134,30 @@ class AgentSuite:
                 if isinstance(answer, Proposal):
                     taker.finish(taker.begin(agent, answer, changes), Status.DISCARD)
 
-    def test_having_nothing_more_to_propose_is_final(self, tmp_path: Path) -> None:
+    def test_turns_without_a_verdict(self, tmp_path: Path) -> None:
+        """The harness may drop a proposal, such as a duplicate, without a word: the agent goes on.
+        Having nothing more to propose is final."""
         with self._turn_taker(tmp_path) as taker:
             agent = self.make()
             answers = [taker.turn(agent)[0] for _ in range(12)]
             if None in answers:
                 assert set(answers[answers.index(None) :]) == {None}
 
-    def test_it_leaves_the_harness_as_it_was(self, tmp_path: Path) -> None:
-        """Working directory, environment and processes."""
+    def test_it_leaves_no_trace_in_the_harness(self, tmp_path: Path) -> None:
+        """In its working directory, environment and processes."""
         with self._turn_taker(tmp_path) as taker:
             before = Path.cwd(), dict(os.environ), _children()
             taker.turn(self.make())
             taker.close()
             assert (Path.cwd(), dict(os.environ)) == before[:2]
-            _until(lambda: _children() <= before[2], "it left a process behind")
+            deadline = time.monotonic() + PATIENCE_S
+            while not _children() <= before[2]:
+                assert time.monotonic() < deadline, "it left a process behind"
+                time.sleep(0.01)
 
     @contextmanager
     def _turn_taker(self, folder: Path) -> Iterator[_TurnTaker]:
         root = folder / "task"
-        root.mkdir()
         task_file = (
             'objective = "Make the loss as low as you can."\n'
             f"editable = {json.dumps(self.editable)}\n"
@@ -175,8 +167,8 @@ class AgentSuite:
         for name, text in {**self.files, "autoresearch.toml": task_file}.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_text(text)
-        who = ["-c", "user.name=suite", "-c", "user.email=suite@localhost"]
-        for words in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "start", "-n"]):
+        author = ["-c", "user.name=suite", "-c", "user.email=suite@localhost"]
+        for words in (["init", "-q"], ["add", "-A"], [*author, "commit", "-qm", "start", "-n"]):
             subprocess.run(["git", "-c", "commit.gpgsign=false", *words], cwd=root, check=True)
         paths = SessionPaths(root, "suite")
         paths.folder.mkdir(parents=True)
@@ -188,7 +180,7 @@ class AgentSuite:
 
 
 class _TurnTaker:
-    """Gives an agent its turns as `autoresearch.core.turns` does; the verdicts are made up."""
+    """Gives an agent its turns as `autoresearch.core.turns` does, with made-up verdicts."""
 
     def __init__(self, root: Path, task_file: str, paths: SessionPaths, ledger: Ledger) -> None:
         self.task = parse(task_file, root, root / "autoresearch.toml")
@@ -209,46 +201,41 @@ class _TurnTaker:
         self.history = SessionHistory(ledger, self.record, self.repository)
         self.briefer = Briefer(self.task, ledger, self.record, self.repository, paths)
         self._metric = 1.0
-        self._seen: list[Agent] = []
+        self._agents: list[Agent] = []
         baseline = self._enter("", Proposal("baseline"), self.record.base_commit, base=0)
         self.finish(baseline, Status.KEEP)
 
     def turn(self, agent: Agent) -> tuple[Proposal | Failure | None, dict[str, bytes | None]]:
-        """The agent's answer, and what it changed if it proposed something."""
-        if agent not in self._seen:
-            self._seen.append(agent)
+        """Return the agent's answer, and its changes if that is a proposal."""
+        if agent not in self._agents:
+            self._agents.append(agent)
         worktree = self.paths.turns / "worktree"
         remove_tree(worktree)
         incumbent = self.ledger.incumbent(self.record)
         manifest = self.repository.trees.materialize(incumbent.commit, worktree)
         text = ""
-        if agent.reads:
+        if agent.wants_briefing:
             self.repository.trees.make_repository(worktree)
             text = self.briefer.text()
-        answer = agent.propose(
-            Turn(
-                worktree=worktree,
-                editable=tuple(
-                    path for path in manifest if self.repository.edits.is_editable(path)
-                ),
-                history=self.history,
-                briefing=text,
-                timeout_s=PATIENCE_S,
-            )
-        )
+        editable = tuple(path for path in manifest if self.repository.edits.is_editable(path))
+        answer = agent.propose(Turn(worktree, editable, self.history, text, PATIENCE_S))
         assert answer is None or isinstance(answer, (Proposal, Failure)), f"answered {answer!r}"
         if isinstance(answer, Failure):
             assert answer.reason.strip(), "a failure needs a reason"
-        changes = (
-            self.repository.edits.collect(worktree, manifest)
-            if isinstance(answer, Proposal)
-            else {}
-        )
-        return answer, changes
+        if not isinstance(answer, Proposal):
+            return answer, {}
+        return answer, self.repository.edits.collect(worktree, manifest)
+
+    def turn_with_verdict(self, agent: Agent, status: Status) -> dict[str, bytes | None]:
+        """Take a turn and finish the experiment. Return the changes."""
+        answer, changes = self.turn(agent)
+        if isinstance(answer, Proposal):
+            self.finish(self.begin(agent, answer, changes), status)
+        return changes
 
     def close(self) -> None:
-        """What happens at a session's end."""
-        for agent in self._seen:
+        """End the agents, as at a session's end."""
+        for agent in self._agents:
             if close := getattr(agent, "close", None):
                 close()
 
@@ -271,7 +258,7 @@ class _TurnTaker:
         )
 
     def finish(self, experiment: Experiment, status: Status) -> None:
-        """A keep is better by a tenth each time; its fresh runs vary by a hundredth."""
+        """Record a verdict. Each keep is better by a tenth; its runs vary by a hundredth."""
         if status is Status.KEEP:
             self._metric *= 0.9 if self.task.metric.better(0.9, 1.0) else 1.1
         for index in range(4 if status is Status.KEEP else 0):
@@ -309,8 +296,8 @@ class _TurnTaker:
 
 
 class RunnerSuite:
-    """Tests of a runner with real processes. Needs Python where the runs are executed. Runs need
-    to reach this machine at `host`; they need not see its files."""
+    """Tests of a runner with real processes. It must execute runs with a Python at `python`. Runs
+    must reach this machine at `host`; they need not see its files."""
 
     python: ClassVar[str] = sys.executable
     host: ClassVar[str] = "127.0.0.1"
@@ -323,35 +310,24 @@ class RunnerSuite:
         with closing(self.make(slots)) as runner:
             yield runner
 
-    def spec(
-        self,
-        folder: Path,
-        program: str,
-        *,
-        name: str = "run",
-        argv: tuple[str, ...] | None = None,
-        env: dict[str, str] | None = None,
-        timeout_s: float = PATIENCE_S,
-        limit_s: float | None = None,
-        limit_clock: str = "cpu",
-        memory_bytes: int | None = None,
-        log_bytes: int | None = None,
-    ) -> RunSpec:
-        """A run of this Python program, in a folder of its own."""
-        return RunSpec(
-            argv=argv or (self.python, "-S", "-E", "-c", program),
+    def spec(self, folder: Path, program: str, name: str = "run", **fields: Any) -> RunSpec:
+        """A run of this Python program. `fields` are other fields of the spec."""
+        spec = RunSpec(
+            argv=(self.python, "-S", "-E", "-c", program),
             tree=folder / name,
             log=folder / f"{name}.log",
             outcome=folder / f"{name}.json",
-            env={"PATH": os.environ["PATH"]} | (env or {}),
-            timeout_s=timeout_s,
-            limit_s=limit_s,
-            limit_clock=limit_clock,
-            memory_bytes=memory_bytes,
-            log_bytes=log_bytes,
+            env={"PATH": os.environ["PATH"]},
+            timeout_s=PATIENCE_S,
         )
+        return replace(spec, **fields)
 
-    def test_it_says_what_it_is(self) -> None:
+    def execute(self, spec: RunSpec, source: Files | None = None) -> RunResult:
+        """Execute one run with a new runner."""
+        with self.runner() as runner:
+            return runner.run(spec, source or Files())
+
+    def test_it_has_a_name_and_slots(self) -> None:
         with self.runner(2) as runner:
             assert runner.name
             assert runner.slots == 2
@@ -361,17 +337,17 @@ class RunnerSuite:
             "import os, sys\nprint(os.listdir(), os.environ['MINE'], flush=True)\n"
             "print('error', file=sys.stderr)\nopen('left', 'w').write('x')\nsys.exit(3)\n"
         )
-        spec = self.spec(tmp_path, program, env={"MINE": "here"})
-        with self.runner() as runner:
-            result = runner.run(spec, Files())
+        spec = self.spec(tmp_path, program, env={"PATH": os.environ["PATH"], "MINE": "here"})
+        result = self.execute(spec)
         assert (result.exit_code, result.stopped) == (3, None)
         assert 0 < result.wall_s < PATIENCE_S
         assert spec.log.read_text().splitlines() == ["[] here", "error"]
         assert (spec.tree / "left").read_text() == "x"
         assert result.slot == 0
+        assert RunResult.from_json(json.loads(spec.outcome.read_text())) == result
 
     def test_the_tree_is_made_of_content(self, tmp_path: Path) -> None:
-        """Files and programs, links, inputs; and it starts in the folder that is asked for."""
+        """Files, programs, links and inputs; and the run starts in the given folder."""
         source = Files()
         source.add("task/text", b"\xff\x00text")
         source.add("task/deep/program", b"#!/bin/sh\necho executed\n", 0o100755)
@@ -382,24 +358,21 @@ class RunnerSuite:
             "print(sorted(os.listdir('..')), os.readlink('../link'), flush=True)\n"
             "subprocess.run(['../link/program'], check=True)\n"
         )
-        spec = replace(self.spec(tmp_path, program), directory="task")
-        with self.runner() as runner:
-            assert runner.run(spec, source).exit_code == 0, spec.log.read_text()
+        spec = self.spec(tmp_path, program, directory="task")
+        assert self.execute(spec, source).exit_code == 0, spec.log.read_text()
         assert spec.log.read_text().splitlines() == [
             r"b'\xff\x00text' /",
             "['link', 'task'] task/deep",
             "executed",
         ]
 
-    def test_what_a_run_makes_or_changes_comes_back(self, tmp_path: Path) -> None:
-        source = Files(old=b"old", same=b"same")
+    def test_new_and_changed_files_come_back(self, tmp_path: Path) -> None:
         program = (
             "import os\nopen('old', 'a').write(' and new')\nos.makedirs('a/b')\n"
             "open('a/b/weights', 'wb').write(bytes(range(256)) * 1000)\n"
         )
         spec = self.spec(tmp_path, program)
-        with self.runner() as runner:
-            assert runner.run(spec, source).exit_code == 0
+        assert self.execute(spec, Files(old=b"old", same=b"same")).exit_code == 0
         assert (spec.tree / "old").read_text() == "old and new"
         assert (spec.tree / "a/b/weights").read_bytes() == bytes(range(256)) * 1000
         same = spec.tree / "same"
@@ -414,51 +387,39 @@ class RunnerSuite:
                 assert spec.log.read_text() == "['file']\n"
 
     def test_an_error_of_the_source_reaches_the_caller(self, tmp_path: Path) -> None:
-        class Gone(Files):
+        class Broken(Files):
             def manifest(self) -> TreeManifest:
-                raise TaskError("an input is gone")
-
-            def write(self, folder: Path) -> None:
                 raise TaskError("an input is gone")
 
         spec = self.spec(tmp_path, "pass")
         with self.runner() as runner:
-            for _ in range(2):  # neither is the slot lost
+            for _ in range(2):  # the slot is free again
                 try:
-                    runner.run(spec, Gone())
+                    runner.run(spec, Broken())
                 except TaskError as error:
                     assert str(error) == "an input is gone"
                 else:
                     raise AssertionError("no error")
             assert runner.run(spec, Files()).exit_code == 0
 
-    def test_the_outcome_is_written_before_it_is_returned(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path, "print('x')")
-        with self.runner() as runner:
-            result = runner.run(spec, Files())
-            assert RunResult.from_json(json.loads(spec.outcome.read_text())) == result
-
-    def test_the_environment_is_the_one_given(self, tmp_path: Path) -> None:
+    def test_the_environment_is_the_given_one(self, tmp_path: Path) -> None:
         spec = self.spec(tmp_path, "import os\nprint(*os.environ)")
         os.environ["AUTORESEARCH_SUITE_SECRET"] = "x"
         try:
-            with self.runner() as runner:
-                runner.run(spec, Files())
+            self.execute(spec)
         finally:
             del os.environ["AUTORESEARCH_SUITE_SECRET"]
         assert "PATH" in spec.log.read_text().split()
         assert "AUTORESEARCH_SUITE_SECRET" not in spec.log.read_text()
 
-    def test_what_is_confined_is_confined_or_does_not_start(self, tmp_path: Path) -> None:
-        """A runner that knows nothing of confinement must refuse such a run, not run it free."""
+    def test_a_run_that_cannot_be_confined_does_not_start(self, tmp_path: Path) -> None:
+        """A runner without confinement must refuse such a run."""
         secret = tmp_path / "secret"
         secret.write_text("x")
         spec = self.spec(tmp_path, f"open('left', 'w')\nopen({str(secret)!r})")
-        places = tuple(path.name for path in Path("/").iterdir() if path.name != tmp_path.parts[1])
-        read = (*(f"/{name}" for name in places), sys.prefix, sys.base_prefix)
-        confined = replace(spec, confinement=Confinement(read, (str(spec.tree),)))
-        with self.runner() as runner:
-            result = runner.run(confined, Files())
+        folders = (str(path) for path in Path("/").iterdir() if path.name != tmp_path.parts[1])
+        confinement = Confinement((*folders, sys.prefix, sys.base_prefix), (str(spec.tree),))
+        result = self.execute(replace(spec, confinement=confinement))
         if result.exit_code is None:
             assert result.stopped == "not confined"
             assert not (spec.tree / "left").exists()
@@ -466,82 +427,66 @@ class RunnerSuite:
             assert result.exit_code == 1
             assert "PermissionError" in spec.log.read_text()
 
-    def test_without_network_there_is_none_or_it_does_not_start(self, tmp_path: Path) -> None:
+    def test_a_run_without_network_has_none_or_does_not_start(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             connect = f"import socket\nsocket.create_connection({server.getsockname()!r})"
             spec = self.spec(tmp_path, connect)
-            confined = replace(spec, confinement=Confinement(("/",), (str(spec.tree),), False))
-            with self.runner() as runner:
-                result = runner.run(confined, Files())
+            confinement = Confinement(("/",), (str(spec.tree),), network=False)
+            result = self.execute(replace(spec, confinement=confinement))
         assert result.exit_code == 1 or result.stopped == "not confined"
 
-    def test_a_file_that_is_too_large(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path, "open('x', 'wb').write(bytes(3_000_000))")
-        with self.runner() as runner:
-            assert runner.run(replace(spec, file_bytes=1_000_000), Files()).exit_code != 0
+    def test_the_file_limit(self, tmp_path: Path) -> None:
+        program = "open('x', 'wb').write(bytes(3_000_000))"
+        spec = self.spec(tmp_path, program, file_bytes=1_000_000)
+        assert self.execute(spec).exit_code != 0
         assert (spec.tree / "x").stat().st_size <= 1_000_000
 
-    def test_too_many_processes(self, tmp_path: Path) -> None:
-        program = "import os, time\nfor _ in range(30):\n    os.fork() or time.sleep(600)\n"
-        spec = replace(self.spec(tmp_path, f"{program}time.sleep(600)"), processes=10)
-        with self.runner() as runner:
-            assert runner.run(spec, Files()).stopped == "too many processes"
+    def test_the_process_limit(self, tmp_path: Path) -> None:
+        program = f"import os\nfor _ in range(30):\n    if not os.fork(): break\n{SLEEP}"
+        spec = self.spec(tmp_path, program, processes=10)
+        assert self.execute(spec).stopped == "too many processes"
 
     def test_a_signal(self, tmp_path: Path) -> None:
-        with self.runner() as runner:
-            spec = self.spec(tmp_path, "import os\nos.kill(os.getpid(), 11)")
-            result = runner.run(spec, Files())
+        result = self.execute(self.spec(tmp_path, "import os\nos.kill(os.getpid(), 11)"))
         assert (result.exit_code, result.stopped) == (-11, None)
 
-    def test_a_command_that_is_not_there(self, tmp_path: Path) -> None:
-        spec = self.spec(tmp_path, "", argv=("no-such-program-anywhere",))
-        with self.runner() as runner:
-            result = runner.run(spec, Files())
+    def test_an_unknown_command(self, tmp_path: Path) -> None:
+        result = self.execute(self.spec(tmp_path, "", argv=("no-such-program-anywhere",)))
         assert (result.exit_code, result.stopped) == (None, "command not found")
 
-    def test_a_timeout(self, tmp_path: Path) -> None:
-        with self.runner() as runner:
-            result = runner.run(
-                self.spec(tmp_path, "import time\ntime.sleep(600)", timeout_s=1.0), Files()
-            )
+    def test_the_timeout(self, tmp_path: Path) -> None:
+        result = self.execute(self.spec(tmp_path, SLEEP, timeout_s=1.0))
         assert result.stopped == "timeout"
         assert 1.0 <= result.wall_s < PATIENCE_S
 
     def test_the_budget_in_cpu_seconds(self, tmp_path: Path) -> None:
-        """Of the whole tree of processes."""
+        """The budget counts the whole tree of processes."""
         program = "import os\nif os.fork() == 0:\n    while True: pass\nos.wait()"
-        with self.runner() as runner:
-            result = runner.run(self.spec(tmp_path, program, limit_s=0.5), Files())
+        result = self.execute(self.spec(tmp_path, program, limit_s=0.5))
         assert result.stopped == "over budget"
         assert result.cpu_s is not None
         assert result.cpu_s > 0.5
 
     def test_the_budget_in_wall_seconds(self, tmp_path: Path) -> None:
-        program = "import time\ntime.sleep(600)"
-        with self.runner() as runner:
-            result = runner.run(
-                self.spec(tmp_path, program, limit_s=0.5, limit_clock="wall"), Files()
-            )
-        assert result.stopped == "over budget"
+        spec = self.spec(tmp_path, SLEEP, limit_s=0.5, limit_clock="wall")
+        assert self.execute(spec).stopped == "over budget"
 
     def test_the_memory_limit(self, tmp_path: Path) -> None:
-        program = "x = b'x' * 300_000_000\nimport time\ntime.sleep(600)"
-        with self.runner() as runner:
-            result = runner.run(self.spec(tmp_path, program, memory_bytes=100_000_000), Files())
+        spec = self.spec(tmp_path, f"x = b'x' * 300_000_000\n{SLEEP}", memory_bytes=100_000_000)
+        result = self.execute(spec)
         assert result.stopped == "memory"
         assert result.peak_memory_bytes is None or result.peak_memory_bytes > 100_000_000
 
     def test_the_log_limit(self, tmp_path: Path) -> None:
-        program = "import time\nprint('x' * 3_000_000, flush=True)\ntime.sleep(600)"
+        program = f"print('x' * 3_000_000, flush=True)\n{SLEEP}"
         spec = self.spec(tmp_path, program, log_bytes=1_000_000)
-        with self.runner() as runner:
-            assert runner.run(spec, Files()).stopped == "log too large"
+        assert self.execute(spec).stopped == "log too large"
         assert spec.log.stat().st_size <= 1_000_000
 
     def test_no_process_outlives_its_run(self, tmp_path: Path) -> None:
         program = (
-            "import os, time\nready, told = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n"
-            "    open('pid', 'w').write(str(os.getpid()))\n    os.write(told, b'x')\n"
+            "import os, time\nready, done = os.pipe()\nif os.fork() == 0:\n    os.setsid()\n"
+            "    open('pid', 'w').write(str(os.getpid()))\n    os.write(done, b'x')\n"
             "    time.sleep(600)\nos.read(ready, 1)\n"
         )
         spec = self.spec(tmp_path, program)
@@ -551,18 +496,18 @@ class RunnerSuite:
 
     def test_interrupt(self, tmp_path: Path) -> None:
         with self.calls() as calls, self.runner() as runner, ThreadPoolExecutor(1) as pool:
-            spec = self.spec(tmp_path, f"{calls.program}import time\ntime.sleep(600)")
+            spec = self.spec(tmp_path, calls.program + SLEEP)
             running = pool.submit(runner.run, spec, Files())
             calls.wait_for(1)
             runner.interrupt()
             assert running.result(PATIENCE_S).stopped == "interrupted"
-            runner.interrupt()  # with nothing to interrupt
+            runner.interrupt()  # nothing is running
             assert runner.run(self.spec(tmp_path, "pass", name="next"), Files()).exit_code == 0
 
-    def test_close_ends_what_is_running_and_may_be_called_twice(self, tmp_path: Path) -> None:
+    def test_close_ends_a_run_and_may_be_called_twice(self, tmp_path: Path) -> None:
         runner = self.make(1)
         with self.calls() as calls, ThreadPoolExecutor(1) as pool:
-            spec = self.spec(tmp_path, f"{calls.program}import time\ntime.sleep(600)")
+            spec = self.spec(tmp_path, calls.program + SLEEP)
             running = pool.submit(runner.run, spec, Files())
             calls.wait_for(1)
             runner.close()
@@ -570,15 +515,10 @@ class RunnerSuite:
         runner.close()
 
     def test_slots_work_at_the_same_time(self, tmp_path: Path) -> None:
-        """Two runs that wait for each other, each in a slot of its own; and more than fit."""
-        with (
-            self.calls() as calls,
-            self.runner(2) as runner,
-            ThreadPoolExecutor(5) as pool,
-        ):
-            specs = [
-                self.spec(tmp_path, f"{calls.program}call.recv(1)", name=name) for name in "ab"
-            ]
+        """Two runs wait for each other, each in its own slot. Then come more runs than slots."""
+        with self.calls() as calls, self.runner(2) as runner, ThreadPoolExecutor(5) as pool:
+            program = f"{calls.program}call.recv(1)"
+            specs = [self.spec(tmp_path, program, name=name) for name in "ab"]
             running = [pool.submit(runner.run, spec, Files()) for spec in specs]
             for call in calls.wait_for(2):
                 call.send(b"x")
@@ -611,7 +551,7 @@ class RunnerSuite:
 
 
 class Calls:
-    """Connections from runs, which tell that a run goes on, where no files are shared."""
+    """Connections from runs. They show that a run is going on, without shared files."""
 
     def __init__(self, server: socket.socket) -> None:
         self._server = server
@@ -626,7 +566,7 @@ class Calls:
 
 
 class Files:
-    """A `TreeSource` of files in memory, all at the top of the tree unless they are added."""
+    """A `TreeSource` of files in memory. The constructor's files are at the top of the tree."""
 
     def __init__(self, **contents: bytes) -> None:
         self.links: dict[str, str] = {}
@@ -652,11 +592,3 @@ class Files:
 
 def _children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
-
-
-def _until(condition: Callable[[], object], otherwise: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    waiting = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        waiting.wait(0.01)

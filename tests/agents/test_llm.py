@@ -97,7 +97,7 @@ def test_a_turn(server: ModelServer, tree: Path) -> None:
 
 def test_it_is_found_by_its_name() -> None:
     agent = agents.load("llm", "ollama/qwen3:8b")
-    assert (agent.name, agent.reads) == ("llm:ollama/qwen3:8b", True)
+    assert (agent.name, agent.wants_briefing) == ("llm:ollama/qwen3:8b", True)
     assert agent.probes  # type: ignore[attr-defined]
     assert agents.load("llm", None, {"model": "ollama/x"}).name == "llm:ollama/x"
 

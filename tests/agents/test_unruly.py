@@ -45,7 +45,7 @@ def turns_of(root: Path, script: str) -> Night:
     command = agents.load("command", f"sh -c {shlex.quote(script + '; echo did it')}", options)
 
     class Once:
-        name, reads, left = "unruly", True, 1
+        name, wants_briefing, left = "unruly", True, 1
 
         def propose(self, turn: Turn) -> Proposal | None:
             self.left -= 1

@@ -427,7 +427,7 @@ def test_the_briefings_of_a_real_session(root: Path) -> None:
     told: list[str] = []
 
     class Reader(ScriptedAgent):
-        reads = True
+        wants_briefing = True
 
         def propose(self, turn: Turn) -> object:  # type: ignore[override]
             told.append(turn.briefing)

@@ -385,7 +385,7 @@ def test_what_an_agent_sees(tmp_path: Path) -> None:
 
 def test_an_agent_that_reads_gets_a_briefing_and_a_repository_of_one_commit(root: Path) -> None:
     class Reader(ScriptedAgent):
-        reads = True
+        wants_briefing = True
 
     def look(turn: Turn) -> Proposal:
         assert "lower the score" in turn.briefing

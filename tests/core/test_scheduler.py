@@ -59,7 +59,7 @@ def quick(tmp_path: Path) -> Path:
 class Fake:
     """Answers as it is told to, and for ever with the last of its steps."""
 
-    reads = False
+    wants_briefing = False
 
     def __init__(self, name: str, *steps: Step, probes: bool = False) -> None:
         self.name = name
@@ -547,7 +547,7 @@ def test_a_turn_that_was_killed_counts_as_the_largest(quick: Path, clock: Clock)
 
 def test_who_never_says_what_it_uses_is_told_of(quick: Path) -> None:
     silent, honest, tuner = Fake("a", worse()), Fake("b", worse(100)), Fake("c", worse())
-    silent.reads = honest.reads = True
+    silent.wants_briefing = honest.wants_briefing = True
     given = {"limits__usd": 9.0, "limits__tokens": 90_000, "limits__experiments": 6}
     found = spend(quick, [silent, honest, tuner], **given)
     said = [one.partition(" does not say what it uses: ") for one in found.record.warnings]
@@ -731,7 +731,7 @@ def test_it_has_a_repository_when_it_reads(quick: Path) -> None:
         return edits_hello(turn)
 
     agent = Fake("a", step, probes=True)
-    agent.reads = True
+    agent.wants_briefing = True
     assert by(spend(quick, [agent], limits__experiments=1)) == {"a": 1}
 
 

@@ -35,7 +35,7 @@ from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session, Stopped
 from autoresearch.core.verification import verify
 from autoresearch.errors import BaselineError, TaskError
-from autoresearch.measure.fingerprint import around, changes, told
+from autoresearch.measure.fingerprint import list_changes, make_fingerprint, summarize_changes
 from autoresearch.measure.runs import SPOILED
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.records import Metric, Role, Run
@@ -388,14 +388,14 @@ def test_a_package_is_upgraded(root: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_what_a_change_is_called() -> None:
     before = {"package a": "1", "package b": "1", "input x": "aa", "@input x": "k", "kernel": "6"}
     after = {"package a": "2", "package c": "3", "input x": "bb", "@input x": "l", "kernel": "6"}
-    assert changes(before, after) == [
+    assert list_changes(before, after) == [
         "input x",
         "package a 1 -> 2",
         "package b 1 is gone",
         "package c 3 is new",
     ]
-    assert changes(before, before | {"@input x": "other"}) == []
-    assert told([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, and 3 more"
+    assert list_changes(before, before | {"@input x": "other"}) == []
+    assert summarize_changes([str(number) for number in range(8)]) == "0, 1, 2, 3, 4, and 3 more"
 
 
 def test_what_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,42 +405,44 @@ def test_what_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     (root / "data" / "gone").symlink_to(root / "nothing")
     os.mkfifo(root / "data" / "pipe")  # to read it would take for ever
     task, env = task_of(root), {"PATH": os.environ["PATH"], "MINE": "a secret"}
-    first = around(task, env, [tmp_path / "no-site"], ()).look({})
+    first = make_fingerprint(task, env, [tmp_path / "no-site"], ()).refresh({})
     assert {"input data/shift", "input data/pipe", "input data/gone", "program python"} <= set(
         first
     )
     assert {"kernel", "CPU", "variable MINE"} <= set(first)
     assert "a secret" not in str(first)
-    assert changes(first, around(task, env, [], ()).look(first)) == []
-    assert changes(first, around(task, env | {"MINE": "b"}, [], ()).look({})) == ["variable MINE"]
+    assert list_changes(first, make_fingerprint(task, env, [], ()).refresh(first)) == []
+    assert list_changes(first, make_fingerprint(task, env | {"MINE": "b"}, [], ()).refresh({})) == [
+        "variable MINE"
+    ]
 
 
 def test_contents_are_read_once(fed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     task, read = task_of(fed), [0]
-    digest = "autoresearch.measure.fingerprint._digest"
+    hash_file = "autoresearch.measure.fingerprint._hash_file"
 
     def counted(file: Path) -> str:
         read[0] += file.name == "shift"
         return file.read_text() if file.name == "shift" else ""
 
-    monkeypatch.setattr(digest, counted)
-    environment = around(task, {}, [], ())
-    first = environment.look({})
-    assert environment.look(first) is first
-    assert around(task, {}, [], ()).look(first) == first  # another process, told by what it knows
+    monkeypatch.setattr(hash_file, counted)
+    fingerprint = make_fingerprint(task, {}, [], ())
+    first = fingerprint.refresh({})
+    assert fingerprint.refresh(first) is first
+    assert make_fingerprint(task, {}, [], ()).refresh(first) == first
     assert read[0] == 1
     os.utime(fed / "data" / "shift", (1, 1))
-    assert changes(first, environment.look(first)) == []
+    assert list_changes(first, fingerprint.refresh(first)) == []
     assert read[0] == 2
 
 
 def test_many_files_are_one_fact(fed: Path) -> None:
     for number in range(60):
         (fed / "data" / str(number)).write_text("x")
-    environment = around(task_of(fed), {}, [], ())
-    first = environment.look({})
+    fingerprint = make_fingerprint(task_of(fed), {}, [], ())
+    first = fingerprint.refresh({})
     (fed / "data" / "7").write_text("yy")
-    assert changes(first, environment.look(first)) == ["input data"]
+    assert list_changes(first, fingerprint.refresh(first)) == ["input data"]
 
 
 # ---- drift -------------------------------------------------------------------------------------
@@ -693,15 +695,15 @@ def test_what_takes_long_to_look_at_is_looked_at_less_often(
     looks = []
     with open_session(task_of(fed), "t", lambda line: None) as session:
         session.segments.refresh()
-        around_it = session.segments._environment()
-        real = around_it.look
+        fingerprint = session.segments._environment()
+        real = fingerprint.refresh
 
         def slow(known: Any) -> Any:
             looks.append(time.monotonic())
             time.sleep(0.15)
             return real(known)
 
-        monkeypatch.setattr(around_it, "look", slow)
+        monkeypatch.setattr(fingerprint, "refresh", slow)
         for _ in range(5):
             session.segments.refresh()
     assert len(looks) == 1

@@ -710,7 +710,7 @@ def down_for_an_hour(clock: list[float], down: Agent, up: Agent) -> tuple[Agent,
 
     class Changing:
         name = up.name
-        reads = up.reads
+        wants_briefing = up.wants_briefing
 
         def propose(self, turn: Turn) -> Proposal | Failure | None:
             if asked and clock[0] >= 3600:

@@ -1,4 +1,4 @@
-"""The sealed holdout: scored for what chose nothing, seen by nobody, opened in the report."""
+"""The sealed holdout: it scores runs that decide nothing, and only the report shows its scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,6 +18,7 @@ from support.bench import bench, untouched
 from support.sessions import (
     PROGRAM,
     TASK,
+    Night,
     ScriptedAgent,
     change,
     git,
@@ -52,7 +54,7 @@ LEARNER = PROGRAM.replace("SPREAD = 0.1\n", "SPREAD = 0.1\n\nOVERFIT = 0.0\n").r
     'open("out", "w").write(f"{score} {OVERFIT}")\n'
     'print("seen:", [name for name in ("validation", "holdout") if os.path.exists(name)])',
 )
-"""What OVERFIT gains is gained on the search data alone."""
+"""OVERFIT improves the score on the search data alone."""
 
 SCORER = """\
 import os, sys
@@ -97,32 +99,65 @@ def scorings(root: Path) -> Counter[str]:
 
 
 def report_of(root: Path) -> tuple[Summary, str]:
-    ledger = Ledger(SessionPaths(root, "t").ledger, readonly=True)
-    try:
-        found = summarise(ledger, "t", time.time(), whole=True, open_holdout=True)
-        return found, draw_page(found)
-    finally:
-        ledger.close()
+    with closing(Ledger(SessionPaths(root, "t").ledger, readonly=True)) as ledger:
+        summary = summarise(ledger, "t", time.time(), whole=True, open_holdout=True)
+        return summary, draw_page(summary)
+
+
+@dataclass
+class Observed:
+    """A session of a keep and a discard, and everything that its agent could read."""
+
+    root: Path
+    night: Night
+    trees: list[set[str]]  # the names in the worktree, each turn
+    texts: list[str]  # the briefing and the history, each turn
+    summaries: list[Summary]  # during the second turn
+
+
+def observe(folder: Path, committed: bool = True) -> Observed:
+    root = make(folder, committed)
+    trees: list[set[str]] = []
+    texts: list[str] = []
+    summaries: list[Summary] = []
+
+    def propose(turn: Turn) -> Proposal:
+        trees.append({path.name for path in turn.worktree.iterdir()})
+        history = turn.history
+        texts.append(turn.briefing + repr(history.finished()) + repr(history.baseline()))
+        if len(trees) == 1:
+            return change(VALUE=9.5)(turn)
+        paths = SessionPaths(root, "t")
+        with closing(Ledger(paths.ledger, readonly=True)) as ledger:
+            summaries.append(read_summary(ledger, paths, open_holdout=True))
+        return change(VALUE=20.0)(turn)
+
+    agent = ScriptedAgent(propose, propose)
+    agent.wants_briefing = True
+    return Observed(root, run_session(root, agent), trees, texts, summaries)
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Observed:
+    """One session for all tests that only read it."""
+    folder = tmp_path_factory.mktemp("observed")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("COUNTED", str(folder / "side" / "counted"))
+        return observe(folder)
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_it_is_scored_for_what_chose_nothing_and_seen_by_nobody(
-    tmp_path: Path, committed: bool
+def test_it_scores_runs_that_decide_nothing_and_nobody_else_reads_it(
+    tmp_path: Path, observed: Observed, committed: bool
 ) -> None:
-    root = make(tmp_path, committed)
-    trees: list[set[str]] = []
-
-    def look(turn: Turn) -> Proposal:
-        trees.append({path.name for path in turn.worktree.iterdir()})
-        return change(VALUE=9.5)(turn)
-
-    agent = ScriptedAgent(look, change(VALUE=20.0))
-    agent.reads = True
-    found = run_session(root, agent)
-    assert found.verdicts == [("keep", None), ("discard", "worse")]
-    assert trees == [{"prog.py", "score.py", "autoresearch.toml", ".git", *gitignore(committed)}]
-    for run in found.runs:
-        folder = found.paths.runs / run.name
+    if not committed:
+        observed = observe(tmp_path, committed=False)
+    root, session = observed.root, observed.night
+    assert session.verdicts == [("keep", None), ("discard", "worse")]
+    ignored = set() if committed else {".gitignore"}
+    assert observed.trees == [{"prog.py", "score.py", "autoresearch.toml", ".git", *ignored}] * 2
+    for run in session.runs:
+        folder = session.paths.runs / run.name
         assert run.metric is not None
         assert "seen: []" in (folder / "log").read_text()
         assert "seen: ['validation']" in (folder / "score.log").read_text()
@@ -134,14 +169,10 @@ def test_it_is_scored_for_what_chose_nothing_and_seen_by_nobody(
         if landlock.abi():
             assert "refused: 13" in (folder / "score.log").read_text()
     never = {Role.SEGMENT}  # nothing changed in this session
-    assert {run.role for run in found.runs if run.holdout} == set(HELD_OUT) - never
+    assert {run.role for run in session.runs if run.holdout} == set(HELD_OUT) - never
     assert all(count == 1 for count in scorings(root).values())
-    assert not any("holdout" in line for line in found.lines)
+    assert not any("holdout" in line for line in session.lines)
     assert audit(task_of(root)) == []
-
-
-def gitignore(committed: bool) -> set[str]:
-    return set() if committed else {".gitignore"}
 
 
 @pytest.fixture
@@ -161,26 +192,14 @@ def shown(
     return call
 
 
-def test_only_the_report_opens_it(tmp_path: Path, shown: Callable[..., str]) -> None:
-    """Its numbers are 770,009 and more here, which no others are."""
-    root = make(tmp_path)
-    briefings: list[str] = []
-
-    def look(turn: Turn) -> Proposal:
-        briefings.append(
-            turn.briefing + repr(turn.history.finished()) + repr(turn.history.baseline())
-        )
-        return change(VALUE=9.5 if len(briefings) == 1 else 20.0)(turn)
-
-    agent = ScriptedAgent(look, look, look)
-    agent.reads = True
-    found = run_session(root, agent)
-    assert found.verdicts[0] == ("keep", None)
+def test_only_the_report_opens_it(observed: Observed, shown: Callable[..., str]) -> None:
+    """Its scores are 770,009 and more here, unlike all other numbers."""
+    root, session = observed.root, observed.night
     everywhere = {
-        "briefing": "".join(briefings),
+        "briefing": "".join(observed.texts),
         "results": (root / "results.tsv").read_text(),
-        "numbers": repr([dict(run.numbers) for run in found.runs]),
-        "lines": "\n".join(found.lines),
+        "numbers": repr([dict(run.numbers) for run in session.runs]),
+        "lines": "\n".join(session.lines),
         **{
             " ".join(words): shown(root, *words)
             for words in (
@@ -195,7 +214,7 @@ def test_only_the_report_opens_it(tmp_path: Path, shown: Callable[..., str]) -> 
             )
         },
     }
-    assert {round(run.holdout) for run in found.runs if run.holdout} == {770010}
+    assert {round(run.holdout) for run in session.runs if run.holdout} == {770010}
     for place, text in everywhere.items():
         assert not re.search(r"770[,_]?0(09|10)|7\.7\d*e", text), place
         assert "123.0" not in text, place
@@ -209,20 +228,10 @@ def test_only_the_report_opens_it(tmp_path: Path, shown: Callable[..., str]) -> 
     assert "| on the holdout |" in text
 
 
-def test_it_stays_sealed_until_the_session_is_over(tmp_path: Path) -> None:
-    root = make(tmp_path)
-    seen: list[Summary] = []
-
-    def look(turn: Turn) -> Proposal:
-        ledger = Ledger(SessionPaths(root, "t").ledger, readonly=True)
-        seen.append(read_summary(ledger, SessionPaths(root, "t"), open_holdout=True))
-        ledger.close()
-        return change(VALUE=20.0)(turn)
-
-    run_session(root, ScriptedAgent(change(VALUE=9.5), look))
-    assert [one.holdout for one in seen] == [None]
-    found, _ = report_of(root)
-    assert found.holdout is not None
+def test_it_stays_sealed_until_the_session_is_over(observed: Observed) -> None:
+    assert [summary.holdout for summary in observed.summaries] == [None]
+    summary, _ = report_of(observed.root)
+    assert summary.holdout is not None
 
 
 def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> None:
@@ -246,10 +255,8 @@ def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> No
     assert "**Warning" not in draw_page(replace(summary, holdout=None))
 
 
-def test_a_gain_that_carries_over_is_no_warning(tmp_path: Path) -> None:
-    root = make(tmp_path)
-    run_session(root, ScriptedAgent(change(VALUE=9.5)))
-    summary, text = report_of(root)
+def test_a_gain_that_carries_over_is_no_warning(observed: Observed) -> None:
+    summary, text = report_of(observed.root)
     assert summary.holdout and summary.holdout.gap and not summary.holdout.gap.has_grown
     assert "carry over" not in text
     sentence = text.partition("## On the sealed holdout\n\n")[2].split("\n")[0]
@@ -279,7 +286,7 @@ def test_nothing_kept_and_nothing_verified(tmp_path: Path) -> None:
 
 
 def test_a_deterministic_task(tmp_path: Path) -> None:
-    """One run says it all, exactly."""
+    """One run of each is exact."""
     program = LEARNER.replace("SPREAD = 0.1", "SPREAD = 0.0")
     root = make(tmp_path, program=program)
     agent = ScriptedAgent(change(VALUE=8.0), change(OVERFIT=1.0))
@@ -293,8 +300,8 @@ def test_a_deterministic_task(tmp_path: Path) -> None:
     assert audit(task_of(root)) == []
 
 
-def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
-    """It is said once for each experiment."""
+def test_a_failing_holdout_scorer_costs_no_run(tmp_path: Path) -> None:
+    """The user gets one warning for each experiment."""
     root = make(tmp_path)
     file = root / "score.py"
     file.write_text(file.read_text().replace("if sealed:\n", "if sealed:\n    raise KeyError(1)\n"))
@@ -302,14 +309,14 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
     found = run_session(root, ScriptedAgent(change(VALUE=9.5), change(VALUE=20.0)), runner__slots=2)
     assert found.verdicts == [("keep", None), ("discard", "worse")]
     assert {run.holdout for run in found.runs} == {None}
-    warnings = [one for one in found.record.warnings if "holdout" in one]
+    warnings = [text for text in found.record.warnings if "holdout" in text]
     assert sorted(warnings) == [
         f"the sealed holdout could not be scored for experiment {number} (exit code 1): "
         f"{found.paths.runs / f'{number:04d}'}/*/holdout.log"
         for number in (0, 1)
     ]
     assert sorted(line for line in found.lines if "holdout" in line) == sorted(
-        f"warning: {one}" for one in warnings
+        f"warning: {text}" for text in warnings
     )
     assert "KeyError" in (found.paths.runs / found.runs[0].name / "holdout.log").read_text()
     assert audit(task_of(root)) == []
@@ -320,11 +327,11 @@ def test_one_that_cannot_be_scored_costs_no_run(tmp_path: Path) -> None:
         check_task(task_of(root), 2, lambda line: None)
 
 
-def test_check_says_that_it_works(tmp_path: Path, shown: Callable[..., str]) -> None:
+def test_check_reports_it(tmp_path: Path, shown: Callable[..., str]) -> None:
     root = make(tmp_path)
-    said = shown(root, "check", "--runs", "2")
-    assert "holdout    sealed: scored for the baseline and keeps" in said
-    assert "7700" not in said
+    output = shown(root, "check", "--runs", "2")
+    assert "holdout    sealed: scored for the baseline and keeps" in output
+    assert "7700" not in output
     plain = make_task(tmp_path / "plain")
     assert "holdout" not in shown(plain, "check", "--runs", "2")
 
@@ -347,7 +354,7 @@ def test_a_session_keeps_its_holdout(tmp_path: Path) -> None:
 def test_a_session_from_before_there_were_holdouts(root: Path) -> None:
     run_session(root, ScriptedAgent())
     record = night(root).record
-    older = {name: was for name, was in record.fingerprint.items() if name != "[holdout]"}
+    older = {name: fact for name, fact in record.fingerprint.items() if name != "[holdout]"}
     sql(root, "UPDATE session SET fingerprint = ?", json.dumps(older))
     assert run_session(root, ScriptedAgent()).reason
 
@@ -356,16 +363,16 @@ def test_a_session_from_before_there_were_holdouts(root: Path) -> None:
 
 
 class Cut(LocalRunner):
-    """Loses the machine when asked for one kind of outcome, once; before or after it is made."""
+    """Fails once, before or after the command with this outcome file has been executed."""
 
-    def __init__(self, what: str, after: bool) -> None:
+    def __init__(self, stem: str, after: bool) -> None:
         super().__init__(1)
-        self.what, self.after = what, after
+        self.stem, self.after = stem, after
 
     def run(self, spec: RunSpec, source: TreeSource | None = None) -> RunResult:
-        if spec.outcome.stem != self.what:
+        if spec.outcome.stem != self.stem:
             return super().run(spec, source)
-        self.what = ""
+        self.stem = ""
         if self.after:
             super().run(spec, source)
             raise KeyboardInterrupt
@@ -373,17 +380,17 @@ class Cut(LocalRunner):
 
 
 @pytest.mark.parametrize(
-    ("what", "after", "error"),
+    ("stem", "after", "error"),
     [
         ("score", True, KeyboardInterrupt),
         ("holdout", False, Interrupted),
         ("holdout", True, KeyboardInterrupt),
     ],
 )
-def test_what_was_scored_before_a_kill_is_not_scored_again(
+def test_a_score_from_before_a_kill_is_not_repeated(
     tmp_path: Path,
     counted: Callable[[], list[str]],
-    what: str,
+    stem: str,
     after: bool,
     error: type[BaseException],
 ) -> None:
@@ -391,7 +398,7 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
     with bench(root) as made:
         run = made.open()
         executor = made.executor
-        runner = Cut(what, after)
+        runner = Cut(stem, after)
         cut = RunExecutor(executor.task, made.paths, made.repository, runner, made.ledger)
         with pytest.raises(error):
             cut.measure(run, untouched)
@@ -407,16 +414,17 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
         assert left == {"log", "score.log", "holdout.log", "artefacts"}
 
 
-def test_fsck_finds_a_run_that_chose_and_was_scored_on_it(tmp_path: Path) -> None:
-    root = make(tmp_path)
-    found = run_session(root, ScriptedAgent(change(VALUE=20.0)))
-    [screened] = found.runs_of(1, "screen")
-    sql(root, "UPDATE run SET holdout = 1 WHERE id = ?", screened.id)
-    assert findings(root) == [("holdout", False)]
+def test_fsck_reports_a_deciding_run_with_a_holdout_score(observed: Observed) -> None:
+    [screened] = observed.night.runs_of(2, "screen")
+    sql(observed.root, "UPDATE run SET holdout = 1 WHERE id = ?", screened.id)
+    try:
+        assert findings(observed.root) == [("holdout", False)]
+    finally:
+        sql(observed.root, "UPDATE run SET holdout = NULL WHERE id = ?", screened.id)
 
 
 def test_a_holdout_may_be_heavier_than_the_scorer(tmp_path: Path) -> None:
-    """What is learned of the scorer's time is no limit for the holdout, whose time counts."""
+    """The limit learned from the scorer does not hold for the holdout, whose time is recorded."""
     toml = TOML.replace("[run]\n", '[run]\nbudget = "1s"\nbudget_clock = "cpu"\n')
     program = LEARNER.replace("SPREAD = 0.1", "SPREAD = 0.0")
     root = make(tmp_path, toml=toml, program=program)
@@ -449,7 +457,7 @@ def test_a_holdout_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_the_holdout_is_compared_within_a_segment(tmp_path: Path) -> None:
-    """The data changes after the first keep: what was scored before says nothing of after."""
+    """The data changes after the first keep, so that earlier scores cannot be compared."""
     toml = TOML.replace("[run]\n", '[run]\ninputs = ["data"]\n')
     program = LEARNER.replace("+ noise", '+ float(open("data").read()) + noise')
     root = make_task(

@@ -56,7 +56,7 @@ def test_the_originals_summary_block() -> None:
     assert reading.faulty == {}
 
 
-def test_only_what_follows_the_last_rule_is_a_summary() -> None:
+def test_a_summary_follows_the_last_rule() -> None:
     assert read_log("score: 1\n---\nother: 2\n").numbers == {"other": 2}
     assert read_log("---\nscore: 1\n---\nscore: 2\n").numbers == {"score": 2}
     assert read_log("score: 1\nscore: 2\n").numbers == {"score": 2}  # no rule: anywhere
@@ -80,7 +80,7 @@ def test_the_last_value_counts() -> None:
 @pytest.mark.parametrize(
     "word", ["nan", "inf", "-inf", "NaN", "1e999", "text", "0x10", "1,5", "--"]
 )
-def test_what_is_no_finite_number(word: str) -> None:
+def test_texts_that_are_no_finite_number(word: str) -> None:
     reading = read_log(f"METRIC a={word}\n")
     assert (reading.numbers, reading.faulty) == ({}, {"a": word})
 
@@ -145,7 +145,7 @@ def test_crashes(tmp_path: Path, program: str, reason: str) -> None:
         assert (run.metric, run.reason, run.finished) == (None, reason, True)
 
 
-def test_a_command_that_is_not_there(root: Path) -> None:
+def test_an_unknown_command(root: Path) -> None:
     with bench(root, run__command="no-such-command --x") as made:
         assert made.measure().reason == "command not found"
     shutil.rmtree(root / ".autoresearch")
@@ -189,7 +189,7 @@ def test_a_run_sees_a_pristine_tree(tmp_path: Path) -> None:
 
 
 def test_inputs_are_there(tmp_path: Path) -> None:
-    """As links, so that gigabytes of them cost nothing."""
+    """They are links, so that gigabytes of them cost nothing."""
     toml = TASK.replace("[metric]", 'inputs = ["data/", "deep/file.txt"]\n[metric]')
     program = (
         "print('score:', float(open('data/x').read()) + float(open('deep/file.txt').read()))\n"
@@ -214,7 +214,7 @@ def test_inputs_are_there(tmp_path: Path) -> None:
 
 
 def test_artefacts(tmp_path: Path) -> None:
-    """What a run made or changed is kept; links, pipes and what was there are not."""
+    """A run's new and changed files are kept, but no links, pipes and unchanged files."""
     program = (
         "import os\n"
         "os.makedirs('out/deep'); open('out/deep/model', 'w').write('weights')\n"
@@ -288,7 +288,7 @@ RUN = (
 
 @pytest.mark.parametrize("committed", [True, False])
 def test_the_scorer_has_the_last_word(tmp_path: Path, committed: bool) -> None:
-    """A tree of its own, with the hidden files, and of the run only what it was to leave."""
+    """Its tree has the hidden files, and of the run only the files in `[score] reads`."""
     files = {"score.py": SCORE, "frozen.txt": "pristine", "holdout/answer": "41"}
     if not committed:
         files[".gitignore"] = "holdout/\n"
@@ -337,7 +337,7 @@ def test_a_failing_scorer_is_shown_with_its_own_log(tmp_path: Path) -> None:
 
 
 class Broken(LocalRunner):
-    """A runner whose machine is gone the first time."""
+    """A runner that loses its first run."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -348,7 +348,7 @@ class Broken(LocalRunner):
 
 
 @pytest.mark.parametrize("how", ["lost", "interrupted"])
-def test_what_was_cut_off_is_made_again(root: Path, how: str) -> None:
+def test_an_interrupted_run_is_executed_again(root: Path, how: str) -> None:
     with bench(root) as made:
         made.executor.commands.runner.close()
         runner = Broken()
@@ -371,7 +371,7 @@ def test_what_was_cut_off_is_made_again(root: Path, how: str) -> None:
         runner.close()
 
 
-def test_what_ended_unseen_is_recorded_and_not_made_again(root: Path) -> None:
+def test_a_run_that_ended_without_a_harness_is_recorded(root: Path) -> None:
     with bench(root) as made:
         run = made.open()
         folder = made.paths.runs / run.name
@@ -385,7 +385,7 @@ def test_what_ended_unseen_is_recorded_and_not_made_again(root: Path) -> None:
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"other": 1}'])
-def test_a_torn_outcome_is_none(root: Path, torn: str) -> None:
+def test_a_damaged_outcome_is_ignored(root: Path, torn: str) -> None:
     with bench(root) as made:
         run = made.open()
         folder = made.paths.runs / run.name
@@ -394,7 +394,9 @@ def test_a_torn_outcome_is_none(root: Path, torn: str) -> None:
         assert made.executor.measure(run, untouched).metric == pytest.approx(10, abs=0.1)
 
 
-def test_no_room_no_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_run_starts_without_room_on_the_disk(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(root)._replace(free=50_000_000)
     with bench(root) as made:
         with monkeypatch.context() as patched:
@@ -407,7 +409,7 @@ def test_no_room_no_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_disk_that_fills_up_meanwhile(
     root: Path, full_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The operating system's error is ours in the end, with the file's name."""
+    """The operating system's error becomes ours, with the file's name."""
     with bench(root) as made:
         trees = full_disk / "trees"
         trees.mkdir()

@@ -24,9 +24,8 @@ from autoresearch.commands.check import enforced, not_enforced
 from autoresearch.errors import AgentError, TaskError
 from autoresearch.protocols import Grants, Proposal, Turn
 from autoresearch.runners.local import LocalRunner
-from autoresearch.sandbox import installed as reaching
-from autoresearch.sandbox import landlock
-from autoresearch.sandbox.agent_policy import Needs, reach
+from autoresearch.sandbox import installed, landlock
+from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
 from autoresearch.task.reading import load
 
@@ -279,7 +278,7 @@ def test_the_first_small_turn_has_the_same_grants_and_walls(
     probe: Probe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert seen_at_first(probe) == ["level 7", "granted"]
-    monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, str(tmp_path / "work")))
+    monkeypatch.setattr(installed, "SYSTEM", (*installed.SYSTEM, str(tmp_path / "work")))
     assert seen_at_first(probe) == ["level 7", "granted"]  # a task below a system folder
     free = seen_at_first(probe, agent__confine=False)
     assert free == ["level 7", "granted", "home", "hidden", "ledger"]
@@ -359,7 +358,7 @@ def test_its_own_configuration_is_made_and_kept(
 @needs_landlock
 def test_a_program_cannot_make_us_read_through_its_report(tree: Path, tmp_path: Path) -> None:
     secret = tmp_path / "home" / "secret"
-    confinement = reach(("sh",), tree, {"PATH": os.environ["PATH"]}, Needs(), Grants())
+    confinement = make_confinement(("sh",), tree, {"PATH": os.environ["PATH"]}, Needs(), Grants())
     assert confinement is not None
     for trick in (f"ln -s {secret} $TMPDIR/report", "mkfifo $TMPDIR/report"):
         with closing(LocalRunner(1)) as runner, Program(tmp_path / "turn", runner) as program:
@@ -375,8 +374,8 @@ def test_a_turn_that_cannot_be_confined_is_a_failed_turn(
 ) -> None:
     if ABI == 0:
         pytest.skip("this kernel has no Landlock")
-    monkeypatch.setattr(reaching, "SYSTEM", (*reaching.SYSTEM, "/proc/self/ns/net"))
-    monkeypatch.setattr(reaching.AccessRules, "outside", lambda _, folder: [folder])
+    paths = [Path(name) for name in (*installed.SYSTEM, "/proc/self/ns/net")]
+    monkeypatch.setattr(installed.AccessRules, "list_system", lambda _: paths)
     answer = says(tree, Needs(), "echo x >> train.py; echo done")
     assert getattr(answer, "reason", None) == "not confined"
     assert "/proc/self/ns/net" in getattr(answer, "message", "")
@@ -412,7 +411,7 @@ class Place:
         entries = (*(str(self.folder / one) for one in path), "/usr/bin", "/bin")
         grants = Grants(checkout=self.checkout, private=(self.checkout / ".autoresearch",))
         env = {"PATH": ":".join(entries), **needs.pop("env", {})}
-        confinement = reach((argv0,), self.folder / "wt", env, Needs(**needs), grants)
+        confinement = make_confinement((argv0,), self.folder / "wt", env, Needs(**needs), grants)
         assert confinement is not None
         below = (Path(one) for one in confinement.read)
         return {str(p.relative_to(self.folder)) for p in below if p.is_relative_to(self.folder)}
@@ -520,10 +519,10 @@ def test_a_task_in_a_system_folder_is_not_seen_with_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.make("opt/tool/x", "opt/work/project/.autoresearch/ledger.sqlite", "opt/work/other/x")
-    monkeypatch.setattr(reaching, "SYSTEM", (str(place.folder / "opt"),))
+    monkeypatch.setattr(installed, "SYSTEM", (str(place.folder / "opt"),))
     project = place.folder / "opt/work/project"
     grants = Grants(checkout=project, private=(project / ".autoresearch",))
-    confinement = reach(("sh",), place.folder / "wt", {"PATH": "/bin"}, Needs(), grants)
+    confinement = make_confinement(("sh",), place.folder / "wt", {"PATH": "/bin"}, Needs(), grants)
     assert confinement is not None
     mine = [one for one in confinement.read if one.startswith(str(place.folder / "opt"))]
     assert mine == [str(place.folder / "opt/tool"), str(place.folder / "opt/work/other")]

@@ -19,7 +19,8 @@ from support.sessions import alive, wait_until
 
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, seccomp
-from autoresearch.sandbox.landlock import Ruleset, describe, without
+from autoresearch.sandbox.installed import subtract
+from autoresearch.sandbox.landlock import Ruleset, describe
 
 ABI = landlock.abi()
 pytestmark = pytest.mark.skipif(ABI == 0, reason="this kernel has no Landlock")
@@ -159,7 +160,7 @@ def test_other_processes_keep_their_secrets(attempt: Try, inside: Path) -> None:
     assert attempt("open('/proc/self/environ')") == "ok"
 
 
-needs_seccomp = pytest.mark.skipif(not seccomp.available(), reason="needs seccomp")
+needs_seccomp = pytest.mark.skipif(not seccomp.is_available(), reason="needs seccomp")
 
 
 @pytest.mark.skipif(ABI < landlock.NET_ABI, reason="needs Landlock's ABI 4")
@@ -169,8 +170,8 @@ def test_tcp_is_denied_when_asked(
 ) -> None:
     """By Landlock alone where there is no seccomp."""
     if not filtered:
-        monkeypatch.setattr(seccomp, "available", lambda: False)
-    assert "TCP" in (landlock.denied_network() or "")
+        monkeypatch.setattr(seccomp, "is_available", lambda: False)
+    assert "TCP" in (landlock.describe_network_denial() or "")
     with socket.create_server(("127.0.0.1", 0)) as server:
         connect = f"socket.create_connection({server.getsockname()!r})"
         assert attempt(connect) == "ok"
@@ -269,7 +270,7 @@ def test_each_version_of_the_interface(
 ) -> None:
     """An older kernel enforces what its version knows, and `describe` says what is missing."""
     monkeypatch.setattr(landlock, "abi", lambda: version)
-    monkeypatch.setattr(seccomp, "available", lambda: False)
+    monkeypatch.setattr(seccomp, "is_available", lambda: False)
     assert attempt("open('../outside/secret')") == "EACCES"
     assert attempt("open('new', 'w').write('x')") == "ok"
     moved = attempt("os.makedirs('a'); os.rename('new', 'a/new')")
@@ -293,7 +294,7 @@ def test_without_landlock_nothing_is_confined_in_silence(monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="has no Landlock"):
         Ruleset(Confinement())
     assert describe().holds == ()
-    assert landlock.denied_network() is None
+    assert landlock.describe_network_denial() is None
     assert "no Landlock" in describe().lacks[0]
 
 
@@ -325,10 +326,10 @@ def test_a_folder_without_what_is_private_in_it(tmp_path: Path) -> None:
     for name in ("a/b/private", "a/b/open", "a/c", "d"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "a" / "link").symlink_to(tmp_path / "a" / "b")
-    private = (tmp_path / "a" / "b" / "private",)
-    assert without(tmp_path / "d", private) == [tmp_path / "d"]
-    assert without(tmp_path / "a", private) == [tmp_path / "a/b/open", tmp_path / "a/c"]
-    assert without(private[0] / "below", private) == []
+    private = [tmp_path / "a" / "b" / "private"]
+    assert subtract(tmp_path / "d", private) == [tmp_path / "d"]
+    assert subtract(tmp_path / "a", private) == [tmp_path / "a/b/open", tmp_path / "a/c"]
+    assert subtract(private[0] / "below", private) == []
 
 
 def test_the_parents_death_still_kills(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_what_it_may_do(tmp_path: Path) -> None:
 
 def asked(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     read = ("/usr", "/lib", "/lib64", "/bin", sys.base_prefix, sys.prefix)
-    wall = nested.prefix(Confinement(read, (), False))
+    wall = nested.make_prefix(Confinement(read, (), False))
     return subprocess.run(
         [*shlex.split(wall), *command],
         cwd=folder,
@@ -148,7 +148,7 @@ def test_two_do_not_see_each_others_temporary_folders(tmp_path: Path) -> None:
 
 def test_where_nothing_confines_it_the_scorer_is_not_told_otherwise(tmp_path: Path) -> None:
     scorer = "import os\nprint('---')\nprint('score:', len(os.environ.get('{}', '')))\n"
-    files = {"score.py": scorer.format(nested.VARIABLE)}
+    files = {"score.py": scorer.format(nested.PREFIX_VARIABLE)}
     toml = TASK + '[score]\ncommand = "python -S -E score.py"\n'
     root = make_task(tmp_path / "task", "", toml, files=files)
     found = run_session(root, ScriptedAgent(), runner__confine=False, judge__deterministic=True)
@@ -158,7 +158,7 @@ def test_where_nothing_confines_it_the_scorer_is_not_told_otherwise(tmp_path: Pa
 def test_the_whole_command_is_one_word_list() -> None:
     """Paths with spaces and quotes come back as they were."""
     wanted = Confinement(("/a b", "/c'd"), ("/e",), False, True)
-    python, *flags, file, given = shlex.split(nested.prefix(wanted))
+    python, *flags, file, given = shlex.split(nested.make_prefix(wanted))
     assert python == sys.executable and flags == ["-I", "-S"]
     assert Path(file).samefile(nested.__file__) and Path(file).is_absolute()
     assert Confinement.from_json(json.loads(given)) == wanted

@@ -1,5 +1,5 @@
-"""What runs try that they must not, by real processes in real sessions: none of it succeeds, and
-each costs its own experiment at most."""
+"""Attempts of runs to break their confinement, by real processes in real sessions. None succeeds,
+and each costs its own experiment at most."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from support.sessions import (
 
 from autoresearch.commands.check import check_task, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
-from autoresearch.measure.execution import make_private
+from autoresearch.measure.execution import make_private_folder
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import landlock, run_policy
-from autoresearch.sandbox.run_policy import Purpose, RunPolicies, editable_in
+from autoresearch.sandbox.run_policy import Purpose, RunPolicies, find_editable_packages
 from autoresearch.store.paths import SessionPaths
 
 needs_landlock = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
@@ -59,8 +59,8 @@ print("score: 10." + os.environ["AUTORESEARCH_SEED"])
 
 
 class Prey:
-    """A task with everything that a run might be after, the home folder of its user, and what is
-    installed on this machine, as far as a broken wall may damage it."""
+    """A task with everything that a run might try to read or write, its user's home folder, and a
+    copy of installed software that a failing test may damage."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
@@ -81,7 +81,7 @@ class Prey:
         )
 
     def try_to(self, line: str, **settings: object) -> list[str]:
-        """What became of `line` in each of the unchanged program's runs."""
+        """The result of `line` in each of the unchanged program's runs."""
         (self.root / "prog.py").write_text(TRY.format(line=line))
         git(self.root, "commit", "-qam", "tries something", "--allow-empty")
         found = run_session(self.root, ScriptedAgent(), tag=f"t{time.monotonic_ns()}", **settings)
@@ -99,7 +99,7 @@ def prey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Prey:
 
 
 def installation(folder: Path) -> Path:
-    """Something that is installed, to be found on the PATH by its `bin`."""
+    """An installation, for the PATH to name its `bin`."""
     for name in ("bin", "lib"):
         (folder / "installed" / name).mkdir(parents=True)
     (folder / "installed" / "lib" / "module.py").write_text("x = 1")
@@ -107,7 +107,7 @@ def installation(folder: Path) -> Path:
 
 
 def logs(found: Night, number: int) -> str:
-    """All that an experiment's runs printed."""
+    """The output of an experiment's runs."""
     return "".join((found.paths.runs / r.name / "log").read_text() for r in found.runs_of(number))
 
 
@@ -197,19 +197,19 @@ def test_what_a_killed_session_left_in_its_temporary_folder_is_removed(root: Pat
     assert not SessionPaths(root, "t").temporary.exists()
 
 
-def test_a_temporary_folder_of_somebody_elses_is_not_used(tmp_path: Path) -> None:
+def test_a_temporary_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
-    make_private(mine)
-    make_private(mine)
+    make_private_folder(mine)
+    make_private_folder(mine)
     assert mine.stat().st_mode & 0o777 == 0o700
     (tmp_path / "link").symlink_to(mine)
-    with pytest.raises(StorageError, match="somebody else's"):
-        make_private(tmp_path / "link")
+    with pytest.raises(StorageError, match="belongs to another user"):
+        make_private_folder(tmp_path / "link")
 
 
 @needs_landlock
 def test_the_logs_of_other_runs(prey: Prey) -> None:
-    """And their trees: nothing of what others are measured by, or found."""
+    """A run reads neither the logs nor the trees of other runs."""
     first = prey.root / ".autoresearch" / "t" / "runs" / "0000" / "00001" / "log"
     spy = PROGRAM.replace(
         "noise =",
@@ -252,7 +252,7 @@ def test_inputs_that_are_links_out_of_the_tasks_folder(tmp_path: Path) -> None:
     assert {path.name for path in far.iterdir()} == {"loop", "more", "x"}
 
 
-def test_a_cache_that_is_not_there_yet_is_made(tmp_path: Path) -> None:
+def test_a_missing_cache_is_made(tmp_path: Path) -> None:
     cache = tmp_path / "some" / "cache"
     toml = TASK.replace("[run]", f'[run]\ncaches = ["{cache}"]')
     root = make_task(tmp_path / "task", f"open({str(cache / 'x')!r}, 'w')\n" + PROGRAM, toml)
@@ -329,7 +329,7 @@ def test_signals_reach_nobody_else(prey: Prey) -> None:
 
 
 def test_a_helper_in_a_session_of_its_own_does_not_write_later(prey: Prey) -> None:
-    """Not into the tree of a later run, nor into the artefacts, nor where it may write at all."""
+    """Neither into a later run's tree, nor into the artefacts, nor into the caches."""
     later = side(prey.root) / "later"
     helper = f"import time; time.sleep(2); open({str(later)!r}, 'w')"
     line = f"subprocess.Popen([sys.executable, '-c', {helper!r}], start_new_session=True)"
@@ -349,7 +349,7 @@ BOMBS = {
 @linux_only  # elsewhere they are counted seldom, and no Mac has tried it
 @pytest.mark.parametrize("name", BOMBS)
 def test_thousands_of_processes(root: Path, name: str) -> None:
-    """As root too. Its experiment crashes, the next one is measured, and nothing is left."""
+    """Also as root. The experiment crashes, the next one is measured, and no process is left."""
     bomb = (
         "import os, time\nGENERATIONS = 10\ndef leave():\n    try: os.setsid()\n"
         "    except OSError: pass\n" + BOMBS[name]
@@ -361,7 +361,7 @@ def test_thousands_of_processes(root: Path, name: str) -> None:
     assert len(psutil.pids()) < before + 50
 
 
-def test_as_many_processes_as_are_allowed(root: Path) -> None:
+def test_the_permitted_number_of_processes(root: Path) -> None:
     program = (
         "import os, time\nfor _ in range(40):\n    if os.fork() == 0:\n"
         "        time.sleep(0.8)\n        os._exit(0)\ntime.sleep(0.7)\n" + GOOD
@@ -455,7 +455,7 @@ def test_what_is_left_for_the_scorer_does_not_reach_it(
 def test_what_setup_makes_stays_and_is_read_by_runs(
     tmp_path: Path, servers: tuple[int, int]
 ) -> None:
-    """It has a folder of its own, the caches and the network; the runs read what it made."""
+    """`setup` has its own folder, the caches and the network; runs read the files it made."""
     folder = tmp_path / "task" / ".autoresearch" / "t" / "setup"
     make = (
         f"import os, socket; socket.create_connection(('127.0.0.1', {servers[0]}))\n"
@@ -552,7 +552,7 @@ def install():
 
 @needs_landlock
 @pytest.mark.parametrize("how", ["path", "finder"])
-def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
+def test_editable_packages(
     tmp_path: Path, environment: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """A run imports its own tree's: the checkout's is neither seen nor what was changed. One that
@@ -568,7 +568,7 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
     else:
         (site / "__editable___x_finder.py").write_text(FINDER.format(mapping=packages))
         (site / "x.pth").write_text("import __editable___x_finder as f; f.install()\n")
-    assert set(editable_in(site)) == {root / "src", other}
+    assert set(find_editable_packages(site)) == {root / "src", other}
     monkeypatch.setenv("PATH", f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}")
     toml = TASK.replace("python -S -E", "python").replace("prog.py", "src/own/__init__.py", 1)
     toml = toml.replace("python src/own/__init__.py", "python prog.py")
@@ -577,12 +577,12 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
     make_task(root, program, toml, files=files)
     (root / "src" / "own" / "__init__.py").write_text("NUMBER = 77.0\n")  # not committed
     git(root, "update-index", "--assume-unchanged", "src/own/__init__.py")
-    cells = RunPolicies(
+    policies = RunPolicies(
         task_of(root), SessionPaths(root, "t"), workspace_of(root), {"PATH": os.environ["PATH"]}
     )
-    env = cells.environment(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
+    env = policies.environment(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
     assert env["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "tree" / "src")]
-    allowed = cells.confinement(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
+    allowed = policies.confinement(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
     assert allowed is not None
     assert str(other) in allowed.read
     assert not any(Path(path).is_relative_to(root / "src") for path in allowed.read)
@@ -591,7 +591,7 @@ def test_a_package_of_ones_own_that_is_installed_in_editable_mode(
     assert [run.metric for run in found.runs] == [105.0] * 3, logs(found, 0)
 
 
-# ---- what is said --------------------------------------------------------------------------------
+# ---- messages ------------------------------------------------------------------------------------
 
 
 @needs_landlock
@@ -616,20 +616,20 @@ def test_a_baseline_that_fails_for_another_reason_has_no_such_hint(tmp_path: Pat
     assert "confine" not in str(raised.value)
 
 
-def test_who_confines_nothing_is_told(root: Path, tmp_path: Path) -> None:
+def test_a_session_without_confinement_warns(root: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
     (root / "prog.py").write_text(f"open({str(secret)!r})\n" + PROGRAM)
     git(root, "commit", "-qam", "reads a secret")
     found = run_session(root, ScriptedAgent(), runner__confine=False)
     assert all(run.metric for run in found.runs)
-    told = [line for line in found.lines if "runs are not confined" in line]
-    assert len(told) == 1
-    assert "[runner] confine = false" in told[0]
+    warnings = [line for line in found.lines if "runs are not confined" in line]
+    assert len(warnings) == 1
+    assert "[runner] confine = false" in warnings[0]
     assert any("runs are not confined" in warning for warning in found.record.warnings)
 
 
-def test_where_there_is_no_landlock_runs_go_on_and_it_is_said_once(
+def test_without_landlock_a_session_warns_once_and_goes_on(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
@@ -667,20 +667,20 @@ def test_settings_that_are_refused(root: Path, key: str, value: object) -> None:
 
 
 @needs_landlock
-def test_devices_are_those_to_compute_on(tmp_path: Path) -> None:
-    found = {str(path) for path in run_policy.devices()}
+def test_devices_are_for_computing(tmp_path: Path) -> None:
+    found = {str(path) for path in run_policy.list_devices()}
     assert {"/dev/null", "/dev/shm"} <= found
     assert not any(re.match(r"/dev/(sd|vd|nvme|tty|pts|mem|kvm|dm-)", path) for path in found)
 
 
 @needs_landlock
-def test_what_is_allowed_is_looked_up_once_and_travels_as_json(root: Path) -> None:
-    cells = RunPolicies(
+def test_a_confinement_is_looked_up_once_and_survives_json(root: Path) -> None:
+    policies = RunPolicies(
         task_of(root), SessionPaths(root, "t"), workspace_of(root), dict(os.environ)
     )
-    first = cells.confinement(Purpose.RUN, root / "a", root / "b")
+    first = policies.confinement(Purpose.RUN, root / "a", root / "b")
     began = time.perf_counter()
-    again = cells.confinement(Purpose.RUN, root / "a", root / "b")
+    again = policies.confinement(Purpose.RUN, root / "a", root / "b")
     assert time.perf_counter() - began < 0.1
     assert first == again and first is not None
     assert Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first

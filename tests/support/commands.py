@@ -13,9 +13,9 @@ from unittest.mock import patch
 import pytest
 
 from autoresearch.cli import main as cli
-from autoresearch.store.paths import module
+from autoresearch.store.paths import make_module_command
 
-COMMAND = module("autoresearch")
+COMMAND = make_module_command("autoresearch")
 THREE_RUNS = "[judge]\nbaseline_runs = 3\n"  # for a task file: fewer than the usual six
 
 

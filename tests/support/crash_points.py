@@ -121,7 +121,7 @@ class Stepping:
     """Proposes the step that the ledger lacks: it is asked again after a kill."""
 
     name = "stepping"
-    reads = False
+    wants_briefing = False
 
     def __init__(self, data: Path) -> None:
         self.data = data

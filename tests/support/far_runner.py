@@ -1,9 +1,9 @@
-"""A runner that executes in a process which shares no folder with the harness.
+"""A runner whose processes share no folder with the harness.
 
-It has no use of its own: it shows that the contract in `protocols.py` is enough for a runner on
-other machines. The far process gets a run as JSON, asks for files by blob, makes the tree in a
-folder of its own, and sends back the result, the log and the changed files as content. It never
-learns a path of the harness's: they are replaced before they are sent.
+It shows that the contract in `protocols.py` is enough for a runner on other machines. The far
+process gets a run as JSON, asks for files by blob, makes the tree in a folder of its own, and
+returns the result, the log and the changed files as content. The harness's paths are replaced
+before a run is sent.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from autoresearch.errors import RunnerError
 from autoresearch.files import replace_file
 from autoresearch.protocols import RunResult, RunSpec, TreeManifest, TreeSource
 from autoresearch.runners.local import LocalRunner
 from autoresearch.runners.support.content import changed_files, write_tree
 
-ELSEWHERE = Path("/harness")  # does not exist: stands for the harness's paths on the way
+PLACEHOLDER = Path("/harness")  # replaces the harness's paths on the way; does not exist
 
 
 class FarRunner:
-    """The harness's half: a far process for each slot."""
+    """The harness's end: a far process for each slot."""
 
     name = "far"
 
@@ -37,10 +38,13 @@ class FarRunner:
         self.slots = slots
         self._far = [_Far(slot) for slot in range(slots)]
         self._free: queue.Queue[_Far] = queue.Queue()
+        self._is_closed = False
         for far in self._far:
             self._free.put(far)
 
     def run(self, spec: RunSpec, source: TreeSource) -> RunResult:
+        if self._is_closed:
+            raise RunnerError("the runner is closed")
         far = self._free.get()
         try:
             return far.run(spec, source)
@@ -52,6 +56,7 @@ class FarRunner:
             far.send({"interrupt": True})
 
     def close(self) -> None:
+        self._is_closed = True
         for far in self._far:
             far.close()
 
@@ -76,11 +81,11 @@ class _Far:
                 self._process.stdin.write(json.dumps(message) + "\n")
                 self._process.stdin.flush()
             except (OSError, ValueError):
-                pass  # it is gone: its answer is missing too
+                pass  # the process has ended: `run` gets no answer either
 
     def run(self, spec: RunSpec, source: TreeSource) -> RunResult:
         manifest = source.manifest()
-        self.send({"spec": spec.moved(ELSEWHERE).to_json(), "manifest": manifest.to_json()})
+        self.send({"spec": spec.moved(PLACEHOLDER).to_json(), "manifest": manifest.to_json()})
         assert self._process.stdout
         with self._reading:
             while line := self._process.stdout.readline():
@@ -91,7 +96,7 @@ class _Far:
         return RunResult(None, "lost", 0.0, None, None, self._slot, "the far process ended")
 
     def _receive(self, spec: RunSpec, answer: dict[str, Any]) -> RunResult:
-        """Put what came back where the harness expects it."""
+        """Write the answer to the harness's paths."""
         spec.log.write_bytes(base64.b64decode(answer["log"]))
         for path, content in answer["files"].items():
             target = spec.tree / path

@@ -150,7 +150,7 @@ class ScriptedAgent:
     """Takes its turns from a list, then has nothing more to propose."""
 
     name = "scripted"
-    reads = False
+    wants_briefing = False
 
     def __init__(self, *steps: Step) -> None:
         self.left = list(steps)

@@ -15,7 +15,7 @@ from support.tiny_gpt import write_corpus
 
 from autoresearch.commands.fsck import audit
 from autoresearch.sandbox import landlock
-from autoresearch.sandbox.run_policy import unconfined
+from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.task.reading import load
 
 torch = pytest.importorskip("torch", reason="needs torch with CUDA")
@@ -44,7 +44,7 @@ def test_there_is_a_gpu_and_something_confines() -> None:
 def test_a_confined_run_computes_on_the_gpu(tmp_path: Path) -> None:
     toml = TASK.replace("python -S -E", "python").replace("90s", "5m")
     root = make_task(tmp_path / "task", PROGRAM, toml)
-    assert unconfined(load(root)) is None
+    assert why_unconfined(load(root)) is None
     agent = ScriptedAgent(change(VALUE=5.0), change(VALUE=50.0))
     found = run_session(root, agent, runner__slots=2)
     assert [status for status, _ in found.verdicts] == ["keep", "discard"]

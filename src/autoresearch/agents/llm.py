@@ -162,7 +162,7 @@ def _key(name: str | None, is_required: bool) -> str | None:
 
 
 class Llm:
-    reads = True
+    wants_briefing = True
     probes = True  # a turn before the baseline finds a wrong key or name early
 
     def __init__(self, name: str, service: Service, settings: Settings) -> None:

@@ -66,7 +66,7 @@ def earlier_session(argument: str | None) -> str | None:
 
 class Replay:
     name = "replay"
-    reads = False
+    wants_briefing = False
 
     def __init__(self, changes: Sequence[Patch | Files]) -> None:
         self._changes = list(changes)

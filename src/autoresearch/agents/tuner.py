@@ -59,7 +59,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Tu
 
 class Tuner:
     name = "tuner"
-    reads = False
+    wants_briefing = False
 
     def __init__(self, sampler: str, seed: int) -> None:
         self._sampler = sampler

@@ -25,7 +25,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.measure.output import describe_end
 from autoresearch.records import Run
 from autoresearch.sandbox import landlock, run_policy, seccomp
-from autoresearch.sandbox.run_policy import denied
+from autoresearch.sandbox.run_policy import explain_denial
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.task.model import Task, seconds_until
@@ -178,10 +178,10 @@ def enforced(task: Task) -> tuple[str, ...]:
         f"a run has at most {memory}{runner.processes} processes, files of "
         f"{runner.file_bytes / 1e9:g} GB, a log of {runner.log_bytes / 1e6:g} MB",
     ]
-    if run_policy.unconfined(task) is None:
+    if run_policy.why_unconfined(task) is None:
         clauses += [f"a run reads {READ}; it writes {WRITTEN}"]
         clauses += [f"a run: {clause}" for clause in landlock.describe().holds[1:]]
-        if not runner.network and (network := landlock.denied_network()):
+        if not runner.network and (network := landlock.describe_network_denial()):
             clauses.append(f"a run: {network}")
     if task.agent.confine:
         clauses += [f"an agent's program: {clause}" for clause in landlock.describe().holds]
@@ -192,14 +192,14 @@ def not_enforced(task: Task) -> tuple[str, ...]:
     """List what is not enforced on this machine, a clause each."""
     lacks = landlock.describe().lacks if task.agent.confine else ("reads and writes what you can",)
     agents = [f"an agent's program: {clause}" for clause in (*lacks, "it uses the network")]
-    if reason := run_policy.unconfined(task):
+    if reason := run_policy.why_unconfined(task):
         return (f"runs read and write what you can, and use the network: {reason}", *agents)
     runs = list(landlock.describe().lacks)
     if task.runner.network:
         runs.append("it uses the network, as [runner] network says")
-    elif landlock.denied_network() is None:
+    elif landlock.describe_network_denial() is None:
         runs.append("it uses the network, which this kernel does not deny it")
-    elif not seccomp.available():
+    elif not seccomp.is_available():
         runs.append("it uses the network by other means than TCP")
     return (*(f"a run: {clause}" for clause in runs), *agents)
 
@@ -224,5 +224,5 @@ def _check_holdout(session: Session, runs: list[Run]) -> None:
             raise BaselineError(
                 f"[holdout] command gave no {session.record.metric.name} for the unchanged "
                 f"program: {holdout.command}\n"
-                f"{describe_end(log)}{denied(session.task, tail(log))}"
+                f"{describe_end(log)}{explain_denial(session.task, tail(log))}"
             )

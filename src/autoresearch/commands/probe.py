@@ -91,7 +91,7 @@ def _take_turn(session: Session, member: Member) -> Proposal | Failure:
     worktree.mkdir(parents=True)
     file.write_text(TEXT)
     try:
-        if member.agent.reads:
+        if member.agent.wants_briefing:
             session.repository.trees.make_repository(worktree)
         answer = member.propose(
             Turn(

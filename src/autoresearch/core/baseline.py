@@ -16,7 +16,7 @@ from autoresearch.measure.execution import UNSETTLED
 from autoresearch.measure.output import describe_end
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
-from autoresearch.sandbox.run_policy import Purpose, denied, unconfined
+from autoresearch.sandbox.run_policy import Purpose, explain_denial, why_unconfined
 
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
 ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
@@ -28,7 +28,7 @@ def establish(session: Session) -> None:
     allowance for start-up and evaluation beyond the budget. Raises `BaselineError`."""
     ledger, record, task = session.ledger, session.record, session.task
     session.executor.commands.policies.prepare()
-    if why := unconfined(task):
+    if why := why_unconfined(task):
         session.warn(f"runs are not confined, and can read, write and reach what you can: {why}")
     if not ledger.has_experiments(record):
         ledger.begin(
@@ -118,7 +118,7 @@ def check_guards(session: Session) -> None:
             log = session.paths.runs / "0000" / f"guard-{name}.log"
             raise BaselineError(
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
-                f"{describe_end(log)}{denied(session.task, tail(log))}"
+                f"{describe_end(log)}{explain_denial(session.task, tail(log))}"
             )
 
 
@@ -134,7 +134,7 @@ def _explain_failure(session: Session, run: Run) -> str:
         hint = f"\nThe command is `{session.task.run.command}`."
     elif run.reason == "timeout":
         hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
-    hint += denied(session.task, tail(log))
+    hint += explain_denial(session.task, tail(log))
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
         f"{describe_end(log)}{hint}"
@@ -199,6 +199,7 @@ def set_up(session: Session) -> None:
         if outcome.stopped in UNSETTLED and session.stopping is not None:
             raise Stopped
         raise BaselineError(
-            f"[run] setup failed: {how}\n{describe_end(log)}{denied(session.task, tail(log))}"
+            f"[run] setup failed: {how}\n{describe_end(log)}"
+            f"{explain_denial(session.task, tail(log))}"
         )
     done.touch()

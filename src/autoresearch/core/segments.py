@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from autoresearch.errors import TaskError
-from autoresearch.measure.fingerprint import Environment, changes, told
+from autoresearch.measure.fingerprint import EnvironmentFingerprint, list_changes, summarize_changes
 from autoresearch.records import Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord, segment_of
@@ -32,7 +32,7 @@ class Segments:
         self,
         ledger: Ledger,
         record: SessionRecord,
-        environment: Callable[[], Environment],
+        environment: Callable[[], EnvironmentFingerprint],
         warn: Callable[[str], None],
     ) -> None:
         self._ledger = ledger
@@ -83,7 +83,7 @@ class Segments:
         began = time.monotonic()
         if self._latest is not None and began < self._next_check:
             return self._latest
-        fingerprint = self._environment().look(before)
+        fingerprint = self._environment().refresh(before)
         took_s = time.monotonic() - began
         if fingerprint is self._latest and took_s > SLOW_CHECK_S:  # and no contents were read
             self._next_check = began + took_s / MAX_CHECK_SHARE
@@ -92,8 +92,8 @@ class Segments:
     def _compare(self, before: Mapping[str, str], fingerprint: Mapping[str, str]) -> None:
         if not self._segments:
             self._begin(BEGAN, fingerprint)
-        elif changed := changes(before, fingerprint):
-            what = told(changed)
+        elif changes := list_changes(before, fingerprint):
+            what = summarize_changes(changes)
             self._check_settles(what)
             self._begin(what, fingerprint)
             self._warn(

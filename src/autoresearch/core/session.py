@@ -20,7 +20,7 @@ from autoresearch.measure.execution import Interrupted
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Briefer, Grants, Runner
 from autoresearch.records import Role, Run
-from autoresearch.sandbox.run_policy import checkout
+from autoresearch.sandbox.run_policy import find_checkout
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
@@ -244,7 +244,7 @@ class Session:
 
     def grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""
-        task, top = self.task, checkout(self.repository)
+        task, top = self.task, find_checkout(self.repository)
         given = task.agent
         return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
 

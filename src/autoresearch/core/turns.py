@@ -17,7 +17,7 @@ from autoresearch.git.edits import Files
 from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
-from autoresearch.sandbox.run_policy import agents_unconfined
+from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.store.answers import make_recordable
 
 SUBJECT_LENGTH = 72
@@ -35,8 +35,8 @@ class TurnTaker:
         self._unfinished = session.ledger.in_flight(session.record)
         self._worked: set[str] = set()  # names of agents
         self.closed = False  # no agent has anything more to propose
-        starts_programs = any(member.agent.reads for member in session.scheduler.members)
-        if starts_programs and (why := agents_unconfined(session.task)):
+        starts_programs = any(member.agent.wants_briefing for member in session.scheduler.members)
+        if starts_programs and (why := why_unconfined(session.task, "agent")):
             session.warn(
                 f"the agent's program is not confined, and can read and write what you can: {why}"
             )
@@ -118,7 +118,7 @@ class TurnTaker:
         session = self._session
         worktree = session.paths.turns / "worktree"
         text = ""
-        if member.agent.reads:
+        if member.agent.wants_briefing:
             session.repository.trees.make_repository(worktree)
             text = session.briefer.text(session.left())
         return Turn(
@@ -136,7 +136,7 @@ class TurnTaker:
         answered = isinstance(answer, Proposal) or (
             answer is not None and answer.reason == "no change"
         )
-        if not answered or not member.agent.reads or member.name in self._worked:
+        if not answered or not member.agent.wants_briefing or member.name in self._worked:
             return
         self._worked.add(member.name)
         for what in ("tokens", "usd"):

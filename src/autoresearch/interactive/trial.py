@@ -40,7 +40,7 @@ class Terminal:
     """The agent of a session that is used from a terminal. It calls the harness, which never asks
     it for a proposal."""
 
-    reads = False
+    wants_briefing = False
 
     def __init__(self, name: str) -> None:
         self.name = name

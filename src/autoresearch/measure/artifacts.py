@@ -1,4 +1,4 @@
-"""Artefacts: the files that a run made or changed. They are kept, within a limit."""
+"""Artefacts: the files that a run made or changed. They stay on disk, within a limit."""
 
 from __future__ import annotations
 
@@ -15,26 +15,23 @@ FOLDER = "artefacts"  # in a run's folder
 
 
 def keep_artefacts(manifest: Manifest, tree: Path, target: Path) -> None:
-    """Move what a run made or changed out of its tree. Links are neither followed nor kept."""
-    if not tree.exists():
-        return  # they were moved before the harness was killed
-    for path, source in files_below(tree):
-        if not source.is_file(follow_symlinks=False):
-            continue
-        with suppress(PermissionError):  # the run took the access away from itself and from us
-            if path not in manifest or not manifest[path].describes(source):
+    """Move the artefacts out of a run's tree. Links are neither followed nor kept."""
+    for path, source in files_below(tree):  # none if they were moved before a kill
+        with suppress(PermissionError):  # the run changed the permissions
+            is_regular = source.is_file(follow_symlinks=False)
+            if is_regular and (path not in manifest or not manifest[path].describes(source)):
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
                 Path(source.path).replace(target / path)
 
 
 class ArtefactLimit:
-    """Removes the oldest runs' artefacts when all together are larger than the limit. Logs stay,
-    and so do the artefacts of runs for which `is_kept` holds."""
+    """Removes the artefacts of the oldest runs if all together are larger than the limit. Logs
+    stay."""
 
     def __init__(
         self, paths: SessionPaths, limit_bytes: int, is_kept: Callable[[Path], bool]
     ) -> None:
-        """`is_kept(folder)` says whether the artefacts in a run's folder must stay."""
+        """`is_kept(folder)`: whether the artefacts in a run's folder must stay."""
         self._paths = paths
         self._limit = limit_bytes
         self._is_kept = is_kept
@@ -42,7 +39,7 @@ class ArtefactLimit:
         self._sizes = {folder: _size(folder) for folder in folders}  # the oldest first
 
     def add(self, runs: list[Run]) -> None:
-        """Count the artefacts of an experiment that is decided, and remove what is too much."""
+        """Count the artefacts of a decided experiment, and remove the oldest above the limit."""
         for run in runs:
             folder = self._paths.runs / run.name / FOLDER
             if folder.exists():

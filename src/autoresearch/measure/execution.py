@@ -29,26 +29,26 @@ STANDARD_ENV = (
     *("LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES"),
     *("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "ROCR_VISIBLE_DEVICES"),
 )
-"""Passed on to a run when set; everything else only when the task names it in `[run] env`."""
+"""Variables that are passed on to a run. Others are passed on if `[run] env` names them."""
 
 SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: the folder of its session
-MIN_FREE_BYTES = 100_000_000  # below this no work is started: it could not be recorded
-UNSETTLED = ("interrupted", "lost")  # a run that ends like this says nothing about its program
+MIN_FREE_BYTES = 100_000_000  # with less, nothing starts: its result could not be recorded
+UNSETTLED = ("interrupted", "lost")  # ends for which the program is not to blame
 
 
 class Interrupted(Exception):
-    """The harness abandoned the run, or lost it; it must be made again."""
+    """The harness abandoned or lost the run, which must be executed again."""
 
 
 def check_settled(result: RunResult) -> None:
-    """Raises `Interrupted` when a command was abandoned or lost."""
+    """Raise `Interrupted` if a command was abandoned or lost."""
     if result.stopped in UNSETTLED:
         raise Interrupted(result.detail or result.stopped)
 
 
 @contextmanager
 def storage_errors() -> Iterator[None]:
-    """Turn the operating system's errors into `StorageError`, with the file's name."""
+    """Convert the operating system's errors to `StorageError`, with the file's name."""
     try:
         yield
     except OSError as error:
@@ -75,8 +75,8 @@ class CommandExecutor:
         copies: Mapping[str, Path] | None = None,
         may_reuse: bool = True,
     ) -> CommitTree:
-        """A commit's files, without the hidden ones that are not `visible`, and with links to the
-        declared inputs. Names are relative to the task's folder, also those of `copies`."""
+        """A commit's files without the hidden files, apart from the `visible` ones, and with links
+        to the declared inputs. All names are relative to the task's folder."""
         task, prefix = self.task, self.repository.prefix
         links = {}
         for name in (*task.run.inputs, *visible):
@@ -112,7 +112,7 @@ class CommandExecutor:
         limit_s: float | None = None,
         purpose: Purpose = Purpose.RUN,
     ) -> RunSpec:
-        """How to execute `command` in `tree`: the environment, the limits, the files."""
+        """The spec for `command` in `tree`: its environment, limits and files."""
         settings, runner = self.task.run, self.task.runner
         temporary = self.paths.temporary / tree.name
         env = self.env | self.policies.environment(purpose, tree, temporary)
@@ -137,9 +137,9 @@ class CommandExecutor:
 
     @storage_errors()
     def execute(self, spec: RunSpec, tree: CommitTree) -> RunResult:
-        """Execute what `spec` says in a new tree, with a temporary folder that exists meanwhile."""
+        """Execute a spec in a new tree, with a temporary folder for the time of the run."""
         temporary = Path(spec.env["TMPDIR"])
-        make_private(temporary.parent)
+        make_private_folder(temporary.parent)
         remove_tree(temporary)
         temporary.mkdir(mode=0o700)
         try:
@@ -148,7 +148,7 @@ class CommandExecutor:
             remove_tree(temporary)
 
     def check_disk(self) -> None:
-        """Raises `StorageError` when too little room is left to record what would be done."""
+        """Raise `StorageError` if the disk has too little room to record a run."""
         free = shutil.disk_usage(self.task.root).free
         if free < MIN_FREE_BYTES:
             raise StorageError(
@@ -163,9 +163,9 @@ def _shared_environment(task: Task, paths: SessionPaths) -> dict[str, str]:
     env[SESSION] = str(paths.folder)
     # A `git` called in the tree must not walk up to the user's repository.
     env["GIT_CEILING_DIRECTORIES"] = str(paths.folder)
-    env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is thrown away
+    env["PYTHONDONTWRITEBYTECODE"] = "1"  # the tree is removed after the run
     if (environment := task.root / ".venv").is_dir():
-        # `uv run` would build an environment in every tree.
+        # Otherwise `uv run` builds an environment in every tree.
         env |= {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_NO_SYNC": "1"}
     if task.run.budget_s is not None:
         env["AUTORESEARCH_BUDGET"] = f"{task.run.budget_s:g}"
@@ -173,12 +173,12 @@ def _shared_environment(task: Task, paths: SessionPaths) -> dict[str, str]:
     return env
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder that belongs to this user, in a folder that everybody may write."""
+def make_private_folder(folder: Path) -> None:
+    """Make a folder of this user's, in a folder that everybody may write."""
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise StorageError(
-            f"{folder} is somebody else's: remove it, or set TMPDIR to another folder"
+            f"{folder} belongs to another user: remove it, or set TMPDIR to another folder"
         )

@@ -1,8 +1,8 @@
-"""What a program printed: the end of its log, and the metrics in it.
+"""The output of a program: the end of its log, and the metrics in it.
 
-Two formats are understood: the original's summary block (`name:  value` lines after a line `---`)
-and `METRIC name=value` lines. If a name has several values, the last one counts. A value that is
-missing, not finite or not a number is never replaced by another: the run crashed.
+There are two formats: the original's summary block (`name:  value` lines after a line `---`) and
+`METRIC name=value` lines. The last value of a name counts, even if it is not finite or not a
+number: then, as without a value, the run crashed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from autoresearch.files import READ_BYTES, tail
 
-SHOWN_LINES, SHOWN_WIDTH = 20, 200  # of a log, when a failure is reported
+SHOWN_LINES, SHOWN_WIDTH = 20, 200  # of a log in the report of a failure
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
 
@@ -28,8 +28,7 @@ class Reading:
 
 
 def read_log(text: str) -> Reading:
-    """Read METRIC lines anywhere, and summary lines after the last `---` (anywhere when there is
-    no `---`)."""
+    """Read METRIC lines anywhere, and summary lines after the last `---`, if there is one."""
     lines = text.splitlines()
     rules = [at for at, line in enumerate(lines) if line.strip() == "---"]
     summary_from = rules[-1] + 1 if rules else 0
@@ -61,8 +60,8 @@ def _finite_number(word: str) -> float | None:
 
 
 def whole_lines(path: Path, size: int = READ_BYTES) -> str:
-    """The last `size` bytes of a file, without a first line whose beginning is cut off: the rest
-    of that line could look like a metric."""
+    """The last `size` bytes of a file without an incomplete first line, which could look like a
+    metric."""
     text = tail(path, size + 1)
     is_cut = path.exists() and path.stat().st_size > size
     return text.partition("\n")[2] if is_cut else text

@@ -1,4 +1,4 @@
-"""One run, from its tree to its record: pristine tree, command, score, metric."""
+"""Executes and records a run: pristine tree, command, score, metric."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from autoresearch.measure.execution import (
     check_settled,
     storage_errors,
 )
-from autoresearch.measure.fingerprint import Environment, around
+from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_fingerprint
 from autoresearch.measure.scoring import load_result, read_metric, score, score_holdout
 from autoresearch.protocols import Runner, RunResult
 from autoresearch.records import HELD_OUT, Role, Run
@@ -31,11 +31,11 @@ from autoresearch.task.model import Task
 
 OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
 KEPT_LIMIT_FACTOR = 1.5  # on a limit, for runs of a change that was kept
-SPOILED = "changed meanwhile"  # the reason of a run whose inputs or programs changed while it ran
+SPOILED = "changed meanwhile"  # the reason of a run whose environment changed meanwhile
 
 
 class RunExecutor:
-    """Makes the runs of one session. Usable from several threads."""
+    """Executes and records the runs of one session. Usable from several threads."""
 
     def __init__(
         self,
@@ -50,33 +50,33 @@ class RunExecutor:
         self.repository = repository
         self.ledger = ledger
         self.commands = CommandExecutor(task, paths, repository, runner)
-        self.limit_s: float | None = None  # of the budget's clock, known after the baseline
-        self.score_limit_s: float | None = None  # the same, for a scorer and all it starts
+        self.limit_s: float | None = None  # by the budget's clock; set after the baseline
+        self.score_limit_s: float | None = None  # the same for a scorer
 
-    def environment(self, commit: str) -> Environment:
-        """The environment of runs of that commit and of changes of it."""
+    def environment(self, commit: str) -> EnvironmentFingerprint:
+        """The fingerprint of the environment of runs of this commit and of its changes."""
         prefix = self.repository.prefix
         paths = [Path(path) for path in self.repository.trees.manifest(commit)]
         tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
-        return around(self.task, self.commands.env, self.commands.policies.sites, tracked)
+        return make_fingerprint(self.task, self.commands.env, self.commands.policies.sites, tracked)
 
     def end_leftovers(self, seed: int | None = None) -> None:
-        """Kill what runs (or the run of that seed) left behind whose wardens were killed."""
+        """Kill the processes of all runs, or of the run with this seed, if a killed warden left
+        them behind."""
         for process in leftovers(self.paths, seed):
-            with suppress(psutil.Error):  # it has just ended
+            with suppress(psutil.Error):  # the process has just ended
                 process.kill()
 
     def ended_unseen(self, run: Run) -> bool:
-        """Whether the run ended while no harness was there to record it."""
+        """Whether the run ended after the harness was killed: its result is not recorded."""
         return load_result(self.paths.runs / run.name / "outcome.json") is not None
 
     @storage_errors()
     def measure(self, run: Run, is_spoiled: Callable[[Run], bool]) -> Run:
-        """Make this run and record it, unless it is recorded already.
+        """Execute and record a run, unless it is recorded already. Return the recorded run.
 
-        If `is_spoiled(run)` says that what it depends on changed meanwhile, it is recorded without
-        a metric. Raises `Interrupted` when it was abandoned; whatever else happens to it is in
-        the run returned."""
+        A run is recorded without a metric if `is_spoiled(run)`: its environment has changed
+        meanwhile. Raises `Interrupted` if it was abandoned or lost."""
         if run.finished:
             return run
         folder = self.paths.runs / run.name
@@ -84,7 +84,7 @@ class RunExecutor:
         result = load_result(folder / "outcome.json")
         if result is None:
             result, manifest = self._execute(run, folder, tree)
-        else:  # it ended while no harness was there to record it
+        else:  # it ended after the harness was killed
             manifest = self.repository.trees.manifest(run.commit)
         if result.stopped in UNSETTLED:
             self.end_leftovers(run.seed)
@@ -124,7 +124,7 @@ class RunExecutor:
 
     def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[RunResult, Manifest]:
         self.commands.check_disk()
-        if folder.exists():  # an earlier attempt was cut off
+        if folder.exists():  # an earlier attempt was interrupted
             remove_tree(folder)
             self.ledger.restart_run(run, time.time())
         folder.mkdir(parents=True)
@@ -136,16 +136,16 @@ class RunExecutor:
         return result, content.written or self.repository.trees.manifest(run.commit)
 
     def give_up(self, run: Run, reason: str) -> Run:
-        """Record a run that never came back as a crash."""
-        nothing = {"slot": None, "exit_code": None, "cpu_s": None, "peak_memory_bytes": None}
+        """Record a run that was lost too often as a crash."""
+        unknown = {"slot": None, "exit_code": None, "cpu_s": None, "peak_memory_bytes": None}
         return self.ledger.finish_run(
-            run, metric=None, reason=reason, numbers={}, wall_s=0.0, **nothing
+            run, metric=None, reason=reason, numbers={}, wall_s=0.0, **unknown
         )
 
     @storage_errors()
     def run_guard(self, name: str, command: str, number: int, commit: str) -> RunResult:
-        """Execute a guard command in a pristine tree of experiment `number`'s change. Raises
-        `Interrupted` when it was abandoned."""
+        """Execute a guard command in a pristine tree of a commit, for experiment `number`. Raises
+        `Interrupted` if it was abandoned or lost."""
         folder = self.paths.runs / f"{number:04d}"
         tree = self.paths.trees / f"guard-{folder.name}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ class RunExecutor:
         return result
 
     def remove_recorded(self, open_runs: list[Run]) -> None:
-        """After a kill: remove the results that are in the ledger already."""
+        """Remove the result files that a kill left behind, apart from those of `open_runs`."""
         pending = {self.paths.runs / run.name for run in open_runs}
         for name in OUTCOMES:
             for file in self.paths.runs.glob(f"*/*/{name}"):
@@ -167,15 +167,14 @@ class RunExecutor:
 
 
 def _limit_of(run: Run, limit_s: float | None) -> float | None:
-    """The limit of this run. A change has to keep to it in every run that decides about it. Once
-    kept it may exceed it a little: a busy machine would turn the incumbent into a crash."""
+    """The limit of a run that decides about its change, or a higher limit for other runs: on a busy
+    machine the incumbent would crash at the same limit."""
     decides = run.role in (Role.SCREEN, Role.CANDIDATE)
     return limit_s if limit_s is None or decides else KEPT_LIMIT_FACTOR * limit_s
 
 
 def leftovers(paths: SessionPaths, seed: int | None = None) -> list[psutil.Process]:
-    """Find the living processes of a session's runs, or of its run with that seed, without
-    wardens."""
+    """The living processes of a session's runs, or of its run with this seed, without wardens."""
     marks = {SESSION: str(paths.folder)}
     if seed is not None:
         marks["AUTORESEARCH_SEED"] = str(seed)
@@ -185,5 +184,5 @@ def leftovers(paths: SessionPaths, seed: int | None = None) -> list[psutil.Proce
             if marks.items() <= process.environ().items():
                 processes.append(process)
         except psutil.Error:
-            continue  # it has ended, or is another user's
+            continue  # it has ended, or belongs to another user
     return processes

@@ -1,4 +1,4 @@
-"""The trusted half of a measurement: scorers, the sealed holdout, and the bounds on metrics."""
+"""Reads a run's metric: scorers, the sealed holdout, and the bounds on metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_set
 from autoresearch.measure.output import Reading, read_log, whole_lines
 from autoresearch.protocols import RunResult
 from autoresearch.records import HoldoutScore, Run
-from autoresearch.sandbox.run_policy import Purpose, seen
+from autoresearch.sandbox.run_policy import Purpose, readable_hidden_files
 from autoresearch.store import values
 from autoresearch.task.model import Task
 
@@ -23,10 +23,10 @@ def score(
     purpose: Purpose,
     limit_s: float | None = None,
 ) -> RunResult:
-    """Execute a scorer on what a run left in its `folder`.
+    """Execute a scorer on the artefacts in a run's `folder`.
 
-    It works in a pristine tree of its own, with the hidden files that it may see, and gets from
-    the run only the regular files in `[score] reads`. Raises `Interrupted` when it was abandoned.
+    It works in its own pristine tree, with the hidden files that it may read and with the regular
+    files in `[score] reads` from the run. Raises `Interrupted` if it was abandoned or lost.
     """
     task, prefix = commands.task, commands.repository.prefix
     assert task.score is not None
@@ -37,11 +37,10 @@ def score(
     for name, source in copies.items():
         if not source.is_file() or source.is_symlink():
             return RunResult(1, f"the run left no file {name}", 0.0, 0.0, None)
-    content = commands.tree(run.commit, seen(task, purpose), copies, may_reuse=False)
-    tree, log = (
-        commands.paths.trees / f"{run.id:05d}-{purpose.value}",
-        folder / f"{purpose.value}.log",
-    )
+    hidden = readable_hidden_files(task, purpose)
+    content = commands.tree(run.commit, hidden, copies, may_reuse=False)
+    tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
+    log = folder / f"{purpose.value}.log"
     spec = commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s, purpose=purpose)
     result = commands.execute(spec, content)
     remove_tree(tree)
@@ -50,8 +49,8 @@ def score(
 
 
 def score_holdout(commands: CommandExecutor, run: Run, folder: Path) -> HoldoutScore | None:
-    """Score a run on the sealed holdout; None when the task has none. It has no limit: the holdout
-    decides nothing, so a program gains nothing when it trains on while it is scored there."""
+    """Score a run on the sealed holdout; None if the task has none. There is no time limit: the
+    holdout decides nothing, so a program gains nothing if it trains during this scoring."""
     holdout = commands.task.holdout
     if holdout is None:
         return None
@@ -65,7 +64,7 @@ def read_metric(
     task: Task, result: RunResult, log: Path, run_log: Path
 ) -> tuple[float | None, str | None, dict[str, float]]:
     """Return (metric, reason, other numbers) of a run that ended. `log` is the scorer's, or the
-    run's own. Without a metric, `reason` says why; with a metric, which bound it broke."""
+    run's own. `reason` is why there is no metric, or the bound that the run broke."""
     reading = read_log(whole_lines(log))
     metric, reason = _metric_or_reason(task, result, reading)
     numbers = dict(reading.numbers)
@@ -86,7 +85,7 @@ def read_metric(
 def _metric_or_reason(
     task: Task, result: RunResult, reading: Reading
 ) -> tuple[float | None, str | None]:
-    """The metric that a command printed, or the reason why it has none."""
+    """The metric that a command printed, or the reason why there is none."""
     if result.stopped is not None:
         return None, result.stopped
     if result.exit_code != 0:
@@ -107,7 +106,7 @@ def _exit_reason(code: int | None) -> str:
 
 
 def load_result(path: Path) -> RunResult | None:
-    """Read the result that a runner wrote; None when the command must be executed (again): the
-    file is missing or damaged, or the command was interrupted."""
+    """Read the result that a runner wrote. None if the command must be executed (again): the file
+    is missing or damaged, or the command was interrupted."""
     result = values.read(path, RunResult)
     return None if result is None or result.stopped in UNSETTLED else result

@@ -1,10 +1,11 @@
-"""The tree of one command as content: a commit's files, with some left out and others added."""
+"""The tree of one command: a commit's files, without some and with others."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,11 @@ class CommitTree:
 
     repository: Repository
     commit: str
-    hidden: Collection[str] = ()  # files and folders that are left out
-    links: Mapping[str, Path] = field(default_factory=dict)  # where the commit has nothing
-    copies: Mapping[str, Path] = field(default_factory=dict)  # files put in place of the commit's
-    may_reuse: bool = True  # files of an earlier tree, where they are untouched
-    written: Manifest | None = field(default=None, init=False)  # what `write` wrote of the commit
-    _blobs: dict[str, bytes | None] | None = field(default=None, init=False)  # None: in git
+    hidden: Collection[str] = ()  # files and folders to leave out
+    links: Mapping[str, Path] = field(default_factory=dict)  # to add where the commit has no file
+    copies: Mapping[str, Path] = field(default_factory=dict)  # files to replace the commit's
+    may_reuse: bool = True  # may use untouched files of an earlier tree
+    written: Manifest | None = field(default=None, init=False)  # the commit's files, after `write`
 
     def write(self, folder: Path) -> None:
         remove_tree(folder)
@@ -62,14 +62,17 @@ class CommitTree:
 
     def read(self, blob: str) -> bytes:
         """Raises KeyError for a blob that is not in the manifest: a runner must not see others."""
-        if self._blobs is None:
-            self._blobs = dict.fromkeys(file.blob for file in self.manifest().files.values())
-            copies = (path.read_bytes() for path in self.copies.values())
-            self._blobs |= {TreeFile.of(content).blob: content for content in copies}
         content = self._blobs[blob]
         return self.repository.read_blob(blob) if content is None else content
 
+    @cached_property
+    def _blobs(self) -> dict[str, bytes | None]:
+        """The content of the copies by blob; None for a file in git."""
+        in_git = dict.fromkeys(file.blob for file in self.manifest().files.values())
+        copies = (path.read_bytes() for path in self.copies.values())
+        return in_git | {TreeFile.of(content).blob: content for content in copies}
+
 
 def _is_at(path: str, name: str) -> bool:
-    """Whether a file is `name`, or lies in the folder of that name."""
+    """Whether a file has this name, or lies in the folder of this name."""
     return path == name or path.startswith(f"{name}/")

@@ -1,7 +1,7 @@
-"""The runners that come with autoresearch: one file each, and the file's name is the runner's.
+"""The built-in runners, one file each. The name of the file is the name of the runner.
 
-Such a file defines `create(settings) -> Runner`. A runner of another package is the same, found by
-an entry point or a dotted path (docs/extending.md). The contract is
+A runner's file defines `create(settings) -> Runner`. So do the runners of other packages, which are
+found by an entry point or a dotted path (docs/extending.md). The contract is
 `autoresearch.protocols.Runner`, and `autoresearch.testing.RunnerSuite` tests it.
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from autoresearch.plugins import RUNNERS
 from autoresearch.protocols import Runner
 
-if TYPE_CHECKING:  # every warden imports this package, and none reads a task file
+if TYPE_CHECKING:  # every warden imports this package, but not the task files
     from autoresearch.task.model import RunnerSettings
 
 __all__ = ["load", "names"]
@@ -21,7 +21,7 @@ names = RUNNERS.names
 
 
 def load(settings: RunnerSettings) -> Runner:
-    """Make the runner named in the task. Raises `RunnerError` where there is none of that name, or
-    its module cannot be imported."""
+    """Make the runner named in the task. Raises `RunnerError` if there is no runner of that name,
+    or its module cannot be imported."""
     runner: Runner = RUNNERS.load(settings.name).create(settings)
     return runner

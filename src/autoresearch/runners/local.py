@@ -1,5 +1,5 @@
-"""Runs on this machine, in slots. Every slot has a warden: a small process that starts the runs,
-watches them, and ends with them or with the harness (`warden/main.py`)."""
+"""Executes runs on this machine, in slots. Every slot has a warden: a small process that starts
+and watches its runs, and ends with the harness (`warden/main.py`)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import random
 import subprocess
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
 from autoresearch.errors import RunnerError
 from autoresearch.protocols import RunResult, RunSpec, TreeSource
-from autoresearch.runners.support import resources
-from autoresearch.runners.support.resources import SlotResources
+from autoresearch.runners.support.resources import SlotResources, divide_machine
 from autoresearch.store import values
 from autoresearch.store.paths import make_module_command
 from autoresearch.task.model import RunnerSettings
@@ -24,28 +24,28 @@ def create(settings: RunnerSettings) -> LocalRunner:
 
 
 class LocalRunner:
-    """`slots` runs at a time. A free slot is drawn at random, so that no program profits from a
-    slow core or a hot GPU more often than another."""
+    """Executes `slots` runs at a time. It draws a free slot at random, so that a slow core or a hot
+    GPU affects all programs alike."""
 
     name = "local"
-    warden: ClassVar[str] = "autoresearch.runners.warden.main"  # a module that calls its `main`
+    warden: ClassVar[str] = "autoresearch.runners.warden.main"  # or a module that calls its `main`
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._free = list(range(slots))
         self._changed = threading.Condition()
         self._wardens = [
-            _Warden(self.warden, slot, share) for slot, share in enumerate(resources.divide(slots))
+            _Warden(self.warden, slot, part) for slot, part in enumerate(divide_machine(slots))
         ]
 
     def hold(self, descriptor: int) -> None:
-        """Let the wardens inherit an open file, before the first run: a lock on it is held until
-        the last of them, and so the last run, has ended."""
+        """Let the wardens inherit an open file, before the first run: a lock on it holds until the
+        last of them, and so the last run, has ended."""
         for warden in self._wardens:
             warden.inherited = (descriptor,)
 
     def run(self, spec: RunSpec, source: TreeSource | None = None) -> RunResult:
-        """See `Runner`. Without a `source`, the tree is there already."""
+        """See `Runner`. Without a `source`, the tree exists already."""
         if source is not None:
             source.write(spec.tree)
         with self._changed:
@@ -68,32 +68,32 @@ class LocalRunner:
 
 
 class _Warden:
-    """The harness's end of a warden's pipes: one JSON line out, one back. The process is started
-    when it is first needed."""
+    """The harness's end of a warden's pipes: one JSON line out, one back. The first run starts the
+    process."""
 
-    def __init__(self, module: str, slot: int, share: SlotResources) -> None:
+    def __init__(self, module: str, slot: int, resources: SlotResources) -> None:
         self.inherited: tuple[int, ...] = ()
         self._module = module
         self._slot = slot
-        self._share = share
+        self._resources = resources
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
     def run(self, spec: RunSpec) -> RunResult:
         process = self._start()
         assert process.stdin and process.stdout
-        spec = replace(spec, env=self._share.environment(spec.env))
+        spec = replace(spec, env=self._resources.environment(spec.env))
         try:
             process.stdin.write(json.dumps(spec.to_json() | {"slot": self._slot}) + "\n")
             process.stdin.flush()
             answer = process.stdout.readline()
-        except (OSError, ValueError):  # it died, or `close` came first
+        except (OSError, ValueError):  # the warden died, or `close` came first
             answer = ""
         result = values.parse(answer, RunResult) if answer.endswith("\n") else None
         return result or self._discard(process)
 
     def _discard(self, process: subprocess.Popen[str]) -> RunResult:
-        """Forget a warden that died. The next run gets a new one."""
+        """Forget a process that died. The next run starts a new one."""
         with self._lock:
             self._process = None
         process.kill()
@@ -102,12 +102,14 @@ class _Warden:
         return RunResult(None, "lost", 0.0, None, None, self._slot, detail)
 
     def _start(self) -> subprocess.Popen[str]:
-        """The warden's process; started unless it runs already."""
+        """Return the warden's process. Start it if there is none."""
         with self._lock:
             if self._process is None:
                 try:
                     self._process = subprocess.Popen(
-                        make_module_command(self._module, ",".join(map(str, self._share.cores))),
+                        make_module_command(
+                            self._module, ",".join(map(str, self._resources.cores))
+                        ),
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         text=True,
@@ -121,11 +123,9 @@ class _Warden:
     def interrupt(self) -> None:
         process = self._process
         if process and process.stdin:
-            try:
+            with suppress(OSError):  # the warden has ended, and its run with it
                 process.stdin.write("\n")
                 process.stdin.flush()
-            except OSError:
-                pass  # it is gone already, and its run with it
 
     def close(self) -> None:
         with self._lock:
@@ -135,11 +135,9 @@ class _Warden:
 
 
 def _finish(process: subprocess.Popen[str]) -> None:
-    """Close a warden's input, which ends it and the run it watches, and wait for that."""
+    """Close a warden's input, which ends it and its run, and wait for its end."""
     assert process.stdin and process.stdout
-    try:
+    with suppress(OSError):  # it has ended already
         process.stdin.close()
-    except OSError:
-        pass  # it is gone already
     process.wait()
     process.stdout.close()

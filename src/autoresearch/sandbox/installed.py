@@ -1,9 +1,9 @@
-"""What is installed on this machine, as a list of paths: what a confined process may read.
+"""The system and the installed software as paths that a confined process may read.
 
-It is an allow-list. Most of it follows from the PATH: what is installed there can be run. What lies
-in the home folder or in the user's checkout is not seen, but for an installation that is on the
-PATH or holds the program; of a folder directly in the home folder, which is as likely to hold keys
-and data (`~/.local/share`, `~/.cargo/credentials.toml`), only what an installation is made of.
+The list is an allow-list, and most of it follows from the PATH. The home folder and the user's
+checkout stay closed, except for an installation that is on the PATH or holds the program. A folder
+directly in the home folder may as well hold keys and data (`~/.local/share`,
+`~/.cargo/credentials.toml`): of such an installation only the parts in `PARTS` can be read.
 """
 
 from __future__ import annotations
@@ -12,151 +12,151 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from autoresearch.sandbox import landlock
+from autoresearch.files import read_text
 
 SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/proc"),
     *("/sys", "/nix", "/gnu", "/run/current-system", "/run/wrappers", "/var/lib/ca-certificates"),
     *("/run/systemd/resolve", "/run/resolvconf", "/run/nscd", "/etc/resolv.conf"),
 )
-"""Programs, libraries, certificates, locales and what resolves names. Not `/dev`: its disks are
-readable to root."""
+"""Programs, libraries, certificates, locales and name resolution. Not `/dev`: root can read its
+disks."""
 
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")
 ENVIRONMENTS = ("VIRTUAL_ENV", "CONDA_PREFIX")
-TOOLS = ("bin", "sbin", "shims")  # a folder called so lies in the folder of its installation
-INSTALLED = (
+PROGRAM_FOLDERS = ("bin", "sbin", "shims")  # their parent is the folder of the installation
+PARTS = (
     *("bin", "sbin", "lib", "lib64", "libexec", "include", "shims", "version", "versions"),
     *("plugins", "install", "installs", "tools", "toolchains", "pkg", "pyenv.d", "alias"),
 )
-INTERPRETERS = 3  # a script's interpreter may be a script
+INTERPRETERS = 3  # the interpreter of a script may be a script
 WORD = re.compile(r"[^\s|&;<>()$`'\"]+")
 
 
 class AccessRules:
-    """What is not to be seen, and what may be seen beside it."""
+    """The closed paths, and the readable paths beside them."""
 
     def __init__(self, checkout: Path | None, private: tuple[Path, ...]) -> None:
-        self.paths = Path.home().resolve()
-        self.checkout = checkout and checkout.resolve()
-        self.private = tuple(path.resolve() for path in private)
-        self._closed = (self.paths, *((self.checkout,) if self.checkout else ()), *self.private)
+        self._home = Path.home().resolve()
+        self._checkout = checkout and checkout.resolve()
+        self._private = tuple(path.resolve() for path in private)
+        self._closed = (self._home, *filter(None, (self._checkout,)), *self._private)
 
-    def outside(self, folder: Path) -> list[Path]:
-        """A folder of the system, without what is closed in it. A home folder such as `/` does not
-        close the system."""
-        real = folder.resolve()
-        return landlock.without(real, tuple(p for p in self._closed if not real.is_relative_to(p)))
-
-    def system(self) -> Iterator[Path]:
+    def list_system(self) -> Iterator[Path]:
+        """The folders of the system, without the closed paths in them. A closed folder above one,
+        such as the home folder `/`, does not close it."""
         for name in SYSTEM:
-            yield from self.outside(Path(name))
+            folder = Path(name).resolve()
+            yield from subtract(folder, [p for p in self._closed if not folder.is_relative_to(p)])
 
     def refusal(self, path: Path, write: bool = False) -> str | None:
-        """Why a path that was asked for cannot be granted: it leads to what is private."""
+        """Why the user cannot grant a path: it leads to private files. None if it can be granted.
+        Nobody may write the home folder or the checkout as a whole."""
         real = path.resolve()
-        closed = self._closed if write else self.private
-        for one in closed:
-            if one.is_relative_to(real):
-                return f"it holds {one}"
-        for one in self.private:
-            if real.is_relative_to(one):
-                return f"it is in {one}"
+        for closed in self._closed if write else self._private:
+            if closed.is_relative_to(real):
+                return f"it holds {closed}"
+        for private in self._private:
+            if real.is_relative_to(private):
+                return f"it is in {private}"
         return None
 
-    def installations(self, env: Mapping[str, str]) -> Iterator[Path]:
-        """What is on the PATH, and the libraries and environments that go with it."""
-        for folder in _folders(env.get("PATH", "")):
-            yield from self.installation(folder)
-        for folder in _folders(env.get("LD_LIBRARY_PATH", "")):
-            yield from self.opened(folder)
-        for name in ENVIRONMENTS:
-            for folder in _folders(env.get(name, "")):
-                yield from self.installation(folder / "bin")
-        yield from self.installation(Path(sys.prefix, "bin"))  # ours: a tool may call our Python
+    def list_installations(
+        self, env: Mapping[str, str], variables: Iterable[str] = ENVIRONMENTS
+    ) -> Iterator[Path]:
+        """The programs on the PATH, the libraries, and the installations that variables name."""
+        for folder in _split(env.get("LD_LIBRARY_PATH", "")):
+            yield from self.list_readable(folder)
+        prefixes = [env[name] for name in variables if env.get(name)]
+        prefixes.append(sys.prefix)  # ours: a tool may call our Python
+        for folder in (*_split(env.get("PATH", "")), *(Path(name, "bin") for name in prefixes)):
+            yield from self._list_installation(folder)
 
-    def installation(self, folder: Path) -> Iterator[Path]:
-        """A folder of programs with what they need."""
-        yield from self.opened(folder)
-        for prefix in {one.parent.resolve() for one in (folder, folder.resolve()) if _tools(one)}:
-            yield from self._prefix(prefix)
-            base = _base(prefix)
+    def _list_installation(self, folder: Path) -> Iterator[Path]:
+        """A folder of programs, and the installation that it belongs to."""
+        yield from self.list_readable(folder)
+        for prefix in {p.parent.resolve() for p in (folder, folder.resolve()) if _has_programs(p)}:
+            has_other_files = prefix.parent == self._home and not _is_environment(prefix)
+            for part in [prefix / name for name in PARTS] if has_other_files else [prefix]:
+                if part.exists():
+                    yield from self.list_readable(part)
+            base = _find_base_python(prefix)
             if base is not None and base.parent.resolve() != prefix:
-                yield from self.installation(base)
+                yield from self._list_installation(base)
 
-    def program(
+    def list_program(
         self, name: str, cwd: Path, env: Mapping[str, str], depth: int = INTERPRETERS
     ) -> Iterator[Path]:
-        """A program with its installation, and with its interpreter's where it is a script."""
+        """A program and its installation; for a script, also those of its interpreter."""
         place = cwd / Path(name).expanduser() if "/" in name else None
-        found = place or shutil.which(name, path=env.get("PATH"))
-        if found is None:
+        path = place or shutil.which(name, path=env.get("PATH"))
+        if path is None:
             return
-        real = Path(found).resolve()
-        if self._may_be_seen(real):
+        real = Path(path).resolve()
+        if not self._is_private(real) and not self._is_in_checkout(real):
             yield real
-        for folder in {Path(found).parent, real.parent}:
-            if _tools(folder):
-                yield from self.installation(folder)
+        for folder in filter(_has_programs, {Path(path).parent, real.parent}):
+            yield from self._list_installation(folder)
         if "node_modules" in real.parts:  # packages lie beside each other
-            yield from self.opened(Path(*real.parts[: real.parts.index("node_modules") + 1]))
-        if depth and (interpreter := _interpreter(real)):
-            yield from self.program(interpreter, cwd, env, depth - 1)
+            yield from self.list_readable(Path(*real.parts[: real.parts.index("node_modules") + 1]))
+        if depth and (interpreter := _read_interpreter(real)):
+            yield from self.list_program(interpreter, cwd, env, depth - 1)
 
-    def _prefix(self, prefix: Path) -> Iterator[Path]:
-        part_only = prefix.parent == self.paths and not _is_environment(prefix)
-        for part in (prefix / name for name in INSTALLED) if part_only else (prefix,):
-            if part.exists():
-                yield from self.opened(part)
-
-    def opened(self, folder: Path) -> Iterator[Path]:
-        """The folder, unless it holds what is closed, or is of the user's checkout: of that, only a
-        virtual environment is seen."""
+    def list_readable(self, folder: Path) -> Iterator[Path]:
+        """The folder itself, or nothing if it holds or is a closed path, or lies in a private
+        folder. Only a virtual environment is readable in the checkout."""
         real = folder.resolve()
-        if any(path.is_relative_to(real) for path in self._closed):
-            return
-        if self._in_checkout(real) and not _is_environment(real):
-            return
-        if not any(real.is_relative_to(path) for path in self.private):
+        is_hidden = any(path.is_relative_to(real) for path in self._closed)
+        is_users = self._is_in_checkout(real) and not _is_environment(real)
+        if not is_hidden and not is_users and not self._is_private(real):
             yield real
 
-    def _may_be_seen(self, file: Path) -> bool:
-        hidden = any(file.is_relative_to(path) for path in self.private)
-        return not hidden and not self._in_checkout(file)
+    def _is_private(self, path: Path) -> bool:
+        return any(path.is_relative_to(private) for private in self._private)
 
-    def _in_checkout(self, path: Path) -> bool:
-        return self.checkout is not None and path.is_relative_to(self.checkout)
-
-
-def _folders(listed: str) -> Iterator[Path]:
-    for name in listed.split(os.pathsep):
-        if name.startswith("/"):
-            yield Path(name)
+    def _is_in_checkout(self, path: Path) -> bool:
+        return self._checkout is not None and path.is_relative_to(self._checkout)
 
 
-def _tools(folder: Path) -> bool:
-    return folder.name in TOOLS
+def subtract(folder: Path, closed: list[Path]) -> list[Path]:
+    """A folder as a list of paths that leave out the closed ones: itself, or entries in it. All
+    paths are resolved."""
+    if any(folder.is_relative_to(path) for path in closed):
+        return []
+    if not any(path.is_relative_to(folder) for path in closed):
+        return [folder]
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return []
+    return [p for entry in entries if not entry.is_symlink() for p in subtract(entry, closed)]
+
+
+def _split(variable: str) -> list[Path]:
+    return [Path(name) for name in variable.split(os.pathsep) if name.startswith("/")]
+
+
+def _has_programs(folder: Path) -> bool:
+    return folder.name in PROGRAM_FOLDERS
 
 
 def _is_environment(folder: Path) -> bool:
-    """A virtual environment of Python's or conda's: it holds packages and nothing else."""
+    """Whether it is a virtual environment of Python or conda: it holds nothing but packages."""
     return (folder / "pyvenv.cfg").is_file() or (folder / "conda-meta").is_dir()
 
 
-def _base(environment: Path) -> Path | None:
-    """The folder of the Python that a virtual environment was made of."""
-    try:
-        lines = (environment / "pyvenv.cfg").read_text(errors="replace").splitlines()
-    except OSError:
-        return None
+def _find_base_python(environment: Path) -> Path | None:
+    """The folder of the Python that a virtual environment was made with."""
+    lines = read_text(environment / "pyvenv.cfg").splitlines()
     values = (line.partition("=")[2].strip() for line in lines if re.match(r"home\s*=", line))
     return next((Path(value) for value in values if value.startswith("/")), None)
 
 
-def _interpreter(script: Path) -> str | None:
-    """The program named in the first line of a script; None where it is none."""
+def _read_interpreter(script: Path) -> str | None:
+    """The program named in the first line of a script; None if there is none."""
     try:
         with script.open("rb") as file:
             line = file.readline(512)
@@ -169,14 +169,8 @@ def _interpreter(script: Path) -> str | None:
 
 
 def files_named(command: str) -> tuple[str, ...]:
-    """The files that a command line of the user's names by absolute paths: a script, say. Not to be
-    asked of what an agent is told: anybody's log may be quoted there."""
+    """The files that a command line names by absolute paths, such as a script. Only for the user's
+    own command lines: a prompt may quote any path from a log."""
     words = (word for word in WORD.findall(command) if word.startswith(("/", "~/")))
-    return tuple(word for word in dict.fromkeys(words) if _is_file(Path(word).expanduser()))
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a word too long for a file's name
-        return False
+    # Unlike Path.is_file, this accepts a word that is too long for a file's name.
+    return tuple(w for w in dict.fromkeys(words) if os.path.isfile(Path(w).expanduser()))  # noqa: PTH113

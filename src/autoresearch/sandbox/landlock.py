@@ -1,14 +1,12 @@
-"""What a child process may touch: Linux's Landlock, by its own system calls, and seccomp.
+"""Enforces a `Confinement` on a child process with Linux's Landlock and seccomp.
 
-A `Confinement` says it as paths. `Ruleset` makes the kernel's object of it in the parent, before
-the fork; `Ruleset.apply` is the little that is left to do in the child, before exec. From then on
-it holds for the child and for all it ever starts, root's processes included, and nobody can take
-it back. It needs no privileges and no other program.
+The parent makes a `Ruleset` before the fork; the child calls `Ruleset.apply` before exec. It then
+holds for the child and all its descendants, root's included, and cannot be undone. It needs no
+privileges and no other program.
 
-The rights a kernel knows grew with the versions of its interface (the ABI). An older kernel
-enforces less; `describe` says in words what holds here. Where there is no Landlock at all, a
-`Ruleset` cannot be made: who asked for one gets an error, never an unconfined child. What Landlock
-does not know, the network beside TCP above all, a filter of system calls covers (`seccomp.py`).
+Newer versions of the interface (ABI) know more rights, so an older kernel enforces less: see
+`describe`. Without Landlock, making a `Ruleset` is an error: no child starts unconfined. A filter
+of system calls (`seccomp.py`) covers the network, of which Landlock knows TCP alone.
 https://docs.kernel.org/userspace-api/landlock.html
 """
 
@@ -19,12 +17,11 @@ import errno
 import os
 import stat
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autoresearch.sandbox import seccomp
+from autoresearch.sandbox.seccomp import LIBC
 
 if TYPE_CHECKING:  # `nested.py` loads this file where nothing else of the package can be read
     from autoresearch.protocols import Confinement
@@ -58,12 +55,9 @@ PROC = "/proc"
 CLONE_NEWNS = 0x20000
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
 
-LIBC = ctypes.CDLL(None, use_errno=True)
 
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What this machine enforces of a confinement, and what it does not; a clause each."""
+class Description(NamedTuple):
+    """The parts of a confinement that this machine enforces, and the rest; a clause each."""
 
     holds: tuple[str, ...]
     lacks: tuple[str, ...]
@@ -85,37 +79,35 @@ class _PathBeneathAttr(ctypes.Structure):
 
 @lru_cache(maxsize=1)
 def abi() -> int:
-    """The version of Landlock's interface here; 0 where there is none."""
+    """The version of this kernel's Landlock interface; 0 without Landlock."""
     if sys.platform != "linux":
         return 0
-    nothing = ctypes.c_void_p(None)
-    version = LIBC.syscall(CREATE_RULESET, nothing, ctypes.c_size_t(0), CREATE_RULESET_VERSION)
-    return max(0, int(version))
+    arguments = (ctypes.c_void_p(None), ctypes.c_size_t(0), CREATE_RULESET_VERSION)
+    return max(0, int(LIBC.syscall(CREATE_RULESET, *arguments)))
 
 
 class Ruleset:
-    """A confinement as the kernel has it, made before the fork; a context manager.
+    """The kernel's object for a confinement, made before the fork; a context manager.
 
-    Raises `OSError` when it cannot be made: no Landlock here, or too many open files.
+    Raises `OSError` if it cannot be made: no Landlock, or too many open files.
     """
 
     def __init__(self, confinement: Confinement) -> None:
         version = abi()
         if version == 0:
             raise OSError(errno.ENOSYS, "this kernel has no Landlock, or has it switched off")
-        self._closing: list[str] = []
-        self._filter: seccomp.Filter | None = None
-        if seccomp.available():
-            self._filter = seccomp.Filter(network=confinement.network is not False)
+        self._settings = list_writable_settings() if confinement.proc else []
+        network = confinement.network is not False
+        self._filter = seccomp.Filter(network) if seccomp.is_available() else None
         self._rights = (1 << FILE_RIGHTS[min(version, max(FILE_RIGHTS))]) - 1
         attr = _RulesetAttr(handled_access_fs=self._rights)
         if version >= SCOPE_ABI:
             attr.scoped = SCOPE_SIGNALS
-        if confinement.network is False and version >= NET_ABI:
+        if not network and version >= NET_ABI:
             attr.handled_access_net = TCP
             attr.scoped |= SCOPE_ABSTRACT_SOCKETS if version >= SCOPE_ABI else 0
         size = ctypes.c_size_t(ctypes.sizeof(attr))
-        self._fd = _called(LIBC.syscall(CREATE_RULESET, ctypes.byref(attr), size, 0))
+        self._fd = _check(LIBC.syscall(CREATE_RULESET, ctypes.byref(attr), size, 0))
         try:
             for path in confinement.read:
                 self._allow(path, READ)
@@ -123,20 +115,19 @@ class Ruleset:
                 self._allow(path, WRITE)
             if confinement.proc:
                 self._allow(PROC, READ | WRITE_FILE | TRUNCATE)
-                self._closing = settings()
         except BaseException:
             self.close()
             raise
 
     def apply(self) -> None:
-        """In the child, between fork and exec: from here on, it and all it starts are confined.
-        Raises `OSError` when it is not; the child must then not go on."""
-        _called(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        if self._closing:
-            _make_read_only(self._closing)
-        for capability in ROOT_ONLY:  # refused to who is not root, and has none
+        """Confine this process and all it starts. Called in the child, between fork and exec. If
+        it raises `OSError`, the child must not go on."""
+        _check(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        if self._settings:
+            _make_read_only(self._settings)
+        for capability in ROOT_ONLY:  # users other than root have none, and the call fails
             LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
-        _called(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
+        _check(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
         if self._filter is not None:
             self._filter.apply()
 
@@ -153,70 +144,61 @@ class Ruleset:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return  # not there, or out of the child's reach anyway
+            return  # it does not exist, or the child cannot reach it anyway
         try:
             if not stat.S_ISDIR(os.fstat(fd).st_mode):
                 rights &= OF_A_FILE
             rule = _PathBeneathAttr(rights & self._rights, fd)
-            done = LIBC.syscall(ADD_RULE, self._fd, RULE_PATH_BENEATH, ctypes.byref(rule), 0)
-            _called(done, path)
+            result = LIBC.syscall(ADD_RULE, self._fd, RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+            _check(result, path)
         finally:
             os.close(fd)
 
 
-def settings() -> list[str]:
-    """The kernel's, in `/proc`, as far as root may write them, with or without capabilities; none
-    where a container has made them read-only. They lie beside the folders of processes."""
+def list_writable_settings() -> list[str]:
+    """The kernel's settings in `/proc`, beside the folders of processes, that root may write even
+    without capabilities; none where a container has made them read-only."""
     if os.geteuid() != 0:
         return []
-    beside = [one for one in os.scandir(PROC) if not one.name.isdigit() and not one.is_symlink()]
-    writable = [one.path for one in beside if one.is_dir() or one.stat().st_mode & stat.S_IWUSR]
-    return [path for path in writable if not os.statvfs(path).f_flag & os.ST_RDONLY]
+    entries = [entry for entry in os.scandir(PROC) if not entry.name.isdigit()]
+    return [
+        entry.path
+        for entry in entries
+        if not entry.is_symlink()
+        and (entry.is_dir() or entry.stat().st_mode & stat.S_IWUSR)
+        and not os.statvfs(entry.path).f_flag & os.ST_RDONLY
+    ]
 
 
 def _make_read_only(paths: list[str]) -> None:
-    """For this process and all it starts, by mounts of its own. Raises `OSError`."""
-    _called(LIBC.unshare(CLONE_NEWNS))
-    _called(LIBC.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
+    """Mount these paths read-only, for this process and all it starts. Raises `OSError`."""
+    _check(LIBC.unshare(CLONE_NEWNS))
+    _check(LIBC.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
     for path in map(os.fsencode, paths):
-        _called(LIBC.mount(path, path, None, MS_BIND, None))
-        _called(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
+        _check(LIBC.mount(path, path, None, MS_BIND, None))
+        _check(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
 
 
-def _called(result: int, path: str | None = None) -> int:
-    """`result` of a system call, or its error as an exception."""
+def _check(result: int, path: str | None = None) -> int:
+    """Return the result of a system call. Raises its error as `OSError`."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"Landlock: {os.strerror(number)}", path)
     return result
 
 
-def without(folder: Path, private: tuple[Path, ...]) -> list[Path]:
-    """`folder` as a list of what may be granted of it, so that nothing `private` is: itself, or
-    what lies in it beside the private. All paths are real ones (`Path.resolve`)."""
-    if any(folder.is_relative_to(path) for path in private):
-        return []
-    if not any(path.is_relative_to(folder) for path in private):
-        return [folder]
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError:
-        return []
-    return [path for one in inside if not one.is_symlink() for path in without(one, private)]
-
-
-def denied_network() -> str | None:
-    """What `network=False` keeps a process from here; None: nothing."""
+def describe_network_denial() -> str | None:
+    """What `Confinement.network=False` denies a process on this machine; None for nothing."""
     if abi() == 0:
         return None
-    if seccomp.available():
+    if seccomp.is_available():
         return "no network of any kind (TCP, UDP, raw, netlink), not even this machine's own"
     return "no TCP" if abi() >= NET_ABI else None
 
 
 def describe() -> Description:
-    """What a confinement of a process means on this machine, in words. Of the network, see
-    `denied_network`."""
+    """What a confinement means on this machine, apart from the network: for that, see
+    `describe_network_denial`."""
     version = abi()
     if version == 0:
         return Description((), ("this system has no Landlock: nothing confines it",))
@@ -226,10 +208,9 @@ def describe() -> Description:
         (5, "devices outside them take no commands (ioctl)"),
         (SCOPE_ABI, "it can send no signal to a process outside"),
     ]
-    never = ("it can connect to sockets that have a path (docker's, D-Bus's) if you can",)
-    older = [f"not on this kernel: {words}" for since, words in rights if version < since]
+    holds = tuple(words for since, words in rights if version >= since)
+    lacks = [f"not on this kernel: {words}" for since, words in rights if version < since]
     if version == 1:
-        older.append("a confined process cannot move files from one folder to another")
-    return Description(
-        tuple(words for since, words in rights if version >= since), (*older, *never)
-    )
+        lacks.append("a confined process cannot move files from one folder to another")
+    never = "it can connect to sockets that have a path (docker's, D-Bus's) if you can"
+    return Description(holds, (*lacks, never))

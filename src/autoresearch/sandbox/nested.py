@@ -1,18 +1,17 @@
-"""The sandbox within the scorer's: for code that the scorer has to execute and cannot trust.
+"""A sandbox within the scorer's, for code that the scorer must execute and cannot trust.
 
-A scorer may have to call what was submitted (a model's forward pass, a compiled program), while it
-alone holds the answers. The harness gives it the beginning of a command line for that, in the
-variable `AUTORESEARCH_ASIDE`:
+A scorer may have to call the submitted code (a model's forward pass, a compiled program) while it
+holds the answers. The variable `AUTORESEARCH_ASIDE` has the words to put before that command:
 
     [*shlex.split(os.environ["AUTORESEARCH_ASIDE"]), sys.executable, "candidate.py"]
 
-What is started so reads the folder it is started in and what is installed; it writes a temporary
-folder of its own and the devices it computes on; it has no network. Of the scorer it keeps the
-pipes it was given, and cannot signal or trace it; two that are started so cannot reach each other.
-The scorer's limits of time, memory and processes count it in.
+The process reads its working folder and the installed software; it writes a temporary folder of
+its own and the devices for computing; it has no network. It keeps the pipes from the scorer, but
+cannot signal or trace it. Two such processes cannot reach each other. They count towards the
+scorer's limits of time, memory and processes.
 
 This file is that command: `python -I -S nested.py CONFINEMENT COMMAND...`, with a `Confinement` as
-JSON. It exits with 126 where it cannot confine the command, 127 where there is no such command.
+JSON. It exits with 126 if it cannot confine the command, and with 127 if there is no such command.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
-FOLDER = Path(__file__).resolve().parent  # what a scorer has to be able to read for it
+FOLDER = Path(__file__).resolve().parent  # a scorer must be able to read it
 
 if __name__ == "__main__" and "autoresearch" not in sys.modules:
-    # Our own package, from this very folder: nothing of what is installed is looked at, nor the
-    # folder above, which may be the user's checkout.
+    # Import from this folder alone: not from installed packages, nor from the folder above, which
+    # may be the user's checkout.
     for name in ("autoresearch", "autoresearch.sandbox"):
         sys.modules[name] = ModuleType(name)
     sys.modules["autoresearch.sandbox"].__path__ = [str(FOLDER)]
@@ -40,24 +39,23 @@ from autoresearch.sandbox.landlock import Ruleset  # noqa: E402 - after the line
 if TYPE_CHECKING:
     from autoresearch.protocols import Confinement
 
-VARIABLE = "AUTORESEARCH_ASIDE"
+PREFIX_VARIABLE = "AUTORESEARCH_ASIDE"
 
 
-def prefix(confinement: Confinement) -> str:
-    """The value of the variable, for commands that may touch this beside what is their own."""
-    given = json.dumps(confinement.to_json())
-    return shlex.join([sys.executable, "-I", "-S", str(FOLDER / Path(__file__).name), given])
+def make_prefix(confinement: Confinement) -> str:
+    """The value of the variable. The command may use its own folders beside `confinement`."""
+    file, text = FOLDER / Path(__file__).name, json.dumps(confinement.to_json())
+    return shlex.join([sys.executable, "-I", "-S", str(file), text])
 
 
 def main() -> None:
-    # A Confinement's fields: its class is not in this folder.
-    given = SimpleNamespace(**json.loads(sys.argv[1]))
-    own = tempfile.mkdtemp(prefix="aside-")
-    given.read = (*given.read, str(Path.cwd()))
-    given.write = (*given.write, own)
-    confinement = cast("Confinement", given)
-    env = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    env["TMPDIR"] = own
+    fields = json.loads(sys.argv[1])
+    temporary = tempfile.mkdtemp(prefix="aside-")
+    fields["read"].append(str(Path.cwd()))
+    fields["write"].append(temporary)
+    confinement = cast("Confinement", SimpleNamespace(**fields))  # the class is not in this folder
+    env = {name: value for name, value in os.environ.items() if name != PREFIX_VARIABLE}
+    env["TMPDIR"] = temporary
     try:
         with Ruleset(confinement) as ruleset:
             ruleset.apply()

@@ -37,7 +37,7 @@ from autoresearch.protocols import (
     Turn,
 )
 from autoresearch.runners.local import LocalRunner
-from autoresearch.sandbox.agent_policy import Needs, reach
+from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
 from autoresearch.task.tables import read_options
 from autoresearch.task.values import Places, Text, Texts, Variables
@@ -128,7 +128,7 @@ class Spec(About):
 
 
 class Headless:
-    reads = True
+    wants_briefing = True
     probes = True
 
     def __init__(
@@ -164,7 +164,7 @@ class Headless:
                 stdin=turn.briefing + _task(turn),
                 report=spec.report,
                 skip=spec.skip,
-                confinement=reach(argv, turn.worktree, env, self._needs(), grants),
+                confinement=make_confinement(argv, turn.worktree, env, self._needs(), grants),
                 secrets=secrets,
             )
         result = spec.read_events(output.lines)

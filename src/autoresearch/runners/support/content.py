@@ -1,4 +1,4 @@
-"""Trees as content, for runners that execute where the harness's files are not seen."""
+"""Trees as content, for runners on machines that do not share the harness's files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from autoresearch.files import files_below
 from autoresearch.protocols import TreeFile, TreeManifest
 
 LINK = 0o120000
 
 
 def write_tree(manifest: TreeManifest, read: Callable[[str], bytes], folder: Path) -> None:
-    """Make a run's tree in a new folder. `read` gets the content of a blob. Raises ValueError when
-    the content is another one."""
+    """Make a run's tree in a new folder. `read` returns the content of a blob. Raises ValueError if
+    the content does not match the blob."""
     folder.mkdir(parents=True)
     for path, file in manifest.files.items():
         content = read(file.blob)
@@ -32,13 +33,9 @@ def write_tree(manifest: TreeManifest, read: Callable[[str], bytes], folder: Pat
 
 
 def changed_files(manifest: TreeManifest, folder: Path) -> Iterator[tuple[str, Path]]:
-    """The regular files that a run made or changed: path in the tree, and the file. Follows no
-    links."""
-    for place, _, names in os.walk(folder):
-        for file in (Path(place) / name for name in names):
-            if file.is_symlink() or not file.is_file():
-                continue
-            path = file.relative_to(folder).as_posix()
-            known = manifest.files.get(path)
+    """The regular files that a run made or changed: (path in the tree, file). Follows no links."""
+    for path, entry in files_below(folder):
+        if entry.is_file(follow_symlinks=False):
+            file, known = Path(entry.path), manifest.files.get(path)
             if known is None or TreeFile.of(file.read_bytes(), known.mode) != known:
                 yield path, file

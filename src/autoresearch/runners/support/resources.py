@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SlotResources:
-    """What the runs of one slot compute on. Nothing is reserved where a field is empty."""
+    """The cores and GPUs of one slot. An empty field reserves nothing: all may be used."""
 
     cores: tuple[int, ...] = ()
     gpus: tuple[int | str, ...] = ()  # CUDA's numbers or names
@@ -27,22 +27,22 @@ class SlotResources:
             env.setdefault("OMP_NUM_THREADS", str(len(self.cores)))
             if sys.platform == "darwin":
                 env.setdefault("VECLIB_MAXIMUM_THREADS", str(len(self.cores)))
-        if self.gpus:  # a subset of those that `env` may name
+        if self.gpus:  # a subset of the GPUs that `env` may name
             env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self.gpus))
         return env
 
 
-def divide(slots: int) -> list[SlotResources]:
-    """Divide this machine among the slots."""
-    cores, gpus = sorted(_available_cores()), _available_gpus()
-    return [
-        SlotResources(share(cores, slot, slots), share(gpus, slot, slots)) for slot in range(slots)
-    ]
+def divide_machine(slots: int) -> list[SlotResources]:
+    """The part of this machine for each slot."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if has_affinity else range(os.cpu_count() or 1)
+    gpus = _list_gpus()
+    return [SlotResources(share(cores, n, slots), share(gpus, n, slots)) for n in range(slots)]
 
 
 def share(items: Sequence[T], slot: int, slots: int) -> tuple[T, ...]:
-    """A slot's part of the cores or GPUs. Empty for a single slot: it may use everything. If there
-    are fewer items than slots, several slots use the same one."""
+    """A slot's part of the cores or GPUs. Empty for a single slot, which may use everything. If
+    there are fewer items than slots, several slots use the same item."""
     if slots == 1 or not items:
         return ()
     if len(items) < slots:
@@ -50,18 +50,12 @@ def share(items: Sequence[T], slot: int, slots: int) -> tuple[T, ...]:
     return tuple(items[slot * len(items) // slots : (slot + 1) * len(items) // slots])
 
 
-def _available_cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
-
-
-def _available_gpus() -> list[int | str]:
-    """The GPUs this process may use; none without NVIDIA's tools."""
+def _list_gpus() -> list[int | str]:
+    """The GPUs that this process may use; none without NVIDIA's tools."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [device for device in visible.split(",") if device]
     if shutil.which("nvidia-smi") is None:
         return []
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return list(range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines())))
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return list(range(sum(line.startswith("GPU ") for line in listing.stdout.splitlines())))

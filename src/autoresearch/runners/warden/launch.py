@@ -1,4 +1,4 @@
-"""Starting a run's first process. A `Launcher` can be replaced: see `main` in `main.py`."""
+"""Start a run's first process. `main` in `main.py` accepts another `Launcher`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import BinaryIO, Protocol
 
 from autoresearch.protocols import RunSpec
 from autoresearch.runners.warden.limits import apply_limits, max_threads
-from autoresearch.runners.warden.processes import LIBC, LINUX
+from autoresearch.runners.warden.processes import LINUX
 from autoresearch.sandbox.landlock import Ruleset
+from autoresearch.sandbox.seccomp import LIBC
 
 PR_SET_PDEATHSIG = 1
 
 
 class NotConfined(Exception):
-    """The run was to be confined and could not be; nothing of it has been executed."""
+    """The run's confinement cannot be enforced. Nothing of the run has been executed."""
 
 
-class Started(Protocol):
-    """A process that runs. The warden holds this object until it has reaped the process."""
+class Process(Protocol):
+    """A process, which the warden reaps."""
 
     pid: int
 
@@ -30,22 +31,22 @@ class Launcher(Protocol):
 
     The process must be a child of the warden (a forked grandchild whose parent has ended becomes
     one, on Linux), lead a session of its own, have no input, and write stdout and stderr to `log`.
-    It is confined and limited as the spec says before it executes anything of the program, and it
-    dies with the warden. Raises OSError or ValueError when there is no such program, `NotConfined`
-    when the confinement cannot be enforced.
+    Its confinement and limits hold before it executes anything of the program, and it dies with the
+    warden. Raises OSError or ValueError if there is no such program, `NotConfined` if the
+    confinement cannot be enforced.
     """
 
-    def start(self, spec: RunSpec, log: BinaryIO) -> Started: ...
+    def start(self, spec: RunSpec, log: BinaryIO) -> Process: ...
 
 
 class ColdLauncher:
     """Forks the warden and executes the command."""
 
-    def start(self, spec: RunSpec, log: BinaryIO) -> Started:
+    def start(self, spec: RunSpec, log: BinaryIO) -> Process:
         threads = max_threads(spec.processes)
-        with _ruleset(spec) as ruleset:
+        with _make_ruleset(spec) as ruleset:
 
-            def prepare() -> None:  # in the child, between fork and exec
+            def prepare() -> None:  # called in the child, between fork and exec
                 if LINUX:
                     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
                 apply_limits(spec.file_bytes, threads)
@@ -63,11 +64,11 @@ class ColdLauncher:
                     start_new_session=True,
                     preexec_fn=prepare,
                 )
-            except subprocess.SubprocessError as error:  # of `prepare`: the child has ended
+            except subprocess.SubprocessError as error:  # from `prepare`: the child has ended
                 raise NotConfined("the kernel refused it (Landlock)") from error
 
 
-def _ruleset(spec: RunSpec) -> AbstractContextManager[Ruleset | None]:
+def _make_ruleset(spec: RunSpec) -> AbstractContextManager[Ruleset | None]:
     if spec.confinement is None:
         return nullcontext()
     try:

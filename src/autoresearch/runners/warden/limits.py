@@ -15,36 +15,36 @@ from autoresearch.runners.warden.processes import (
     LINUX,
     Family,
     children_cpu_s,
-    descendants_of,
     find_family,
+    list_descendants,
 )
 
 SEARCH_EVERY = 100  # times as long as a search takes: it reads all of /proc
 LOAD = Path("/proc/loadavg")
-THREADS = 8  # for each process that is allowed, where the kernel counts a user's threads
+THREADS = 8  # allowed for each process, where the kernel counts a user's threads
 
 
 class Watch:
     """Samples a run's processes and compares what they use with its limits."""
 
     def __init__(self, spec: RunSpec, mark: str | None, began: float, used_s: float) -> None:
-        """`used_s` are the CPU seconds of earlier runs, as `children_cpu_s` tells them."""
+        """`used_s` are the CPU seconds of earlier runs, from `children_cpu_s`."""
         self.peak_bytes = 0
-        self.cpu_s = 0.0  # as last seen: outside Linux, a process without its parent is no child
+        self.cpu_s = 0.0  # of the latest sample, outside Linux: orphans are not our children there
         self.family: Family = {}
         self._spec = spec
         self._mark = mark
         self._began = began
         self._used_s = used_s
         self._search_at = began
-        self._threads = _machine_threads()  # at the latest count of the run's processes
+        self._threads = _count_threads()  # at the latest count of the run's processes
         self._processes = 0
 
     def left_s(self) -> float:
         return self._began + self._spec.timeout_s - time.monotonic()
 
     def check(self) -> str | None:
-        """Take a sample. Returns the limit that is exceeded, as `RunResult.stopped`."""
+        """Take a sample. Return the exceeded limit as a value of `RunResult.stopped`."""
         wall_s = time.monotonic() - self._began
         if wall_s >= self._spec.timeout_s:
             return "timeout"
@@ -85,18 +85,18 @@ class Watch:
         return memory, cpu_s
 
     def _has_too_many_processes(self) -> bool:
-        """The run's processes are counted when the machine has so many more threads than at the
-        latest count that they could be the run's, and at every search."""
+        """Count the run's processes if the machine has so many more threads than at the latest
+        count that the run may have started too many. Every search counts them, too."""
         limit = self._spec.processes
         if limit is None:
             return False
-        if LINUX and _machine_threads() - self._threads > limit - self._processes:
-            self._threads, self._processes = _machine_threads(), len(descendants_of(os.getpid()))
+        if LINUX and _count_threads() - self._threads > limit - self._processes:
+            self._threads, self._processes = _count_threads(), len(list_descendants(os.getpid()))
         return max(self._processes, len(self.family)) > limit
 
 
-def _machine_threads() -> int:
-    """How many threads there are on this machine; 0 where the system does not tell."""
+def _count_threads() -> int:
+    """The number of threads on this machine; 0 where the system does not report it."""
     try:
         return int(LOAD.read_text().split()[3].partition("/")[2])
     except (OSError, ValueError, IndexError):
@@ -104,28 +104,29 @@ def _machine_threads() -> int:
 
 
 def max_threads(processes: int | None) -> int | None:
-    """RLIMIT_NPROC for a run that may have so many processes, None for no limit.
+    """RLIMIT_NPROC for a run that may have so many processes; None for no limit.
 
-    It stops forks that are too fast for samples. The kernel counts all that the user runs: threads
-    on Linux, elsewhere processes. It does not hold for root: `Watch` has to stop those.
+    It stops forks that are too fast for samples. The kernel counts all threads of the user on
+    Linux, and all processes elsewhere. Root is exempt: `Watch` must stop its runs.
     """
     if processes is None or os.geteuid() == 0:
         return None
     if not LINUX:
-        return _at_most_hard(resource.RLIMIT_NPROC, len(psutil.pids()) + processes)
-    threads = _machine_threads()
-    return _at_most_hard(resource.RLIMIT_NPROC, threads + THREADS * processes) if threads else None
+        return _cap(resource.RLIMIT_NPROC, len(psutil.pids()) + processes)
+    threads = _count_threads()
+    return _cap(resource.RLIMIT_NPROC, threads + THREADS * processes) if threads else None
 
 
 def apply_limits(file_bytes: int | None, threads: int | None) -> None:
-    """Limit this process and all it starts: the size of every file, and `max_threads`. Root could
-    raise them again, but not when it is confined (CAP_SYS_RESOURCE)."""
+    """Limit the size of every file and the number of threads, for this process and all it starts.
+    Root could raise the limits again, unless it is confined (CAP_SYS_RESOURCE)."""
     for kind, limit in ((resource.RLIMIT_FSIZE, file_bytes), (resource.RLIMIT_NPROC, threads)):
         if limit is not None:
-            limit = _at_most_hard(kind, limit)
+            limit = _cap(kind, limit)
             resource.setrlimit(kind, (limit, limit))
 
 
-def _at_most_hard(kind: int, limit: int) -> int:
+def _cap(kind: int, limit: int) -> int:
+    """The limit, or the hard limit if that is lower."""
     _, hard = resource.getrlimit(kind)
     return limit if hard == resource.RLIM_INFINITY else min(limit, hard)

@@ -1,17 +1,16 @@
-"""The warden of one slot: starts a run, watches it, and makes sure that nothing of it is left.
+"""The warden of one slot: starts a run, watches it, and kills all its processes at the end.
 
-It is a process of its own so that a killed harness leaves nothing behind and loses nothing: when
-its standard input closes, the harness is gone, and the run's whole tree of processes dies; when a
-run ends, its result is in a file before the harness is told. Being small and single-threaded it
-also forks fast and safely.
+It is a process of its own, so that a killed harness leaves no process and loses no result. If its
+standard input closes, the harness is gone, and the warden kills the run's whole tree of processes.
+It writes the result of a run to a file before it answers. As it is small and has one thread, it
+forks fast and safely.
 
     python -m autoresearch.runners.warden.main CORES     # "0,1" to pin, "" not to
     stdin:  one JSON object a line (RunSpec and `slot`); an empty line interrupts the run
     stdout: one JSON object a line (RunResult)
 
-`launch.py` starts the run's first process, `limits.py` watches what it uses, `processes.py` finds
-and kills its descendants. A confinement holds for the run and its descendants, not for
-the warden.
+`launch.py` starts the run's first process, `limits.py` measures it, `processes.py` finds and kills
+its descendants. The warden itself is not confined.
 """
 
 from __future__ import annotations
@@ -45,15 +44,15 @@ def main(launcher: Launcher | None = None) -> None:
     requests = Requests(sys.stdin.fileno())
     while (line := requests.next()) is not None:
         if not line:
-            continue  # an interrupt that came after its run had ended
+            continue  # an interrupt that came after the run had ended
         request = json.loads(line)
         slot = request.pop("slot")
         spec = RunSpec.from_json(request)
         result = replace(supervise(spec, requests, launcher or ColdLauncher()), slot=slot)
         if requests.closed and result.stopped == "interrupted":
-            return  # the harness is gone: the run did not finish, and will be made again
+            return  # the harness is gone: the next one executes the run again
         answer = json.dumps(result.to_json())
-        replace_file(spec.outcome, answer.encode())
+        replace_file(spec.outcome, answer.encode(), is_durable=False)  # a lost run is made again
         try:
             print(answer, flush=True)
         except BrokenPipeError:
@@ -61,8 +60,8 @@ def main(launcher: Launcher | None = None) -> None:
 
 
 class Requests:
-    """Lines from the harness. Reads the descriptor itself, as `select` does not see what Python's
-    buffers hold."""
+    """Lines from the harness. It reads the descriptor without Python's buffers, which `select`
+    does not see."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -79,12 +78,12 @@ class Requests:
         return line.decode()
 
     def read_interrupt(self) -> bool:
-        """Read what made `fd` readable during a run. True for an empty line, or the end."""
+        """Read from `fd`, which is readable, during a run. True for an empty line, or the end."""
         self._read()
         return self.take_interrupt()
 
     def take_interrupt(self) -> bool:
-        """Whether an interrupt was read already, perhaps together with the request it is about."""
+        """Take an interrupt that was read already, perhaps together with its request."""
         is_interrupt = self.closed or b"\n" in self._buffer
         self._buffer = self._buffer.lstrip(b"\n")
         return is_interrupt
@@ -96,7 +95,7 @@ class Requests:
 
 
 def supervise(spec: RunSpec, requests: Requests, launcher: Launcher) -> RunResult:
-    """Execute one run until its whole tree of processes is dead, and return how it ended."""
+    """Execute one run until its whole tree of processes is dead, and return its result."""
     used_s = processes.children_cpu_s()
     began = time.monotonic()
     mark = None if LINUX else os.urandom(16).hex()
@@ -119,7 +118,7 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher) -> RunResul
     wall_s = time.monotonic() - began
     cpu_s = max(processes.children_cpu_s() - used_s, watch.cpu_s)
     if stopped == "interrupted" and not processes.was_killed(status):
-        stopped = None  # it ended by itself just before: a finished run is never lost
+        stopped = None  # it ended by itself just before: keep the result of a finished run
     if stopped is None:
         stopped = watch.check_budget(wall_s, cpu_s) or watch.check_log()
     if stopped == "log too large" and spec.log_bytes is not None:
@@ -129,7 +128,7 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher) -> RunResul
 
 
 def _wait_for_end(pid: int, watch: Watch, requests: Requests) -> str | None:
-    """Wait for a run to end. Returns None when it ended by itself, else why it must be stopped."""
+    """Wait for a run to end. Return None if it ended by itself, else why it must be stopped."""
     with _waiter(pid, requests.fd) as wait:
         if requests.take_interrupt():
             return "interrupted"
@@ -145,8 +144,8 @@ def _wait_for_end(pid: int, watch: Watch, requests: Requests) -> str | None:
 
 @contextmanager
 def _waiter(pid: int, fd: int) -> Iterator[Callable[[float], tuple[bool, bool]]]:
-    """Give a function that waits at most so many seconds and returns (whether the process ended,
-    whether `fd` is readable)."""
+    """Yield a function that waits at most so many seconds and returns (whether the process has
+    ended, whether `fd` is readable)."""
     if PIDFD:
         pidfd = os.pidfd_open(pid)
 

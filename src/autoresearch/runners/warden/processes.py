@@ -1,13 +1,12 @@
-"""Finding and killing all processes of a run.
+"""Find and kill all processes of a run.
 
 On Linux the warden is a child subreaper: a descendant that leaves its session or loses its parent
-becomes the warden's child, and is found. Elsewhere it is found by a mark in its environment, if the
-system lets that be read, or because it was seen before it lost its parent.
+becomes the warden's child. Elsewhere such a descendant is found by a mark in its environment, if
+that can be read, or because an earlier search found it while it had its parent.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -18,8 +17,9 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from autoresearch.sandbox.seccomp import LIBC
+
 LINUX = sys.platform == "linux"
-LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_CHILD_SUBREAPER = 36
 PIDFD = hasattr(os, "pidfd_open")
 MARK = "AUTORESEARCH_MARK"  # in the environment of a run's processes, not on Linux
@@ -29,44 +29,32 @@ Family = dict[int, psutil.Process]
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of every descendant that loses its own, where Linux can."""
+    """Make this process the parent of every descendant that loses its own parent. Linux only."""
     if LINUX:
         LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def find_family(mark: str | None) -> Family:
-    """The processes of the run that is going on, by pid."""
-    family = {process.pid: process for process in _descendants()}
-    if mark:
-        family |= {process.pid: process for process in _marked(mark)}
+    """The processes of the current run, by pid."""
+    family: Family = {}
+    with suppress(psutil.Error):
+        family = {process.pid: process for process in psutil.Process().children(recursive=True)}
+    for process in psutil.process_iter() if mark else ():
+        with suppress(psutil.Error):  # it has ended, or its environment cannot be read
+            if process.environ().get(MARK) == mark:
+                family[process.pid] = process
     return family
 
 
-def _descendants() -> list[psutil.Process]:
-    try:
-        return psutil.Process().children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def _marked(mark: str) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark:
-                yield process
-        except psutil.Error:
-            continue  # it has ended, or its environment cannot be read
-
-
 def kill_all(pid: int, mark: str | None, family: Family) -> tuple[int, resource.struct_rusage]:
-    """Kill the group of a run's first process and every descendant, reap them all, and return the
-    first one's status and usage. `family` are the processes seen so far."""
+    """Kill and reap the group of a run's first process and all descendants. Return the status and
+    usage of the first process. `family` are the processes of earlier searches."""
     if mark:
         family = family | find_family(mark)
     try:
         os.killpg(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
-        pass  # the whole group has ended; on macOS a group of zombies answers "not permitted"
+        pass  # the whole group has ended; on macOS the error for zombies is "not permitted"
     _, status, usage = os.wait4(pid, 0)
     family.pop(pid, None)
     _kill(family)
@@ -86,7 +74,7 @@ def _kill(family: Family) -> None:
 
 
 def _kill_until_gone(mark: str, family: Family) -> None:
-    """A process that has lost its parent is not our child: wait for it to die, search again."""
+    """Wait for the killed processes to die and search again. Orphans are not our children."""
     deadline = time.monotonic() + DYING_S
     while family and time.monotonic() < deadline:
         psutil.wait_procs(list(family.values()), timeout=deadline - time.monotonic())
@@ -95,7 +83,7 @@ def _kill_until_gone(mark: str, family: Family) -> None:
 
 
 def _reap() -> bool:
-    """Collect the dead; False when there is no child left, dead or alive."""
+    """Collect all dead children. False if no child is left, dead or alive."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -105,20 +93,19 @@ def _reap() -> bool:
 
 
 def _kill_descendants() -> int:
-    """Kill what is left of the run. Returns how many processes there were, zombies included."""
-    descendants = descendants_of(os.getpid())
+    """Kill the rest of the run. Return the number of its processes, zombies included."""
+    descendants = list_descendants(os.getpid())
     for pid, start in descendants.items():
         _kill_if_same(pid, start)
     return len(descendants)
 
 
-def descendants_of(ancestor: int) -> dict[int, bytes]:
-    """The pids of its descendants, and when each started, which tells a process from a later one
-    with the same pid. Reads /proc directly instead of using psutil: a fork bomb outruns anything
-    slower."""
+def list_descendants(ancestor: int) -> dict[int, bytes]:
+    """The pids of all descendants, with their start times: a later process may get the same pid.
+    Reads /proc directly instead of using psutil: a fork bomb outruns anything slower."""
     children: dict[int, list[int]] = {}
     starts: dict[int, bytes] = {}
-    for name in os.listdir("/proc"):  # noqa: PTH208 - of names alone
+    for name in os.listdir("/proc"):  # noqa: PTH208 - names are enough
         if name.isdigit() and (stat := _parent_and_start(int(name))):
             parent, starts[int(name)] = stat
             children.setdefault(parent, []).append(int(name))
@@ -146,7 +133,7 @@ def _parent_and_start(pid: int) -> tuple[int, bytes] | None:
 
 
 def _kill_if_same(pid: int, start: bytes) -> None:
-    """Kill the process with this pid, if it is still the one that started then."""
+    """Kill the process with this pid if it has this start time."""
     try:
         if not PIDFD:
             os.kill(pid, signal.SIGKILL)
@@ -166,8 +153,8 @@ def _kill_if_same(pid: int, start: bytes) -> None:
 
 @contextmanager
 def _real_time_priority() -> Iterator[None]:
-    """Run ahead of every ordinary process, if we may: thousands of them that fork on would leave
-    us no time to catch up with them. Linux only."""
+    """Run before every ordinary process, if permitted: thousands of forking processes would leave
+    us no time to kill them. Linux only."""
     with suppress(OSError):
         policy = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
         os.sched_setscheduler(0, policy, os.sched_param(1))
@@ -183,6 +170,6 @@ def was_killed(status: int) -> bool:
 
 
 def children_cpu_s() -> float:
-    """CPU seconds of all children that were reaped, and of theirs."""
+    """CPU seconds of all reaped children and their reaped descendants."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

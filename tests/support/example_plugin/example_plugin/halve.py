@@ -22,7 +22,7 @@ def create(argument: str | None, options: Mapping[str, object], seed: int) -> Ha
 
 class Halve:
     name = "halve"
-    reads = False  # it needs no briefing
+    wants_briefing = False  # it needs no briefing
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
