@@ -149,6 +149,7 @@ class Confinement:
     write: tuple[str, ...] = ()
     network: bool | None = None  # False: no sockets but AF_UNIX, and no abstract ones of others
     proc: bool = False  # it may write the files of processes in /proc, its own above all
+    temporary: str | None = None  # a folder of `write` that it sees as /tmp too
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -156,7 +157,7 @@ class Confinement:
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Confinement:
         read, write = (tuple(given[name]) for name in ("read", "write"))
-        return cls(read, write, given["network"], given["proc"])
+        return cls(read, write, given["network"], given["proc"], given["temporary"])
 
 
 PLACES = ("tree", "log", "outcome")  # fields of a RunSpec that are paths of the harness's machine

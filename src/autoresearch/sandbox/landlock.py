@@ -24,7 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoresearch.sandbox import seccomp
+from autoresearch.sandbox import namespaces, seccomp
 
 if TYPE_CHECKING:  # `nested.py` loads this file where nothing else of the package can be read
     from autoresearch.protocols import Confinement
@@ -49,14 +49,13 @@ TCP = 3  # bind and connect, since ABI 4
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2  # since ABI 6
 NET_ABI, SCOPE_ABI = 4, 6
 
-# What makes root more than a user who owns every file: CAP_DAC_READ_SEARCH, SYS_MODULE, SYS_RAWIO,
-# SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_RESOURCE, SYS_TIME, MKNOD, SYSLOG, PERFMON, BPF. Each would
-# lead around Landlock, as by reading the kernel's memory (/proc/kcore), or around a limit.
-ROOT_ONLY = (2, 16, 17, 19, 21, 22, 24, 25, 27, 34, 38, 39)
+# What makes root more than a user who owns every file: CAP_DAC_READ_SEARCH, LINUX_IMMUTABLE,
+# SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_NICE, SYS_RESOURCE, SYS_TIME, MKNOD,
+# SYSLOG, PERFMON, BPF. Each would lead around Landlock, as by reading the kernel's memory
+# (/proc/kcore), or around a limit, or leave files that nobody can remove.
+ROOT_ONLY = (2, 9, 16, 17, 19, 21, 22, 23, 24, 25, 27, 34, 38, 39)
 
 PROC = "/proc"
-CLONE_NEWNS = 0x20000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -104,9 +103,11 @@ class Ruleset:
         if version == 0:
             raise OSError(errno.ENOSYS, "this kernel has no Landlock, or has it switched off")
         self._closing: list[str] = []
-        self._filter: seccomp.Filter | None = None
+        self._confinement = confinement
+        self._filters: dict[bool, seccomp.Filter] = {}  # by whether it has its own file systems
         if seccomp.available():
-            self._filter = seccomp.Filter(network=confinement.network is not False)
+            network = confinement.network is not False
+            self._filters = {own: seccomp.Filter(network, attributes=own) for own in (True, False)}
         self._rights = (1 << FILE_RIGHTS[min(version, max(FILE_RIGHTS))]) - 1
         attr = _RulesetAttr(handled_access_fs=self._rights)
         if version >= SCOPE_ABI:
@@ -132,13 +133,26 @@ class Ruleset:
         """In the child, between fork and exec: from here on, it and all it starts are confined.
         Raises `OSError` when it is not; the child must then not go on."""
         _called(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        if self._closing:
-            _make_read_only(self._closing)
+        is_isolated = self._isolate()
         for capability in ROOT_ONLY:  # refused to who is not root, and has none
             LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         _called(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
-        if self._filter is not None:
-            self._filter.apply()
+        if self._filters:
+            self._filters[is_isolated].apply()
+
+    def _isolate(self) -> bool:
+        """Give the child file systems of its own. False where the system does not allow it."""
+        given = self._confinement
+        write = (*given.write, PROC) if given.proc else given.write
+        try:
+            namespaces.isolate(given.read, write, given.temporary, self._closing)
+        except namespaces.Unavailable:
+            if self._closing:
+                raise  # a run of root's could change the kernel's settings
+            return False
+        if namespaces.SHARED_MEMORY in given.write:
+            self._allow(namespaces.SHARED_MEMORY, WRITE)  # another folder now
+        return True
 
     def close(self) -> None:
         os.close(self._fd)
@@ -172,15 +186,6 @@ def settings() -> list[str]:
     beside = [one for one in os.scandir(PROC) if not one.name.isdigit() and not one.is_symlink()]
     writable = [one.path for one in beside if one.is_dir() or one.stat().st_mode & stat.S_IWUSR]
     return [path for path in writable if not os.statvfs(path).f_flag & os.ST_RDONLY]
-
-
-def _make_read_only(paths: list[str]) -> None:
-    """For this process and all it starts, by mounts of its own. Raises `OSError`."""
-    _called(LIBC.unshare(CLONE_NEWNS))
-    _called(LIBC.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
-    for path in map(os.fsencode, paths):
-        _called(LIBC.mount(path, path, None, MS_BIND, None))
-        _called(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
 
 
 def _called(result: int, path: str | None = None) -> int:

@@ -149,7 +149,7 @@ class RunPolicies:
         if purpose is Purpose.SETUP:
             write += self._packages
         network = self._task.runner.network or purpose is Purpose.SETUP
-        return Confinement(_texts(read), _texts(write), network, cuda())
+        return Confinement(_texts(read), _texts(write), network, cuda(), str(temporary))
 
     def environment(self, purpose: Purpose, tree: Path, temporary: Path) -> dict[str, str]:
         """What a command in `tree` gets beside what all get."""

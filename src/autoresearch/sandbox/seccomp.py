@@ -9,7 +9,10 @@ any kind (TCP, UDP, raw), netlink, packet and vsock; and io_uring, which could m
 process has no other way to a socket: none is inherited. With the network go System V's shared
 memory, semaphores and messages and the kernel's keyrings (shmget, semget, msgget, add_key,
 request_key, keyctl): what is put there stays when a process has ended, for whoever comes later. In
-any case a child may not set the limits (`prlimit`) of other processes, such as ours.
+any case a child may not set the limits (`prlimit`), cores, priorities or schedulers of other
+processes, such as ours. Where it has no file systems of its own (`namespaces.py`), it may change no
+attributes of files either: modes, owners, times, extended attributes and flags. Landlock has no
+right for those.
 https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
@@ -25,11 +28,17 @@ from functools import lru_cache
 
 PR_SET_SECCOMP = 22
 MODE_FILTER = 2
-ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
+ALLOW, REFUSE, FORBID = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.EPERM
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # BPF instructions
 NUMBER, ARCHITECTURE = 0, 4  # where the filter finds them, in bytes
-FIRST, THIRD = 16, 32  # arguments, their lower halves; the upper ones are 4 bytes further on
+FIRST, SECOND, THIRD = (
+    16,
+    24,
+    32,
+)  # arguments, their lower halves; the upper ones are 4 bytes further on
 AF_UNIX = 1
+PRIO_USER, IOPRIO_WHO_USER = 2, 3  # all processes of a user
+SET_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)  # ioctl: what chattr and lsattr -v do
 X32 = 0x40000000  # from here on, numbers of x86_64's second interface, with the same calls again
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -44,15 +53,42 @@ class Calls:
     socketpair: int
     prlimit: int
     keeps: tuple[int, ...]  # what outlives a process, in the kernel: System V IPC, keyrings
+    schedules: tuple[int, ...]  # sched_setparam, _setscheduler, _setaffinity, _setattr: pid first
+    setpriority: int
+    ioprio_set: int
+    ioctl: int
+    attributes: tuple[int, ...]  # chmod, chown, utime and setxattr in all their forms; mq_open
+    new_attributes: tuple[int, ...] = (452, 463, 466, 469)  # the same on every architecture
     io_uring_setup: int = 425
 
 
 CALLS = {
     "x86_64": Calls(
-        0xC000003E, socket=41, socketpair=53, prlimit=302, keeps=(29, 64, 68, 248, 249, 250)
+        0xC000003E,
+        socket=41,
+        socketpair=53,
+        prlimit=302,
+        keeps=(29, 64, 68, 248, 249, 250),
+        schedules=(142, 144, 203, 314),
+        setpriority=141,
+        ioprio_set=251,
+        ioctl=16,
+        attributes=(
+            *(90, 91, 268, 92, 93, 94, 260, 132, 235, 261, 280),
+            *(188, 189, 190, 197, 198, 199, 240),
+        ),
     ),
     "aarch64": Calls(
-        0xC00000B7, socket=198, socketpair=199, prlimit=261, keeps=(194, 190, 186, 217, 218, 219)
+        0xC00000B7,
+        socket=198,
+        socketpair=199,
+        prlimit=261,
+        keeps=(194, 190, 186, 217, 218, 219),
+        schedules=(118, 119, 122, 274),
+        setpriority=140,
+        ioprio_set=30,
+        ioctl=29,
+        attributes=(52, 53, 54, 55, 88, 5, 6, 7, 14, 15, 16, 180),
     ),
 }
 
@@ -73,8 +109,10 @@ class _Program(ctypes.Structure):
 class Filter:
     """Made before the fork, where `available`."""
 
-    def __init__(self, network: bool) -> None:
-        code = _code(CALLS[os.uname().machine], network)
+    def __init__(self, network: bool, attributes: bool) -> None:
+        """`network` and `attributes` say whether the child may use sockets, and change attributes
+        of files."""
+        code = _code(CALLS[os.uname().machine], network, attributes)
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
 
@@ -90,20 +128,33 @@ Step = tuple[str, int, int, str, str]  # label, instruction, operand, where to w
 """An empty label leads to the next step."""
 
 
-def _code(calls: Calls, network: bool) -> bytes:
-    """The instructions. Without network, a program of another architecture (of 32 bits, say) is
-    refused everything: its calls have other numbers."""
-    alien = "allow" if network else "refuse"
+def _code(calls: Calls, network: bool, attributes: bool) -> bytes:
+    """The instructions. Without network or attributes, a program of another architecture (of 32
+    bits, say) is refused everything: its calls have other numbers."""
+    alien = "allow" if network and attributes else "refuse"
+    refused, forbidden = calls.keeps[3:], ()
+    if not network:
+        refused = calls.keeps
+    if not attributes:
+        forbidden = (*calls.attributes, *calls.new_attributes)
+    if not (network and attributes):
+        refused += (calls.io_uring_setup,)  # it makes calls that no filter sees
     steps: list[Step] = [
         ("", LOAD, ARCHITECTURE, "", ""),
         ("", EQUAL, calls.architecture, "", alien),
         ("", LOAD, NUMBER, "", ""),
         ("", AT_LEAST, X32, alien, ""),
         ("", EQUAL, calls.prlimit, "limits", ""),
+        ("", EQUAL, calls.setpriority, "priority", ""),
+        ("", EQUAL, calls.ioprio_set, "io priority", ""),
+        *(("", EQUAL, number, "scheduler", "") for number in calls.schedules),
+        *(("", EQUAL, number, "refuse", "") for number in refused),
+        *(("", EQUAL, number, "forbid", "") for number in forbidden),
     ]
+    if not attributes:
+        steps += [("", EQUAL, calls.ioctl, "ioctl", "")]
     if not network:
         steps += [
-            *(("", EQUAL, number, "refuse", "") for number in (calls.io_uring_setup, *calls.keeps)),
             ("", EQUAL, calls.socket, "family", ""),
             ("", EQUAL, calls.socketpair, "family", "allow"),
             ("family", LOAD, FIRST, "", ""),
@@ -118,7 +169,18 @@ def _code(calls: Calls, network: bool) -> bytes:
         ("", EQUAL, 0, "", "refuse too"),
         ("", LOAD, THIRD + 4, "", ""),
         ("", EQUAL, 0, "allow too", "refuse too"),
+        ("priority", LOAD, FIRST, "", ""),
+        ("", EQUAL, PRIO_USER, "forbid", "whose"),
+        ("io priority", LOAD, FIRST, "", ""),
+        ("", EQUAL, IOPRIO_WHO_USER, "forbid", ""),
+        ("whose", LOAD, SECOND, "", ""),
+        ("", EQUAL, 0, "allow too", "forbid"),
+        ("scheduler", LOAD, FIRST, "", ""),
+        ("", EQUAL, 0, "allow too", "forbid"),
+        ("ioctl", LOAD, SECOND, "", ""),
+        *(("", EQUAL, number, "forbid", "") for number in SET_FLAGS),
         ("allow too", RETURN, ALLOW, "", ""),  # jumps lead forward only
+        ("forbid", RETURN, FORBID, "", ""),
         ("refuse too", RETURN, REFUSE, "", ""),
     ]
     return _assembled(steps)

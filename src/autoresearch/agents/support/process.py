@@ -117,6 +117,7 @@ class Program:
             confinement,
             read=(*confinement.read, str(self.folder)),
             write=(*confinement.write, *map(str, write)),
+            temporary=str(self.temporary),
         )
 
     def __enter__(self) -> Program:
