@@ -49,13 +49,14 @@ def isolate(
     """
     _unshare()
     folder = Path.cwd()
-    mounts = _clones(path for path in write if path != SHARED_MEMORY)
+    mounts = _clones(path for path in write if path not in (SHARED_MEMORY, "/"))
     mounts |= _clones(closed, read_only=True)
     if temporary:
         below = [path for path in read if _is_below(path, [TEMPORARY])]
         mounts |= _clones([path for path in below if not _is_below(path, write)], read_only=True)
         [shown] = _clones([temporary]).values()
-    _set_read_only(AT_FDCWD, b"/", AT_RECURSIVE)
+    if "/" not in write:
+        _set_read_only(AT_FDCWD, b"/", AT_RECURSIVE)
     if Path(SHARED_MEMORY).is_dir():
         flags = MS_NOSUID | MS_NODEV
         _check(

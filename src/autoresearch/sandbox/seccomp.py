@@ -4,15 +4,15 @@ The filter is a program in the kernel's packet filter language (BPF), made in th
 to the kernel in the child, before exec. It holds for the child and for all it ever starts, needs
 no privileges (but `PR_SET_NO_NEW_PRIVS`) and no other program, and works in containers.
 
-It refuses, with EACCES, sockets of every family but AF_UNIX when there is to be no network: IP of
-any kind (TCP, UDP, raw), netlink, packet and vsock; and io_uring, which could make them unseen. A
-process has no other way to a socket: none is inherited. With the network go System V's shared
-memory, semaphores and messages and the kernel's keyrings (shmget, semget, msgget, add_key,
-request_key, keyctl): what is put there stays when a process has ended, for whoever comes later. In
-any case a child may not set the limits (`prlimit`), cores, priorities or schedulers of other
-processes, such as ours. Where it has no file systems of its own (`namespaces.py`), it may change no
-attributes of files either: modes, owners, times, extended attributes and flags. Landlock has no
-right for those.
+Without network it refuses, with EACCES, sockets of every family but AF_UNIX: IP of any kind (TCP,
+UDP, raw), netlink, packet and vsock; and io_uring, which could make them unseen. A process has no
+other way to a socket: none is inherited. With the network go System V's shared memory, semaphores
+and messages (shmget, semget, msgget): they stay when a process has ended.
+
+In any case it refuses the kernel's keyrings, which stay too, and setting the limits (`prlimit`),
+cores, priority or scheduler of other processes, such as ours. Where a process has no file systems
+of its own (`namespaces.py`), it may change no attributes of files: modes, owners, times, extended
+attributes and flags. Landlock has no right for those.
 https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
@@ -52,7 +52,8 @@ class Calls:
     socket: int
     socketpair: int
     prlimit: int
-    keeps: tuple[int, ...]  # what outlives a process, in the kernel: System V IPC, keyrings
+    ipc: tuple[int, ...]  # shmget, semget, msgget: what they make outlives a process
+    keyrings: tuple[int, ...]  # add_key, request_key, keyctl: the same
     schedules: tuple[int, ...]  # sched_setparam, _setscheduler, _setaffinity, _setattr: pid first
     setpriority: int
     ioprio_set: int
@@ -68,7 +69,8 @@ CALLS = {
         socket=41,
         socketpair=53,
         prlimit=302,
-        keeps=(29, 64, 68, 248, 249, 250),
+        ipc=(29, 64, 68),
+        keyrings=(248, 249, 250),
         schedules=(142, 144, 203, 314),
         setpriority=141,
         ioprio_set=251,
@@ -83,7 +85,8 @@ CALLS = {
         socket=198,
         socketpair=199,
         prlimit=261,
-        keeps=(194, 190, 186, 217, 218, 219),
+        ipc=(194, 190, 186),
+        keyrings=(217, 218, 219),
         schedules=(118, 119, 122, 274),
         setpriority=140,
         ioprio_set=30,
@@ -132,13 +135,10 @@ def _code(calls: Calls, network: bool, attributes: bool) -> bytes:
     """The instructions. Without network or attributes, a program of another architecture (of 32
     bits, say) is refused everything: its calls have other numbers."""
     alien = "allow" if network and attributes else "refuse"
-    refused, forbidden = calls.keeps[3:], ()
-    if not network:
-        refused = calls.keeps
-    if not attributes:
-        forbidden = (*calls.attributes, *calls.new_attributes)
+    refused = calls.keyrings if network else (*calls.ipc, *calls.keyrings)
     if not (network and attributes):
         refused += (calls.io_uring_setup,)  # it makes calls that no filter sees
+    forbidden = () if attributes else (*calls.attributes, *calls.new_attributes)
     steps: list[Step] = [
         ("", LOAD, ARCHITECTURE, "", ""),
         ("", EQUAL, calls.architecture, "", alien),
