@@ -21,10 +21,21 @@ from support.sessions import alive, linux_only, wait_until
 from autoresearch.protocols import Confinement, RunResult, RunSpec
 from autoresearch.runners.local import LocalRunner
 from autoresearch.runners.support.resources import share
+from autoresearch.runners.warden.cpu_clock import CpuClock
 from autoresearch.sandbox import landlock
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
 BURN = "import time\nwhile time.process_time() < {}: pass\n"
+
+# Children whose parent ignores SIGCHLD: nobody waits for them, so `wait` reports no time of theirs.
+HIDDEN = (
+    "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\nfor _ in range({}):\n"
+    "    if os.fork() == 0:\n        while time.process_time() < 0.1: pass\n        os._exit(0)\n"
+    "    try: os.wait()\n    except ChildProcessError: pass\n"
+)
+needs_counter = pytest.mark.skipif(
+    not CpuClock().is_available, reason="this kernel gives us no performance counters"
+)
 
 
 @pytest.fixture
@@ -140,7 +151,10 @@ def test_the_budget_in_cpu_seconds(runner: LocalRunner, place: Place) -> None:
     assert runner.run(asleep).stopped is None
 
 
-@pytest.mark.parametrize("how", ["child", "daemon", "reaped"])
+@pytest.mark.parametrize(
+    "how",
+    ["child", "daemon", "reaped", pytest.param("reaped by the kernel", marks=needs_counter)],
+)
 def test_the_budget_is_of_the_whole_tree(runner: LocalRunner, place: Place, how: str) -> None:
     burn = BURN.format(60)
     program = {
@@ -152,6 +166,7 @@ def test_the_budget_is_of_the_whole_tree(runner: LocalRunner, place: Place, how:
         "time.sleep(60)\n",
         "reaped": "import os, time\nfor _ in range(600):\n    if os.fork() == 0:\n"
         "        while time.process_time() < 0.1: pass\n        os._exit(0)\n    os.wait()\n",
+        "reaped by the kernel": HIDDEN.format(500),
     }[how]
     result = runner.run(place.spec(program, limit_s=1.0))
     assert result.stopped == "over budget"
@@ -454,3 +469,29 @@ def test_the_kernel_limits_the_forks_of_other_users_than_root() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "stopped\n"
+
+
+@needs_counter
+def test_children_that_nobody_waits_for_count(runner: LocalRunner, place: Place) -> None:
+    outcome = runner.run(place.spec(HIDDEN.format(6)))
+    assert outcome.cpu_s == pytest.approx(0.6, abs=0.3)
+
+
+@linux_only
+def test_cores_and_priority_are_set_anew_for_each_run(runner: LocalRunner, place: Place) -> None:
+    """An unconfined run may change its warden's; the next one starts with what the first had."""
+    show = (
+        "import os\nprint(sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0),"
+        " os.sched_getscheduler(0))\n"
+    )
+    change = (
+        "os.sched_setaffinity(os.getppid(), [min(os.sched_getaffinity(0))])\n"
+        "os.sched_setscheduler(os.getppid(), os.SCHED_BATCH, os.sched_param(0))\n"
+    )
+    change += "os.setpriority(os.PRIO_PROCESS, os.getppid(), 3)\n" if os.geteuid() == 0 else ""
+    logs = []
+    for program in (show + change, show):
+        spec = place.spec(program)
+        assert runner.run(spec).exit_code == 0
+        logs.append(spec.log.read_text())
+    assert logs[0] == logs[1]

@@ -96,7 +96,8 @@ def tried(folder: Path, line: str) -> list[str]:
     ],
 )
 def test_what_is_none_of_its_business(tmp_path: Path, line: str) -> None:
-    assert tried(tmp_path, line)[0] in ("EACCES", "EPERM")
+    gone = ["ENOENT"] if "{task}" in line else []  # /tmp, in which the tests are, is another there
+    assert tried(tmp_path, line)[0] in ("EACCES", "EPERM", *gone)
 
 
 @needs_scopes

@@ -20,7 +20,7 @@ import sys
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from autoresearch.sandbox import seccomp
+from autoresearch.sandbox import namespaces, seccomp
 from autoresearch.sandbox.seccomp import LIBC
 
 if TYPE_CHECKING:  # `nested.py` loads this file where nothing else of the package can be read
@@ -46,14 +46,13 @@ TCP = 3  # bind and connect, since ABI 4
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2  # since ABI 6
 NET_ABI, SCOPE_ABI = 4, 6
 
-# What makes root more than a user who owns every file: CAP_DAC_READ_SEARCH, SYS_MODULE, SYS_RAWIO,
-# SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_RESOURCE, SYS_TIME, MKNOD, SYSLOG, PERFMON, BPF. Each would
-# lead around Landlock, as by reading the kernel's memory (/proc/kcore), or around a limit.
-ROOT_ONLY = (2, 16, 17, 19, 21, 22, 24, 25, 27, 34, 38, 39)
+# What makes root more than a user who owns every file: CAP_DAC_READ_SEARCH, LINUX_IMMUTABLE,
+# SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_NICE, SYS_RESOURCE, SYS_TIME, MKNOD,
+# SYSLOG, PERFMON, BPF. Each would lead around Landlock, as by reading the kernel's memory
+# (/proc/kcore), or around a limit, or leave files that nobody can remove.
+ROOT_ONLY = (2, 9, 16, 17, 19, 21, 22, 23, 24, 25, 27, 34, 38, 39)
 
 PROC = "/proc"
-CLONE_NEWNS = 0x20000
-MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_SLAVE = 1, 32, 4096, 16384, 1 << 19
 
 
 class Description(NamedTuple):
@@ -97,8 +96,11 @@ class Ruleset:
         if version == 0:
             raise OSError(errno.ENOSYS, "this kernel has no Landlock, or has it switched off")
         self._settings = list_writable_settings() if confinement.proc else []
-        network = confinement.network is not False
-        self._filter = seccomp.Filter(network) if seccomp.is_available() else None
+        self._confinement = confinement
+        self._filters: dict[bool, seccomp.Filter] = {}  # by whether it has its own file systems
+        if seccomp.is_available():
+            network = confinement.network is not False
+            self._filters = {own: seccomp.Filter(network, attributes=own) for own in (True, False)}
         self._rights = (1 << FILE_RIGHTS[min(version, max(FILE_RIGHTS))]) - 1
         attr = _RulesetAttr(handled_access_fs=self._rights)
         if version >= SCOPE_ABI:
@@ -123,13 +125,26 @@ class Ruleset:
         """Confine this process and all it starts. Called in the child, between fork and exec. If
         it raises `OSError`, the child must not go on."""
         _check(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        if self._settings:
-            _make_read_only(self._settings)
+        is_isolated = self._isolate()
         for capability in ROOT_ONLY:  # users other than root have none, and the call fails
             LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         _check(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
-        if self._filter is not None:
-            self._filter.apply()
+        if self._filters:
+            self._filters[is_isolated].apply()
+
+    def _isolate(self) -> bool:
+        """Give the child file systems of its own. False where the system does not allow it."""
+        granted = self._confinement
+        write = (*granted.write, PROC) if granted.proc else granted.write
+        try:
+            namespaces.isolate(granted.read, write, granted.temporary, self._settings)
+        except namespaces.Unavailable:
+            if self._settings:
+                raise  # a run of root's could change the kernel's settings
+            return False
+        if namespaces.SHARED_MEMORY in granted.write:
+            self._allow(namespaces.SHARED_MEMORY, WRITE)  # another folder now
+        return True
 
     def close(self) -> None:
         os.close(self._fd)
@@ -168,15 +183,6 @@ def list_writable_settings() -> list[str]:
         and (entry.is_dir() or entry.stat().st_mode & stat.S_IWUSR)
         and not os.statvfs(entry.path).f_flag & os.ST_RDONLY
     ]
-
-
-def _make_read_only(paths: list[str]) -> None:
-    """Mount these paths read-only, for this process and all it starts. Raises `OSError`."""
-    _check(LIBC.unshare(CLONE_NEWNS))
-    _check(LIBC.mount(None, b"/", None, MS_REC | MS_SLAVE, None))
-    for path in map(os.fsencode, paths):
-        _check(LIBC.mount(path, path, None, MS_BIND, None))
-        _check(LIBC.mount(None, path, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
 
 
 def _check(result: int, path: str | None = None) -> int:

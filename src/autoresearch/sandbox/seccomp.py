@@ -4,13 +4,18 @@ The filter is a program in the kernel's packet filter language (BPF). The parent
 gives it to the kernel before exec. It holds for the child and all its descendants, needs no
 privileges (but `PR_SET_NO_NEW_PRIVS`) and no other program, and works in containers.
 
-Always denied, with EACCES: setting the limits (`prlimit`) of other processes, such as the harness.
-Denied without network:
+Always denied: setting the limits (`prlimit`, with EACCES), the cores, priority or scheduler (with
+EPERM) of other processes, such as the harness; the kernel's keyrings, whose content outlives the
+process.
+Denied without network, with EACCES:
 - sockets of every family but AF_UNIX: IP of any kind (TCP, UDP, raw), netlink, packet and vsock.
   No process inherits a socket
-- io_uring, which could make sockets that the filter does not see
-- System V's shared memory, semaphores and messages, and the kernel's keyrings (shmget, semget,
-  msgget, add_key, request_key, keyctl): their content outlives the process
+- io_uring, which could make calls that the filter does not see
+- System V's shared memory, semaphores and messages (shmget, semget, msgget): their content outlives
+  the process
+Denied where the process has no file systems of its own (`namespaces.py`), with EPERM: changing the
+attributes of files (modes, owners, times, extended attributes, flags). Landlock has no right for
+those. And message queues and io_uring.
 https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
@@ -26,11 +31,13 @@ from typing import NamedTuple
 
 PR_SET_SECCOMP = 22
 MODE_FILTER = 2
-ALLOW, REFUSE = 0x7FFF0000, 0x00050000 | errno.EACCES
+ALLOW, REFUSE, FORBID = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.EPERM
 LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # BPF instructions
 NUMBER, ARCHITECTURE = 0, 4  # their offsets in the filter's input, in bytes
-FIRST, THIRD = 16, 32  # offsets of the lower halves of two arguments; the upper ones are at + 4
+FIRST, SECOND, THIRD = 16, 24, 32  # offsets of arguments' lower halves; the upper ones are at + 4
 AF_UNIX = 1
+PRIO_USER, IOPRIO_WHO_USER = 2, 3  # all processes of a user
+SET_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)  # ioctl: what chattr does
 X32 = 0x40000000  # higher numbers are the same calls again, in x86_64's second interface
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -43,20 +50,46 @@ class Calls(NamedTuple):
     socket: int
     socketpair: int
     prlimit: int
-    persistent: tuple[int, ...]  # calls whose effects outlive a process: System V IPC, keyrings
+    ipc: tuple[int, ...]  # shmget, semget, msgget: what they make outlives a process
+    keyrings: tuple[int, ...]  # add_key, request_key, keyctl: the same
+    schedules: tuple[int, ...]  # sched_setparam, _setscheduler, _setaffinity, _setattr: pid first
+    setpriority: int
+    ioprio_set: int
+    ioctl: int
+    attributes: tuple[int, ...]  # chmod, chown, utime and setxattr in all their forms; mq_open
+    new_attributes: tuple[int, ...] = (452, 463, 466, 469)  # the same on every architecture
     io_uring_setup: int = 425
 
 
 CALLS = {
     "x86_64": Calls(
-        0xC000003E, socket=41, socketpair=53, prlimit=302, persistent=(29, 64, 68, 248, 249, 250)
+        0xC000003E,
+        socket=41,
+        socketpair=53,
+        prlimit=302,
+        ipc=(29, 64, 68),
+        keyrings=(248, 249, 250),
+        schedules=(142, 144, 203, 314),
+        setpriority=141,
+        ioprio_set=251,
+        ioctl=16,
+        attributes=(
+            *(90, 91, 268, 92, 93, 94, 260, 132, 235, 261, 280),
+            *(188, 189, 190, 197, 198, 199, 240),
+        ),
     ),
     "aarch64": Calls(
         0xC00000B7,
         socket=198,
         socketpair=199,
         prlimit=261,
-        persistent=(194, 190, 186, 217, 218, 219),
+        ipc=(194, 190, 186),
+        keyrings=(217, 218, 219),
+        schedules=(118, 119, 122, 274),
+        setpriority=140,
+        ioprio_set=30,
+        ioctl=29,
+        attributes=(52, 53, 54, 55, 88, 5, 6, 7, 14, 15, 16, 180),
     ),
 }
 
@@ -77,8 +110,10 @@ class _Program(ctypes.Structure):
 class Filter:
     """A filter, made before the fork. Needs `is_available`."""
 
-    def __init__(self, network: bool) -> None:
-        code = _code(CALLS[os.uname().machine], network)
+    def __init__(self, network: bool, attributes: bool) -> None:
+        """`network` and `attributes` say whether the child may use sockets, and change attributes
+        of files."""
+        code = _code(CALLS[os.uname().machine], network, attributes)
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
 
@@ -94,23 +129,30 @@ Step = tuple[str, int, int, str, str]
 """Label, instruction, operand, label to jump to if true, and if false; "" is the next step."""
 
 
-def _code(calls: Calls, network: bool) -> bytes:
-    """The instructions. Without network, a program of another architecture (of 32 bits, say) is
-    refused every call, because its calls have other numbers."""
-    foreign = "allow" if network else "refuse"
+def _code(calls: Calls, network: bool, attributes: bool) -> bytes:
+    """The instructions. Without network or attributes, a program of another architecture (of 32
+    bits, say) is refused every call, because its calls have other numbers."""
+    foreign = "allow" if network and attributes else "refuse"
+    refused = calls.keyrings if network else (*calls.ipc, *calls.keyrings)
+    if not (network and attributes):
+        refused += (calls.io_uring_setup,)  # it makes calls that no filter sees
+    forbidden = () if attributes else (*calls.attributes, *calls.new_attributes)
     steps: list[Step] = [
         ("", LOAD, ARCHITECTURE, "", ""),
         ("", EQUAL, calls.architecture, "", foreign),
         ("", LOAD, NUMBER, "", ""),
         ("", AT_LEAST, X32, foreign, ""),
         ("", EQUAL, calls.prlimit, "limits", ""),
+        ("", EQUAL, calls.setpriority, "priority", ""),
+        ("", EQUAL, calls.ioprio_set, "io priority", ""),
+        *(("", EQUAL, number, "scheduler", "") for number in calls.schedules),
+        *(("", EQUAL, number, "refuse", "") for number in refused),
+        *(("", EQUAL, number, "forbid", "") for number in forbidden),
     ]
+    if not attributes:
+        steps += [("", EQUAL, calls.ioctl, "ioctl", "")]
     if not network:
         steps += [
-            *(
-                ("", EQUAL, number, "refuse", "")
-                for number in (calls.io_uring_setup, *calls.persistent)
-            ),
             ("", EQUAL, calls.socket, "family", ""),
             ("", EQUAL, calls.socketpair, "family", "allow"),
             ("family", LOAD, FIRST, "", ""),
@@ -125,7 +167,18 @@ def _code(calls: Calls, network: bool) -> bytes:
         ("", EQUAL, 0, "", "refuse too"),
         ("", LOAD, THIRD + 4, "", ""),
         ("", EQUAL, 0, "allow too", "refuse too"),
+        ("priority", LOAD, FIRST, "", ""),
+        ("", EQUAL, PRIO_USER, "forbid", "whose"),
+        ("io priority", LOAD, FIRST, "", ""),
+        ("", EQUAL, IOPRIO_WHO_USER, "forbid", ""),
+        ("whose", LOAD, SECOND, "", ""),
+        ("", EQUAL, 0, "allow too", "forbid"),
+        ("scheduler", LOAD, FIRST, "", ""),
+        ("", EQUAL, 0, "allow too", "forbid"),
+        ("ioctl", LOAD, SECOND, "", ""),
+        *(("", EQUAL, number, "forbid", "") for number in SET_FLAGS),
         ("allow too", RETURN, ALLOW, "", ""),  # again, because jumps lead forward only
+        ("forbid", RETURN, FORBID, "", ""),
         ("refuse too", RETURN, REFUSE, "", ""),
     ]
     return _assemble(steps)

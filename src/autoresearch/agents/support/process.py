@@ -116,6 +116,7 @@ class Program:
             confinement,
             read=(*confinement.read, str(self.folder)),
             write=(*confinement.write, *write),
+            temporary=str(self.temporary),
         )
 
     def __enter__(self) -> Program:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from autoresearch.protocols import RunSpec
+from autoresearch.runners.warden.cpu_clock import CpuClock
 from autoresearch.runners.warden.processes import (
     LINUX,
     Family,
@@ -27,8 +28,13 @@ THREADS = 8  # allowed for each process, where the kernel counts a user's thread
 class Watch:
     """Samples a run's processes and compares what they use with its limits."""
 
-    def __init__(self, spec: RunSpec, mark: str | None, began: float, used_s: float) -> None:
-        """`used_s` are the CPU seconds of earlier runs, from `children_cpu_s`."""
+    def __init__(
+        self, spec: RunSpec, mark: str | None, began: float, used_s: float, clock: CpuClock
+    ) -> None:
+        """`used_s` are the CPU seconds of earlier runs, from `children_cpu_s`. `clock` also counts
+        children that nobody waits for."""
+        self._clock = clock
+        self._counted_s = clock.used_s()
         self.peak_bytes = 0
         self.cpu_s = 0.0  # of the latest sample, outside Linux: orphans are not our children there
         self.family: Family = {}
@@ -82,7 +88,7 @@ class Watch:
                 del self.family[process.pid]  # it has ended
                 continue
             cpu_s += times.user + times.system + times.children_user + times.children_system
-        return memory, cpu_s
+        return memory, max(cpu_s, self._clock.used_s() - self._counted_s)
 
     def _has_too_many_processes(self) -> bool:
         """Count the run's processes if the machine has so many more threads than at the latest

@@ -20,8 +20,8 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import psutil
@@ -29,6 +29,7 @@ import psutil
 from autoresearch.files import replace_file
 from autoresearch.protocols import RunResult, RunSpec
 from autoresearch.runners.warden import processes
+from autoresearch.runners.warden.cpu_clock import CpuClock
 from autoresearch.runners.warden.launch import ColdLauncher, Launcher, NotConfined
 from autoresearch.runners.warden.limits import Watch
 from autoresearch.runners.warden.processes import LINUX, MARK, PIDFD
@@ -37,9 +38,8 @@ SAMPLE_S = 0.25 if PIDFD else 0.05  # between two samples of a run
 
 
 def main(launcher: Launcher | None = None) -> None:
-    cores = [int(core) for core in sys.argv[1].split(",") if core]
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cores)
+    share = Share([int(core) for core in sys.argv[1].split(",") if core])
+    clock = CpuClock()
     processes.adopt_orphans()
     requests = Requests(sys.stdin.fileno())
     while (line := requests.next()) is not None:
@@ -48,7 +48,9 @@ def main(launcher: Launcher | None = None) -> None:
         request = json.loads(line)
         slot = request.pop("slot")
         spec = RunSpec.from_json(request)
-        result = replace(supervise(spec, requests, launcher or ColdLauncher()), slot=slot)
+        share.restore()
+        result = supervise(spec, requests, launcher or ColdLauncher(), clock)
+        result = replace(result, slot=slot)
         if requests.closed and result.stopped == "interrupted":
             return  # the harness is gone: the next one executes the run again
         answer = json.dumps(result.to_json())
@@ -57,6 +59,28 @@ def main(launcher: Launcher | None = None) -> None:
             print(answer, flush=True)
         except BrokenPipeError:
             return
+
+
+class Share:
+    """The cores and the priority that the warden has, and that its runs inherit. They are set anew
+    before each run, in case something has changed them."""
+
+    def __init__(self, cores: Sequence[int]) -> None:
+        """`cores` to run on; empty for all that this process may use."""
+        self._cores = set(cores) or (os.sched_getaffinity(0) if LINUX else set())
+        self._scheduler = os.sched_getscheduler(0) if LINUX else 0
+        self._nice = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def restore(self) -> None:
+        if LINUX:
+            with suppress(OSError):  # a core was switched off
+                os.sched_setaffinity(0, self._cores)
+            if os.sched_getscheduler(0) != self._scheduler:
+                with suppress(OSError):
+                    os.sched_setscheduler(0, self._scheduler, os.sched_param(0))
+        if os.getpriority(os.PRIO_PROCESS, 0) != self._nice:
+            with suppress(OSError):  # only root may take a higher one
+                os.setpriority(os.PRIO_PROCESS, 0, self._nice)
 
 
 class Requests:
@@ -94,9 +118,9 @@ class Requests:
         self._buffer += data
 
 
-def supervise(spec: RunSpec, requests: Requests, launcher: Launcher) -> RunResult:
+def supervise(spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuClock) -> RunResult:
     """Execute one run until its whole tree of processes is dead, and return its result."""
-    used_s = processes.children_cpu_s()
+    used_s, counted_s = processes.children_cpu_s(), clock.used_s()
     began = time.monotonic()
     mark = None if LINUX else os.urandom(16).hex()
     if mark:
@@ -110,13 +134,13 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher) -> RunResul
         except (OSError, ValueError) as error:
             log.write(f"autoresearch: cannot start {spec.argv[0]}: {error}\n".encode())
             return RunResult(None, "command not found", 0.0, 0.0, None, detail=str(error))
-    watch = Watch(spec, mark, began, used_s)
+    watch = Watch(spec, mark, began, used_s, clock)
     try:
         stopped = _wait_for_end(child.pid, watch, requests)
     finally:
         status, usage = processes.kill_all(child.pid, mark, watch.family)
     wall_s = time.monotonic() - began
-    cpu_s = max(processes.children_cpu_s() - used_s, watch.cpu_s)
+    cpu_s = max(processes.children_cpu_s() - used_s, clock.used_s() - counted_s, watch.cpu_s)
     if stopped == "interrupted" and not processes.was_killed(status):
         stopped = None  # it ended by itself just before: keep the result of a finished run
     if stopped is None:

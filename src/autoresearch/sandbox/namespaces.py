@@ -1,0 +1,158 @@
+"""File systems of a process's own: everything read-only except the folders it may write.
+
+Landlock has no right for extended attributes, times, modes and owners of files, and none for the
+kernel's message queues. So a confined process gets a mount namespace (a user namespace first, if
+it is not root) in which every mount is read-only, with the granted folders mounted over themselves
+writable, an empty `/dev/shm`, and its temporary folder as `/tmp`; and an IPC namespace. Nothing in
+there can be mounted again: Landlock refuses mounts, and holds from the next step on.
+https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+import struct
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWIPC = 0x20000, 0x10000000, 0x08000000
+MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
+OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442  # system calls, on every architecture
+OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, AT_FDCWD = 1, 0x8000, 0x1000, -100
+MOVE_MOUNT_FROM_EMPTY_PATH = 4
+MOUNT_ATTR_RDONLY = 1
+
+SHARED_MEMORY = "/dev/shm"
+TEMPORARY = "/tmp"
+
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+class Unavailable(OSError):
+    """This process may not make namespaces. Nothing has changed for it."""
+
+
+def isolate(
+    read: Sequence[str],
+    write: Sequence[str],
+    temporary: str | None = None,
+    closed: Sequence[str] = (),
+) -> None:
+    """Give this process file systems of its own, in the child between fork and exec.
+
+    `write` stays writable, but for what is `closed` in it. `temporary`, a folder of `write`,
+    becomes `/tmp`; of what `/tmp` held, `read` and `write` stay at their paths. Raises
+    `Unavailable` where the system does not allow it, `OSError` when it fails later: the child must
+    then not go on.
+    """
+    _unshare()
+    folder = Path.cwd()
+    mounts = _clones(path for path in write if path not in (SHARED_MEMORY, "/"))
+    mounts |= _clones(closed, read_only=True)
+    if temporary:
+        below = [path for path in read if _is_below(path, [TEMPORARY])]
+        mounts |= _clones([path for path in below if not _is_below(path, write)], read_only=True)
+        [shown] = _clones([temporary]).values()
+    if "/" not in write:
+        _set_read_only(AT_FDCWD, b"/", AT_RECURSIVE)
+    if Path(SHARED_MEMORY).is_dir():
+        flags = MS_NOSUID | MS_NODEV
+        _check(
+            LIBC.mount(b"tmpfs", SHARED_MEMORY.encode(), b"tmpfs", flags, b"mode=1777"),
+            SHARED_MEMORY,
+        )
+    if temporary:
+        _attach(shown, TEMPORARY)
+    for path in sorted(mounts):  # a folder before what lies in it
+        if temporary and path != TEMPORARY and _is_below(path, [TEMPORARY]):
+            _make_place(path, is_folder=stat.S_ISDIR(os.fstat(mounts[path]).st_mode))
+        _attach(mounts[path], path)
+    os.chdir(folder)  # or it would stay on the mount that is covered now
+
+
+def is_available() -> bool:
+    """Whether this process could isolate a child. It forks to find out."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            isolate((), ())
+        except BaseException:  # whatever happens, the child ends here
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _unshare() -> None:
+    """Raises `Unavailable`."""
+    user, group = os.geteuid(), os.getegid()
+    if LIBC.unshare(CLONE_NEWNS | CLONE_NEWIPC) != 0:
+        if LIBC.unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWIPC) != 0:
+            raise Unavailable(ctypes.get_errno(), "no namespaces")
+        try:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+            Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+        except OSError as error:
+            raise Unavailable(error.errno, "no user namespaces") from error
+    if LIBC.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) != 0:
+        raise Unavailable(ctypes.get_errno(), "no mounts")  # Ubuntu's AppArmor allows the namespace
+
+
+def _clones(paths: Iterable[str], *, read_only: bool = False) -> dict[str, int]:
+    """Detached mounts of the files and folders that exist, by path; none within another. Device
+    files need none: they are writable on a read-only mount."""
+    clones: dict[str, int] = {}
+    for path in sorted(paths):
+        if _is_below(path, clones) or not _is_mountable(path):
+            continue
+        flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC
+        fd = _check(LIBC.syscall(OPEN_TREE, AT_FDCWD, os.fsencode(path), flags), path)
+        if read_only:
+            _set_read_only(fd, b"", AT_RECURSIVE | AT_EMPTY_PATH)
+        clones[path] = fd
+    return clones
+
+
+def _is_mountable(path: str) -> bool:
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:
+        return False  # not there, or out of reach
+    return stat.S_ISDIR(mode) or stat.S_ISREG(mode)
+
+
+def _is_below(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
+def _set_read_only(fd: int, path: bytes, flags: int) -> None:
+    attr = ctypes.create_string_buffer(struct.pack("=QQQQ", MOUNT_ATTR_RDONLY, 0, 0, 0))
+    size = ctypes.c_size_t(32)
+    _check(LIBC.syscall(MOUNT_SETATTR, fd, path, flags, attr, size), path.decode() or None)
+
+
+def _attach(fd: int, path: str) -> None:
+    target, flags = os.fsencode(path), MOVE_MOUNT_FROM_EMPTY_PATH
+    _check(LIBC.syscall(MOVE_MOUNT, fd, b"", AT_FDCWD, target, flags), path)
+    os.close(fd)
+
+
+def _make_place(path: str, *, is_folder: bool) -> None:
+    """Make a folder or file to mount over, unless it is there."""
+    place = Path(path)
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if is_folder:
+        place.mkdir()
+    else:
+        place.touch()
+
+
+def _check(result: int, path: str | None) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount namespace: {os.strerror(number)}", path)
+    return result
