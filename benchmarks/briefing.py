@@ -1,12 +1,12 @@
-"""What a briefing costs, and how long it is, when the night was long.
+"""Measures the cost and the length of a briefing after a long session.
 
     python benchmarks/briefing.py                       # 10, 100, 1,000 and 10,000 experiments
     python benchmarks/briefing.py --show 2000           # print a briefing instead
 
-For each length it makes a session of the task tiny_gpt as it could have been: a real repository, a
-real ledger with the runs, commits of the keeps, descriptions that name constants and ideas, near
-misses, crashes, notes, fruitless turns, and the logs of the runs a briefing may look at, one in
-eight of them of more than a megabyte. Nothing is trained: the numbers are drawn.
+For each length it makes up a session of the task tiny_gpt: a real repository, a real ledger with
+the runs, commits of the keeps, descriptions that name constants and ideas, near misses, crashes,
+notes, fruitless turns, and the logs of the runs a briefing may read, one in eight of them of more
+than a megabyte. Nothing is trained: the numbers are drawn.
 
     tokens   of the briefing, and of the source after it, by the briefing's own rule
     warm     an experiment has finished since the last briefing, as in a session
@@ -125,31 +125,31 @@ class Writer:
         )
 
     def experiment(self, finish: bool = True) -> Experiment:
-        """The next one, with what a night brings: 1 keep in 30 at first, fewer later."""
+        """Add the next experiment: 1 keep in 30 at first, fewer later."""
         self.at += 20
         roll, base = self.rng.random(), self.ledger.incumbent(self.record)
         keeps = 1 / (30 + self.ledger.started(self.record) / 4)
         kept = roll < keeps
         commit = self._commit(base) if kept else f"{self.rng.getrandbits(160):040x}"
-        one = self._begin(self._description(), commit, base.number)
+        experiment = self._begin(self._description(), commit, base.number)
         gain = self.rng.gauss(-1.5, 1.3) * SD
         if not finish:
-            return one
+            return experiment
         if kept:
             self.score -= abs(self.rng.gauss(0.3, 0.4)) * SD
-            self._finish(one, Status.KEEP, None, self.score)
+            self._finish(experiment, Status.KEEP, None, self.score)
         elif roll > 0.93:
-            self._finish(one, Status.CRASH, self.rng.choice(CRASHES), None)
+            self._finish(experiment, Status.CRASH, self.rng.choice(CRASHES), None)
         elif gain > 0.8 * SD:
             why = "not confirmed" if self.rng.random() < 0.5 else "not better"
-            self._finish(one, Status.DISCARD, (why, ""), self.score - gain)
+            self._finish(experiment, Status.DISCARD, (why, ""), self.score - gain)
         else:
             why = "not better" if gain > 0 else "worse"
-            self._finish(one, Status.DISCARD, (why, ""), self.score - gain)
+            self._finish(experiment, Status.DISCARD, (why, ""), self.score - gain)
         if roll > 0.98:
             failure = Failure("frozen file", "prepare.py was changed; only train.py may be")
             self.ledger.add_turn(self.record, "claude", failure, self.at)
-        return one
+        return experiment
 
     def _description(self) -> str:
         if self.rng.random() < 0.35:
@@ -180,21 +180,27 @@ class Writer:
         )
 
     def _finish(
-        self, one: Experiment, status: Status, why: tuple[str, str] | None, metric: float | None
+        self,
+        experiment: Experiment,
+        status: Status,
+        why: tuple[str, str] | None,
+        metric: float | None,
     ) -> None:
         reason, message = why or (None, "")
-        role = Role.SCREEN if one.number else Role.BASELINE
-        self._run(one, role, 0, metric, reason, message)
+        role = Role.SCREEN if experiment.number else Role.BASELINE
+        self._run(experiment, role, 0, metric, reason, message)
         for index in range(5 if status is Status.KEEP else 0):
-            fresh = Role.REMEASURE if one.number else Role.BASELINE
+            fresh = Role.REMEASURE if experiment.number else Role.BASELINE
             value = (metric or 0.0) + self.rng.gauss(0, SD)
-            self._run(one, fresh, index + 1, value, None, "")
+            self._run(experiment, fresh, index + 1, value, None, "")
         verdict = Verdict(status, reason, metric, "")
-        self.ledger.finish(self.record, one.number, verdict, peak_memory_bytes=10**8, now=self.at)
+        self.ledger.finish(
+            self.record, experiment.number, verdict, peak_memory_bytes=10**8, now=self.at
+        )
 
     def _run(
         self,
-        one: Experiment,
+        experiment: Experiment,
         role: Role,
         index: int,
         metric: float | None,
@@ -203,11 +209,11 @@ class Writer:
     ) -> None:
         run = self.ledger.open_run(
             self.record,
-            experiment=one.number,
+            experiment=experiment.number,
             attempt=0,
             role=role,
             index=index,
-            commit=one.commit,
+            commit=experiment.commit,
             now=self.at,
         )
         self.ledger.finish_run(
@@ -221,7 +227,10 @@ class Writer:
             cpu_s=13.0,
             peak_memory_bytes=10**8,
         )
-        late = one.number > self.experiments - LOGGED or role in (Role.BASELINE, Role.REMEASURE)
+        late = experiment.number > self.experiments - LOGGED or role in (
+            Role.BASELINE,
+            Role.REMEASURE,
+        )
         if late:
             folder = self.night.paths.runs / run.name
             folder.mkdir(parents=True)
@@ -245,7 +254,7 @@ class Writer:
 
 
 def make(folder: Path, experiments: int) -> tuple[Night, Ledger, Writer]:
-    """A task and a session of that length, with one more in flight."""
+    """Make a task and a session of that length, with one more experiment in flight."""
     new = [sys.executable, "-m", "autoresearch", "new", "tiny_gpt", str(folder)]
     subprocess.run(new, check=True, stdout=subprocess.DEVNULL)
     for name in ("data", "val", "holdout"):
@@ -266,7 +275,7 @@ def make(folder: Path, experiments: int) -> tuple[Night, Ledger, Writer]:
     return night, ledger, writer
 
 
-def briefer(night: Night, ledger: Ledger, record: SessionRecord) -> Briefer:
+def make_briefer(night: Night, ledger: Ledger, record: SessionRecord) -> Briefer:
     return Briefer(night.task, ledger, record, night.repository, night.paths)
 
 
@@ -285,12 +294,12 @@ def measure(folder: Path, experiments: int) -> Row:
         cold.append(time.process_time() - began)
         reader.close()
     warm, lengths, sources = [], [], []
-    one = briefer(night, ledger, writer.record)
-    one.text(LEFT)
+    warm_briefer = make_briefer(night, ledger, writer.record)
+    warm_briefer.text(LEFT)
     for _ in range(WARM):
         writer.experiment()
         began = time.process_time()
-        text = one.text(LEFT)
+        text = warm_briefer.text(LEFT)
         warm.append(time.process_time() - began)
         head, heading, source = text.rpartition("## The source")
         lengths.append(count_tokens(head))
@@ -313,17 +322,17 @@ def table(rows: list[Row]) -> str:
 
 
 def failures(rows: list[Row]) -> list[str]:
-    found = []
-    for record in rows:
-        where = f"after {record.experiments:,} experiments"
-        if record.tokens > MAX_TOKENS:
-            found.append(f"{record.tokens:,} tokens, above {MAX_TOKENS:,}: {where}")
-        found += [
+    problems = []
+    for row in rows:
+        where = f"after {row.experiments:,} experiments"
+        if row.tokens > MAX_TOKENS:
+            problems.append(f"{row.tokens:,} tokens, above {MAX_TOKENS:,}: {where}")
+        problems += [
             f"{took_ms:.1f} ms {kind}, above {MAX_MS:g}: {where}"
-            for kind, took_ms in (("warm", record.warm_ms), ("cold", record.cold_ms))
+            for kind, took_ms in (("warm", row.warm_ms), ("cold", row.cold_ms))
             if took_ms > MAX_MS
         ]
-    return found
+    return problems
 
 
 def main() -> None:
@@ -334,7 +343,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="autoresearch-briefing-") as folder:
         if options.show:
             night, ledger, writer = make(Path(folder) / "task", options.show)
-            print(briefer(night, ledger, writer.record).text(LEFT))
+            print(make_briefer(night, ledger, writer.record).text(LEFT))
             return
         rows = [measure(Path(folder) / str(size), size) for size in SIZES]
     print(

@@ -1,4 +1,4 @@
-"""Which way of proposing constants finds most in a hundred noisy experiments?
+"""Compares how much each way of proposing constants finds in a hundred noisy experiments.
 
     python benchmarks/tuner_strategies.py [--sessions 30] [--experiments 100] [--noise 0.006]
 
@@ -173,9 +173,9 @@ def night(agent: Agent, seed: int, experiments: int, noise: float) -> Night:
             past.score = -statistics.fmean(incumbent_runs[-8:])
             path.write_bytes(past.files[past.best.commit]["train.py"])
             before = time.process_time()
-            said = agent.propose(Turn(Path(folder), ("train.py",), past, ""))
+            proposal = agent.propose(Turn(Path(folder), ("train.py",), past, ""))
             cost.append(time.process_time() - before)
-            assert isinstance(said, Proposal)
+            assert isinstance(proposal, Proposal)
             past.files[f"c{number}"] = {"train.py": path.read_bytes()}
             gain = landscape.gain(path.read_bytes())
             status, metric = Status.CRASH, None
@@ -184,8 +184,8 @@ def night(agent: Agent, seed: int, experiments: int, noise: float) -> Night:
             if status is Status.KEEP:
                 truth = gain
             experiment = Experiment(
-                number, past.best.number, f"c{number}", agent.name, said.description,
-                status=status, metric=metric, order=number, notes=said.notes,
+                number, past.best.number, f"c{number}", agent.name, proposal.description,
+                status=status, metric=metric, order=number, notes=proposal.notes,
             )  # fmt: skip
             past.done.append(experiment)
             if status is Status.KEEP:

@@ -1,5 +1,4 @@
-"""Whatever is in an editable file: its constants are found and edited in place, or it is refused
-with the reason."""
+"""Any editable file is edited in place, or is refused with the reason."""
 
 from __future__ import annotations
 
@@ -87,7 +86,7 @@ SOURCES = st.builds(
 
 
 def literal(source: bytes, constant: Constant) -> Value | None:
-    """What Python reads at the constant's place."""
+    """Return the value that Python reads at the constant's place."""
     start, end = constant.span
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -95,8 +94,8 @@ def literal(source: bytes, constant: Constant) -> Value | None:
     return value
 
 
-def sane(constant: Constant) -> None:
-    """A place to go to: in range, finite, readable, the same when it is rounded again."""
+def check_values(constant: Constant) -> None:
+    """Check that each value is in range, finite, readable, and the same when rounded again."""
     for step in range(9):
         value = constant.at(step / 8)
         assert 0.0 <= constant.position(value) <= 1.0
@@ -121,25 +120,27 @@ def between(source: bytes, constants: list[Constant]) -> list[bytes]:
 
 def check(source: bytes, positions: list[float]) -> None:
     try:
-        found = find(source)
+        constants = find(source)
     except SourceError as error:
         assert str(error)
         return
     assert edit(source, {}) == source
-    assert edit(source, {c.name: c.value for c in found}) == source
-    spans = [c.span for c in found]
+    assert edit(source, {c.name: c.value for c in constants}) == source
+    spans = [c.span for c in constants]
     assert spans == sorted(spans)
-    for constant in found:
+    for constant in constants:
         assert 0 <= constant.span[0] < constant.span[1] <= len(source)
         if not isinstance(constant.value, str):
             assert literal(source, constant) == constant.value
-        sane(constant)
-    changes = {c.name: c.at(p) for c, p in zip(found, positions, strict=False)}
+        check_values(constant)
+    changes = {c.name: c.at(p) for c, p in zip(constants, positions, strict=False)}
     after = edit(source, changes)
     again = find(after)
-    assert [c.name for c in again] == [c.name for c in found]
-    assert {c.name: c.value for c in again} == {c.name: changes.get(c.name, c.value) for c in found}
-    assert between(after, again) == between(source, found)
+    assert [c.name for c in again] == [c.name for c in constants]
+    assert {c.name: c.value for c in again} == {
+        c.name: changes.get(c.name, c.value) for c in constants
+    }
+    assert between(after, again) == between(source, constants)
 
 
 @settings(max_examples=400, deadline=None)
@@ -162,11 +163,11 @@ def test_any_source_is_edited_in_place_or_refused(source: bytes, positions: list
 @example("A = '\ud800'")
 def test_any_bytes_and_any_text_are_read_or_refused(source: bytes | str) -> None:
     try:
-        found = find(source)
+        constants = find(source)
     except SourceError as error:
         assert str(error)
     else:
-        assert isinstance(found, list)
+        assert isinstance(constants, list)
 
 
 @settings(max_examples=300, deadline=None)

@@ -38,7 +38,7 @@ SEED = 1
 
 @dataclass
 class Past:
-    """A history in memory, that lets a test decide how each proposal ends."""
+    """A history in memory. A test decides how each proposal ends."""
 
     files: dict[str, dict[str, bytes]]
     metric: Metric = field(default_factory=lambda: Metric("val_bpb"))
@@ -93,7 +93,7 @@ def past() -> Past:
 
 @dataclass
 class TurnTaker:
-    """Where an agent works: gives it the incumbent's files and takes the edited ones."""
+    """Gives an agent the incumbent's files and takes the edited ones."""
 
     folder: Path
     past: Past
@@ -114,13 +114,13 @@ class TurnTaker:
         return {c.name: c.value for c in find((self.folder / path).read_bytes())}
 
     def start(self, agent: Agent) -> Experiment | None:
-        said = self.ask(agent)
-        assert not isinstance(said, Failure)
-        return None if said is None else self.past.start(self.files(), said.notes)
+        answer = self.ask(agent)
+        assert not isinstance(answer, Failure)
+        return None if answer is None else self.past.start(self.files(), answer.notes)
 
 
 @pytest.fixture
-def desk(tmp_path: Path, past: Past) -> TurnTaker:
+def turn_taker(tmp_path: Path, past: Past) -> TurnTaker:
     return TurnTaker(tmp_path / "tree", past)
 
 
@@ -128,19 +128,19 @@ def gain(values: Mapping[str, object]) -> float:
     return 0.01 * (float(str(values["DEPTH"])) - 4) - abs(float(str(values["MATRIX_LR"])) - 0.08)
 
 
-def night(desk: TurnTaker, agent: Agent, experiments: int) -> Iterator[dict[str, object]]:
+def night(turn_taker: TurnTaker, agent: Agent, experiments: int) -> Iterator[dict[str, object]]:
     """Sequential experiments without noise; what gains over 0.01 is kept, WIDTH > 400 crashes."""
     for _ in range(experiments):
-        experiment = desk.start(agent)
+        experiment = turn_taker.start(agent)
         assert experiment is not None
-        values = desk.values()
+        values = turn_taker.values()
         score = 1.46 - gain(values)  # 1.5 for PROGRAM
         if int(str(values["WIDTH"])) > 400:
-            desk.past.finish(experiment, Status.CRASH, None)
-        elif desk.past.metric.gain(score, desk.past.best.metric or 1.5) > 0.01:
-            desk.past.finish(experiment, Status.KEEP, score)
+            turn_taker.past.finish(experiment, Status.CRASH, None)
+        elif turn_taker.past.metric.gain(score, turn_taker.past.best.metric or 1.5) > 0.01:
+            turn_taker.past.finish(experiment, Status.KEEP, score)
         else:
-            desk.past.finish(experiment, Status.DISCARD, score)
+            turn_taker.past.finish(experiment, Status.DISCARD, score)
         yield values
 
 
@@ -149,40 +149,40 @@ def night(desk: TurnTaker, agent: Agent, experiments: int) -> Iterator[dict[str,
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_a_proposal_changes_constants_and_nothing_else(desk: TurnTaker, sampler: str):
-    said = desk.ask(agents.load("tuner", sampler, seed=1))
-    assert isinstance(said, Proposal)
-    assert desk.values() != {c.name: c.value for c in find(PROGRAM)}
+def test_a_proposal_changes_constants_and_nothing_else(turn_taker: TurnTaker, sampler: str):
+    answer = turn_taker.ask(agents.load("tuner", sampler, seed=1))
+    assert isinstance(answer, Proposal)
+    assert turn_taker.values() != {c.name: c.value for c in find(PROGRAM)}
     digits = re.compile(rb"[-\d.e]+|True|False|\"\w+\"")
-    after = (desk.folder / "train.py").read_bytes()
+    after = (turn_taker.folder / "train.py").read_bytes()
     assert digits.sub(b"", after) == digits.sub(b"", PROGRAM)
     assert b"SEED = 1\n" in after
 
 
-def test_the_description_names_each_change(desk: TurnTaker):
+def test_the_description_names_each_change(turn_taker: TurnTaker):
     agent = agents.load("tuner", seed=0)
     before = {c.name: c for c in find(PROGRAM)}
     for _ in range(30):
-        said = desk.ask(agent)
-        assert isinstance(said, Proposal)
-        assert len(said.description) <= 80
-        values = desk.values()
+        answer = turn_taker.ask(agent)
+        assert isinstance(answer, Proposal)
+        assert len(answer.description) <= 80
+        values = turn_taker.values()
         changed = [name for name, value in values.items() if value != before[name].value]
-        for part in said.description.split(" and ")[0].split(", "):
+        for part in answer.description.split(" and ")[0].split(", "):
             name, old, arrow, new = part.split()
             assert name in changed and arrow == "->"
             assert old == before[name].shown(before[name].value)
             assert new == before[name].shown(values[name])  # type: ignore[arg-type]
 
 
-def test_a_tuner_moves_few_constants_and_random_moves_all(desk: TurnTaker):
+def test_a_tuner_moves_few_constants_and_random_moves_all(turn_taker: TurnTaker):
     start = {c.name: c.value for c in find(PROGRAM)}
 
     def moved(sampler: str) -> float:
         agent, counts = agents.load("tuner", sampler, seed=5), []
         for _ in range(20):
-            desk.ask(agent)
-            counts.append(sum(desk.values()[name] != value for name, value in start.items()))
+            turn_taker.ask(agent)
+            counts.append(sum(turn_taker.values()[name] != value for name, value in start.items()))
         return statistics.fmean(counts)
 
     assert moved("trend") <= 3
@@ -190,25 +190,25 @@ def test_a_tuner_moves_few_constants_and_random_moves_all(desk: TurnTaker):
     assert moved("random") > 6
 
 
-def test_no_constants_is_an_error_that_says_how_to_add_some(tmp_path: Path):
-    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": b"print(1)\n"}}))
+def test_the_error_for_no_constants_explains_how_to_add_some(tmp_path: Path):
+    turn_taker = TurnTaker(tmp_path, Past({"c0": {"train.py": b"print(1)\n"}}))
     with pytest.raises(AgentError, match=r"train\.py.*LR = 3e-4"):
-        desk.ask(agents.load("tuner"))
+        turn_taker.ask(agents.load("tuner"))
 
 
 def test_a_source_that_does_not_parse_is_an_error(tmp_path: Path):
-    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": b"A = 1\nB = (\n"}}))
+    turn_taker = TurnTaker(tmp_path, Past({"c0": {"train.py": b"A = 1\nB = (\n"}}))
     with pytest.raises(AgentError, match=r"train\.py: line 2"):
-        desk.ask(agents.load("tuner"))
+        turn_taker.ask(agents.load("tuner"))
 
 
 def test_several_files_prefix_their_constants(tmp_path: Path):
-    desk = TurnTaker(
+    turn_taker = TurnTaker(
         tmp_path, Past({"c0": {"a.py": b"X = 1.0\n", "m/b.py": b"X = 2\n", "n.md": b"#"}})
     )
     agent = agents.load("tuner", seed=1)
-    said = [desk.ask(agent) for _ in range(20)]
-    text = "; ".join(p.description for p in said if isinstance(p, Proposal))
+    answer = [turn_taker.ask(agent) for _ in range(20)]
+    text = "; ".join(p.description for p in answer if isinstance(p, Proposal))
     assert "a.py:X 1.0 -> " in text
     assert "m/b.py:X 2 -> " in text
 
@@ -226,106 +226,108 @@ def test_wrong_options_are_refused(argument: str | None, options: dict[str, obje
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_nothing_is_proposed_twice(desk: TurnTaker, sampler: str):
-    seen = [tuple(v.items()) for v in night(desk, agents.load("tuner", sampler, seed=2), 60)]
-    assert len(set(seen)) == len(seen)
+def test_nothing_is_proposed_twice(turn_taker: TurnTaker, sampler: str):
+    proposals = [
+        tuple(v.items()) for v in night(turn_taker, agents.load("tuner", sampler, seed=2), 60)
+    ]
+    assert len(set(proposals)) == len(proposals)
 
 
-def test_what_is_in_flight_is_not_proposed_again(tmp_path: Path):
+def test_a_change_in_flight_is_not_proposed_again(tmp_path: Path):
     program = b"A = 1  # one of: 1, 2, 3\nB = True\n"
-    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": program}}))
+    turn_taker = TurnTaker(tmp_path, Past({"c0": {"train.py": program}}))
     other, mine = agents.load("tuner", seed=7), agents.load("tuner", seed=7)
-    desk.start(other)
-    desk.start(mine)
-    first, second = (desk.past.files[f"c{n}"]["train.py"] for n in (1, 2))
+    turn_taker.start(other)
+    turn_taker.start(mine)
+    first, second = (turn_taker.past.files[f"c{n}"]["train.py"] for n in (1, 2))
     assert len({program, first, second}) == 3
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_a_finite_space_is_used_up_and_then_it_ends(tmp_path: Path, sampler: str):
-    desk = TurnTaker(tmp_path, Past({"c0": {"t.py": b"A = 2  # in [1, 4]\nB = True\n"}}))
+def test_the_tuner_ends_when_a_finite_space_is_used_up(tmp_path: Path, sampler: str):
+    turn_taker = TurnTaker(tmp_path, Past({"c0": {"t.py": b"A = 2  # in [1, 4]\nB = True\n"}}))
     agent = agents.load("tuner", sampler, seed=1)
     for number in range(7):
-        experiment = desk.start(agent)
+        experiment = turn_taker.start(agent)
         assert experiment is not None, f"ended after {number} of 7"
-        desk.past.finish(experiment, Status.DISCARD, 1.6)
-    assert desk.ask(agent) is None
+        turn_taker.past.finish(experiment, Status.DISCARD, 1.6)
+    assert turn_taker.ask(agent) is None
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe", "random"])
-def test_a_restarted_tuner_goes_on_as_if_nothing_had_happened(desk: TurnTaker, sampler: str):
+def test_a_restarted_tuner_makes_the_same_proposals(turn_taker: TurnTaker, sampler: str):
     agent = agents.load("tuner", sampler, seed=3)
-    for _ in night(desk, agent, 25):
+    for _ in night(turn_taker, agent, 25):
         pass
-    assert any(e.status is Status.KEEP for e in desk.past.done) or sampler == "random"
-    desk.ask(agent)
-    expected = desk.values()
-    desk.ask(agents.load("tuner", sampler, seed=3))
-    assert desk.values() == expected
-    desk.ask(agents.load("tuner", sampler, seed=4))
-    assert desk.values() != expected
+    assert any(e.status is Status.KEEP for e in turn_taker.past.done) or sampler == "random"
+    turn_taker.ask(agent)
+    expected = turn_taker.values()
+    turn_taker.ask(agents.load("tuner", sampler, seed=3))
+    assert turn_taker.values() == expected
+    turn_taker.ask(agents.load("tuner", sampler, seed=4))
+    assert turn_taker.values() != expected
 
 
-def test_a_refused_proposal_is_not_repeated(desk: TurnTaker):
+def test_a_refused_proposal_is_not_repeated(turn_taker: TurnTaker):
     agent = agents.load("tuner", seed=1)
-    desk.ask(agent)
-    first = desk.values()
-    desk.ask(agent)
-    assert desk.values() != first
+    turn_taker.ask(agent)
+    first = turn_taker.values()
+    turn_taker.ask(agent)
+    assert turn_taker.values() != first
 
 
-def test_the_space_does_not_move_with_the_incumbent(desk: TurnTaker):
+def test_the_space_does_not_move_with_the_incumbent(turn_taker: TurnTaker):
     agent = agents.load("tuner", seed=1)
-    experiment = desk.start(agent)
+    experiment = turn_taker.start(agent)
     assert experiment is not None
     moved = PROGRAM.replace(b"0.04", b"0.15")
-    desk.past.files[experiment.commit]["train.py"] = moved
-    desk.past.finish(experiment, Status.KEEP, 1.4)
+    turn_taker.past.files[experiment.commit]["train.py"] = moved
+    turn_taker.past.finish(experiment, Status.KEEP, 1.4)
     for restarted in (False, True):
         tuner = agents.load("tuner", "random", seed=1) if restarted else agent
         for _ in range(40):
-            desk.ask(tuner)
-            rate = desk.values()["MATRIX_LR"]
+            turn_taker.ask(tuner)
+            rate = turn_taker.values()["MATRIX_LR"]
             assert isinstance(rate, float) and 0.01 <= rate <= 0.16
 
 
-def test_crashes_are_avoided(desk: TurnTaker):
-    widths = [v["WIDTH"] for v in night(desk, agents.load("tuner", seed=1), 80)]
+def test_crashes_are_avoided(turn_taker: TurnTaker):
+    widths = [v["WIDTH"] for v in night(turn_taker, agents.load("tuner", seed=1), 80)]
     crashed = [int(str(w)) > 400 for w in widths]
     assert sum(crashed[40:]) <= 2
 
 
 def test_divisibility_is_learned(tmp_path: Path):
     program = b"DIM = 96  # in [16, 256]\nHEADS = 6  # in [1, 16]\nLR = 0.1\n"
-    desk = TurnTaker(tmp_path, Past({"c0": {"train.py": program}}))
+    turn_taker = TurnTaker(tmp_path, Past({"c0": {"train.py": program}}))
     agent, crashes = agents.load("tuner", "random", seed=1), []
     for _ in range(40):
-        experiment = desk.start(agent)
+        experiment = turn_taker.start(agent)
         assert experiment is not None
-        values = desk.values()
+        values = turn_taker.values()
         bad = int(str(values["DIM"])) % int(str(values["HEADS"])) != 0
         crashes.append(bad)
         if bad:
-            desk.past.finish(experiment, Status.CRASH, None)
+            turn_taker.past.finish(experiment, Status.CRASH, None)
         else:
-            desk.past.finish(experiment, Status.DISCARD, 1.6)
+            turn_taker.past.finish(experiment, Status.DISCARD, 1.6)
     assert sum(crashes) == 1
 
 
-def test_other_agents_experiments_do_not_disturb(desk: TurnTaker):
+def test_other_agents_experiments_do_not_disturb(turn_taker: TurnTaker):
     agent = agents.load("tuner", seed=1)
-    for _ in night(desk, agent, 5):
+    for _ in night(turn_taker, agent, 5):
         pass
-    broken = desk.past.start({"train.py": b"def f(:\n"})
-    desk.past.finish(broken, Status.CRASH, None)
+    broken = turn_taker.past.start({"train.py": b"def f(:\n"})
+    turn_taker.past.finish(broken, Status.CRASH, None)
     fewer = b"MATRIX_LR = 9.0\nGRAD_CLIP = 1.5\nSHIFT = -1\n"
-    rewritten = desk.past.start({"train.py": fewer, "extra.py": b"GAIN = 2.0\n"})
-    desk.past.finish(rewritten, Status.KEEP, 1.2)
+    rewritten = turn_taker.past.start({"train.py": fewer, "extra.py": b"GAIN = 2.0\n"})
+    turn_taker.past.finish(rewritten, Status.KEEP, 1.2)
     described = []
     for _ in range(40):
-        said = desk.ask(agent)
-        assert isinstance(said, Proposal)
-        described.append(said.description)
+        answer = turn_taker.ask(agent)
+        assert isinstance(answer, Proposal)
+        described.append(answer.description)
     names = {part.split()[0] for text in described for part in text.split(", ")}
     assert names == {"MATRIX_LR", "GRAD_CLIP", "SHIFT", "extra.py:GAIN"}
 
@@ -334,26 +336,26 @@ def test_a_maximized_metric_and_an_unknown_noise(tmp_path: Path):
     past = Past({"c0": {"train.py": b"LR = 0.1\nDEPTH = 3\n"}}, noise_sd=None)
     past.metric = Metric("accuracy", goal=type(past.metric.goal)("maximize"))
     past.best = replace(past.best, metric=0.0)
-    desk, agent = TurnTaker(tmp_path, past), agents.load("tuner", seed=1)
+    turn_taker, agent = TurnTaker(tmp_path, past), agents.load("tuner", seed=1)
     for _ in range(40):
-        experiment = desk.start(agent)
+        experiment = turn_taker.start(agent)
         assert experiment is not None
-        score = float(str(desk.values()["LR"])) - 0.1
+        score = float(str(turn_taker.values()["LR"])) - 0.1
         better = score > (past.best.metric or 0.0)
         past.finish(experiment, Status.KEEP if better else Status.DISCARD, score)
     assert (past.best.metric or 0.0) > 0.25  # the range ends at 0.4, which is worth 0.3
 
 
-def test_the_tuner_finds_what_random_search_does_not():
+def test_the_tuner_finds_more_than_random_search():
     simulation = _benchmark()
-    found = {}
+    gains = {}
     for sampler in ("trend", "random"):
         nights = [
             simulation.night(agents.load("tuner", sampler, seed=seed), seed, 50, 0.006)
             for seed in range(3)
         ]
-        found[sampler] = statistics.median(n.gain for n in nights)
-    assert found["trend"] > found["random"] + 0.05
+        gains[sampler] = statistics.median(n.gain for n in nights)
+    assert gains["trend"] > gains["random"] + 0.05
 
 
 def _benchmark() -> ModuleType:
@@ -367,22 +369,21 @@ def _benchmark() -> ModuleType:
 
 
 @pytest.mark.parametrize("sampler", ["trend", "tpe"])
-def test_the_cost_of_a_proposal_does_not_grow(desk: TurnTaker, sampler: str):
+def test_the_cost_of_a_proposal_does_not_grow(turn_taker: TurnTaker, sampler: str):
     agent, medians = agents.load("tuner", sampler, seed=1), []
     for _ in range(3):
         costs = []
         for _ in range(7):
             before = time.process_time()
-            desk.ask(agent)
+            turn_taker.ask(agent)
             costs.append(time.process_time() - before)
         medians.append(statistics.median(costs))
-        _elsewhere(desk.past, 160)
+        _add_experiments_of_another_agent(turn_taker.past, 160)
     assert medians[2] < 2 * medians[1]
     assert medians[2] < 0.06  # 0.005 to 0.012 on an idle core
 
 
-def _elsewhere(past: Past, experiments: int) -> None:
-    """Many experiments of another agent."""
+def _add_experiments_of_another_agent(past: Past, experiments: int) -> None:
     rng, constants = random.Random(len(past.done)), find(PROGRAM)
     for _ in range(experiments):
         source = edit(PROGRAM, {c.name: c.at(rng.random()) for c in constants})
@@ -390,10 +391,10 @@ def _elsewhere(past: Past, experiments: int) -> None:
         past.finish(experiment, Status.DISCARD, rng.gauss(1.5, 0.01))
 
 
-def test_each_commit_is_read_once(desk: TurnTaker):
-    for _ in night(desk, agents.load("tuner", seed=1), 30):
+def test_each_commit_is_read_once(turn_taker: TurnTaker):
+    for _ in night(turn_taker, agents.load("tuner", seed=1), 30):
         pass
-    assert desk.past.reads <= 31
+    assert turn_taker.past.reads <= 31
 
 
 # --------------------------------------------------------------------------------------------
@@ -401,10 +402,10 @@ def test_each_commit_is_read_once(desk: TurnTaker):
 
 
 def test_agents_are_found_by_their_file_names():
-    found = agents.names()
-    assert {"replay", "tuner"} <= set(found)
-    assert "constants" not in found
-    assert found == sorted(found)
+    names = agents.names()
+    assert {"replay", "tuner"} <= set(names)
+    assert "constants" not in names
+    assert names == sorted(names)
 
 
 def test_an_unknown_agent_is_refused_with_the_nearest():
@@ -436,7 +437,7 @@ def test_importing_the_tuner_does_not_import_optuna():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_optuna_says_nothing(desk: TurnTaker, capfd: pytest.CaptureFixture[str]):
+def test_optuna_prints_nothing(turn_taker: TurnTaker, capfd: pytest.CaptureFixture[str]):
     for sampler, _ in itertools.product(("trend", "tpe", "random"), range(3)):
-        desk.ask(agents.load("tuner", sampler))
+        turn_taker.ask(agents.load("tuner", sampler))
     assert capfd.readouterr() == ("", "")

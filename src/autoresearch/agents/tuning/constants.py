@@ -169,14 +169,9 @@ class _Text:
 
     def span(self, node: ast.expr) -> tuple[int, int]:
         """Return where the node begins and ends in the source."""
-        before, literal = (
-            part.decode().encode(self.encoding)
-            for part in (
-                self.utf8[: self.start(node)],
-                self.utf8[self.start(node) : self.end(node)],
-            )
-        )
-        start = self.bom + len(before)
+        first, last = self.start(node), self.end(node)
+        start = self.bom + len(self.utf8[:first].decode().encode(self.encoding))
+        literal = self.utf8[first:last].decode().encode(self.encoding)
         if self.source[start : start + len(literal)] != literal:  # an encoding with states
             raise SourceError(f"line {node.lineno}: cannot be edited in {self.encoding}")
         return start, start + len(literal)
@@ -191,9 +186,9 @@ def _read(source: bytes) -> tuple[_Text, ast.Module]:
     try:
         encoding = _find_encoding(source)
         bom = 3 if source.startswith(b"\xef\xbb\xbf") else 0
-        text = source[bom:].decode(encoding)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
+            text = source[bom:].decode(encoding)
             tree = ast.parse(text)
         is_stable = text.encode(encoding) == source[bom:]
     except SyntaxError as error:
@@ -416,16 +411,16 @@ def _add_range(
     if _is_beta(bare.name, value) and (explicit is None or 0 <= explicit[0] < explicit[1] < 1):
         low, high = explicit or (max(0.0, 1 - 4 * (1 - value)), 1 - (1 - value) / 4)
         return replace(bare, kind="beta", low=low, high=high, log=True)
-    is_int = isinstance(value, int)
-    guess = _guess_int_range(value) if isinstance(value, int) else _guess_range(bare.name, value)
+    guess: tuple[float, float]
+    if isinstance(value, int):
+        guess, step, is_rate = _guess_int_range(value), _guess_step(value), False
+    else:
+        guess, step, is_rate = _guess_range(bare.name, value), 1, bool(RATE.search(bare.name))
     low, high = explicit or guess
     small, large = sorted((abs(low), abs(high)))
-    is_log = (low > 0 or high < 0) and (
-        explicit is None or large / small >= 8 or (not is_int and bool(RATE.search(bare.name)))
-    )
-    if isinstance(value, int):
-        return replace(bare, kind="int", low=low, high=high, log=is_log, step=_guess_step(value))
-    return replace(bare, kind="float", low=low, high=high, log=is_log)
+    is_log = (low > 0 or high < 0) and (explicit is None or is_rate or large / small >= 8)
+    kind: Kind = "int" if isinstance(value, int) else "float"
+    return replace(bare, kind=kind, low=low, high=high, log=is_log, step=step)
 
 
 def _is_beta(name: str, value: float) -> bool:

@@ -1,16 +1,18 @@
-"""The tuner's view of a program: its constants, the space they span, and what was measured."""
+"""The tuner's view of a program: its constants, and the space they span."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from autoresearch.agents.tuning.constants import Constant, SourceError, Value, find
 
 LEVELS = 64  # an int with no more values than this is searched value by value
+
+Key = bytes  # a digest: two thousand full lists of values would be megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,17 @@ class Program:
         return {name: constant.value for name, constant in self.constants.items()}
 
     def integers(self, values: Mapping[str, Value]) -> dict[str, int]:
-        """Return the positive whole numbers the program would work with: 2**19 as 524288."""
-        numbers: dict[str, int] = {}
+        """The positive whole numbers the program would work with: 2**19 counts as 524288."""
+        found: dict[str, int] = {}
         for name, constant in self.constants.items():
             number = constant.effective(values[name])
-            if isinstance(number, int) and number is not True and number > 0:
-                numbers[name] = number
-        return numbers
+            if isinstance(number, int) and not isinstance(number, bool) and number > 0:
+                found[name] = number
+        return found
 
-    def key(self, values: Mapping[str, Value]) -> bytes:
-        """Digest the code and the values, these rounded: the same for the same experiment."""
+    def key(self, values: Mapping[str, Value]) -> Key:
+        """What makes two experiments the same: the code, and the values as far as they differ by
+        more than rounding."""
         items = [(name, _coarse(values.get(name, c.value))) for name, c in self.constants.items()]
         return hashlib.blake2b(repr((self.digest, items)).encode(), digest_size=12).digest()
 
@@ -46,25 +49,6 @@ def _coarse(value: Value) -> Value:
     return 1.0 - float(f"{1.0 - value:.1e}") if 0.9 <= value < 1 else float(f"{value:.2e}")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A program and how good it is."""
-
-    program: Program
-    score: float | None = None  # the higher the better; None: it crashed, or still runs
-    runs: int = 1  # that the score is the mean of
-
-
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What a proposal starts from."""
-
-    incumbent: Measured
-    noise_sd: float | None
-    running: Sequence[Measured]
-    is_allowed: Callable[[Sequence[float]], bool]  # of positions
-
-
 def take_apart(files: Mapping[str, bytes], main: str | None = None) -> Program:
     """Read the constants of the Python files. Those of the file `main` go by their own name, those
     of others by `path:NAME`. Raises `SourceError` if a file does not parse."""
@@ -72,60 +56,62 @@ def take_apart(files: Mapping[str, bytes], main: str | None = None) -> Program:
     constants: dict[str, Constant] = {}
     paths: dict[str, str] = {}
     for path, source in sorted(files.items()):
+        found = _find(path, source) if path.endswith(".py") else []
         end = 0
-        try:
-            for constant in find(source) if path.endswith(".py") else []:
-                name = constant.name if path == main else f"{path}:{constant.name}"
-                constants[name], paths[name] = constant, path
-                digest.update(source[end : constant.span[0]])
-                end = constant.span[1]
-        except SourceError as error:
-            raise SourceError(f"{path}: {error}") from error
+        for constant in found:
+            name = constant.name if path == main else f"{path}:{constant.name}"
+            constants[name], paths[name] = constant, path
+            digest.update(source[end : constant.span[0]])
+            end = constant.span[1]
         digest.update(source[end:] + b"\0")
     return Program(constants, paths, digest.hexdigest())
 
 
+def _find(path: str, source: bytes) -> list[Constant]:
+    try:
+        return find(source)
+    except SourceError as error:
+        raise SourceError(f"{path}: {error}") from error
+
+
 class Space:
-    """The constants that were ever in an incumbent, with the ranges they had then: so that the
-    space does not move with the incumbent."""
+    """The constants that were ever seen in an incumbent, with the ranges they had then: so that
+    the space does not move with the incumbent."""
 
     def __init__(self) -> None:
         self.constants: dict[str, Constant] = {}
-        self.levels: dict[str, list[float] | None] = {}  # the positions of each; None: any
 
-    def add(self, program: Program) -> None:
-        """Add the constants of a program that are not in the space yet."""
-        for name, constant in program.constants.items():
-            if name not in self.constants:
-                self.constants[name] = constant
-                self.levels[name] = _list_levels(constant)
+    def add(self, program: Program) -> bool:
+        """Let the constants of a program join; says whether any did."""
+        new = {n: c for n, c in program.constants.items() if n not in self.constants}
+        self.constants.update(new)
+        return bool(new)
 
     def positions(self, values: Mapping[str, Value]) -> list[float]:
-        """Return the position of each constant; a missing value counts as the first one."""
+        """Where each constant stands; one that is missing stands where it did at first."""
         return [c.position(values.get(name, c.value)) for name, c in self.constants.items()]
 
     def values(self, positions: Sequence[float], present: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the values at `positions`; a constant that does not move keeps its exact value,
-        one that is not `present` is left out."""
-        values = dict(present)
+        """The values at `positions`; a constant that does not move keeps its exact value, one
+        that is not `present` is left out."""
+        moved = dict(present)
         for (name, constant), position in zip(self.constants.items(), positions, strict=True):
             here = present.get(name)
             if here is not None and abs(constant.position(here) - position) > 1e-9:
-                values[name] = constant.at(position)
-        return values
+                moved[name] = constant.at(position)
+        return moved
 
-
-def _list_levels(constant: Constant) -> list[float] | None:
-    """Return the positions a constant can take, None for (almost) any."""
-    if constant.choices:
-        return [constant.position(choice) for choice in constant.choices]
-    if constant.kind not in ("int", "exponent"):
-        return None
-    low, high = math.ceil(constant.low), math.floor(constant.high)
-    if (high - low) // constant.step >= LEVELS:
-        return None
-    integers = {constant.rounded(i) for i in (*range(low, high, constant.step), high)}
-    return sorted(constant.position(i) for i in integers)
+    def levels(self, constant: Constant) -> list[float] | None:
+        """The positions a constant can take, None for (almost) any."""
+        if constant.choices:
+            return [constant.position(choice) for choice in constant.choices]
+        if constant.kind not in ("int", "exponent"):
+            return None
+        low, high = math.ceil(constant.low), math.floor(constant.high)
+        if (high - low) // constant.step >= LEVELS:
+            return None
+        integers = {constant.rounded(i) for i in (*range(low, high, constant.step), high)}
+        return sorted(constant.position(i) for i in integers)
 
 
 class Divisibility:
@@ -144,6 +130,10 @@ class Divisibility:
         else:
             self._held -= {(a, b) for a, b in pairs if numbers[a] % numbers[b]}
 
+    def rules(self) -> set[tuple[str, str]]:
+        return (self._held or set()) & self._broken
+
     def respected(self, numbers: Mapping[str, int]) -> bool:
-        rules = (self._held or set()) & self._broken
-        return all(numbers[a] % numbers[b] == 0 for a, b in rules if a in numbers and b in numbers)
+        return all(
+            numbers[a] % numbers[b] == 0 for a, b in self.rules() if a in numbers and b in numbers
+        )
