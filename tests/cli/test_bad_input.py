@@ -37,27 +37,27 @@ USAGE, BUSY, BASELINE, AGENT, STORAGE = 2, 3, 4, 5, 7
 
 
 @dataclass
-class Said:
+class Done:
     code: int
     out: str
     error: str
 
 
-Run = Callable[..., Said]
+Run = Callable[..., Done]
 
 
 @pytest.fixture
 def autoresearch(capfd: pytest.CaptureFixture[str]) -> Run:
     """The command line, in this process."""
 
-    def call(*arguments: object) -> Said:
+    def call(*arguments: object) -> Done:
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main([str(argument) for argument in arguments])
-        said = capfd.readouterr()
-        assert not re.search("^Traceback", said.err, re.MULTILINE)
+        done = capfd.readouterr()
+        assert not re.search("^Traceback", done.err, re.MULTILINE)
         assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, said.out, said.err)
+        return Done(ended.value.code, done.out, done.err)
 
     return call
 
@@ -86,18 +86,18 @@ def better(value: float = 5.0) -> dict[str, str | bytes]:
     return {"prog.py": PROGRAM.replace("10.0", str(value))}
 
 
-def nothing_half_done(root: Path, tag: str = "t") -> None:
+def assert_nothing_half_done(root: Path, tag: str = "t") -> None:
     """No branch, no ref, no results, no lock, no process; and git sees no difference."""
     assert git(root, "for-each-ref", "refs/autoresearch", "refs/heads/autoresearch") == ""
     assert not (root / "results.tsv").exists()
     assert find_owner(SessionPaths(root, tag)) is None
 
 
-def goes_on(autoresearch: Run, root: Path, agent: str) -> None:
-    """What was refused is mended: the same tag works."""
-    said = autoresearch("run", root, "--tag", "t", "--agent", agent, "--experiments", 1)
-    assert said.code == 0, said.error
-    assert [one.status for one in night(root).experiments] == ["keep", "keep"]
+def assert_goes_on(autoresearch: Run, root: Path, agent: str) -> None:
+    """After the refusal the same tag works."""
+    done = autoresearch("run", root, "--tag", "t", "--agent", agent, "--experiments", 1)
+    assert done.code == 0, done.error
+    assert [experiment.status for experiment in night(root).experiments] == ["keep", "keep"]
 
 
 # ---- the repository ----------------------------------------------------------------------------
@@ -107,9 +107,9 @@ def goes_on(autoresearch: Run, root: Path, agent: str) -> None:
 def test_not_a_git_repository(tmp_path: Path, autoresearch: Run, command: str) -> None:
     (tmp_path / "autoresearch.toml").write_text(TASK)
     (tmp_path / "prog.py").write_text(PROGRAM)
-    said = autoresearch(command, tmp_path)
-    assert said.code == USAGE
-    assert f"{tmp_path} is not in a git repository: run `git init" in said.error
+    done = autoresearch(command, tmp_path)
+    assert done.code == USAGE
+    assert f"{tmp_path} is not in a git repository: run `git init" in done.error
     assert not (tmp_path / ".autoresearch").exists()
 
 
@@ -118,20 +118,20 @@ def test_no_commits(tmp_path: Path, autoresearch: Run, command: str) -> None:
     (tmp_path / "autoresearch.toml").write_text(TASK)
     (tmp_path / "prog.py").write_text(PROGRAM)
     git(tmp_path, "init", "-q")
-    said = autoresearch(command, tmp_path)
-    assert said.code == USAGE
-    assert "has no commits: commit the code first" in said.error
+    done = autoresearch(command, tmp_path)
+    assert done.code == USAGE
+    assert "has no commits: commit the code first" in done.error
     assert not (tmp_path / ".autoresearch").exists()
 
 
 def test_no_such_folder(tmp_path: Path, autoresearch: Run) -> None:
-    said = autoresearch("run", tmp_path / "nowhere")
-    assert (said.code, "no such folder or task file" in said.error) == (USAGE, True)
+    done = autoresearch("run", tmp_path / "nowhere")
+    assert (done.code, "no such folder or task file" in done.error) == (USAGE, True)
 
 
 def test_no_task(tmp_path: Path, autoresearch: Run) -> None:
-    said = autoresearch("run", tmp_path)
-    assert (said.code, "`autoresearch init` writes a task file" in said.error) == (USAGE, True)
+    done = autoresearch("run", tmp_path)
+    assert (done.code, "`autoresearch init` writes a task file" in done.error) == (USAGE, True)
 
 
 @pytest.mark.parametrize(
@@ -154,12 +154,12 @@ def test_editable_files(
     task = TASK.replace('"prog.py"', f'"{editable}"')
     task = task.replace("[metric]", 'inputs = ["data"]\n[metric]')
     (root / "autoresearch.toml").write_text(task)
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == USAGE
-    assert message in said.error.replace('"data"', "data/")
-    nothing_half_done(root)
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == USAGE
+    assert message in done.error.replace('"data"', "data/")
+    assert_nothing_half_done(root)
     (root / "autoresearch.toml").write_text(TASK)
-    goes_on(autoresearch, root, changes(better()))
+    assert_goes_on(autoresearch, root, changes(better()))
 
 
 def test_an_editable_file_behind_a_link(root: Path, tmp_path: Path, autoresearch: Run) -> None:
@@ -168,20 +168,20 @@ def test_an_editable_file_behind_a_link(root: Path, tmp_path: Path, autoresearch
     (root / "away").symlink_to(tmp_path / "elsewhere")
     (root / "autoresearch.toml").write_text(TASK.replace('"prog.py"', '"away/x.py"'))
     commit_all(root)
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == USAGE
-    assert "'away/x.py' is outside the task's folder, by a link" in said.error
-    nothing_half_done(root)
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == USAGE
+    assert "'away/x.py' is outside the task's folder, by a link" in done.error
+    assert_nothing_half_done(root)
 
 
 def test_uncommitted_changes(root: Path, autoresearch: Run, changes: Callable[..., str]) -> None:
     edit(root, VALUE=9.0)
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == USAGE
-    assert "prog.py has uncommitted changes: commit or stash them first" in said.error
-    nothing_half_done(root)
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == USAGE
+    assert "prog.py has uncommitted changes: commit or stash them first" in done.error
+    assert_nothing_half_done(root)
     commit_all(root)
-    goes_on(autoresearch, root, changes(better()))
+    assert_goes_on(autoresearch, root, changes(better()))
 
 
 # ---- the task file -----------------------------------------------------------------------------
@@ -208,13 +208,13 @@ def test_the_task_file(
     """The key, what was found, what is accepted, and where."""
     (root / "autoresearch.toml").write_text(TASK.replace(old, new, 1))
     for command in ("run", "check", "status"):
-        said = autoresearch(command, root)
-        assert said.code == USAGE
-        assert f"{root / 'autoresearch.toml'}:" in said.error
+        done = autoresearch(command, root)
+        assert done.code == USAGE
+        assert f"{root / 'autoresearch.toml'}:" in done.error
         for part in parts:
-            assert part in said.error
+            assert part in done.error
     assert not (root / ".autoresearch").exists()
-    nothing_half_done(root)
+    assert_nothing_half_done(root)
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,10 @@ def test_the_task_file(
     ],
 )
 def test_options(root: Path, autoresearch: Run, arguments: tuple[str, ...], message: str) -> None:
-    said = autoresearch("run", root, *arguments)
-    assert said.code in (USAGE, AGENT)
-    assert message in said.error
-    nothing_half_done(root)
+    done = autoresearch("run", root, *arguments)
+    assert done.code in (USAGE, AGENT)
+    assert message in done.error
+    assert_nothing_half_done(root)
     for command in ("status", "log", "report"):  # before anything was measured
         assert autoresearch(command, root).code in (0, USAGE)
 
@@ -263,25 +263,25 @@ def test_a_baseline_that_fails(
     command, program, reason, shown = BROKEN[how]
     task = TASK.replace("python -S -E prog.py", command).replace('"90s"', '"2s"')
     root = make_task(tmp_path / "task", program, task)
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == BASELINE
-    assert f"the unchanged program does not work (run 1 of the baseline): {reason}" in said.error
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == BASELINE
+    assert f"the unchanged program does not work (run 1 of the baseline): {reason}" in done.error
     log = root / ".autoresearch" / "t" / "runs" / "0000" / "00001" / "log"
-    assert f"The end of its log {log}:" in said.error
+    assert f"The end of its log {log}:" in done.error
     assert log.exists()
-    assert shown in said.error
+    assert shown in done.error
     assert git(root, "for-each-ref", "refs/heads/autoresearch") == ""
     assert not (root / "results.tsv").exists()
 
-    said = autoresearch("check", root)
-    assert said.code == BASELINE
-    assert reason in said.error
-    assert shown in said.error
+    done = autoresearch("check", root)
+    assert done.code == BASELINE
+    assert reason in done.error
+    assert shown in done.error
 
     (root / "prog.py").write_text(PROGRAM)
     (root / "autoresearch.toml").write_text(TASK)
     commit_all(root)
-    goes_on(autoresearch, root, changes(better()))
+    assert_goes_on(autoresearch, root, changes(better()))
 
 
 def test_the_metric_is_absent_from_one_run_of_the_baseline(
@@ -294,9 +294,9 @@ def test_the_metric_is_absent_from_one_run_of_the_baseline(
         f"open({str(once)!r}, 'a').write('x')\nif seen != 1: print('score:', score)",
     )
     root = make_task(tmp_path / "task", program)
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == BASELINE
-    assert "(run 2 of the baseline): no metric" in said.error
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == BASELINE
+    assert "(run 2 of the baseline): no metric" in done.error
 
 
 def test_the_metric_is_absent_from_one_run_of_a_change(
@@ -309,12 +309,12 @@ def test_the_metric_is_absent_from_one_run_of_a_change(
         f"open({str(once)!r}, 'a').write('x')\n"
         f"if len(open({str(once)!r}).read()) != 3: print('score:', score)",
     )
-    said = autoresearch("run", root, "--tag", "t", "--agent", changes({"prog.py": silent}))
-    assert said.code == 0
-    found = night(root)
-    assert found.verdicts == [("crash", "no metric")]
-    assert found.results[2][1:4] == ["0.000000", "0.0", "crash"]
-    assert found.branch() == found.experiments[0].commit
+    done = autoresearch("run", root, "--tag", "t", "--agent", changes({"prog.py": silent}))
+    assert done.code == 0
+    finished = night(root)
+    assert finished.verdicts == [("crash", "no metric")]
+    assert finished.results[2][1:4] == ["0.000000", "0.0", "crash"]
+    assert finished.branch() == finished.experiments[0].commit
 
 
 def test_a_program_that_ignores_the_seed(
@@ -323,17 +323,17 @@ def test_a_program_that_ignores_the_seed(
     program = PROGRAM.replace('int(os.environ["AUTORESEARCH_SEED"])', "1")
     root = make_task(tmp_path / "task", program)
     agent = changes({"prog.py": program.replace("10.0", "5.0")})
-    said = autoresearch("run", root, "--tag", "t", "--agent", agent)
-    assert said.code == 0
-    assert "warning: every seed gave score" in said.out
-    assert "ignores AUTORESEARCH_SEED" in said.out
+    done = autoresearch("run", root, "--tag", "t", "--agent", agent)
+    assert done.code == 0
+    assert "warning: every seed gave score" in done.out
+    assert "ignores AUTORESEARCH_SEED" in done.out
     assert "ignores AUTORESEARCH_SEED" in autoresearch("status", root).out
     assert "ignores AUTORESEARCH_SEED" in (root / "report.md").read_text()
     assert night(root).verdicts == [("keep", None)]
     assert "ignores AUTORESEARCH_SEED" in " ".join(autoresearch("check", root).out.split())
 
 
-# ---- what belongs to somebody else -------------------------------------------------------------
+# ---- files and branches of others ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -358,25 +358,25 @@ def test_a_tag_owned_by_a_running_session(
     running: tuple[Path, subprocess.Popen[str]], autoresearch: Run
 ) -> None:
     root, process = running
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == BUSY
-    assert f"session 't' is owned by a running process (pid {process.pid})" in said.error
-    assert "autoresearch stop --tag t" in said.error
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == BUSY
+    assert f"session 't' is owned by a running process (pid {process.pid})" in done.error
+    assert "autoresearch stop --tag t" in done.error
     assert process.poll() is None
     assert autoresearch("status", root).code == 0
 
 
 def test_a_branch_that_is_taken(root: Path, autoresearch: Run) -> None:
     git(root, "branch", "autoresearch/t")
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == USAGE
-    assert "a branch 'autoresearch/t' exists" in said.error
-    assert "choose another --tag" in said.error
-    assert night_is_not_there(root)
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == USAGE
+    assert "a branch 'autoresearch/t' exists" in done.error
+    assert "choose another --tag" in done.error
+    assert has_no_session(root)
     assert not (root / "results.tsv").exists()
 
 
-def night_is_not_there(root: Path) -> bool:
+def has_no_session(root: Path) -> bool:
     db = sqlite3.connect(ledger_path(root))
     count = db.execute("SELECT count(*) FROM session").fetchone()[0]
     db.close()
@@ -388,12 +388,12 @@ def night_is_not_there(root: Path) -> bool:
 )
 def test_results_that_are_not_ours(root: Path, autoresearch: Run, text: str) -> None:
     (root / "results.tsv").write_text(text)
-    said = autoresearch("run", root, "--tag", "t")
-    assert said.code == USAGE
-    assert "results.tsv is not a record of any session" in said.error
-    assert "move it away" in said.error
+    done = autoresearch("run", root, "--tag", "t")
+    assert done.code == USAGE
+    assert "results.tsv is not a record of any session" in done.error
+    assert "move it away" in done.error
     assert (root / "results.tsv").read_text() == text
-    assert night_is_not_there(root)
+    assert has_no_session(root)
     assert git(root, "for-each-ref", "refs/autoresearch", "refs/heads/autoresearch") == ""
 
 
@@ -401,7 +401,7 @@ def test_a_ledger_that_cannot_be_used(
     root: Path, autoresearch: Run, changes: Callable[..., str]
 ) -> None:
     agent = changes(better())
-    goes_on(autoresearch, root, agent)
+    assert_goes_on(autoresearch, root, agent)
     file = ledger_path(root)
     good, results = file.read_bytes(), (root / "results.tsv").read_bytes()
     db = sqlite3.connect(file)
@@ -415,9 +415,9 @@ def test_a_ledger_that_cannot_be_used(
     ):
         file.write_bytes(bad)
         for command in ("run", "report", "status"):
-            said = autoresearch(command, root)
+            done = autoresearch(command, root)
             if (command, bad) != ("status", good[: len(good) // 2]):  # it reads what it needs
-                assert (said.code, message in said.error) == (USAGE, True), said.error
+                assert (done.code, message in done.error) == (USAGE, True), done.error
         assert file.read_bytes() == bad
     assert (root / "results.tsv").read_bytes() == results
     file.write_bytes(good)
@@ -441,14 +441,14 @@ def test_a_disk_that_fills_up_during_the_night(
         filler = side(root) / "filler"
         hog = PROGRAM.replace("10.0", "20.0") + f"open({str(filler)!r}, 'wb').write(bytes(10**8))\n"
         agent = changes({"prog.py": hog}, better())
-        said = autoresearch("run", root, "--tag", "t", "--agent", agent)
-        assert said.code == STORAGE
-        assert "MB are free on the disk" in said.error
-        assert "Make room" in said.error
-        found = night(root)
-        assert found.verdicts == [("discard", "worse")]  # what was finished is recorded
-        assert len(found.results) == 3
-        assert all(run.finished for run in found.runs)
+        done = autoresearch("run", root, "--tag", "t", "--agent", agent)
+        assert done.code == STORAGE
+        assert "MB are free on the disk" in done.error
+        assert "Make room" in done.error
+        finished = night(root)
+        assert finished.verdicts == [("discard", "worse")]  # what was finished is recorded
+        assert len(finished.results) == 3
+        assert all(run.finished for run in finished.runs)
         assert autoresearch("run", root, "--tag", "t", "--agent", agent).code == STORAGE
         filler.unlink()
         assert autoresearch("run", root, "--tag", "t", "--agent", agent).code == 0
@@ -463,14 +463,14 @@ def test_a_disk_that_is_full_from_the_start(
     full = shutil.disk_usage(root)._replace(free=99_000_000)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda path: full)
-        said = autoresearch("run", root, "--tag", "t")
-    assert said.code == STORAGE
-    assert "only 99 MB are free" in said.error
+        done = autoresearch("run", root, "--tag", "t")
+    assert done.code == STORAGE
+    assert "only 99 MB are free" in done.error
     assert git(root, "for-each-ref", "refs/heads/autoresearch") == ""
-    goes_on(autoresearch, root, changes(better()))
+    assert_goes_on(autoresearch, root, changes(better()))
 
 
-# ---- what an agent does ------------------------------------------------------------------------
+# ---- edits of an agent -------------------------------------------------------------------------
 
 LINK = """\
 diff --git a/prog.py b/prog.py
@@ -512,7 +512,7 @@ def deleting(program: str) -> str:
         ({"prog.py": "#" * 3_000_000}, "too large: prog.py has 3000000 bytes"),
     ],
 )
-def test_what_an_agent_must_not_do(
+def test_forbidden_edits_of_an_agent(
     tmp_path: Path,
     autoresearch: Run,
     changes: Callable[..., str],
@@ -521,12 +521,12 @@ def test_what_an_agent_must_not_do(
 ) -> None:
     """The turn comes to nothing, costs no run, and the next one is fine."""
     root = make_task(tmp_path / "task", files={"frozen.txt": "x"})
-    said = autoresearch("run", root, "--tag", "t", "--agent", changes(version, better()))
-    assert said.code == 0, said.error
-    assert f"turn of replay came to nothing: {message}" in said.out
-    found = night(root)
-    assert found.verdicts == [("keep", None)]
-    assert len(found.experiments) == 2
+    done = autoresearch("run", root, "--tag", "t", "--agent", changes(version, better()))
+    assert done.code == 0, done.error
+    assert f"turn of replay came to nothing: {message}" in done.out
+    finished = night(root)
+    assert finished.verdicts == [("keep", None)]
+    assert len(finished.experiments) == 2
     assert (root / "frozen.txt").read_text() == "x"
 
 
@@ -539,9 +539,9 @@ def test_an_agent_that_makes_a_link_out_of_the_tree(
         "deleted file mode 100644\n--- a/prog.py\n+++ /dev/null\n@@ -1 +0,0 @@\n"
         "-print('score: 1')\n",
     )
-    said = autoresearch("run", root, "--tag", "t", "--agent", changes(patch))
-    assert said.code == 0, said.error
-    assert "link: prog.py is not a regular file any more" in said.out
+    done = autoresearch("run", root, "--tag", "t", "--agent", changes(patch))
+    assert done.code == 0, done.error
+    assert "link: prog.py is not a regular file any more" in done.out
     assert len(night(root).experiments) == 1
 
 
@@ -549,9 +549,9 @@ def test_an_agent_that_cannot_work_here(tmp_path: Path, autoresearch: Run) -> No
     root = make_task(
         tmp_path / "task", "import os\nprint('score:', os.environ['AUTORESEARCH_SEED'])"
     )
-    said = autoresearch("run", root, "--tag", "t", "--agent", "tuner")
-    assert said.code == AGENT
-    assert "the tuner found no constants in prog.py" in said.error
+    done = autoresearch("run", root, "--tag", "t", "--agent", "tuner")
+    assert done.code == AGENT
+    assert "the tuner found no constants in prog.py" in done.error
     assert autoresearch("status", root).code == 0
 
 
@@ -572,14 +572,14 @@ def test_a_clock_set_back(
 
     monkeypatch.setattr(time, "time", earlier)
     assert autoresearch("run", root, "--tag", "t", "--agent", agent, "--hours", 1).code == 0
-    found = night(root)
-    assert found.verdicts == [("discard", "worse"), ("keep", None), ("keep", None)]
-    assert [row[5] for row in found.results[1:]] == ["0", "1", "2", "3"]
-    assert 0 < found.record.elapsed_s < 120
+    finished = night(root)
+    assert finished.verdicts == [("discard", "worse"), ("keep", None), ("keep", None)]
+    assert [row[5] for row in finished.results[1:]] == ["0", "1", "2", "3"]
+    assert 0 < finished.record.elapsed_s < 120
     for command in ("status", "log", "report"):
-        said = autoresearch(command, root, "--json")
-        assert said.code == 0
-        assert not re.search(r'_s": -', said.out)  # no duration is negative
+        done = autoresearch(command, root, "--json")
+        assert done.code == 0
+        assert not re.search(r'_s": -', done.out)  # no duration is negative
 
 
 # ---- the process itself ------------------------------------------------------------------------

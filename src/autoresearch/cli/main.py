@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command = getattr(importlib.import_module(f"autoresearch.cli.{module}"), function)
         code = command(options)
     except AutoresearchError as error:
-        if getattr(options, "json", False):
+        if options.json:
             print(json.dumps({"error": type(error).__name__, "message": str(error)}))
         print(f"autoresearch: {error}", file=sys.stderr)
         code = error.exit_code
