@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -211,9 +211,20 @@ def copy(code, task, tmp_path, monkeypatch):
     return folder
 
 
+@contextmanager
+def start_model(code):
+    model = code.score.Model(300)
+    try:
+        yield model
+    finally:
+        model.close()
+        model.process.stdout.close()
+        model.errors.close()
+
+
 def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(code, copy, capsys):
     with (
-        closing(code.score.Model(300)) as model,
+        start_model(code) as model,
         pytest.raises(SystemExit, match=r"^error: the model could not be loaded \(exit code 1\)$"),
     ):
         model.context()
@@ -224,7 +235,7 @@ def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(code, copy
 def test_a_model_that_answers_nonsense_and_waits_is_ended(code, copy):
     (copy / "serve.py").write_text("import sys\nprint('x' * 200, flush=True)\nsys.stdin.read()\n")
     with (
-        closing(code.score.Model(300)) as model,
+        start_model(code) as model,
         pytest.raises(SystemExit, match=r"^error: the model could not be loaded"),
     ):
         model.context()
