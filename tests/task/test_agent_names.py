@@ -9,10 +9,10 @@ from autoresearch.task.agent_names import parse_agents
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("tuner", "tuner"),
-        ("claude:3", "claude:3"),  # a single agent is taken as it stands
+        ("claude:3", "claude:3"),  # one agent: no weight
         ('command:"a b"', "command:a b"),
         ('command:"a b" c', 'command:"a b" c'),
         ('command:"a" "b"', 'command:"a" "b"'),
@@ -26,12 +26,12 @@ from autoresearch.task.agent_names import parse_agents
         ('qwen:"coder:7",tuner', {"qwen:coder:7": 1.0, "tuner": 1.0}),
     ],
 )
-def test_agents_of_a_command_line(text: str, found: object) -> None:
-    assert parse_agents(text) == found
+def test_agents_of_a_command_line(text: str, expected: object) -> None:
+    assert parse_agents(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("tuner,", "a name is missing"),
         (",tuner", "a name is missing"),
@@ -41,6 +41,6 @@ def test_agents_of_a_command_line(text: str, found: object) -> None:
         ("tuner:2,claude,tuner:3", "'tuner' comes twice"),
     ],
 )
-def test_agents_of_a_command_line_that_make_no_sense(text: str, said: str) -> None:
-    with pytest.raises(TaskError, match=said):
+def test_agents_of_a_command_line_that_make_no_sense(text: str, message: str) -> None:
+    with pytest.raises(TaskError, match=message):
         parse_agents(text)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,16 +162,38 @@ def test_a_run_prints_the_summary_and_keeps_to_its_budget_of_cpu_seconds(trainin
         assert re.fullmatch(r"step \d{5} \| loss \d+\.\d{4} \| \d+\.\d% \| \d+\.\dk tok/s", line)
 
 
-@pytest.mark.parametrize("part", ["val", "holdout"])
-def test_a_model_is_scored(code, trained, part):
-    done = run(trained, "score.py", *([part] if part == "holdout" else []))
+def read_score(output):
+    """(val_bpb, checked windows) in the output of score.py."""
+    block = re.search(r"---\nval_bpb: +(\d+\.\d{6})\nchecked_windows: +(\d+)\n$", output)
+    assert block, output
+    return float(block[1]), int(block[2])
+
+
+def test_a_model_is_scored(code, trained):
+    done = run(trained, "score.py")
     assert done.returncode == 0, done.stderr
-    block = re.search(r"---\nval_bpb: +(\d+\.\d{6})\nchecked_windows: +(\d+)\n$", done.stdout)
-    assert block, done.stdout
-    bpb, checked = float(block[1]), int(block[2])
+    bpb, checked = read_score(done.stdout)
     assert 0 < bpb < 8 and checked > 0
-    assert bpb == pytest.approx(compute_bits_per_byte(code, trained / "model.pt", part), abs=1e-5)
+    expected = compute_bits_per_byte(code, trained / "model.pt", "val")
+    assert bpb == pytest.approx(expected, abs=1e-5)
     assert not list(trained.glob("model-*"))
+
+
+def test_a_model_is_scored_on_the_holdout(code, trained, monkeypatch, capsys):
+    """The model answers in this process, which saves two imports of torch."""
+    model, context = code.train.load_model(trained / "model.pt", "cpu")
+
+    def logits(idx):
+        with torch.inference_mode():
+            return model(torch.from_numpy(idx.astype(np.int64))).numpy()
+
+    monkeypatch.setattr(code.score, "ROOT", trained)
+    monkeypatch.setattr(code.score, "Model", lambda vocab_size: InProcess(context, logits))
+    monkeypatch.setattr(sys, "argv", ["score.py", "holdout"])
+    code.score.main()
+    bpb, checked = read_score(capsys.readouterr().out)
+    expected = compute_bits_per_byte(code, trained / "model.pt", "holdout")
+    assert bpb == pytest.approx(expected, abs=1e-5) and checked > 0
 
 
 def test_scoring_without_a_model_says_what_to_do(task):
@@ -179,24 +202,50 @@ def test_scoring_without_a_model_says_what_to_do(task):
     assert done.stderr == "error: there is no model.pt: run `python train.py` first\n"
 
 
-def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(trained, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / "task")
-    (folder / "model.pt").write_bytes(b"not a model")
-    done = run(folder, "score.py")
-    assert done.returncode == 1
-    assert "error: the model could not be loaded (exit code 1)" in done.stderr
-    assert re.search(r"^\| .*\w+Error: ", done.stdout, re.MULTILINE), done.stdout
-
-
-def test_a_diverging_run_stops_with_a_message(task, tmp_path):
+@pytest.fixture
+def copy(code, task, tmp_path, monkeypatch):
+    """A copy of the task with a file model.pt that is no model, for score.py to use."""
     folder = shutil.copytree(task, tmp_path / "task")
-    source = (folder / "train.py").read_text()
-    assert "\nINIT_SCALE = 1.0" in source
-    (folder / "train.py").write_text(source.replace("\nINIT_SCALE = 1.0", "\nINIT_SCALE = 1e30"))
-    done = run(folder, "train.py", BUDGET="20", BUDGET_CLOCK="cpu")
-    assert done.returncode == 1
-    assert "diverged" in done.stderr
-    assert "---" not in done.stdout
+    (folder / "model.pt").write_bytes(b"not a model")
+    monkeypatch.setattr(code.score, "ROOT", folder)
+    return folder
+
+
+@contextmanager
+def start_model(code):
+    model = code.score.Model(300)
+    try:
+        yield model
+    finally:
+        model.close()
+        model.process.stdout.close()
+        model.errors.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_reported_with_its_traceback(code, copy, capsys):
+    with (
+        start_model(code) as model,
+        pytest.raises(SystemExit, match=r"^error: the model could not be loaded \(exit code 1\)$"),
+    ):
+        model.context()
+    output = capsys.readouterr().out
+    assert re.search(r"^\| .*\w+Error: ", output, re.MULTILINE), output
+
+
+def test_a_model_that_answers_nonsense_and_waits_is_ended(code, copy):
+    (copy / "serve.py").write_text("import sys\nprint('x' * 200, flush=True)\nsys.stdin.read()\n")
+    with (
+        start_model(code) as model,
+        pytest.raises(SystemExit, match=r"^error: the model could not be loaded"),
+    ):
+        model.context()
+    assert model.process.returncode is not None
+
+
+def test_a_diverging_run_stops_with_a_message(code, monkeypatch):
+    monkeypatch.setattr(code.train, "INIT_SCALE", 1e30)
+    with pytest.raises(SystemExit, match=r"^error: diverged: the loss is"):
+        weights_after(code, seed=1, steps=100)
 
 
 def test_heads_that_do_not_divide_the_width_are_named(code, monkeypatch):
@@ -253,6 +302,9 @@ class InProcess:
 
     def answer(self, rows, length):
         return self._logits(self.asked[-1])
+
+    def close(self):
+        pass
 
 
 def score(code, context, *logits):
@@ -355,17 +407,6 @@ def test_numbers_out_of_range_hide_nothing(code, task, value):
 
     with pytest.raises(SystemExit, match=r"sees the future|not finite"):
         score(code, 64, logits)
-
-
-def test_a_model_that_answers_nonsense_and_waits_is_ended(trained, tmp_path):
-    folder = shutil.copytree(trained, tmp_path / "task")
-    source = (folder / "train.py").read_text()
-    assert "return model.to(device).eval(), SEQ_LEN" in source
-    text = source.replace("return model.to(device).eval(), SEQ_LEN", "return model, 'x' * 200")
-    (folder / "train.py").write_text(text)
-    done = run(folder, "score.py")
-    assert done.returncode == 1
-    assert "error: the model could not be loaded" in done.stderr
 
 
 def test_a_model_that_remembers_the_windows_it_was_asked_is_refused(code):

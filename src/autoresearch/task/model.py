@@ -38,7 +38,7 @@ class RunSettings:
     budget_clock: values.BudgetClock = "wall"
     timeout_s: values.Duration = 600.0  # without a budget, see `default_timeout`
     inputs: values.Paths = ()  # below the root; a run may read them
-    caches: values.Caches = ()  # as written, perhaps with ~; a run may write them
+    caches: values.Places = ()  # as written, perhaps with ~; a run may write them
     env: values.Variables = ()
     setup: values.Command | None = None
     allowance_s: values.Duration | None = None  # None: measured

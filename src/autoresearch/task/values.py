@@ -160,10 +160,7 @@ DURATION = Kind(
     _before(_to_seconds, number(gt=0, le=MAX_DURATION_S)),
 )
 SIZE = Kind('"512MB", "8GB", "8GiB" or bytes', _before(_to_bytes, _whole()))
-CLOCK_TIME: Schema = {
-    "type": "function-plain",
-    "function": {"type": "no-info", "function": _to_clock_time},
-}
+CLOCK_TIME = Kind('a time of day such as "07:00"', after(_to_clock_time, {"type": "any"}))
 
 Flag = Annotated[bool, Kind("true or false", {"type": "bool", "strict": True})]
 Duration = Annotated[float, DURATION]
@@ -175,7 +172,7 @@ Limit = Annotated[int, Kind("a whole number above 0, or no such key for no limit
 Count = Annotated[int, Kind("a whole number above 0", _whole())]
 Several = Annotated[int, Kind("a whole number, at least 2", _whole(2))]
 BriefingTokens = Annotated[int, Kind("a whole number of tokens, at least 1000", _whole(1000))]
-ClockTime = Annotated[datetime.time, Kind('a time of day such as "07:00"', CLOCK_TIME)]
+ClockTime = Annotated[datetime.time, CLOCK_TIME]
 
 
 # --------------------------------------------------------------------------------------------
@@ -289,20 +286,16 @@ def _check_absolute(value: str) -> str:
     return value
 
 
-INSIDE, ABSOLUTE = after(_check_inside, TEXT), _list(after(_check_absolute, TEXT))
-RELATIVE = "relative to the task's folder, without .."
-GLOBS = Kind(
-    'a list of relative paths or globs such as ["train.py"]', _list(after(_check_glob, TEXT))
+INSIDE, GLOB, ABSOLUTE = (
+    after(check, TEXT) for check in (_check_inside, _check_glob, _check_absolute)
 )
+RELATIVE = "relative to the task's folder, without .."
+GLOBS = Kind('a list of relative paths or globs such as ["train.py"]', _list(GLOB))
 PATHS = Kind(f"a list of paths {RELATIVE}", _list(INSIDE))
 SOME_PATHS = Kind(f"a list of at least one path {RELATIVE}", _list(INSIDE, least=1))
+PLACES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(ABSOLUTE))
 
 Globs = Annotated[tuple[str, ...], GLOBS]
 Paths = Annotated[tuple[str, ...], PATHS]
 SomePaths = Annotated[tuple[str, ...], SOME_PATHS]
-Places = Annotated[
-    tuple[str, ...], Kind('a list of absolute paths or such as "~/models"', ABSOLUTE)
-]
-Caches = Annotated[
-    tuple[str, ...], Kind('a list of absolute paths or such as "~/.cache/x"', ABSOLUTE)
-]
+Places = Annotated[tuple[str, ...], PLACES]
