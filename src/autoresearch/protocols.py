@@ -148,7 +148,6 @@ class Confinement:
     write: tuple[str, ...] = ()
     network: bool | None = None  # False: only AF_UNIX sockets, and no abstract ones of others
     proc: bool = False  # it may write the files of processes in /proc, such as its own
-    temporary: str | None = None  # a folder of `write` that it sees as /tmp too
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

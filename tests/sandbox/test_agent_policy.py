@@ -176,6 +176,7 @@ REFUSED = (
     *("write checkout", "write program", "write ledger", "write home"),
     *("the harness's variables", "replace its own output", "link the outcome"),
 )
+ERRORS = {"EACCES", "EROFS", "EBUSY"}  # by Landlock, on a read-only mount, and of a mount itself
 ALLOWED = (
     *("read granted", "write granted", "connect", "tmp", "edit", "python", "git", "null", "shell"),
 )
@@ -186,7 +187,7 @@ def test_an_agent_touches_what_it_may_and_nothing_else(probe: Probe) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         probed = probe.run(server.getsockname()[1])
     found = dict(probed.found)
-    assert {name: found[name] for name in REFUSED} == dict.fromkeys(REFUSED, "EACCES")
+    assert {name: found[name] for name in REFUSED if found[name] not in ERRORS} == {}
     assert {name: found[name] for name in ALLOWED} == dict.fromkeys(ALLOWED, "ok")
     signals = [found["signal the harness"], found["signal its warden"]]
     assert signals == ["EPERM" if ABI >= 6 else "ok"] * 2
@@ -208,7 +209,7 @@ def test_an_environment_in_the_checkout_is_seen_and_no_more_of_it(
     found = probe.run().found
     assert found["prefix"] == str(venv)
     assert found["python"] == "ok"
-    assert {found[name] for name in REFUSED} == {"EACCES"}
+    assert {found[name] for name in REFUSED} <= ERRORS
 
 
 @needs_landlock

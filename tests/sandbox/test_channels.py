@@ -146,9 +146,7 @@ def pass_on(folder: Path, confine: bool) -> dict[str, bool]:
         own.mkdir()
         lines = json.dumps({name: channel[column] for name, channel in CHANNELS.items()})
         program = PRELUDE.replace("EXECUTE", function)
-        confinement = Confinement(
-            (*SYSTEM, str(folder)), (str(own), "/dev/shm"), network=False, temporary=str(own)
-        )
+        confinement = Confinement((*SYSTEM, str(folder)), (str(own), "/dev/shm"), network=False)
         with Ruleset(confinement) if confine else nullcontext() as ruleset:
             return subprocess.run(
                 [sys.executable, "-S", "-E", "-c", program, str(folder), lines],

@@ -98,8 +98,8 @@ class Ruleset:
         self._settings = list_writable_settings() if confinement.proc else []
         self._confinement = confinement
         self._filters: dict[bool, seccomp.Filter] = {}  # by whether it has its own file systems
+        network = confinement.network is not False
         if seccomp.is_available():
-            network = confinement.network is not False
             self._filters = {own: seccomp.Filter(network, attributes=own) for own in (True, False)}
         self._rights = (1 << FILE_RIGHTS[min(version, max(FILE_RIGHTS))]) - 1
         attr = _RulesetAttr(handled_access_fs=self._rights)
@@ -137,13 +137,14 @@ class Ruleset:
         granted = self._confinement
         write = (*granted.write, PROC) if granted.proc else granted.write
         try:
-            namespaces.isolate(granted.read, write, granted.temporary, self._settings)
+            namespaces.isolate(granted.read, write, self._settings)
         except namespaces.Unavailable:
             if self._settings:
                 raise  # a run of root's could change the kernel's settings
             return False
+        self._allow(namespaces.TEMPORARY, WRITE)  # another folder now, and its own
         if namespaces.SHARED_MEMORY in granted.write:
-            self._allow(namespaces.SHARED_MEMORY, WRITE)  # another folder now
+            self._allow(namespaces.SHARED_MEMORY, WRITE)
         return True
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 Landlock has no right for extended attributes, times, modes and owners of files, and none for the
 kernel's message queues. So a confined process gets a mount namespace (a user namespace first, if
 it is not root) in which every mount is read-only, with the granted folders mounted over themselves
-writable, an empty `/dev/shm`, and its temporary folder as `/tmp`; and an IPC namespace. Nothing in
-there can be mounted again: Landlock refuses mounts, and holds from the next step on.
+writable, and an empty `/dev/shm` and `/tmp`; and an IPC namespace. Nothing in there can be mounted
+again: Landlock refuses mounts, and holds from the next step on.
 https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
 """
 
@@ -15,6 +15,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWIPC = 0x20000, 0x10000000, 0x08000000
@@ -26,6 +27,7 @@ MOUNT_ATTR_RDONLY = 1
 
 SHARED_MEMORY = "/dev/shm"
 TEMPORARY = "/tmp"
+SIZES = {SHARED_MEMORY: b"50%", TEMPORARY: b"10%"}  # of the machine's memory, which holds them
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -34,42 +36,34 @@ class Unavailable(OSError):
     """This process may not make namespaces. Nothing has changed for it."""
 
 
-def isolate(
-    read: Sequence[str],
-    write: Sequence[str],
-    temporary: str | None = None,
-    closed: Sequence[str] = (),
-) -> None:
+def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = ()) -> None:
     """Give this process file systems of its own, in the child between fork and exec.
 
-    `write` stays writable, but for what is `closed` in it. `temporary`, a folder of `write`,
-    becomes `/tmp`; of what `/tmp` held, `read` and `write` stay at their paths. Raises
-    `Unavailable` where the system does not allow it, `OSError` when it fails later: the child must
-    then not go on.
+    `write` stays writable, except for what is `closed` in it. `/dev/shm` and `/tmp` are new; of the
+    old `/tmp`, `read` and `write` stay at their paths. Raises `Unavailable` where the system does
+    not allow it, `OSError` when it fails later: the child must then not go on.
     """
     _unshare()
+    if "/" in write:
+        return
     folder = Path.cwd()
-    mounts = _clones(path for path in write if path not in (SHARED_MEMORY, "/"))
-    mounts |= _clones(closed, read_only=True)
-    if temporary:
-        below = [path for path in read if _is_below(path, [TEMPORARY])]
-        mounts |= _clones([path for path in below if not _is_below(path, write)], read_only=True)
-        [shown] = _clones([temporary]).values()
-    if "/" not in write:
-        _set_read_only(AT_FDCWD, b"/", AT_RECURSIVE)
-    if Path(SHARED_MEMORY).is_dir():
-        flags = MS_NOSUID | MS_NODEV
-        _check(
-            LIBC.mount(b"tmpfs", SHARED_MEMORY.encode(), b"tmpfs", flags, b"mode=1777"),
-            SHARED_MEMORY,
-        )
-    if temporary:
-        _attach(shown, TEMPORARY)
+    shared = [SHARED_MEMORY, *([] if TEMPORARY in write else [TEMPORARY])]
+    kept = [path for path in read if _is_below(path, shared) and not _is_below(path, write)]
+    mounts = _clone_mounts(path for path in write if path not in shared)
+    mounts |= _clone_mounts([*closed, *kept], read_only=True)
+    _set_read_only(AT_FDCWD, b"/", AT_RECURSIVE)
+    for path in shared:
+        if Path(path).is_dir():
+            options = b"mode=1777,size=" + SIZES[path]
+            _check(
+                LIBC.mount(b"tmpfs", path.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options), path
+            )
     for path in sorted(mounts):  # a folder before what lies in it
-        if temporary and path != TEMPORARY and _is_below(path, [TEMPORARY]):
+        if _is_below(path, shared):
             _make_place(path, is_folder=stat.S_ISDIR(os.fstat(mounts[path]).st_mode))
         _attach(mounts[path], path)
-    os.chdir(folder)  # or it would stay on the mount that is covered now
+    with suppress(FileNotFoundError):  # a folder that was not granted
+        os.chdir(folder)  # or it would stay on the mount that is covered now
 
 
 def is_available() -> bool:
@@ -100,7 +94,7 @@ def _unshare() -> None:
         raise Unavailable(ctypes.get_errno(), "no mounts")  # Ubuntu's AppArmor allows the namespace
 
 
-def _clones(paths: Iterable[str], *, read_only: bool = False) -> dict[str, int]:
+def _clone_mounts(paths: Iterable[str], *, read_only: bool = False) -> dict[str, int]:
     """Detached mounts of the files and folders that exist, by path; none within another. Device
     files need none: they are writable on a read-only mount."""
     clones: dict[str, int] = {}

@@ -147,7 +147,7 @@ class RunPolicies:
             libraries = [site.parent.parent for site in self.sites]
             write += [*libraries, *(lib.parent / name for lib in libraries for name in PACKAGED)]
         network = self._task.runner.network or purpose is Purpose.SETUP
-        return _make_confinement(read, write, network, str(temporary))
+        return _make_confinement(read, write, network)
 
     def environment(self, purpose: Purpose, tree: Path, temporary: Path) -> dict[str, str]:
         """The variables of a command in `tree`, beside those that all runs share."""
@@ -243,14 +243,12 @@ class RunPolicies:
         return caches
 
 
-def _make_confinement(
-    read: Iterable[Path], write: Iterable[Path], network: bool, temporary: str | None = None
-) -> Confinement:
+def _make_confinement(read: Iterable[Path], write: Iterable[Path], network: bool) -> Confinement:
     """CUDA gives its threads names through `/proc/self/task/*/comm`, and without that right it does
     not start (error 304)."""
     has_cuda = Path("/dev/nvidiactl").exists()
     readable, writable = (tuple(dict.fromkeys(map(str, paths))) for paths in (read, write))
-    return Confinement(readable, writable, network, has_cuda, temporary)
+    return Confinement(readable, writable, network, has_cuda)
 
 
 def list_devices() -> list[Path]:

@@ -116,7 +116,6 @@ class Program:
             confinement,
             read=(*confinement.read, str(self.folder)),
             write=(*confinement.write, *write),
-            temporary=str(self.temporary),
         )
 
     def __enter__(self) -> Program:
