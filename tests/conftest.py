@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from support.sessions import make_task
+
+# Where `tmp_path` is: a confined process has a /tmp of its own, and would not see the tests' files.
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
 
 # Wall time says nothing of a property: a busy machine would fail what holds.
 settings.register_profile(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-import sys
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from autoresearch.errors import StorageError
@@ -14,43 +16,44 @@ READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it we
 
 
 def remove_tree(folder: Path) -> None:
-    """Delete a folder whatever its permissions, links not followed; missing is fine."""
-
-    def retry(function: object, path: str, _: object) -> None:
-        Path(path).parent.chmod(0o700)
-        target = Path(path)
-        if target.is_dir() and not target.is_symlink():
-            target.chmod(0o700)
-            shutil.rmtree(target, ignore_errors=True)
+    """Delete a folder, links not followed; missing is fine. A folder that a program has made hard
+    to remove (by permissions, attributes, or thousands of levels) is removed by the system's
+    tools. Raises `OSError` if it is still there."""
+    if not (folder.is_symlink() or folder.exists()):
+        return
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    with suppress(OSError, RecursionError):
+        if is_folder:
+            shutil.rmtree(folder)
         else:
-            target.unlink(missing_ok=True)
-
+            folder.unlink()
+        return
+    tools = [["chmod", "-R", "u+rwx"], ["chattr", "-R", "-f", "-i", "-a"], ["rm", "-rf"]]
+    for command in tools:
+        if is_folder and shutil.which(command[0]):  # chmod would follow a link
+            subprocess.run([*command, "--", folder], check=False, capture_output=True)
     if folder.is_symlink() or folder.exists():
-        if sys.version_info >= (3, 12):
-            shutil.rmtree(folder, onexc=retry)
-        else:
-            shutil.rmtree(folder, onerror=retry)
+        raise OSError(errno.EPERM, "cannot be removed", str(folder))
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """(path relative to `folder`, entry) of every file and link but those in `.git` at the top.
-    Skip folders that cannot be read."""
-
-    def walk(where: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    Skip folders that cannot be read, or whose path is too long."""
+    todo = [(str(folder), "")]
+    while todo:
+        where, prefix = todo.pop()
         try:
             entries = list(os.scandir(where))
         except OSError:
-            return
+            continue
         for entry in entries:
             path = prefix + entry.name
             if path == ".git":
                 continue
             if entry.is_dir(follow_symlinks=False):
-                yield from walk(entry.path, f"{path}/")
+                todo.append((entry.path, f"{path}/"))
             else:
                 yield path, entry
-
-    return walk(str(folder), "")
 
 
 def tail(path: Path, size: int = READ_BYTES) -> str:

@@ -11,7 +11,7 @@ import re
 import time
 from dataclasses import dataclass
 
-from autoresearch.records import Metric
+from autoresearch.records import Metric, Run
 
 SIGNIFICANT = 6  # digits, if the noise is not known
 ESCAPE = re.compile(  # terminal escapes: colours and cursor, titles and links, the rest
@@ -19,9 +19,10 @@ ESCAPE = re.compile(  # terminal escapes: colours and cursor, titles and links, 
 )
 UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters: tabs, newlines, terminal escapes
-    "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # line separators; overrides of the text's direction
+    "\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # line separators; text direction
     "\ud800-\udfff]"  # halves of a pair, which no file can hold
 )
+TRAILER = re.compile(r"^\w+(?:-\w+)+\s*:", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,12 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else " ", text)
 
 
+def quote_trailers(text: str) -> str:
+    """Indent the lines that git or a reader of the log would take for trailers of a commit, such as
+    `Signed-off-by: somebody`."""
+    return TRAILER.sub(r"  \g<0>", text)
+
+
 def escape_unstorable(text: str) -> str:
     """`text` with its NULs and lone surrogates escaped, so that SQLite and git can store it."""
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\x00")
@@ -144,3 +151,11 @@ def cut(text: str, width: int) -> str:
 def short(commit: str) -> str:
     """A commit's first seven digits."""
     return commit[:7]
+
+
+def describe_cost(run: Run) -> str:
+    """Which run, and the CPU time it used where that is why it crashed."""
+    used = [f"{run.cpu_s:.1f} s of CPU time"] if run.cpu_s is not None else []
+    used += [f"{run.score_cpu_s:.1f} s to score it"] if run.score_cpu_s is not None else []
+    over = (run.reason or "").endswith("over budget")
+    return f"run {run.name}" + (f", {', '.join(used)}" if over and used else "")

@@ -116,7 +116,7 @@ class Run:
     def peak_bytes(self) -> int:
         """The GPU's memory if the run prints it, as in the original's `memory_gb`."""
         if "peak_vram_mb" in self.numbers:
-            return int(self.numbers["peak_vram_mb"] * 2**20)
+            return int(min(max(0.0, self.numbers["peak_vram_mb"]) * 2**20, 2**62))
         return self.peak_memory_bytes or 0
 
     @property

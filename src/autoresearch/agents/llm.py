@@ -21,10 +21,10 @@ from autoresearch.agents.support import edits
 from autoresearch.agents.support.chat import INSTALL, LIBRARY, Caller, Reply, Service, library
 from autoresearch.agents.support.events import MESSAGE_LENGTH, Cause
 from autoresearch.agents.support.headless import FATAL, About, first_line
-from autoresearch.agents.support.secrets import find_leak, mask
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.formatting import printable
 from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.sandbox.secrets import find_leak, mask
 from autoresearch.task import values
 from autoresearch.task.tables import read_options
 from autoresearch.task.values import Kind

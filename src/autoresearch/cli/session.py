@@ -34,6 +34,7 @@ from autoresearch.core.events import Event, StopRequested
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
+from autoresearch.formatting import printable
 from autoresearch.git.repository import Repository
 from autoresearch.report import live, summary, text
 from autoresearch.store.ledger import Ledger
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 def print_line(event: Event) -> None:
     """Print an event as the time of day and a line."""
     with suppress(OSError):  # the reader of our output is gone: the session goes on
-        print(f"{datetime.datetime.now():%H:%M:%S} {event}", flush=True)
+        print(f"{datetime.datetime.now():%H:%M:%S} {printable(str(event))}", flush=True)
 
 
 def print_json(event: Event) -> None:

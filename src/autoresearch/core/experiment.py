@@ -14,11 +14,13 @@ from statistics import fmean
 from typing import NoReturn
 
 from autoresearch.core import history, judge
-from autoresearch.core.control import Decided, Restart
+from autoresearch.core.control import Decided, Restart, Stopped
 from autoresearch.core.events import ExperimentFinished, KeepFlagged
 from autoresearch.core.incumbent import IncumbentUpkeep
 from autoresearch.core.publisher import Publisher
 from autoresearch.core.session import Session
+from autoresearch.errors import AutoresearchError
+from autoresearch.formatting import describe_cost
 from autoresearch.records import Experiment, Role, Run, Status, Verdict
 
 
@@ -54,6 +56,11 @@ class Attempt:
                 return self.finish(self.remeasure())
         except Decided as decided:
             return self.finish(decided.verdict)
+        except (AutoresearchError, Restart, Stopped):
+            raise
+        except Exception as error:  # one change must not end the session
+            reason = self.session.executor.blame(self.experiment.number, error)
+            return self.finish(Verdict(Status.CRASH, reason, None, str(error)))
 
     # ---- the steps -------------------------------------------------------------------------
 
@@ -241,11 +248,3 @@ class Attempt:
         if excess is None:
             return None
         return f"{excess}; beyond {multiple:g} times it is to be looked at before it is believed"
-
-
-def describe_cost(run: Run) -> str:
-    """Which run, and the CPU time it used where that is why it crashed."""
-    used = [f"{run.cpu_s:.1f} s of CPU time"] if run.cpu_s is not None else []
-    used += [f"{run.score_cpu_s:.1f} s to score it"] if run.score_cpu_s is not None else []
-    over = (run.reason or "").endswith("over budget")
-    return f"run {run.name}" + (f", {', '.join(used)}" if over and used else "")

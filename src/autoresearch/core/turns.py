@@ -12,7 +12,7 @@ from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.files import remove_tree
-from autoresearch.formatting import escape_unstorable
+from autoresearch.formatting import escape_unstorable, quote_trailers
 from autoresearch.git.edits import Files
 from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
@@ -172,7 +172,7 @@ class TurnTaker:
         subject = " ".join(proposal.description.split()) or "(no description)"
         message = f"{subject[:SUBJECT_LENGTH]}\n\n"
         if len(subject) > SUBJECT_LENGTH or proposal.hypothesis:
-            message += f"{subject}\n\n{proposal.hypothesis}".strip() + "\n\n"
+            message += quote_trailers(f"{subject}\n\n{proposal.hypothesis}".strip()) + "\n\n"
         message += f"Autoresearch-Session: {session.record.tag}\n"
         message += f"Autoresearch-Agent: {member.name}\n"
         commit = session.repository.commit(base or incumbent.commit, changes, message)

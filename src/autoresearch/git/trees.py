@@ -47,10 +47,9 @@ class Entry:
         stat = file.stat(follow_symlinks=False)
         if (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns):
             return True
-        return (
-            file.is_file(follow_symlinks=False)
-            and pygit2.hash(Path(file.path).read_bytes()) == self.blob
-        )
+        if not file.is_file(follow_symlinks=False) or (self.inode and stat.st_size != self.size):
+            return False  # not read: a program may have made it as large as the disk
+        return pygit2.hashfile(file.path) == self.blob
 
 
 Manifest = dict[str, Entry]

@@ -52,4 +52,4 @@ class ArtefactLimit:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*"))
+    return sum(entry.stat(follow_symlinks=False).st_size for _, entry in files_below(folder))

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.errors import StorageError, TaskError
-from autoresearch.files import remove_tree
+from autoresearch.files import remove_tree, replace_file
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
+from autoresearch.sandbox.secrets import secrets_in
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task
 from autoresearch.task.values import shell_words
@@ -145,7 +146,22 @@ class CommandExecutor:
         try:
             return self.runner.run(spec, tree)
         finally:
+            self.mask_secrets(spec.log)
             remove_tree(temporary)
+
+    def mask_secrets(self, log: Path) -> None:
+        """Replace the values of secrets from `[run] env` in a log by the variables' names: parts of
+        logs are shown, and sent to agents' services."""
+        secrets = secrets_in(self.env, self.task.run.env)
+        if not secrets or not log.exists():
+            return
+        content = log.read_bytes()
+        masked = content
+        for secret in secrets:
+            value = secret.value.encode(errors="surrogateescape")
+            masked = masked.replace(value, f"<{secret.name}>".encode())
+        if masked != content:
+            replace_file(log, masked, is_durable=False)
 
     def check_disk(self) -> None:
         """Raise `StorageError` if the disk has too little room to record a run."""

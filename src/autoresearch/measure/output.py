@@ -28,8 +28,9 @@ class Reading:
 
 
 def read_log(text: str) -> Reading:
-    """Read METRIC lines anywhere, and summary lines after the last `---`, if there is one."""
-    lines = text.splitlines()
+    """Read METRIC lines anywhere, and summary lines after the last `---`, if there is one. Only a
+    newline ends a line: a form feed in a text that a scorer quotes must not begin one."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     rules = [at for at, line in enumerate(lines) if line.strip() == "---"]
     summary_from = rules[-1] + 1 if rules else 0
     numbers: dict[str, float] = {}

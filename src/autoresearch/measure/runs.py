@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from autoresearch.errors import AutoresearchError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.git.trees import Manifest
@@ -17,17 +20,24 @@ from autoresearch.measure.execution import (
     SESSION,
     UNSETTLED,
     CommandExecutor,
+    Interrupted,
     check_settled,
     storage_errors,
 )
 from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_fingerprint
 from autoresearch.measure.scoring import load_result, read_metric, score, score_holdout
 from autoresearch.protocols import Runner, RunResult
-from autoresearch.records import HELD_OUT, Role, Run
+from autoresearch.records import HELD_OUT, HoldoutScore, Role, Run
 from autoresearch.sandbox.run_policy import Purpose
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task
+
+DISK_FAULTS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM),
+    *(errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ENODEV),
+)
+"""Errors of the machine, which end the session. Any other is the fault of the run's files."""
 
 OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
 KEPT_LIMIT_FACTOR = 1.5  # on a limit, for runs of a change that was kept
@@ -85,10 +95,36 @@ class RunExecutor:
         if result is None:
             result, manifest = self._execute(run, folder, tree)
         else:  # it ended after the harness was killed
+            self.commands.mask_secrets(folder / "log")
             manifest = self.repository.trees.manifest(run.commit)
         if result.stopped in UNSETTLED:
             self.end_leftovers(run.seed)
         check_settled(result)
+        try:
+            finished = self._evaluate(run, folder, tree, result, manifest, is_spoiled)
+        except OSError as error:
+            if error.errno in DISK_FAULTS:
+                raise
+            finished = self._blame(run, folder, result, error)
+        except (AutoresearchError, Interrupted):
+            raise
+        except Exception as error:
+            finished = self._blame(run, folder, result, error)
+        self.repository.trees.put_aside(tree, manifest)
+        for name in OUTCOMES:  # in the ledger now
+            (folder / name).unlink(missing_ok=True)
+        return finished
+
+    def _evaluate(
+        self,
+        run: Run,
+        folder: Path,
+        tree: Path,
+        result: RunResult,
+        manifest: Manifest,
+        is_spoiled: Callable[[Run], bool],
+    ) -> Run:
+        """Score and record a run that ended. Everything here reads what the program left."""
         keep_artefacts(manifest, tree, folder / FOLDER)
         log, ended, scored = folder / "log", result, None
         if result.stopped is None and result.exit_code == 0 and self.task.score is not None:
@@ -104,7 +140,30 @@ class RunExecutor:
         if is_spoiled(run):
             metric, reason = None, SPOILED
         held_out = reason is None and run.role in HELD_OUT
-        finished = self.ledger.finish_run(
+        sealed = score_holdout(self.commands, run, folder) if held_out else None
+        return self._finish(run, result, metric, reason, numbers, score=scored, sealed=sealed)
+
+    def _blame(self, run: Run, folder: Path, result: RunResult, error: Exception) -> Run:
+        """Record an unexpected error as this run's crash: it came from what the program left, and
+        must not end the session."""
+        return self._finish(run, result, None, record_traceback(folder, error), {})
+
+    def blame(self, experiment: int, error: Exception) -> str:
+        """Keep the traceback of an unexpected error. Return the reason of its crash."""
+        return record_traceback(self.paths.runs / f"{experiment:04d}", error)
+
+    def _finish(
+        self,
+        run: Run,
+        result: RunResult,
+        metric: float | None,
+        reason: str | None,
+        numbers: dict[str, float],
+        *,
+        score: RunResult | None = None,
+        sealed: HoldoutScore | None = None,
+    ) -> Run:
+        return self.ledger.finish_run(
             run,
             metric=metric,
             reason=reason,
@@ -114,13 +173,9 @@ class RunExecutor:
             wall_s=result.wall_s,
             cpu_s=result.cpu_s,
             peak_memory_bytes=result.peak_memory_bytes,
-            score=scored,
-            sealed=score_holdout(self.commands, run, folder) if held_out else None,
+            score=score,
+            sealed=sealed,
         )
-        self.repository.trees.put_aside(tree, manifest)
-        for name in OUTCOMES:  # in the ledger now
-            (folder / name).unlink(missing_ok=True)
-        return finished
 
     def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[RunResult, Manifest]:
         self.commands.check_disk()
@@ -164,6 +219,14 @@ class RunExecutor:
             for file in self.paths.runs.glob(f"*/*/{name}"):
                 if file.parent not in pending:
                     file.unlink(missing_ok=True)
+
+
+def record_traceback(folder: Path, error: Exception) -> str:
+    """Write `error.log` with the traceback of an unexpected error. Return the reason of a crash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = traceback.format_exception(error)
+    (folder / "error.log").write_text("".join(lines), errors="backslashreplace")
+    return f"unexpected error: {type(error).__name__}"
 
 
 def _limit_of(run: Run, limit_s: float | None) -> float | None:

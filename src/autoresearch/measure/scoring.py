@@ -31,7 +31,9 @@ def score(
     task, prefix = commands.task, commands.repository.prefix
     assert task.score is not None
     outcome = folder / f"{purpose.value}.json"
+    log = folder / f"{purpose.value}.log"
     if (earlier := load_result(outcome)) is not None:
+        commands.mask_secrets(log)
         return earlier
     copies = {name: folder / FOLDER / prefix / name for name in task.score.reads}
     for name, source in copies.items():
@@ -40,7 +42,6 @@ def score(
     hidden = readable_hidden_files(task, purpose)
     content = commands.tree(run.commit, hidden, copies, may_reuse=False)
     tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
-    log = folder / f"{purpose.value}.log"
     spec = commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s, purpose=purpose)
     result = commands.execute(spec, content)
     remove_tree(tree)
@@ -74,9 +75,11 @@ def read_metric(
     if metric is None:
         return None, reason, numbers
     for bound in task.guards.bounds:
-        value = metric if bound.name == task.metric.name else numbers.get(bound.name)
+        # With a scorer, its numbers alone: the run could print any.
+        value = metric if bound.name == task.metric.name else reading.numbers.get(bound.name)
         if value is None:
-            return metric, f"guard failed: {bound.name} was not printed", numbers
+            who = " by the scorer" if task.score else ""
+            return metric, f"guard failed: {bound.name} was not printed{who}", numbers
         if not bound.holds(value):
             return metric, f"guard failed: {bound.name} = {value:g}, not {bound}", numbers
     return metric, None, numbers

@@ -23,6 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from autoresearch.errors import StorageError
+
 STATE = ".autoresearch"
 PUBLIC = ("results.tsv", "progress.png", "report.md")
 OURS = (f"{STATE}/", *PUBLIC)
@@ -75,4 +77,11 @@ def enclosing(path: Path) -> SessionPaths | None:
 
 
 def ledger_path(root: Path) -> Path:
-    return root / STATE / "ledger.sqlite"
+    """The ledger of a task's folder. Raises `StorageError` if the record would lie elsewhere."""
+    folder = root / STATE
+    if folder.is_symlink():
+        raise StorageError(
+            f"{folder} is a link to {folder.readlink()}: the record must lie in the task's folder. "
+            "Remove the link"
+        )
+    return folder / "ledger.sqlite"

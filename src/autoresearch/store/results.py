@@ -158,6 +158,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def _cell(text: str) -> str:
     text = one_line(text)
+    if text.startswith(("=", "+", "-", "@")):
+        text = f"'{text}"  # a spreadsheet would take it for a formula
     # The original's notebook reads the file with pandas, where a leading quote opens a quotation
     # that swallows the rows after it.
     return text.replace('"', "'") if text.startswith('"') else text

@@ -21,9 +21,9 @@ from pathlib import Path
 from autoresearch import agents
 from autoresearch.agents.support.headless import About
 from autoresearch.agents.support.process import Output, Program, environment
-from autoresearch.agents.support.secrets import SECRET_NAME
 from autoresearch.plugins import AGENTS
 from autoresearch.runners.local import LocalRunner
+from autoresearch.sandbox.secrets import SECRET_NAME
 
 VERSION_TIMEOUT_S = 10.0  # the slowest programs take 2 s on an idle machine
 NUMBER = re.compile(r"(?<!\d)\d+\.\d+[\w.+-]*", re.ASCII)

@@ -28,10 +28,10 @@ from autoresearch.agents.support.events import (
     sum_dollars,
     sum_tokens,
 )
-from autoresearch.agents.support.secrets import Secret, mask, secrets_in
 from autoresearch.errors import AgentError
 from autoresearch.formatting import printable
 from autoresearch.protocols import SERVICE_REASONS
+from autoresearch.sandbox.secrets import Secret, mask, secrets_in
 
 LIBRARY = "openai"
 INSTALL = "pip install 'autoresearch[llm]'"

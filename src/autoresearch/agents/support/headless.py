@@ -25,7 +25,6 @@ from autoresearch.agents.support.events import (
     retry_after_s,
 )
 from autoresearch.agents.support.process import Output, Program, environment
-from autoresearch.agents.support.secrets import find_leak, secrets_in
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.files import files_below
 from autoresearch.protocols import (
@@ -39,6 +38,7 @@ from autoresearch.protocols import (
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
+from autoresearch.sandbox.secrets import find_leak, secrets_in
 from autoresearch.task.tables import read_options
 from autoresearch.task.values import Places, Text, Texts, Variables
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from autoresearch.agents.support.secrets import Secret, mask
 from autoresearch.files import remove_tree, tail
 from autoresearch.measure.execution import STANDARD_ENV
 from autoresearch.protocols import Confinement, RunSpec
 from autoresearch.runners.local import LocalRunner
+from autoresearch.sandbox.secrets import Secret, mask
 
 NETWORK_ENV = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
