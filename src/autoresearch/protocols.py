@@ -91,10 +91,6 @@ class Briefer(Protocol):
         ...
 
 
-SERVICE_REASONS = ("rate limited", "service down")
-"""Reasons of a `Failure` for which the service is to blame. The agent spent nothing, so the harness
-waits and does not count such a turn towards the limit on experiments."""
-
 KILLED_REASONS = ("timeout", "interrupted", "log too large", "lost")
 """Reasons of a `Failure` whose turn was cut off: it may have cost more than it reported."""
 

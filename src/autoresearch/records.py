@@ -169,3 +169,8 @@ class Experiment:
     tokens: int | None = None
     usd: float | None = None
     flag: str | None = None  # why a person should check this keep
+
+
+SERVICE_REASONS = ("rate limited", "service down")
+"""Reasons of a `Failure` for which the service is to blame. The agent spent nothing, so the harness
+waits and does not count such a turn towards the limit on experiments."""

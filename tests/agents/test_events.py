@@ -19,7 +19,7 @@ from autoresearch.agents.support.events import (
     retry_after_s,
 )
 from autoresearch.agents.support.headless import first_line
-from autoresearch.protocols import SERVICE_REASONS
+from autoresearch.records import SERVICE_REASONS
 
 RECORDINGS = Path(__file__).parent / "recordings"
 STREAMS = sorted(RECORDINGS.glob("*/*.out"))

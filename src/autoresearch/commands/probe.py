@@ -15,7 +15,8 @@ from autoresearch.core.session import Session
 from autoresearch.errors import AgentError
 from autoresearch.files import remove_tree
 from autoresearch.formatting import escape_unstorable
-from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.records import SERVICE_REASONS
 from autoresearch.store.answers import make_recordable
 from autoresearch.store.ledger import PROBE
 

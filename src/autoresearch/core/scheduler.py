@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from autoresearch.core.events import AgentNotClosed, Listener
 from autoresearch.errors import AgentError, AutoresearchError
 from autoresearch.formatting import escape_unstorable
-from autoresearch.protocols import SERVICE_REASONS, Agent, Failure, Proposal, Turn
+from autoresearch.protocols import Agent, Failure, Proposal, Turn
+from autoresearch.records import SERVICE_REASONS
 from autoresearch.store.answers import make_recordable
 
 BACKOFF_S = (1.0, 300.0)  # after a failed turn: at first, and at most

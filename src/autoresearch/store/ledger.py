@@ -19,11 +19,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autoresearch.errors import LedgerError, StorageError
-from autoresearch.protocols import SERVICE_REASONS, Failure, Proposal, RunResult
-from autoresearch.records import UNSELECTED, Experiment, HoldoutScore, Metric, Role, Run, Verdict
+from autoresearch.records import (
+    SERVICE_REASONS,
+    UNSELECTED,
+    Experiment,
+    HoldoutScore,
+    Metric,
+    Role,
+    Run,
+    Verdict,
+)
 from autoresearch.store.rows import (
     Segment,
     SessionRecord,
@@ -34,6 +42,9 @@ from autoresearch.store.rows import (
     to_cell,
 )
 from autoresearch.store.schema import APPLICATION_ID, SCHEMA, VERSION
+
+if TYPE_CHECKING:  # 40 ms that `status` and `log` do not need
+    from autoresearch.protocols import Failure, Proposal, RunResult
 
 SESSION, EXPERIMENT = columns(SessionRecord), columns(Experiment)
 RUN, SEGMENT = columns(Run), columns(Segment)

@@ -30,7 +30,7 @@ from autoresearch.agents.support.events import (
 )
 from autoresearch.errors import AgentError
 from autoresearch.formatting import printable
-from autoresearch.protocols import SERVICE_REASONS
+from autoresearch.records import SERVICE_REASONS
 from autoresearch.sandbox.secrets import Secret, mask, secrets_in
 
 LIBRARY = "openai"

@@ -27,14 +27,8 @@ from autoresearch.agents.support.events import (
 from autoresearch.agents.support.process import Output, Program, environment
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.files import files_below
-from autoresearch.protocols import (
-    EDIT_LIMIT_BYTES,
-    SERVICE_REASONS,
-    Failure,
-    Grants,
-    Proposal,
-    Turn,
-)
+from autoresearch.protocols import EDIT_LIMIT_BYTES, Failure, Grants, Proposal, Turn
+from autoresearch.records import SERVICE_REASONS
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox.agent_policy import Needs, make_confinement
 from autoresearch.sandbox.installed import files_named
