@@ -413,7 +413,7 @@ def test_a_disk_that_fills_up_meanwhile(
     with bench(root) as made:
         trees = full_disk / "trees"
         trees.mkdir()
-        monkeypatch.setattr(SessionPaths, "trees", trees)
+        monkeypatch.setattr(made.paths, "trees", trees)
         with (full_disk / "filler").open("wb") as filler, pytest.raises(OSError):
             while True:
                 filler.write(bytes(1 << 16))

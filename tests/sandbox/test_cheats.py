@@ -1,10 +1,10 @@
 """The known ways to a lower val_bpb without better training, each tried for real: one night of
 tiny_gpt, with its real training and its real scorer, in which an agent does nothing but cheat.
 
-What a cheat would have to get past is in its comment. The default suite tries each of these walls by
-itself: the scorer's in tasks/test_tiny_gpt.py, the budget's in runners/test_local.py, the sandbox's
-in sandbox/. Other ways around the measurement, which need
-no model, are in sandbox/test_run_policy.py, sandbox/test_nested.py and faults/test_faults.py.
+What a cheat would have to get past is in its comment. The default suite tries each of these walls
+by itself: the scorer's in tasks/test_tiny_gpt.py, the budget's in runners/test_local.py, the
+sandbox's in sandbox/. Other ways around the measurement, which need no model, are in
+sandbox/test_run_policy.py, sandbox/test_nested.py and faults/test_faults.py.
 """
 
 from __future__ import annotations

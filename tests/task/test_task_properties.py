@@ -21,7 +21,7 @@ from autoresearch.task import draft, layouts, values
 from autoresearch.task.globs import matches
 from autoresearch.task.layouts import scaffold
 from autoresearch.task.model import TASK_FILE, Task
-from autoresearch.task.reading import KEYS, load, override, parse
+from autoresearch.task.reading import KEYS, load, override, parse, parse_draft
 from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import PORTFOLIO, Kind
 
@@ -370,7 +370,8 @@ def test_any_folder_is_a_task_or_a_task_error(
             (root / path).write_text(text, encoding="utf-8", errors="replace", newline="")
         recognised: Task | None = None
         try:
-            recognised = layouts.recognise(root)
+            if (draft := layouts.recognise(root)) is not None:
+                recognised = parse_draft(draft, root)
         except TaskError as error:
             assert str(root) in str(error)
         try:

@@ -47,7 +47,8 @@ def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = (
     if "/" in write:
         return
     folder = Path.cwd()
-    shared = [SHARED_MEMORY, *([] if TEMPORARY in write else [TEMPORARY])]
+    keeps_temporary = {"/", TEMPORARY}.intersection((*read, *write))
+    shared = [SHARED_MEMORY, *([] if keeps_temporary else [TEMPORARY])]
     kept = [path for path in read if _is_below(path, shared) and not _is_below(path, write)]
     mounts = _clone_mounts(path for path in write if path not in shared)
     mounts |= _clone_mounts([*closed, *kept], read_only=True)

@@ -154,13 +154,13 @@ class RunPolicies:
         env = {"TMPDIR": str(temporary)}
         if python_path := self._python_path(tree):
             env["PYTHONPATH"] = python_path
+        caches = [cache.resolve() for cache in self._caches]  # an unconfined run needs them too
         if why_unconfined(self._task) is not None:
             return env
         if purpose in SCORERS:
             devices = [device for device in list_devices() if device != Path("/dev/shm")]
             confinement = _make_confinement(self._programs, devices, network=False)
             env[nested.PREFIX_VARIABLE] = nested.make_prefix(confinement)
-        caches = [cache.resolve() for cache in self._caches]
         for name, home_cache in HOME_CACHES:
             folder = Path(home_cache).expanduser().resolve()
             if name not in self._env and not any(map(folder.is_relative_to, caches)):
