@@ -50,6 +50,7 @@ allowance    = 3.5
 [metric]
 name = "val_bpb"
 goal = "maximize"
+pattern = '^best (.+)'
 [score]
 command = "python score.py"
 reads   = ["model.pt"]
@@ -233,7 +234,7 @@ BAD = [
     ('[guards]\nvram = "about 5"', "9: ", ["[guards] vram", '"<= 60000"']),
     ('[guards]\nvram = "<= nan"', "9: ", ["finite"]),
     ("[guards]\nvram = 5", "9: ", ["found 5"]),
-    ('[guards]\n"my vram" = "<= 5"', "9: ", ["one word"]),
+    ('[guards]\n"my: vram" = "<= 5"', "9: ", ["letters, digits, spaces"]),
     ('[guards.commands]\nt = "pytest \'"', "9: ", ["[guards.commands] t", "quotation"]),
     ("[guards]\ncommands = 3", "", ["[guards.commands]"]),
     ("[score]\nreads = []", "8: ", ["[score] command: missing"]),
@@ -304,7 +305,9 @@ def test_bad_tables_are_refused(root: Path, text: str, line: str, parts: list[st
         ("[metric]", 'caches = ["/"]\n[metric]', ["holds the task"]),
         ("[metric]", 'caches = ["~/"]\n[metric]', ["home folder"]),
         ("[metric]", 'env = ["A=1"]\n[metric]', ["environment variables"]),
-        ('"val_bpb"', '"val bpb"', ["[metric] name", "one word"]),
+        ('"val_bpb"', '"val: bpb"', ["[metric] name", "letters, digits, spaces"]),
+        ('"minimize"', '"minimize"\npattern = "loss ("', ["[metric] pattern", "one group"]),
+        ('"minimize"', '"minimize"\npattern = "loss"', ["[metric] pattern", "one group"]),
         ('name = "val_bpb"', "", ["[metric] name: missing"]),
         ('goal = "minimize"', "", ["[metric] goal: missing", '"maximize"']),
         ('"minimize"', '"min"', ['"minimize" or "maximize"']),

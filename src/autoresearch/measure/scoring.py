@@ -7,7 +7,8 @@ from pathlib import Path
 from autoresearch.files import remove_tree
 from autoresearch.measure.artifacts import FOLDER
 from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_settled
-from autoresearch.measure.output import Reading, read_log, whole_lines
+from autoresearch.measure.final_value import find_final_value
+from autoresearch.measure.output import read_log, whole_lines
 from autoresearch.protocols import RunResult
 from autoresearch.records import HoldoutScore, Run
 from autoresearch.sandbox.run_policy import Purpose, readable_hidden_files
@@ -56,8 +57,7 @@ def score_holdout(commands: CommandExecutor, run: Run, folder: Path) -> HoldoutS
     if holdout is None:
         return None
     result = score(commands, run, folder, holdout.command, Purpose.HOLDOUT)
-    reading = read_log(whole_lines(folder / "holdout.log"))
-    metric, reason = _metric_or_reason(commands.task, result, reading)
+    metric, reason = _metric_or_reason(commands.task, result, folder / "holdout.log")
     return HoldoutScore(metric, reason, result.cpu_s, result.wall_s)
 
 
@@ -66,9 +66,8 @@ def read_metric(
 ) -> tuple[float | None, str | None, dict[str, float]]:
     """Return (metric, reason, other numbers) of a run that ended. `log` is the scorer's, or the
     run's own. `reason` is why there is no metric, or the bound that the run broke."""
-    reading = read_log(whole_lines(log))
-    metric, reason = _metric_or_reason(task, result, reading)
-    numbers = dict(reading.numbers)
+    metric, reason = _metric_or_reason(task, result, log)
+    numbers = dict(read_log(whole_lines(log)).numbers)
     if log != run_log:
         numbers = read_log(whole_lines(run_log)).numbers | numbers
     numbers.pop(task.metric.name, None)
@@ -76,7 +75,8 @@ def read_metric(
         return None, reason, numbers
     for bound in task.guards.bounds:
         # With a scorer, its numbers alone: the run could print any.
-        value = metric if bound.name == task.metric.name else reading.numbers.get(bound.name)
+        is_metric = bound.name == task.metric.name
+        value = metric if is_metric else find_final_value(log, bound.name).value
         if value is None:
             who = " by the scorer" if task.score else ""
             return metric, f"guard failed: {bound.name} was not printed{who}", numbers
@@ -85,19 +85,14 @@ def read_metric(
     return metric, None, numbers
 
 
-def _metric_or_reason(
-    task: Task, result: RunResult, reading: Reading
-) -> tuple[float | None, str | None]:
-    """The metric that a command printed, or the reason why there is none."""
+def _metric_or_reason(task: Task, result: RunResult, log: Path) -> tuple[float | None, str | None]:
+    """The metric that a command printed to `log`, or the reason why there is none."""
     if result.stopped is not None:
         return None, result.stopped
     if result.exit_code != 0:
         return None, _exit_reason(result.exit_code)
-    word = reading.faulty.get(task.metric.name)
-    if word is not None:
-        return None, f"metric is {word[:40]!r}, not a finite number"
-    metric = reading.numbers.get(task.metric.name)
-    return metric, "no metric" if metric is None else None
+    final = find_final_value(log, task.metric.name, task.pattern)
+    return final.value, final.reason
 
 
 def _exit_reason(code: int | None) -> str:

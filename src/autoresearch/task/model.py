@@ -46,8 +46,9 @@ class RunSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricSettings:
-    name: values.Word
+    name: values.MetricName
     goal: values.GoalWord
+    pattern: values.Pattern | None = None  # None: `name: NUMBER` or `METRIC name=NUMBER`
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ class Task:
     editable: values.Globs  # relative to the root; ask `may_edit`
     run: RunSettings
     metric: Metric
+    pattern: str | None = None  # a regular expression whose group is the metric, in a log
     score: ScoreSettings | None = None
     holdout: HoldoutSettings | None = None
     guards: Guards = Guards()

@@ -114,6 +114,7 @@ def _read(
     problems.raise_any()
     tables["run"].setdefault("timeout_s", default_timeout(tables["run"].get("budget_s")))
     settings |= {name: TABLES[name](**table) for name, table in tables.items()}
+    settings["pattern"] = tables["metric"].pop("pattern", None)
     settings["metric"] = Metric(**tables["metric"])
     task = Task(root=root, source=source, layout=layout, document=document, **settings)
     try:
@@ -186,7 +187,7 @@ class Problems:
         if isinstance(given, dict):
             commands = given.get("commands", {})
             given = {name: bounds for name, bounds in given.items() if name != "commands"}
-            self.read_table("guards", {name: name for name in given}, values.WORD)
+            self.read_table("guards", {name: name for name in given}, values.METRIC_NAME)
         guards = self.read_table("guards", given, values.BOUNDS)
         bounds = [Bound(name, *bound) for name, listed in guards.items() for bound in listed]
         commands = self.read_table("guards.commands", commands, values.COMMAND)

@@ -201,6 +201,16 @@ def _check_command(value: str) -> str:
     return value
 
 
+def _check_pattern(value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise ValueError(f"{error}") from error
+    if groups != 1:
+        raise ValueError(f"it has {groups} groups")
+    return value
+
+
 def _to_weights(value: object) -> object:
     """Convert a name or a list of names to name -> weight, the third form of a portfolio."""
     if isinstance(value, str):
@@ -234,7 +244,9 @@ WEIGHTS: Schema = {
     "min_length": 1,
 }
 COMMAND = Kind('a command such as "python train.py"', after(_check_command, TEXT))
-WORD = Kind("one word of letters, digits, _ and .", matching(r"[\w.µ]+"))
+METRIC_NAME = Kind(
+    "letters, digits, spaces and _ . / @ % -", matching(r"[\w.µ/@%-]+(?: [\w.µ/@%-]+)*")
+)
 GOAL = one_of(*(goal.value for goal in Goal))
 PORTFOLIO = Kind(
     '"tuner", or "NAME:ARGUMENT", or ["tuner", "claude"], or weights { tuner = 1, claude = 3 }',
@@ -250,7 +262,10 @@ BOUNDS = Kind(
 Text = Annotated[str, Kind("text that is not empty", TEXT)]
 Texts = Annotated[tuple[str, ...], Kind("a list of texts", _list(TEXT))]
 Command = Annotated[str, COMMAND]
-Word = Annotated[str, WORD]
+MetricName = Annotated[str, METRIC_NAME]
+Pattern = Annotated[
+    str, Kind("a regular expression with one group, the number", after(_check_pattern, TEXT))
+]
 GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
 BudgetClock = Annotated[str, one_of("wall", "cpu")]
 JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
