@@ -141,7 +141,8 @@ def test_the_report_begins_with_it(found: Night, summary: Summary) -> None:
     assert "`autoresearch show 2`" in lines[0] and lines[0].endswith("It is: VALUE 9.58")
     assert lines[1] == ">"
     assert lines[2].startswith("> **Flagged: #3 `")
-    assert headline.startswith("**`score`")
+    assert headline.startswith("**Suspicious: 2 keeps too good to be believed unseen: #3, #2 ")
+    assert "; 1 suspicion" in headline
 
 
 @pytest.fixture
@@ -162,7 +163,9 @@ def test_every_view_has_it(found: Night, summary: Summary, shown: Callable[..., 
     flag = found.experiments[2].flag
     status = shown("status").splitlines()
     said = "2 keeps too good to be believed unseen: #3, #2 (autoresearch show 3)"
-    assert f"flagged    {said}" in status
+    assert f"suspicion  {said}" in status
+    at = [line.split()[0] for line in status]
+    assert at.index("suspicion") < at.index("gain")
     assert sum("flagged" in line for line in shown("log").splitlines()) == 2
     assert f"flagged     {flag}" in shown("show", "2").splitlines()
     assert "flagged" not in shown("show", "1")
@@ -176,7 +179,7 @@ def test_every_view_has_it(found: Night, summary: Summary, shown: Callable[..., 
     console.print(SessionView(summary, running=True))
     drawn = console.file.getvalue()  # type: ignore[attr-defined]
     assert said in drawn
-    assert drawn.count(" flagged ") >= 3
+    assert drawn.count(" flagged ") == 2  # in the list of experiments
 
 
 def test_a_first_keep_is_held_against_the_noise(tmp_path: Path) -> None:

@@ -24,12 +24,14 @@ from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Agent
+from autoresearch.runners.warden import cpu_clock
+from autoresearch.sandbox.run_policy import list_missing_rules
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import Lock, check_alone
 from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.store.results import check_ours
-from autoresearch.store.rows import SessionRecord
+from autoresearch.store.rows import CLAUSES, NOT_ENFORCED, SessionRecord
 from autoresearch.task.model import Task, seconds_until
 
 
@@ -112,7 +114,9 @@ def _open_record(
     fresh = get_fingerprint(task)
     if ledger.has_baseline(record):
         _check_same(task, record, fresh)
-        return ledger.update_session(record, limits=limits)
+        clauses = dict.fromkeys((*record.not_enforced, *_list_not_enforced(task)))
+        facts = {**record.fingerprint, NOT_ENFORCED: CLAUSES.join(clauses)}
+        return ledger.update_session(record, limits=limits, fingerprint=facts)
     _check_same(task, record, record.fingerprint)
     repository.check_editable()  # nothing was measured yet: begin with the present files
     base = repository.head()
@@ -158,7 +162,8 @@ def _check_same(task: Task, record: SessionRecord, fingerprint: Mapping[str, str
 
 
 def get_fingerprint(task: Task) -> dict[str, str]:
-    """The commands, the interpreter and the machine that a session begins with."""
+    """The commands, the interpreter and the machine that a session begins with, and what is not
+    enforced there."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -166,7 +171,16 @@ def get_fingerprint(task: Task) -> dict[str, str]:
         "[score]": str(task.score),
         "[holdout]": str(task.holdout),
         "[guards]": str(task.guards),
+        NOT_ENFORCED: CLAUSES.join(_list_not_enforced(task)),
     }
+
+
+def _list_not_enforced(task: Task) -> list[str]:
+    """What nothing enforces on the task's runs on this machine, a clause each."""
+    missing = list_missing_rules(task)
+    if task.run.budget_clock == "cpu" and not cpu_clock.is_available():
+        missing.append("CPU time of processes that nobody waits for is not counted")
+    return missing
 
 
 def _make_scheduler(

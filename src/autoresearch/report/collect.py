@@ -26,7 +26,7 @@ from autoresearch.report.summary import (
     Summary,
     derive,
 )
-from autoresearch.report.verification import read_verification
+from autoresearch.report.verification import check_result, read_verification
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import Segment, SessionRecord, Share
@@ -51,7 +51,8 @@ def summarise(
     A caller that knows the agents' names and the session's working time better than the ledger
     gives them as `agent` and `elapsed_s`. A page needs the `whole` session; a view that is
     refreshed twice a second does not. `open_holdout` is for the report: it opens the sealed holdout
-    if the session has stopped or its result was verified.
+    if the session has stopped or its result was run again. The others get no score of it, only
+    whether the gain holds on it, once the session has stopped.
     """
     session = ledger.session(tag)
     metric = session.metric
@@ -67,16 +68,20 @@ def summarise(
     known = ledger.scores(session, [keep.commit for keep in kept])
     keeps = score_keeps(kept, known, starts, metric)
     baseline, incumbent = (keeps[0], keeps[-1]) if keeps else (None, None)
-    gain = verification = holdout = machine = None
+    flagged = tuple(derive(Flagged, keep) for keep in kept if keep.flag is not None)
+    gain = verification = holdout = machine = checks = None
     if baseline and incumbent and incumbent is not baseline:
         if incumbent.score is not None:
             score = SegmentAlignment(ledger, session).now(incumbent.score)
             gain = gain_over(metric, score, baseline.score_when_kept)
         verification = read_verification(ledger, session, kept[-1])
-    if open_holdout and keeps and (session.stopped is not None or verification is not None):
+    is_sealed = session.stopped is None and not (open_holdout and verification is not None)
+    if keeps and not is_sealed:
         from autoresearch.report.holdout import unseal
 
-        holdout = unseal(ledger, session, kept)
+        holdout = unseal(ledger, session, kept if open_holdout else [kept[0], kept[-1]])
+    if len(keeps) > 1:
+        checks = check_result(session, gain, verification, flagged, holdout, is_sealed=is_sealed)
     if whole:
         from autoresearch.report.machine import find_trends
 
@@ -117,7 +122,7 @@ def summarise(
         baseline=baseline,
         incumbent=incumbent,
         keeps=keeps if whole else (*keeps[:1], *keeps[1:][-RECENT_KEEPS:]),
-        flagged=tuple(derive(Flagged, keep) for keep in kept if keep.flag is not None),
+        flagged=flagged,
         gain=gain,
         gain_share=divide(gain, abs(baseline.score_when_kept or 0.0) if baseline else None),
         gain_sd=divide(gain, noise_sd),
@@ -149,7 +154,8 @@ def summarise(
         recent=compare_finished(latest, keeps, starts, metric, noise_sd),
         fruitless_latest=f"{turns[0][2]}: {turns[0][3]}" if turns else None,
         verification=verification,
-        holdout=holdout,
+        holdout=holdout if open_holdout else None,
+        checks=checks,
     )
 
 

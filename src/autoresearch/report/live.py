@@ -100,13 +100,15 @@ def _draw_facts(summary: Summary) -> Table:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    is_verified = summary.verification is not None and summary.verification.low > 0
+    checks = summary.checks
+    repeats = checks is not None and checks.repeats is True
     styles = {
         "warning": WARNING,
         "best": "bold",
         "gain": GAIN if summary.gain is not None and summary.gain > 0 else "",
-        "verified": GAIN if is_verified else WARNING,
-        "flagged": WARNING,
+        "repeated": GAIN if repeats else WARNING,
+        "checks": GAIN if checks is not None and checks.is_good else "",
+        "suspicion": WARNING,
         "noise": "bold yellow" if summary.deterministic else "",
     }
     warnings = [("warning", one_line(line)) for line in summary.warnings[:WARNINGS_SHOWN]]

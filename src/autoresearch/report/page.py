@@ -1,7 +1,8 @@
 """report.md: the results of a session on one page.
 
-It claims only what was measured again. A gain is the headline when its interval does not include
-zero; otherwise the headline says what is missing.
+It claims only what was measured again. The headline says which of three properties the result has:
+it repeats, it holds on the sealed holdout, nothing suspicious was seen (`verification.py`). What is
+suspicious comes before the gain.
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ def draw_page(summary: Summary, sandbox: str = "") -> str:
     this machine."""
     sections = [
         f"# {_escape(summary.task)}, session {_escape(summary.tag)}",
-        _quote([*_describe_flagged(summary), *_warn_of_gap(summary)]),
+        _quote(
+            [
+                *_describe_flagged(summary),
+                *_warn_of_gap(summary),
+                *_warn_of_uncounted_time(summary),
+            ]
+        ),
         make_headline(summary),
         _quote(_list_warnings(summary)),
         "![progress](progress.png)" if summary.baseline else "",
@@ -60,32 +67,44 @@ def draw_page(summary: Summary, sandbox: str = "") -> str:
 
 def make_headline(summary: Summary) -> str:
     """The one or two sentences that people will quote."""
-    name, numbers = f"`{summary.metric.name}`", summary.numbers
-    tried = counted(summary.finished, "experiment")
     if summary.baseline is None or summary.incumbent is None:
         return "**Nothing was measured: there is no baseline yet.**"
-    before, after = (_format_score(summary, keep) for keep in (summary.baseline, summary.incumbent))
     if summary.incumbent.number == 0:
-        return f"**Nothing better was found in {tried}.** The baseline stands: {name} {before}."
+        return (
+            f"**Nothing better was found in {counted(summary.finished, 'experiment')}.** The "
+            f"baseline stands: `{summary.metric.name}` {_format_score(summary, summary.baseline)}."
+        )
+    claim, evidence = _claim(summary, summary.baseline, summary.incumbent)
+    checks = str(summary.checks or "")
+    suspicions = f"Suspicious: {'; '.join(summary.suspicions)}. " if summary.suspicions else ""
+    return f"**{suspicions}{claim}.** {checks[:1].upper()}{checks[1:]}. {evidence}"
+
+
+def _claim(summary: Summary, baseline: Kept, best: Kept) -> tuple[str, str]:
+    """The gain, and how it was measured."""
+    name, numbers = f"`{summary.metric.name}`", summary.numbers
+    tried = counted(summary.finished, "experiment")
     if summary.deterministic:
-        return _claim_exact(summary, summary.baseline, summary.incumbent)
+        return _claim_exact(summary, baseline, best)
     if summary.verification is not None:
-        return _claim_verified(summary, summary.verification)
+        return _claim_repeated(summary, summary.verification)
     go_on = f"`autoresearch run --tag {summary.tag}` goes on, and measures both again at its end."
     if len(summary.segments) > 1:
         return (
-            f"**Not verified: {name} {numbers.gain(summary.gain or 0.0)} after {tried}, "
-            f"added up over {len(summary.segments)} segments.** Something changed in between, so "
-            f"baseline and best cannot be compared as they were measured. {go_on}"
+            f"Not repeated yet: {name} {numbers.gain(summary.gain or 0.0)} after {tried}, "
+            f"added up over {len(summary.segments)} segments",
+            f"Something changed in between, so baseline and best cannot be compared as they were "
+            f"measured. {go_on}",
         )
+    before, after = _format_score(summary, baseline), _format_score(summary, best)
     return (
-        f"**Not verified: {name} {after} after {tried}, where the baseline had {before}.** "
+        f"Not repeated yet: {name} {after} after {tried}, where the baseline had {before}",
         f"Baseline and best were not run side by side at the end, so a drift of the machine is "
-        f"part of the difference. {go_on}"
+        f"part of the difference. {go_on}",
     )
 
 
-def _claim_exact(summary: Summary, baseline: Kept, best: Kept) -> str:
+def _claim_exact(summary: Summary, baseline: Kept, best: Kept) -> tuple[str, str]:
     before, after = summary.numbers.value(baseline.score), summary.numbers.value(best.score)
     gain = join(summary.numbers.gain(summary.gain or 0.0), percent(summary.gain_share))
     means, within = f"{before} → {after}", ""
@@ -93,19 +112,20 @@ def _claim_exact(summary: Summary, baseline: Kept, best: Kept) -> str:
         gain += f" than the baseline, added up over {len(summary.segments)} segments"
         means, within = after, "within a segment "
     return (
-        f"**`{summary.metric.name}` {means}: {gain}.** Deterministic: {within}the same code gives "
-        f"exactly this number again, so there is no interval."
+        f"`{summary.metric.name}` {means}: {gain}",
+        f"Deterministic: {within}the same code gives exactly this number again, so there is no "
+        f"interval.",
     )
 
 
-def _claim_verified(summary: Summary, result: Verification) -> str:
+def _claim_repeated(summary: Summary, result: Verification) -> tuple[str, str]:
     numbers = summary.numbers
     means = f"{numbers.value(result.old_mean)} → {numbers.value(result.new_mean)}"
     share = result.gain / abs(result.old_mean) if result.old_mean else None
     gain = join(numbers.gain(result.gain), percent(share))
-    claim, evidence = f"`{summary.metric.name}` {means}, {gain}", "Run again"
+    claim = f"`{summary.metric.name}` {means}, {gain}"
     if result.low > 0:
-        claim, evidence = f"`{summary.metric.name}` {means}: {gain}", "Verified"
+        claim = f"`{summary.metric.name}` {means}: {gain}"
     elif result.high < 0:
         claim = f"Not an improvement: {claim}"
     else:
@@ -113,9 +133,9 @@ def _claim_verified(summary: Summary, result: Verification) -> str:
     interval = _format_interval(summary, numbers, result.low, result.high)
     crashed = f" {counted(result.crashed, 'run')} of them crashed." if result.crashed else ""
     return (
-        f"**{claim}.** {evidence}: {interval}, from "
-        f"{result.new_runs} fresh runs of the best and {result.old_runs} of the baseline, none of "
-        f"which helped to choose it.{crashed}"
+        claim,
+        f"Run again: {interval}, from {result.new_runs} fresh runs of the best and "
+        f"{result.old_runs} of the baseline, none of which helped to choose it.{crashed}",
     )
 
 
@@ -140,6 +160,19 @@ def _warn_of_gap(summary: Summary) -> list[str]:
         f"**Warning: the gain does not all carry over.** Against the baseline the best is "
         f"{value(gap.search_gain)} better on `{summary.metric.name}` and {rest} of that on the "
         f"sealed holdout: {_describe_growth(summary, gap)}."
+    ]
+
+
+def _warn_of_uncounted_time(summary: Summary) -> list[str]:
+    """That the best's runs work, or wait, where no CPU time is counted."""
+    uncounted = summary.verification and summary.verification.uncounted
+    if not uncounted or not uncounted.is_suspicious:
+        return []
+    return [
+        f"**Warning: CPU time may be missing.** In every run of the best, no CPU time was counted "
+        f"in {percent(uncounted.best)} of the time or more; in the baseline's runs beside them it "
+        f"was at most {percent(uncounted.baseline)}. The budget is CPU time: see what the program "
+        f"does in the rest."
     ]
 
 
@@ -306,8 +339,8 @@ def _describe_drift(summary: Summary) -> str:
     if result.drift_low <= 0 <= result.drift_high:
         return f"{sentence}: none to be seen."
     return (
-        f"{sentence}: **the machine changed during the session.** The verified gain is not "
-        f"touched by it, the effects in the list of keeps may be."
+        f"{sentence}: **the machine changed during the session.** The gain measured at the "
+        f"end is not touched by it, the effects in the list of keeps may be."
     )
 
 

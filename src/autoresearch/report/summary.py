@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # each costs the start of `status` a millisecond
 
     from autoresearch.report.holdout import Holdout
     from autoresearch.report.machine import Machine
-    from autoresearch.report.verification import Verification
+    from autoresearch.report.verification import Checks, Verification
 
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -193,6 +193,11 @@ class Summary:
     fruitless_latest: str | None
     verification: Verification | None
     holdout: Holdout | None  # None while it is sealed, so None outside the report
+    checks: Checks | None  # of the incumbent; None while nothing was kept
+
+    @property
+    def suspicions(self) -> tuple[str, ...]:
+        return () if self.checks is None else self.checks.suspicions
 
     @property
     def numbers(self) -> Numbers:

@@ -16,8 +16,6 @@ from autoresearch.formatting import (
 from autoresearch.records import Role
 from autoresearch.report.summary import OpenExperiment, OpenRun, Summary
 
-FLAGGED = 8  # flagged keeps named, the latest
-
 
 def status_text(summary: Summary, running: bool = False) -> str:
     """A dozen lines: where the session stands."""
@@ -41,10 +39,11 @@ def status_text(summary: Summary, running: bool = False) -> str:
 def list_facts(summary: Summary) -> list[tuple[str, str]]:
     """The lines of `status` and the live view: label and text, which may be empty."""
     return [
+        *[("suspicion", line) for line in summary.suspicions],
         ("best", _describe_best(summary)),
         ("gain", describe_gain(summary)),
-        ("verified", _describe_verification(summary)),
-        ("flagged", _describe_flagged(summary)),
+        ("repeated", _describe_verification(summary)),
+        ("checks", str(summary.checks or "")),
         ("noise", describe_noise(summary)),
         ("judged", describe_outcome(summary)),
         ("trust", "" if summary.deterministic else describe_trust(summary)),
@@ -85,19 +84,6 @@ def _describe_verification(summary: Summary) -> str:
     return (
         f"{numbers.gain(result.gain)} [{numbers.signed(result.low)}, {numbers.signed(result.high)}]"
         f" on {result.new_runs} and {result.old_runs} fresh runs"
-    )
-
-
-def _describe_flagged(summary: Summary) -> str:
-    """The keeps that are too good for the session's history."""
-    if not summary.flagged:
-        return ""
-    latest = summary.flagged[-FLAGGED:]
-    more = ", ..." if len(latest) < len(summary.flagged) else ""
-    shown = ", ".join(f"#{keep.number}" for keep in reversed(latest)) + more
-    return (
-        f"{counted(len(summary.flagged), 'keep')} too good to be believed unseen: {shown} "
-        f"(autoresearch show {latest[-1].number})"
     )
 
 

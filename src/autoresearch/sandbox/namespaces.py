@@ -14,6 +14,8 @@ import ctypes
 import os
 import stat
 import struct
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -69,7 +71,11 @@ def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = (
 
 def is_available() -> bool:
     """Whether this process could isolate a child. It forks to find out."""
-    pid = os.fork()
+    if sys.platform != "linux":
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads
+        pid = os.fork()
     if pid == 0:
         try:
             isolate((), ())

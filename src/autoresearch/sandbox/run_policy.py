@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from autoresearch.errors import TaskError
 from autoresearch.files import read_text
 from autoresearch.protocols import Confinement
-from autoresearch.sandbox import landlock, nested
+from autoresearch.sandbox import landlock, namespaces, nested, seccomp
 from autoresearch.sandbox.installed import DEVICES, ENVIRONMENTS, AccessRules, files_named
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.checks import private_paths
@@ -92,6 +92,21 @@ def why_unconfined(task: Task, section: Literal["runner", "agent"] = "runner") -
     if not settings.confine:
         return f"[{section}] confine = false"
     return "this system has no Landlock" if landlock.abi() == 0 else None
+
+
+def list_missing_rules(task: Task) -> list[str]:
+    """What nothing enforces on the task's runs on this machine, though a false gain could come from
+    it; a clause each."""
+    if why_unconfined(task) is not None:
+        return ["runs are not confined"]
+    missing = []
+    if task.runner.network or landlock.describe_network_denial() is None:
+        missing.append("runs use the network")
+    elif not seccomp.is_available():
+        missing.append("runs use the network by other means than TCP")
+    if not namespaces.is_available():
+        missing.append("runs share /dev/shm and the times at which files are read")
+    return missing
 
 
 def explain_denial(task: Task, log: str) -> str:

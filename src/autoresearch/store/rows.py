@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 from autoresearch.records import Goal, Metric, Role, Status
 
 T = TypeVar("T")
+NOT_ENFORCED = "not enforced"
+"""In a session's fingerprint: what nothing enforced on its runs, in clauses joined by `CLAUSES`."""
+CLAUSES = "; "
 READERS: Mapping[str, Callable[[Any], object]] = {
     "role": Role,
     "status": Status,
@@ -69,6 +72,15 @@ class SessionRecord:
     score_allowance_s: float | None
     stopped: str | None
     warnings: tuple[str, ...]
+
+    @property
+    def has_holdout(self) -> bool:
+        return self.fingerprint.get("[holdout]", "None") != "None"
+
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        """What nothing enforced on the session's runs, a clause each."""
+        return tuple(filter(None, self.fingerprint.get(NOT_ENFORCED, "").split(CLAUSES)))
 
 
 @dataclass(frozen=True, slots=True)

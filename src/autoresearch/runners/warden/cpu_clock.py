@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import time
+from functools import lru_cache
 
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}  # system calls
 TYPE_SOFTWARE, TASK_CLOCK = 1, 1
@@ -40,6 +41,15 @@ class CpuClock:
             return 0.0
         counted_ns = int.from_bytes(os.read(self._fd, 8), sys.byteorder)
         return max(0.0, counted_ns / 1e9 - (time.process_time() - self._own_s))
+
+
+@lru_cache(maxsize=1)
+def is_available() -> bool:
+    """Whether the kernel has such a counter and lets this user have it."""
+    if (fd := _open()) < 0:
+        return False
+    os.close(fd)
+    return True
 
 
 def _open() -> int:
