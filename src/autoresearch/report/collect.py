@@ -51,8 +51,7 @@ def summarise(
     A caller that knows the agents' names and the session's working time better than the ledger
     gives them as `agent` and `elapsed_s`. A page needs the `whole` session; a view that is
     refreshed twice a second does not. `open_holdout` is for the report: it opens the sealed holdout
-    if the session has stopped or its result was run again. The others get no score of it, only
-    whether the gain holds on it, once the session has stopped.
+    if the session has stopped or its result was run again.
     """
     session = ledger.session(tag)
     metric = session.metric
@@ -75,11 +74,12 @@ def summarise(
             score = SegmentAlignment(ledger, session).now(incumbent.score)
             gain = gain_over(metric, score, baseline.score_when_kept)
         verification = read_verification(ledger, session, kept[-1])
-    is_sealed = session.stopped is None and not (open_holdout and verification is not None)
+    is_over = session.stopped is not None or verification is not None
+    is_sealed = not (open_holdout and is_over)
     if keeps and not is_sealed:
         from autoresearch.report.holdout import unseal
 
-        holdout = unseal(ledger, session, kept if open_holdout else [kept[0], kept[-1]])
+        holdout = unseal(ledger, session, kept)
     if len(keeps) > 1:
         checks = check_result(session, gain, verification, flagged, holdout, is_sealed=is_sealed)
     if whole:
@@ -154,7 +154,7 @@ def summarise(
         recent=compare_finished(latest, keeps, starts, metric, noise_sd),
         fruitless_latest=f"{turns[0][2]}: {turns[0][3]}" if turns else None,
         verification=verification,
-        holdout=holdout if open_holdout else None,
+        holdout=holdout,
         checks=checks,
     )
 

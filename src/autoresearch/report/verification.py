@@ -206,7 +206,7 @@ def _check_holdout(
     if not session.has_holdout:
         return None, "no holdout"
     if is_sealed:
-        return None, "holdout sealed"
+        return None, "holdout sealed until the report"
     if holdout is None or holdout.held_out is None:
         return None, "not compared on the holdout"
     result = holdout.held_out
