@@ -22,7 +22,7 @@ UNPRINTABLE = re.compile(
     "\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069"  # line separators; text direction
     "\ud800-\udfff]"  # halves of a pair, which no file can hold
 )
-TRAILER = re.compile(r"^\w+(?:-\w+)+\s*:", re.MULTILINE)
+TRAILER = re.compile(r"^(?:\w+(?:-\w+)+\s*:|---)", re.MULTILINE)  # or the end of the message
 
 
 @dataclass(frozen=True, slots=True)

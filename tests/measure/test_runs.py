@@ -24,7 +24,7 @@ from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.files import tail
 from autoresearch.measure.artifacts import ArtefactLimit
 from autoresearch.measure.execution import Interrupted
-from autoresearch.measure.output import read_log
+from autoresearch.measure.output import LARGEST, read_log
 from autoresearch.protocols import RunResult, RunSpec, TreeSource
 from autoresearch.records import Role, Run
 from autoresearch.runners.local import LocalRunner
@@ -78,7 +78,8 @@ def test_the_last_value_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["nan", "inf", "-inf", "NaN", "1e999", "text", "0x10", "1,5", "--"]
+    "word",
+    ["nan", "inf", "-inf", "NaN", "1e999", "-1e101", "text", "0x10", "1,5", "1_0", "١٢", "--"],
 )
 def test_texts_that_are_no_finite_number(word: str) -> None:
     reading = read_log(f"METRIC a={word}\n")
@@ -91,7 +92,7 @@ def test_any_text_can_be_read(text: str) -> None:
     assert not reading.numbers.keys() & reading.faulty.keys()
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False))
+@given(st.floats(-LARGEST, LARGEST))
 def test_any_number_comes_back(value: float) -> None:
     assert read_log(f"---\nscore:   {value}\n").numbers == {"score": value}
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.errors import LedgerError
+from autoresearch.formatting import printable
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
 
@@ -92,8 +93,8 @@ def find_session(options: argparse.Namespace) -> tuple[SessionRecord, SessionPat
 
 
 def print_answer(options: argparse.Namespace, facts: Any, text: str) -> None:
-    """Print `facts` as JSON with `--json`, the text otherwise."""
-    print(json.dumps(facts) if options.json else text.removesuffix("\n"))
+    """Print `facts` as JSON with `--json`, the text otherwise, without terminal escapes."""
+    print(json.dumps(facts) if options.json else printable(text.removesuffix("\n")))
 
 
 def _find_root(options: argparse.Namespace) -> Path:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from autoresearch.cli.common import INTERRUPTED
 from autoresearch.cli.parser import make_parser
 from autoresearch.errors import AutoresearchError
+from autoresearch.formatting import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except AutoresearchError as error:
         if options.json:
             print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        print(f"autoresearch: {error}", file=sys.stderr)
+        print(f"autoresearch: {printable(str(error))}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED

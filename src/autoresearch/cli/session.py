@@ -34,7 +34,7 @@ from autoresearch.core.events import Event, StopRequested
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
-from autoresearch.formatting import printable
+from autoresearch.formatting import one_line
 from autoresearch.git.repository import Repository
 from autoresearch.report import live, summary, text
 from autoresearch.store.ledger import Ledger
@@ -95,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 def print_line(event: Event) -> None:
     """Print an event as the time of day and a line."""
     with suppress(OSError):  # the reader of our output is gone: the session goes on
-        print(f"{datetime.datetime.now():%H:%M:%S} {printable(str(event))}", flush=True)
+        print(f"{datetime.datetime.now():%H:%M:%S} {one_line(str(event))}", flush=True)
 
 
 def print_json(event: Event) -> None:
@@ -178,7 +178,7 @@ def attach(options: argparse.Namespace) -> int:
                 for line in _follow_log(paths):
                     event = parse_line(line)
                     shown = json.dumps(event) if options.json else event.get("text", line)
-                    print(shown, flush=True)
+                    print(one_line(str(shown)), flush=True)
         except KeyboardInterrupt:
             if not options.json:
                 print(f"\nno longer watching; session {paths.tag} goes on")

@@ -27,7 +27,7 @@ from autoresearch.commands.start import open_session
 from autoresearch.core.control import Stopped
 from autoresearch.core.session import Session
 from autoresearch.errors import BusyError, TaskError
-from autoresearch.formatting import escape_unstorable
+from autoresearch.formatting import escape_unstorable, one_line, printable
 from autoresearch.interactive import trial
 from autoresearch.interactive.trial import Terminal, TrialReport, read_latest
 from autoresearch.protocols import Proposal
@@ -144,7 +144,9 @@ def note(options: argparse.Namespace) -> int:
         raise TaskError("note: it is empty")
     record, paths = find_session(options)
     with closing(Ledger(paths.ledger)) as ledger:
-        ledger.add_note(record, options.name, escape_unstorable(options.text), time.time())
+        ledger.add_note(
+            record, options.name, printable(escape_unstorable(options.text)), time.time()
+        )
     print_answer(options, {"noted": options.text}, "noted")
     return 0
 
@@ -190,4 +192,4 @@ def _open_session(task: Task, tag: str, name: str, *, keep_deadline: bool) -> It
 
 def _print_stderr(line: str) -> None:
     with suppress(OSError):  # the reader of our output is gone: the session goes on
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)

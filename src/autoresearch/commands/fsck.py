@@ -24,7 +24,7 @@ from autoresearch.core import judge
 from autoresearch.errors import NotOursError
 from autoresearch.files import remove_tree, replace_file
 from autoresearch.git.repository import Repository
-from autoresearch.measure.runs import OUTCOMES, leftovers
+from autoresearch.measure.runs import OUTCOMES, UNEXPECTED, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import Lock, find_owner
@@ -197,9 +197,8 @@ class _Audit:
         if experiment.metric not in possible:
             text = " or ".join(map(str, possible)) or "nothing"
             yield "metric", f"{experiment.metric} is recorded, its runs say {text}"
-        if status is Status.CRASH and not any(
-            run.metric is None and run.reason == reason for run in runs
-        ):
+        is_of_a_run = any(run.metric is None and run.reason == reason for run in runs)
+        if status is Status.CRASH and not is_of_a_run and not (reason or "").startswith(UNEXPECTED):
             yield "verdict", f"no run of it crashed with {reason!r}"
         segment = segment_of(self.starts, experiment.order or 0)
         others = {run.segment for run in runs if run.role in DECIDING} - {segment}

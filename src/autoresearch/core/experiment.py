@@ -20,7 +20,7 @@ from autoresearch.core.incumbent import IncumbentUpkeep
 from autoresearch.core.publisher import Publisher
 from autoresearch.core.session import Session
 from autoresearch.errors import AutoresearchError
-from autoresearch.formatting import describe_cost
+from autoresearch.formatting import describe_cost, one_line
 from autoresearch.records import Experiment, Role, Run, Status, Verdict
 
 
@@ -60,7 +60,7 @@ class Attempt:
             raise
         except Exception as error:  # one change must not end the session
             reason = self.session.executor.blame(self.experiment.number, error)
-            return self.finish(Verdict(Status.CRASH, reason, None, str(error)))
+            return self.finish(Verdict(Status.CRASH, reason, None, one_line(str(error))))
 
     # ---- the steps -------------------------------------------------------------------------
 

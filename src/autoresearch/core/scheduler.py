@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from autoresearch.core.events import AgentNotClosed, Listener
 from autoresearch.errors import AgentError, AutoresearchError
-from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.records import SERVICE_REASONS
 from autoresearch.store.answers import make_recordable
@@ -42,7 +41,7 @@ class Member:
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
-            return Failure("agent broke", escape_unstorable(f"{type(error).__name__}: {error}"))
+            return make_recordable(Failure("agent broke", f"{type(error).__name__}: {error}"))
 
     @property
     def share(self) -> float:

@@ -12,7 +12,7 @@ from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.files import remove_tree
-from autoresearch.formatting import escape_unstorable, quote_trailers
+from autoresearch.formatting import quote_trailers
 from autoresearch.git.edits import Files
 from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
@@ -103,8 +103,8 @@ class TurnTaker:
                 changes = self._collect(worktree, manifest)
                 return self._open(member, incumbent, changes, answer)
             except Refused as refused:
-                message = escape_unstorable(str(refused))
-                return Failure(refused.reason, message, 0.0, answer.tokens, answer.usd)
+                failure = Failure(refused.reason, str(refused), 0.0, answer.tokens, answer.usd)
+                return make_recordable(failure)
         finally:
             session.repository.trees.put_aside(worktree, manifest)
 
@@ -112,7 +112,7 @@ class TurnTaker:
         try:
             return self._session.repository.edits.collect(folder, manifest)
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
-            raise Refused("unreadable", escape_unstorable(str(error))) from error
+            raise Refused("unreadable", str(error)) from error
 
     def _make_turn(self, member: Member, manifest: Manifest) -> Turn:
         session = self._session

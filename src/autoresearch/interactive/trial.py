@@ -25,7 +25,6 @@ from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused
 from autoresearch.files import replace_file
-from autoresearch.formatting import escape_unstorable
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
@@ -171,11 +170,13 @@ def _start_experiment(session: Session, folder: WorkFolder, proposal: Proposal) 
 
 
 def _record_refusal(session: Session, proposal: Proposal, refusal: Refused) -> TrialReport:
-    message = escape_unstorable(str(refusal))
-    failure = Failure(refusal.reason, message, 0, proposal.tokens, proposal.usd)
+    failure = Failure(refusal.reason, str(refusal), 0, proposal.tokens, proposal.usd)
+    failure = make_recordable(failure)
     agent = session.scheduler.members[0].name
     session.ledger.add_turn(session.record, agent, failure, time.time())
-    return TrialReport("refused", proposal.description, reason=refusal.reason, detail=message)
+    return TrialReport(
+        "refused", proposal.description, reason=failure.reason, detail=failure.message
+    )
 
 
 def _report_verdict(session: Session, number: int) -> TrialReport:

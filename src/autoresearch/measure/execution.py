@@ -95,10 +95,13 @@ class CommandExecutor:
         )
 
     def hide(self, manifest: Manifest, folder: Path) -> None:
-        """Remove the task's hidden files from a copy of a commit's files and from its manifest."""
+        """Remove the task's hidden files from a copy of a commit's files and from its manifest. A
+        folder that an agent has replaced by a link is not followed: it may lead to the user's."""
+        top = os.path.realpath(folder)
         for name in self.task.hidden:
             hidden = str(self.repository.prefix / name.rstrip("/"))
-            remove_tree(folder / hidden)
+            if Path(os.path.realpath((folder / hidden).parent)).is_relative_to(top):
+                remove_tree(folder / hidden)
             for path in [p for p in manifest if p == hidden or p.startswith(hidden + "/")]:
                 del manifest[path]
 

@@ -6,13 +6,13 @@ metric: an earlier value must never take its place.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from autoresearch.formatting import ESCAPE
+from autoresearch.measure.output import LARGEST
 
 SHOWN = 120  # characters of a line in a refusal
 RULE = "---"  # above the original's summary: what is printed before it is no summary
@@ -124,7 +124,7 @@ def _to_final(word: str, line: str) -> FinalValue:
         word = call[1].strip()
     if THOUSANDS.fullmatch(word):
         word = word.replace(",", "")
-    if FLOAT.fullmatch(word) and math.isfinite(value := float(word)):
+    if FLOAT.fullmatch(word) and abs(value := float(word)) <= LARGEST:
         return FinalValue(value, None, line)
     if len(word.split()) == 1 and not re.search(r"\d.*[^\deE.+-]|[^\deE.+-].*\d", word):
         return FinalValue(None, f"metric is {word[:40]!r}, not a finite number", line)

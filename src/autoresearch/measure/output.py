@@ -1,8 +1,8 @@
 """The output of a program: the end of its log, and the metrics in it.
 
 There are two formats: the original's summary block (`name:  value` lines after a line `---`) and
-`METRIC name=value` lines. The last value of a name counts, even if it is not finite or not a
-number: then, as without a value, the run crashed.
+`METRIC name=value` lines. The last value of a name counts, even if it is no number, or infinite, or
+beyond LARGEST: then, as without a value, the run crashed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from autoresearch.files import READ_BYTES, tail
 
+LARGEST = 1e100  # sums and squares of larger numbers would overflow
 SHOWN_LINES, SHOWN_WIDTH = 20, 200  # of a log in the report of a failure
 METRIC_LINE = re.compile(r"^METRIC\s+([\w.µ]+)=(\S+)\s*$")
 SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
@@ -21,7 +22,7 @@ SUMMARY_LINE = re.compile(r"^([\w.µ]+):\s+(\S+)\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The metrics in a log: finite numbers by name, and the texts that are not finite numbers."""
+    """The metrics in a log: numbers by name, and the texts that are no numbers or too large."""
 
     numbers: dict[str, float]
     faulty: dict[str, str]
@@ -44,7 +45,7 @@ def read_log(text: str) -> Reading:
         name, word = match.groups()
         numbers.pop(name, None)
         faulty.pop(name, None)
-        value = _finite_number(word)
+        value = _read_number(word)
         if value is None:
             faulty[name] = word
         else:
@@ -52,12 +53,13 @@ def read_log(text: str) -> Reading:
     return Reading(numbers, faulty)
 
 
-def _finite_number(word: str) -> float | None:
+def _read_number(word: str) -> float | None:
+    """Read a decimal number. Python alone would also take `1_000` and the digits of all scripts."""
     try:
-        value = float(word)
+        value = float(word) if word.isascii() and "_" not in word else math.nan
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def whole_lines(path: Path, size: int = READ_BYTES) -> str:

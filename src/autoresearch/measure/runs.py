@@ -41,6 +41,7 @@ DISK_FAULTS = (
 
 OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
 KEPT_LIMIT_FACTOR = 1.5  # on a limit, for runs of a change that was kept
+UNEXPECTED = "unexpected error: "  # begins the reason of a crash of the harness's own code
 SPOILED = "changed meanwhile"  # the reason of a run whose environment changed meanwhile
 
 
@@ -226,7 +227,7 @@ def record_traceback(folder: Path, error: Exception) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     lines = traceback.format_exception(error)
     (folder / "error.log").write_text("".join(lines), errors="backslashreplace")
-    return f"unexpected error: {type(error).__name__}"
+    return f"{UNEXPECTED}{type(error).__name__}"
 
 
 def _limit_of(run: Run, limit_s: float | None) -> float | None:

@@ -15,6 +15,8 @@ from autoresearch.sandbox.run_policy import Purpose, readable_hidden_files
 from autoresearch.store import values
 from autoresearch.task.model import Task
 
+MAX_NUMBERS = 1_000  # recorded of a run, beside its metric: the last ones
+
 
 def score(
     commands: CommandExecutor,
@@ -71,6 +73,7 @@ def read_metric(
     if log != run_log:
         numbers = read_log(whole_lines(run_log)).numbers | numbers
     numbers.pop(task.metric.name, None)
+    numbers = dict(list(numbers.items())[-MAX_NUMBERS:])
     if metric is None:
         return None, reason, numbers
     for bound in task.guards.bounds:
