@@ -36,7 +36,8 @@ from autoresearch.commands.check import check_task, enforced, not_enforced
 from autoresearch.errors import BaselineError, StorageError, TaskError
 from autoresearch.measure.execution import make_private_folder
 from autoresearch.protocols import Confinement
-from autoresearch.sandbox import landlock, run_policy
+from autoresearch.runners.warden import cpu_clock
+from autoresearch.sandbox import landlock, namespaces, run_policy
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies, find_editable_packages
 from autoresearch.store.paths import SessionPaths
 
@@ -658,6 +659,9 @@ def test_check_says_what_holds(root: Path) -> None:
     assert "1024 processes, files of 50 GB, a log of 16 MB" in holds
     assert "no network of any kind" in holds or "no TCP" in holds
     assert "a run: it can connect to sockets that have a path" in lacks
+    assert ("/tmp, /dev/shm and message queues are its own" in holds) == namespaces.is_available()
+    assert ("gives it no namespaces" in lacks) != namespaces.is_available()
+    assert ("nobody waits for is not counted" in lacks) != cpu_clock.is_available()
     free = task_of(root, runner__confine=False)
     assert not any("a run reads" in line for line in enforced(free))
     assert any("[runner] confine = false" in line for line in not_enforced(free))

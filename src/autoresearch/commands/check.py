@@ -24,6 +24,7 @@ from autoresearch.files import remove_tree, tail
 from autoresearch.git.repository import Repository
 from autoresearch.measure.output import describe_end
 from autoresearch.records import Run
+from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox import landlock, run_policy, seccomp
 from autoresearch.sandbox.run_policy import explain_denial
 from autoresearch.store.ledger import Ledger
@@ -166,7 +167,7 @@ ENFORCED = (
     "runs and agents work in trees of their own, never in your checkout",
 )
 READ = "its tree, the system and what is installed, [run] inputs"
-WRITTEN = "its tree, a temporary folder of its own, [run] caches, /dev/shm and GPUs"
+WRITTEN = "its tree, a temporary folder of its own, [run] caches, /tmp, /dev/shm and GPUs"
 
 
 def enforced(task: Task) -> tuple[str, ...]:
@@ -183,6 +184,8 @@ def enforced(task: Task) -> tuple[str, ...]:
         clauses += [f"a run: {clause}" for clause in landlock.describe().holds[1:]]
         if not runner.network and (network := landlock.describe_network_denial()):
             clauses.append(f"a run: {network}")
+    if cpu_clock.is_available():
+        clauses.append("CPU time counts for children too that nobody waits for")
     if task.agent.confine:
         clauses += [f"an agent's program: {clause}" for clause in landlock.describe().holds]
     return tuple(clauses)
@@ -195,6 +198,11 @@ def not_enforced(task: Task) -> tuple[str, ...]:
     if reason := run_policy.why_unconfined(task):
         return (f"runs read and write what you can, and use the network: {reason}", *agents)
     runs = list(landlock.describe().lacks)
+    if not cpu_clock.is_available():
+        runs.append(
+            "CPU time of children that nobody waits for is not counted "
+            "(kernel.perf_event_paranoid above 2, or a container)"
+        )
     if task.runner.network:
         runs.append("it uses the network, as [runner] network says")
     elif landlock.describe_network_denial() is None:

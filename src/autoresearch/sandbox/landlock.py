@@ -219,5 +219,16 @@ def describe() -> Description:
     lacks = [f"not on this kernel: {words}" for since, words in rights if version < since]
     if version == 1:
         lacks.append("a confined process cannot move files from one folder to another")
-    never = "it can connect to sockets that have a path (docker's, D-Bus's) if you can"
-    return Description(holds, (*lacks, never))
+    if namespaces.is_available():
+        holds += (
+            "it changes no attributes of files outside them (modes, owners, times, extended ones)",
+            "/tmp, /dev/shm and message queues are its own",
+        )
+    else:
+        lacks.append(
+            "this system gives it no namespaces (a container needs CAP_SYS_ADMIN, Ubuntu "
+            "kernel.apparmor_restrict_unprivileged_userns=0): it shares /dev/shm with other runs, "
+            "and can change attributes (chmod, times) of no file, not even its own"
+        )
+    lacks.append("it can connect to sockets that have a path (docker's, D-Bus's) if you can")
+    return Description(holds, tuple(lacks))

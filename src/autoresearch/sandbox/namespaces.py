@@ -14,10 +14,11 @@ import ctypes
 import os
 import stat
 import struct
+import subprocess
 import sys
-import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWIPC = 0x20000, 0x10000000, 0x08000000
@@ -69,20 +70,13 @@ def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = (
         os.chdir(folder)  # or it would stay on the mount that is covered now
 
 
+@lru_cache(maxsize=1)
 def is_available() -> bool:
-    """Whether this process could isolate a child. It forks to find out."""
+    """Whether this system allows a child to be isolated. Starts a process to find out."""
     if sys.platform != "linux":
         return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside other threads
-        pid = os.fork()
-    if pid == 0:
-        try:
-            isolate((), ())
-        except BaseException:  # whatever happens, the child ends here
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(pid, 0)[1] == 0
+    command = [sys.executable, "-I", "-S", __file__]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 def _unshare() -> None:
@@ -157,3 +151,7 @@ def _check(result: int, path: str | None) -> int:
         number = ctypes.get_errno()
         raise OSError(number, f"mount namespace: {os.strerror(number)}", path)
     return result
+
+
+if __name__ == "__main__":  # see `is_available`
+    isolate((), ())
