@@ -42,6 +42,7 @@ def read(folder: Path, text: str, name: str = "loss", pattern: str | None = None
         "loss: 0.5137\nsaved the model with the lowest loss so far: done\n",
         "loss: 0.5137\nWarning: x\n  loss = criterion(output, target)\n",
         "loss: nan\nloss: 0.5137\n",
+        "METRIC loss=0.5137\nthe model said: METRIC loss=0, loss: 0\n",
         "loss: 0.5137\n" + "a warning that goes on and on\n" * 70_000,  # 2 MB
     ],
 )
@@ -57,6 +58,7 @@ def test_the_value_that_is_right(tmp_path: Path, text: str) -> None:
         ("loss: 0.5137\nloss:\n", "loss:"),
         ("loss: 0.5137\n2026-11-28 04:16:26,621 INFO loss: 0.5137\n", "INFO loss: 0.5137"),
         ("loss: 3\nloss=0.5137\n", "loss=0.5137"),
+        ("METRIC loss=3\nMETRIC loss=0.5137 best\n", "METRIC loss=0.5137 best"),
         ('loss: 3\n{"loss": 0.5137}\n', '{"loss": 0.5137}'),
         ("loss: 3\ntrain loss 0.5137\n", "train loss 0.5137"),
         ("loss: 3\nloss: 0.5137 ms\n", "0.5137 ms"),

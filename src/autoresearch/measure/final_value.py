@@ -1,7 +1,8 @@
 """The final value of a metric in the log of a program, or a refusal that quotes the line.
 
 The last line that names the metric decides. If its value cannot be read for certain, the run has no
-metric: an earlier value must never take its place.
+metric: an earlier value must never take its place. After a `METRIC` line, which is for machines,
+only another one or a summary line decides: a scorer may quote a model's text.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def _read_lines(text: str, name: str) -> FinalValue:
             unread = line
         else:
             finals[form], unread = final, ""
-    if unread:
+    if unread and ("=" not in finals or unread.startswith("METRIC")):
         return _refuse(unread)
     if len(finals) == 2 and finals[":"].value != finals["="].value:
         both = " and ".join(repr(final.line[:SHOWN]) for final in finals.values())
