@@ -124,7 +124,7 @@ def test_the_result_is_measured_again_at_the_end(root: Path) -> None:
 
 def test_not_better(root: Path) -> None:
     """Better than the incumbent, but not by enough to tell it from noise."""
-    found = run_session(root, ScriptedAgent(change(VALUE=9.9999)))
+    found = run_session(root, ScriptedAgent(change(VALUE=9.9999)), judge__level="strict")
     assert found.verdicts[0][0] == "discard"
     assert found.verdicts[0][1] in ("worse", "not better", "not confirmed")
     assert len(found.runs_of(1, "screen")) <= 3
