@@ -38,7 +38,7 @@ SAMPLE_S = 0.25 if PIDFD else 0.05  # between two samples of a run
 
 
 def main(launcher: Launcher | None = None) -> None:
-    share = Share([int(core) for core in sys.argv[1].split(",") if core])
+    scheduling = Scheduling([int(core) for core in sys.argv[1].split(",") if core])
     clock = CpuClock()
     processes.adopt_orphans()
     requests = Requests(sys.stdin.fileno())
@@ -48,7 +48,7 @@ def main(launcher: Launcher | None = None) -> None:
         request = json.loads(line)
         slot = request.pop("slot")
         spec = RunSpec.from_json(request)
-        share.restore()
+        scheduling.restore()
         result = supervise(spec, requests, launcher or ColdLauncher(), clock)
         result = replace(result, slot=slot)
         if requests.closed and result.stopped == "interrupted":
@@ -61,7 +61,7 @@ def main(launcher: Launcher | None = None) -> None:
             return
 
 
-class Share:
+class Scheduling:
     """The cores and the priority that the warden has, and that its runs inherit. They are set anew
     before each run, in case something has changed them."""
 
