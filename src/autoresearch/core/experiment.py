@@ -59,7 +59,7 @@ class Attempt:
         except (AutoresearchError, Restart, Stopped):
             raise
         except Exception as error:  # one change must not end the session
-            reason = self.session.executor.blame(self.experiment.number, error)
+            reason = self.session.executor.keep_traceback(self.experiment.number, error)
             return self.finish(Verdict(Status.CRASH, reason, None, one_line(str(error))))
 
     # ---- the steps -------------------------------------------------------------------------

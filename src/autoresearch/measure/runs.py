@@ -106,11 +106,11 @@ class RunExecutor:
         except OSError as error:
             if error.errno in DISK_FAULTS:
                 raise
-            finished = self._blame(run, folder, result, error)
+            finished = self._record_fault(run, folder, result, error)
         except (AutoresearchError, Interrupted):
             raise
         except Exception as error:
-            finished = self._blame(run, folder, result, error)
+            finished = self._record_fault(run, folder, result, error)
         self.repository.trees.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
             (folder / name).unlink(missing_ok=True)
@@ -144,14 +144,15 @@ class RunExecutor:
         sealed = score_holdout(self.commands, run, folder) if held_out else None
         return self._finish(run, result, metric, reason, numbers, score=scored, sealed=sealed)
 
-    def _blame(self, run: Run, folder: Path, result: RunResult, error: Exception) -> Run:
+    def _record_fault(self, run: Run, folder: Path, result: RunResult, error: Exception) -> Run:
         """Record an unexpected error as this run's crash: it came from what the program left, and
         must not end the session."""
-        return self._finish(run, result, None, record_traceback(folder, error), {})
+        return self._finish(run, result, None, _keep_traceback(folder, error), {})
 
-    def blame(self, experiment: int, error: Exception) -> str:
-        """Keep the traceback of an unexpected error. Return the reason of its crash."""
-        return record_traceback(self.paths.runs / f"{experiment:04d}", error)
+    def keep_traceback(self, experiment: int, error: Exception) -> str:
+        """Keep the traceback of an unexpected error. Return the reason of the experiment's
+        crash."""
+        return _keep_traceback(self.paths.runs / f"{experiment:04d}", error)
 
     def _finish(
         self,
@@ -222,7 +223,7 @@ class RunExecutor:
                     file.unlink(missing_ok=True)
 
 
-def record_traceback(folder: Path, error: Exception) -> str:
+def _keep_traceback(folder: Path, error: Exception) -> str:
     """Write `error.log` with the traceback of an unexpected error. Return the reason of a crash."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = traceback.format_exception(error)
