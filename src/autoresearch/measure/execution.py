@@ -15,7 +15,7 @@ from autoresearch.files import remove_tree, replace_file
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
-from autoresearch.sandbox.secrets import secrets_in
+from autoresearch.sandbox.secrets import mask, secrets_in
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task
 from autoresearch.task.values import shell_words
@@ -158,13 +158,9 @@ class CommandExecutor:
         secrets = secrets_in(self.env, self.task.run.env)
         if not secrets or not log.exists():
             return
-        content = log.read_bytes()
-        masked = content
-        for secret in secrets:
-            value = secret.value.encode(errors="surrogateescape")
-            masked = masked.replace(value, f"<{secret.name}>".encode())
-        if masked != content:
-            replace_file(log, masked, is_durable=False)
+        text = log.read_bytes().decode(errors="surrogateescape")
+        if (masked := mask(text, secrets)) != text:
+            replace_file(log, masked.encode(errors="surrogateescape"), is_durable=False)
 
     def check_disk(self) -> None:
         """Raise `StorageError` if the disk has too little room to record a run."""
