@@ -21,7 +21,7 @@ from support.sessions import alive, linux_only, wait_until
 from autoresearch.protocols import Confinement, RunResult, RunSpec
 from autoresearch.runners.local import LocalRunner
 from autoresearch.runners.support.resources import share
-from autoresearch.runners.warden.cpu_clock import CpuClock
+from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox import landlock
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
@@ -34,7 +34,7 @@ HIDDEN = (
     "    try: os.wait()\n    except ChildProcessError: pass\n"
 )
 needs_counter = pytest.mark.skipif(
-    not CpuClock().is_available, reason="this kernel gives us no performance counters"
+    not cpu_clock.is_available(), reason="this kernel gives us no performance counters"
 )
 
 

@@ -30,14 +30,9 @@ class CpuClock:
         self._fd = _open()
         self._own_s = time.process_time()
 
-    @property
-    def is_available(self) -> bool:
-        """Whether the kernel has such a counter and lets this user have it."""
-        return self._fd >= 0
-
     def used_s(self) -> float:
         """CPU seconds of all descendants so far, dead or alive; 0 without a counter."""
-        if not self.is_available:
+        if self._fd < 0:
             return 0.0
         counted_ns = int.from_bytes(os.read(self._fd, 8), sys.byteorder)
         return max(0.0, counted_ns / 1e9 - (time.process_time() - self._own_s))
