@@ -1,8 +1,9 @@
-"""The output of a program: the end of its log, and the metrics in it.
+"""The output of a program: the end of its log, and the numbers in it. `final_value.py` reads the
+metric itself.
 
 There are two formats: the original's summary block (`name:  value` lines after a line `---`) and
 `METRIC name=value` lines. The last value of a name counts, even if it is no number, or infinite, or
-beyond LARGEST: then, as without a value, the run crashed.
+beyond LARGEST: then the name has no number.
 """
 
 from __future__ import annotations
