@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from support.sessions import make_task
 
+from autoresearch.store.ledger import Ledger
+
 # Where `tmp_path` is: a confined process has a /tmp of its own, and would not see the tests' files.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
 
@@ -25,6 +27,16 @@ settings.load_profile("any machine")
 def root(tmp_path: Path) -> Path:
     """The tiny task."""
     return make_task(tmp_path / "task")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """An empty ledger of a task called tiny_gpt."""
+    folder = tmp_path / "tiny_gpt" / ".autoresearch"
+    folder.mkdir(parents=True)
+    ledger = Ledger(folder / "ledger.sqlite")
+    yield ledger
+    ledger.close()
 
 
 @pytest.fixture

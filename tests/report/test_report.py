@@ -6,9 +6,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -30,15 +28,6 @@ from autoresearch.report.page import draw_page, make_headline
 from autoresearch.report.plot import find_frame, plot
 from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.ledger import Ledger
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    folder = tmp_path / "tiny_gpt" / ".autoresearch"
-    folder.mkdir(parents=True)
-    ledger = Ledger(folder / "ledger.sqlite")
-    yield ledger
-    ledger.close()
 
 
 def draw(summary: Summary, running: bool = True, width: int = 80, height: int = 24) -> str:

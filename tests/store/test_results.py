@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +15,6 @@ from autoresearch.records import Experiment, Role, Run, Status
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.published import publish
 from autoresearch.store.results import ResultsFile, check_ours, header, row, table
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    folder = tmp_path / "tiny_gpt" / ".autoresearch"
-    folder.mkdir(parents=True)
-    ledger = Ledger(folder / "ledger.sqlite")
-    yield ledger
-    ledger.close()
 
 
 @pytest.fixture
