@@ -99,6 +99,24 @@ def test_a_form_feed_begins_no_line(tmp_path: Path) -> None:
     assert read(tmp_path, "loss: 0.7\nsaid: 'a\x0closs: 0'\n").value is None  # unclear: refused
 
 
+def test_a_carriage_return_in_a_quoted_text_begins_no_line(tmp_path: Path) -> None:
+    quoted = "\rMETRIC loss=0"
+    (tmp_path / "log").write_bytes(f"METRIC loss=0.7\nthe model said: {quoted}\n".encode())
+    assert find_final_value(tmp_path / "log", "loss").value == 0  # its own progress bar
+    assert find_final_value(tmp_path / "log", "loss", may_quote=True).value == 0.7
+    pattern = r"^METRIC loss=(.+)"
+    assert find_final_value(tmp_path / "log", "loss", pattern, may_quote=True).value == 0.7
+    (tmp_path / "log").write_bytes(b"METRIC loss=0.7\r\nloss: 0.7\r\n")
+    assert find_final_value(tmp_path / "log", "loss", may_quote=True).value == 0.7
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("text", ["9" * 3_000_000, "x" * 3_000_000 + "9", "9" * 3_000_000 + "x"])
+def test_a_number_of_any_length_is_refused_at_once(tmp_path: Path, text: str) -> None:
+    found = read(tmp_path, f"loss: 3\nloss: {text}\n")
+    assert found.value is None and found.reason and found.reason.startswith("metric unclear")
+
+
 def test_nothing(tmp_path: Path) -> None:
     assert read(tmp_path, "").reason == read(tmp_path, "Loss: 3\n").reason == "no metric"
     assert find_final_value(tmp_path / "none", "loss").reason == "no metric"

@@ -16,6 +16,7 @@ from autoresearch.formatting import ESCAPE
 from autoresearch.measure.output import LARGEST
 
 SHOWN = 120  # characters of a line in a refusal
+LONGEST = 100  # characters of a number: the longest that Python prints has 24
 RULE = "---"  # above the original's summary: what is printed before it is no summary
 FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+\.\d+", re.ASCII)  # 1,234 alone may mean 1.234
@@ -31,17 +32,22 @@ class FinalValue(NamedTuple):
     line: str = ""
 
 
-def find_final_value(log: Path, name: str, pattern: str | None = None) -> FinalValue:
+def find_final_value(
+    log: Path, name: str, pattern: str | None = None, *, may_quote: bool = False
+) -> FinalValue:
     """Find the final value of the metric `name` in a whole log.
 
     Accepted are `name: NUMBER`, alone on its line, and `METRIC name=NUMBER`; a number may stand in
     `tensor(...)` or `np.float64(...)`. With `pattern`, a regular expression of one group, its last
-    match decides instead.
+    match decides instead. A carriage return begins a line anew, as progress bars use it, unless the
+    program `may_quote` a text of others: a scorer does, and the text must begin no line.
     """
     try:
         text = log.read_bytes().decode(errors="replace")
     except FileNotFoundError:
         return FinalValue(None, "no metric")
+    if may_quote:
+        text = text.replace("\r\n", "\n").replace("\r", " ")
     return _search(text, pattern) if pattern else _read_lines(text, name)
 
 
@@ -123,6 +129,8 @@ def _to_final(word: str, line: str) -> FinalValue:
     """The value of a word. No reason is given for a word that looks like no number at all."""
     if call := CALL.fullmatch(word):
         word = call[1].strip()
+    if len(word) > LONGEST:
+        return FinalValue(None, None, line)
     if THOUSANDS.fullmatch(word):
         word = word.replace(",", "")
     if FLOAT.fullmatch(word) and abs(value := float(word)) <= LARGEST:

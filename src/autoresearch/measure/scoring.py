@@ -7,7 +7,7 @@ from pathlib import Path
 from autoresearch.files import remove_tree
 from autoresearch.measure.artifacts import FOLDER
 from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_settled
-from autoresearch.measure.final_value import find_final_value
+from autoresearch.measure.final_value import FinalValue, find_final_value
 from autoresearch.measure.output import read_log, whole_lines
 from autoresearch.protocols import RunResult
 from autoresearch.records import HoldoutScore, Run
@@ -79,7 +79,7 @@ def read_metric(
     for bound in task.guards.bounds:
         # With a scorer, its numbers alone: the run could print any.
         is_metric = bound.name == task.metric.name
-        value = metric if is_metric else find_final_value(log, bound.name).value
+        value = metric if is_metric else _find(task, log, bound.name).value
         if value is None:
             who = " by the scorer" if task.score else ""
             return metric, f"guard failed: {bound.name} was not printed{who}", numbers
@@ -94,8 +94,12 @@ def _metric_or_reason(task: Task, result: RunResult, log: Path) -> tuple[float |
         return None, result.stopped
     if result.exit_code != 0:
         return None, _exit_reason(result.exit_code)
-    final = find_final_value(log, task.metric.name, task.pattern)
+    final = _find(task, log, task.metric.name, task.pattern)
     return final.value, final.reason
+
+
+def _find(task: Task, log: Path, name: str, pattern: str | None = None) -> FinalValue:
+    return find_final_value(log, name, pattern, may_quote=task.score is not None)
 
 
 def _exit_reason(code: int | None) -> str:
