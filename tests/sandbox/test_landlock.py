@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import pty
 import resource
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import termios
+import tty
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,9 +223,14 @@ def test_without_network_processes_still_talk_to_each_other(attempt: Try) -> Non
 
 
 @needs_seccomp
+@pytest.mark.parametrize("has_namespaces", [False, True])
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs a compiler")
-def test_a_program_of_32_bits_finds_no_way_around(attempt: Try, inside: Path) -> None:
-    """Its calls have other numbers: without network or namespaces it can make none."""
+def test_a_program_of_32_bits_finds_no_way_around(
+    attempt: Try, inside: Path, monkeypatch: pytest.MonkeyPatch, has_namespaces: bool
+) -> None:
+    """Its calls have other numbers: it can make none."""
+    if has_namespaces:  # the filter for that case, which allows more
+        monkeypatch.setattr(namespaces, "isolate", lambda *_: None)
     (inside / "x.c").write_text(
         "int main(void) { int r; char a[64] = {2, 0, 0, 0, 1};\n"
         '__asm__ volatile("int $0x80" : "=a"(r) : "a"(359), "b"(2), "c"(2), "d"(0)); '
@@ -232,6 +242,53 @@ def test_a_program_of_32_bits_finds_no_way_around(attempt: Try, inside: Path) ->
     line = "print(subprocess.run(['./x']).returncode)"
     for network in (None, False):
         assert attempt(line, network=network).split() == [str(errno.EACCES), "ok"]
+
+
+@needs_seccomp
+@pytest.mark.parametrize("has_namespaces", [False, True])
+def test_nothing_is_typed_into_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, has_namespaces: bool
+) -> None:
+    """What a process puts into its terminal's input is read by the user's shell, which nothing
+    confines. TIOCLINUX does it on a console; its other uses are refused as well."""
+    if has_namespaces:
+        monkeypatch.undo()  # of `no_namespaces`
+    unconfined, typed = _type_into_terminal()
+    assert (unconfined, typed) in (("ok", "x"), ("EIO", "")), "EIO: this kernel lets nobody"
+    confinement = Confinement(read=SYSTEM, write=("/dev/tty", "/dev/ptmx", "/dev/pts"))
+    with Ruleset(confinement) as ruleset:
+        assert _type_into_terminal(ruleset.apply) == ("EPERM", "")
+        assert _type_into_terminal(ruleset.apply, termios.TIOCLINUX) == ("EPERM", "")
+
+
+def _type_into_terminal(
+    confine: Callable[[], None] = lambda: None, command: int = termios.TIOCSTI
+) -> tuple[str, str]:
+    """Let a child put an "x" into the input of its controlling terminal. Returns "ok" or the
+    error's name, and what can be read there afterwards."""
+    master, terminal = pty.openpty()
+
+    def prepare() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        confine()
+
+    program = (
+        "import errno, fcntl, sys\n"
+        f"try:\n    fcntl.ioctl(0, {command}, b'x')\n    print('ok')\n"
+        "except OSError as error:\n    print(errno.errorcode[error.errno])\n"
+    )
+    tty.setraw(terminal)
+    command_line = [sys.executable, "-S", "-E", "-c", program]
+    try:
+        done = subprocess.run(
+            command_line, stdin=terminal, stdout=subprocess.PIPE, preexec_fn=prepare, check=True
+        )
+        is_typed = select.select([terminal], [], [], 0)[0]
+        return done.stdout.decode().strip(), os.read(terminal, 9).decode() if is_typed else ""
+    finally:
+        os.close(master)
+        os.close(terminal)
 
 
 @needs_seccomp

@@ -4,9 +4,14 @@ The filter is a program in the kernel's packet filter language (BPF). The parent
 gives it to the kernel before exec. It holds for the child and all its descendants, needs no
 privileges (but `PR_SET_NO_NEW_PRIVS`) and no other program, and works in containers.
 
-Always denied: setting the limits (`prlimit`, with EACCES), the cores, priority or scheduler (with
-EPERM) of other processes, such as the harness; the kernel's keyrings, whose content outlives the
-process.
+Always denied:
+- setting the limits (`prlimit`, with EACCES), the cores, priority or scheduler (with EPERM) of
+  other processes, such as the harness
+- the kernel's keyrings, whose content outlives the process
+- putting characters into a terminal's input (TIOCSTI and TIOCLINUX, with EPERM): the user's shell
+  would read them afterwards
+- every call of a program of another architecture, of 32 bits for instance (with EACCES): its calls
+  have other numbers
 Denied without network, with EACCES:
 - sockets of every family but AF_UNIX: IP of any kind (TCP, UDP, raw), netlink, packet and vsock.
   No process inherits a socket
@@ -37,6 +42,7 @@ NUMBER, ARCHITECTURE = 0, 4  # their offsets in the filter's input, in bytes
 FIRST, SECOND, THIRD = 16, 24, 32  # offsets of arguments' lower halves; the upper ones are at + 4
 AF_UNIX = 1
 PRIO_USER, IOPRIO_WHO_USER = 2, 3  # all processes of a user
+TYPE = (0x5412, 0x541C)  # ioctl: TIOCSTI and TIOCLINUX
 SET_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)  # ioctl: what chattr does
 X32 = 0x40000000  # higher numbers are the same calls again, in x86_64's second interface
 
@@ -130,27 +136,25 @@ Step = tuple[str, int, int, str, str]
 
 
 def _code(calls: Calls, network: bool, attributes: bool) -> bytes:
-    """The instructions. Without network or attributes, a program of another architecture (of 32
-    bits, say) is refused every call, because its calls have other numbers."""
-    foreign = "allow" if network and attributes else "refuse"
+    """The instructions."""
     refused = calls.keyrings if network else (*calls.ipc, *calls.keyrings)
     if not (network and attributes):
         refused += (calls.io_uring_setup,)  # it makes calls that no filter sees
     forbidden = () if attributes else (*calls.attributes, *calls.new_attributes)
+    commands = TYPE if attributes else (*TYPE, *SET_FLAGS)
     steps: list[Step] = [
         ("", LOAD, ARCHITECTURE, "", ""),
-        ("", EQUAL, calls.architecture, "", foreign),
+        ("", EQUAL, calls.architecture, "", "refuse"),
         ("", LOAD, NUMBER, "", ""),
-        ("", AT_LEAST, X32, foreign, ""),
+        ("", AT_LEAST, X32, "refuse", ""),
         ("", EQUAL, calls.prlimit, "limits", ""),
         ("", EQUAL, calls.setpriority, "priority", ""),
         ("", EQUAL, calls.ioprio_set, "io priority", ""),
         *(("", EQUAL, number, "scheduler", "") for number in calls.schedules),
         *(("", EQUAL, number, "refuse", "") for number in refused),
         *(("", EQUAL, number, "forbid", "") for number in forbidden),
+        ("", EQUAL, calls.ioctl, "ioctl", ""),
     ]
-    if not attributes:
-        steps += [("", EQUAL, calls.ioctl, "ioctl", "")]
     if not network:
         steps += [
             ("", EQUAL, calls.socket, "family", ""),
@@ -176,7 +180,7 @@ def _code(calls: Calls, network: bool, attributes: bool) -> bytes:
         ("scheduler", LOAD, FIRST, "", ""),
         ("", EQUAL, 0, "allow too", "forbid"),
         ("ioctl", LOAD, SECOND, "", ""),
-        *(("", EQUAL, number, "forbid", "") for number in SET_FLAGS),
+        *(("", EQUAL, number, "forbid", "") for number in commands),
         ("allow too", RETURN, ALLOW, "", ""),  # again, because jumps lead forward only
         ("forbid", RETURN, FORBID, "", ""),
         ("refuse too", RETURN, REFUSE, "", ""),
