@@ -20,11 +20,10 @@ from autoresearch.measure.execution import Interrupted
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Briefer, Grants, Runner
 from autoresearch.records import Role, Run
-from autoresearch.sandbox.run_policy import find_checkout
+from autoresearch.sandbox.agent_policy import make_grants
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.checks import private_paths
 from autoresearch.task.model import Task
 
 LOST_LIMIT = 5  # a run that never comes back is to blame itself: it may have killed its warden
@@ -244,9 +243,7 @@ class Session:
 
     def grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""
-        task, top = self.task, find_checkout(self.repository)
-        given = task.agent
-        return Grants(given.env, given.read, given.write, given.confine, top, private_paths(task))
+        return make_grants(self.task, self.repository)
 
     def dismiss(self, member: Member, refusal: AgentError) -> None:
         """Let an agent leave that cannot go on: the others go on, or the fallback does. Raises the

@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Confinement, Grants
 from autoresearch.sandbox import landlock
 from autoresearch.sandbox.installed import DEVICES, AccessRules
+from autoresearch.sandbox.run_policy import find_checkout
+from autoresearch.task.checks import private_paths
+from autoresearch.task.model import Task
+
+if TYPE_CHECKING:  # `agents` needs no git
+    from autoresearch.git.repository import Repository
 
 TERMINALS = ("/dev/tty", "/dev/ptmx", "/dev/pts")
 GIT = ("~/.gitconfig", *(f"${{XDG_CONFIG_HOME:-~/.config}}/git/{n}" for n in ("config", "ignore")))
@@ -31,6 +38,12 @@ class Needs:
     own: tuple[str, ...] = ()  # its configuration and memory: read and written
     read: tuple[str, ...] = ()
     named: tuple[str, ...] = ()  # files in the user's command line, perhaps programs
+
+
+def make_grants(task: Task, repository: Repository) -> Grants:
+    """What the task lets an agent's program use, and what it must never see."""
+    given, checkout = task.agent, find_checkout(repository)
+    return Grants(given.env, given.read, given.write, given.confine, checkout, private_paths(task))
 
 
 def make_confinement(

@@ -27,7 +27,7 @@ from autoresearch.agents.support.events import (
 from autoresearch.agents.support.process import Output, Program, environment
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.files import files_below
-from autoresearch.protocols import EDIT_LIMIT_BYTES, Failure, Grants, Proposal, Turn
+from autoresearch.protocols import EDIT_LIMIT_BYTES, Confinement, Failure, Grants, Proposal, Turn
 from autoresearch.records import SERVICE_REASONS
 from autoresearch.runners.local import LocalRunner
 from autoresearch.sandbox.agent_policy import Needs, make_confinement
@@ -138,11 +138,9 @@ class Headless:
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         spec = self._spec
-        grants = self._add_settings(turn.grants)
         before = _file_states(turn.worktree)
-        names = (*spec.keys, *grants.env)
-        env = environment(names) | dict(spec.env)
-        secrets = secrets_in(env, names)
+        env = self.environment(turn.grants)
+        secrets = secrets_in(env, self._variables(turn.grants))
         old = _contents(turn.worktree, before) if secrets else []
         if self._runner is None:
             self._runner = LocalRunner(1)
@@ -158,7 +156,7 @@ class Headless:
                 stdin=turn.briefing + _task(turn),
                 report=spec.report,
                 skip=spec.skip,
-                confinement=make_confinement(argv, turn.worktree, env, self._needs(), grants),
+                confinement=self.confinement(argv, turn.worktree, env, turn.grants),
                 secrets=secrets,
             )
         result = spec.read_events(output.lines)
@@ -174,6 +172,19 @@ class Headless:
             tokens=result.tokens,
             usd=result.usd,
         )
+
+    def environment(self, grants: Grants) -> dict[str, str]:
+        """The variables that the program gets."""
+        return environment(self._variables(grants)) | dict(self._spec.env)
+
+    def _variables(self, grants: Grants) -> tuple[str, ...]:
+        return (*self._spec.keys, *self._add_settings(grants).env)
+
+    def confinement(
+        self, argv: Sequence[str], worktree: Path, env: Mapping[str, str], grants: Grants
+    ) -> Confinement | None:
+        """See `make_confinement`."""
+        return make_confinement(argv, worktree, env, self._needs(), self._add_settings(grants))
 
     def interrupt(self) -> None:
         """Kill the turn under way, from another thread; it ends as a `Failure`."""
