@@ -514,6 +514,7 @@ def tools(root: Path, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
         words = ["-m", "autoresearch", "mcp", "--tag", "t", str(root)]
         params = StdioServerParameters(command=sys.executable, args=words, env=dict(os.environ))
         async with Client(stdio_client(params)) as client:
+            assert "nothing confines an agent" in (client.instructions or "")
             assert {tool.name for tool in (await client.list_tools()).tools} == {
                 *("start", "try", "wait", "brief", "note")
             }

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from autoresearch.task.model import Task
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+LIMITS = ("experiments", "hours", "until", "patience", "target")  # options of `run` and `start`
+HARNESS_VARIABLE = "AUTORESEARCH_HARNESS"  # `ADDRESS:KEY` of the harness, for a confined agent
 
 
 def find_enclosing(options: argparse.Namespace) -> SessionPaths | None:
@@ -46,8 +48,7 @@ def override_settings(task: Task, options: argparse.Namespace) -> Task:
     """The task with the settings that `run` and `start` accept as options."""
     from autoresearch.task.reading import override
 
-    limits = ("experiments", "hours", "until", "patience", "target")
-    settings = {f"limits.{name}": getattr(options, name) for name in limits}
+    settings = {f"limits.{name}": getattr(options, name) for name in LIMITS}
     return override(task, **settings, **{"judge.level": options.level})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from autoresearch.cli.common import INTERRUPTED
+from autoresearch.cli.common import HARNESS_VARIABLE, INTERRUPTED
 from autoresearch.cli.parser import make_parser
 from autoresearch.errors import AutoresearchError
 from autoresearch.formatting import printable
@@ -18,6 +19,15 @@ from autoresearch.formatting import printable
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
     options = make_parser().parse_args(arguments)
+    if HARNESS_VARIABLE in os.environ and options.command != "terminal.mcp":
+        from autoresearch.cli.forwarded import forward
+
+        sys.exit(forward(sys.argv[1:] if arguments is None else arguments))
+    sys.exit(carry_out(options))
+
+
+def carry_out(options: argparse.Namespace) -> int:
+    """Carry out a command. Returns the exit code."""
     # `stop` sends SIGTERM, possibly before the session has set its own handler or after it.
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -25,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Imported here: `status` needs 40 modules, `run` needs 400 and 0.7 s of CPU.
         module, _, function = options.command.partition(".")
         command = getattr(importlib.import_module(f"autoresearch.cli.{module}"), function)
-        code = command(options)
+        code: int = command(options)
     except AutoresearchError as error:
         if options.json:
             print(json.dumps({"error": type(error).__name__, "message": str(error)}))
@@ -36,4 +46,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # `autoresearch log | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    sys.exit(code)
+    return code

@@ -109,6 +109,13 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("text", metavar="TEXT", help="one line, or a few")
     _add_task(command)
     _add_author(command)
+    text = "start your own agent in a session's folder, under the rules of a headless one"
+    command = add("confine", "confine.confine", text, has_task=False, tag=HERE)
+    command.set_defaults(task=".")
+    text = "whose configuration it may use (the agent of the program's name)"
+    command.add_argument("--agent", metavar="NAME", help=text)
+    text = "the program and its arguments, after --"
+    command.add_argument("program", nargs="+", metavar="COMMAND", help=text)
     text = "the same commands as tools of the Model Context Protocol, on stdio"
     add("mcp", "terminal.mcp", text, tag=HERE)
 

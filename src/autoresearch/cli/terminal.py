@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 from autoresearch.cli.common import (
+    HARNESS_VARIABLE,
     INTERRUPTED,
     find_enclosing,
     find_session,
@@ -165,7 +168,13 @@ def verify(task: Task, record: SessionRecord, runs: int) -> None:
 def mcp(options: argparse.Namespace) -> int:
     from autoresearch.interactive.mcp import make_server
 
-    make_server(load_task(options).root, options.tag).run("stdio")
+    if HARNESS_VARIABLE in os.environ:  # a confined agent's: its tools call the harness outside
+        make_server(Path(options.task), options.tag).run("stdio")
+        return 0
+    task = load_task(options)
+    if warning := trial.explain_unconfined(task):
+        _print_stderr(f"warning: {warning}")
+    make_server(task.root, options.tag, warning).run("stdio")
     return 0
 
 

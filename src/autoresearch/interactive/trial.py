@@ -19,6 +19,7 @@ from typing import Any
 
 from autoresearch.core import verification
 from autoresearch.core.control import Stopped
+from autoresearch.core.events import Warned
 from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
@@ -29,10 +30,28 @@ from autoresearch.interactive.folder import WorkFolder
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
+from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.store import values
 from autoresearch.store.answers import make_recordable
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
+from autoresearch.task.model import Task
+
+CONFINED_VARIABLE = "AUTORESEARCH_IS_CONFINED"  # set for the commands of a confined agent
+UNCONFINED = (
+    "nothing confines an agent that calls the harness from a terminal: it reads and writes what "
+    "you can. "
+)
+
+
+def explain_unconfined(task: Task) -> str | None:
+    """What to tell the user about an agent that nothing confines, and what can be done. None if
+    `autoresearch confine` has started the agent that calls."""
+    if CONFINED_VARIABLE in os.environ:
+        return None
+    if reason := why_unconfined(task, "agent"):
+        return f"{UNCONFINED}`autoresearch confine` cannot either: {reason}"
+    return f"{UNCONFINED}`autoresearch confine -- COMMAND` starts it under a headless agent's rules"
 
 
 class Terminal:
@@ -79,7 +98,8 @@ def read_latest(paths: SessionPaths) -> TrialReport | None:
 
 def begin(session: Session) -> None:
     """Measure the unchanged program, unless that is done, and make the folder."""
-    session.warn("the agent called the harness from a terminal: nothing confined it")
+    if warning := explain_unconfined(session.task):
+        session.emit(Warned(warning))
     loop = Loop(session)
     loop.begin()
     _finish_open(loop)
@@ -92,6 +112,8 @@ def try_change(session: Session, proposal: Proposal) -> TrialReport:
     Once the report "running" is saved, the files have been copied out of the folder: from then on
     the try survives the death of this process.
     """
+    if warning := explain_unconfined(session.task):
+        session.warn(warning)
     loop, folder = Loop(session), WorkFolder(session)
     proposal = make_recordable(proposal)
     session.paths.latest_try.unlink(missing_ok=True)
