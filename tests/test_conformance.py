@@ -9,7 +9,7 @@ import pytest
 from support.far_runner import FarRunner
 
 from autoresearch import agents, runners
-from autoresearch.errors import Refused, RunnerError
+from autoresearch.errors import Refused
 from autoresearch.protocols import (
     Agent,
     Failure,
@@ -22,7 +22,7 @@ from autoresearch.protocols import (
 )
 from autoresearch.runners.local import LocalRunner
 from autoresearch.task.model import RunnerSettings
-from autoresearch.testing import AgentSuite, Files, RunnerSuite
+from autoresearch.testing import AgentSuite, RunnerSuite
 
 
 class TestLocalRunner(RunnerSuite):
@@ -35,12 +35,6 @@ class TestFarRunner(RunnerSuite):
 
     def make(self, slots: int) -> Runner:
         return FarRunner(slots)
-
-    def test_run_after_close_is_an_error(self, tmp_path: Path) -> None:
-        runner = self.make(1)
-        runner.close()
-        with pytest.raises(RunnerError, match="closed"):
-            runner.run(self.spec(tmp_path, "pass"), Files())
 
 
 class TestTuner(AgentSuite):

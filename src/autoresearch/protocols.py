@@ -314,5 +314,5 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Kill the current runs, whose calls return as interrupted or lost, and release everything.
-        May be called twice."""
+        May be called twice. A later `run` raises `RunnerError`: nothing would end its processes."""
         ...

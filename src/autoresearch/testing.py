@@ -33,7 +33,7 @@ import psutil
 
 from autoresearch.briefing import Briefer
 from autoresearch.core.history import SessionHistory
-from autoresearch.errors import TaskError
+from autoresearch.errors import RunnerError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import (
@@ -513,6 +513,11 @@ class RunnerSuite:
             runner.close()
             assert running.result(PATIENCE_S).stopped in ("interrupted", "lost")
         runner.close()
+        try:
+            runner.run(self.spec(tmp_path, "pass", name="late"), Files())
+        except RunnerError:
+            return
+        raise AssertionError("after `close` a run is accepted")
 
     def test_slots_work_at_the_same_time(self, tmp_path: Path) -> None:
         """Two runs wait for each other, each in its own slot. Then come more runs than slots."""

@@ -63,6 +63,7 @@ class LocalRunner:
             warden.interrupt()
 
     def close(self) -> None:
+        """A later `run` raises `RunnerError`."""
         for warden in self._wardens:
             warden.close()
 
@@ -77,6 +78,7 @@ class _Warden:
         self._slot = slot
         self._resources = resources
         self._process: subprocess.Popen[str] | None = None
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def run(self, spec: RunSpec) -> RunResult:
@@ -104,6 +106,8 @@ class _Warden:
     def _start(self) -> subprocess.Popen[str]:
         """Return the warden's process. Start it if there is none."""
         with self._lock:
+            if self._is_closed:
+                raise RunnerError("the runner is closed")
             if self._process is None:
                 try:
                     self._process = subprocess.Popen(
@@ -129,6 +133,7 @@ class _Warden:
 
     def close(self) -> None:
         with self._lock:
+            self._is_closed = True
             process, self._process = self._process, None
         if process:
             _finish(process)
