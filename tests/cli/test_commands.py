@@ -258,7 +258,7 @@ def test_a_copy_that_cannot_be_made_leaves_nothing(
     done = call(tmp_path, "new", "instant", "/proc/nope")
     assert done.returncode == 7 and "cannot make /proc/nope" in done.stderr
     (tmp_path / "empty").mkdir()
-    (tmp_path / "empty").chmod(0o755)
+    (tmp_path / "empty").chmod(0o700)
     with monkeypatch.context() as patched:
         patched.setenv("PATH", str(tmp_path))  # no git
         for name in ("absent", "empty"):
@@ -266,11 +266,12 @@ def test_a_copy_that_cannot_be_made_leaves_nothing(
             assert done.returncode == 2 and "git init failed" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
     assert not list((tmp_path / "empty").iterdir())
-    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o700
     (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
     assert call(tmp_path, "new", "instant", "nowhere").returncode == 2
     assert (tmp_path / "nowhere").is_symlink()
     assert call(tmp_path, "new", "instant", "empty").returncode == 0
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o700
 
 
 def test_init_writes_all_or_says_why_not(

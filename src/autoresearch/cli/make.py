@@ -25,6 +25,7 @@ def new(options: argparse.Namespace) -> int:
     if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise NotOursError(f"{folder} exists and is not empty: choose another folder")
     existed = folder.exists()
+    mode = folder.stat().st_mode if existed else None
     try:
         _copy_task(source, folder)
     except BaseException:
@@ -34,6 +35,9 @@ def new(options: argparse.Namespace) -> int:
             else:
                 path.unlink(missing_ok=True)
         raise
+    finally:
+        if mode is not None:
+            folder.chmod(mode)  # the copy has given it the mode of our own folder
     prepare = ["python prepare.py"] if (folder / "prepare.py").exists() else []
     steps = [f"cd {folder}", *prepare, "autoresearch check", "autoresearch run"]
     lines = [f"{folder} has its own repository now. Next:\n", *(f"    {step}" for step in steps)]
