@@ -47,11 +47,9 @@ def answer(where: Path, *words: str) -> dict[str, Any]:
 
 
 def wait_for_verdict(work: Path) -> dict[str, Any]:
-    """Wait for the verdict of a try, and until its process has ended: it writes the report last."""
     report = answer(work, "wait")
     session = enclosing(work)
-    assert session is not None
-    wait_until(lambda: find_owner(session) is None)
+    assert session is not None and find_owner(session) is None, "the next try need not wait"
     return report
 
 
@@ -154,7 +152,8 @@ def test_a_task_below_the_top_of_its_repository(tmp_path: Path) -> None:
 def test_a_crash_shows_the_end_of_the_output(work: Path) -> None:
     (work / "prog.py").write_text("print('x' * 999)\nraise ValueError('boom \\x1b[31m')\n")
     done = call(work, "try", "-m", "broken")
-    assert done.returncode == 0
+    assert done.returncode == 1
+    assert "broken" not in done.stderr, "the verdict is printed once"
     assert "crash experiment 1 (exit code 1)" in done.stdout
     assert "    | ValueError: boom" in done.stdout
     assert "\x1b" not in done.stdout
@@ -285,6 +284,23 @@ def test_an_edit_made_meanwhile_is_left_and_moved_onto_the_new_incumbent(
     assert report["status"] == "keep"
     text = (work / "prog.py").read_text()
     assert "VALUE = 8.0" in text and "BONUS = 1.0" in text
+
+
+def test_a_conflict_can_be_left(root: Path, work: Path, tmp_path: Path) -> None:
+    """An edit on top of a change that was discarded meanwhile does not fit. Begun again from the
+    folder's own commit, it does."""
+    gate = tmp_path / "gate"
+    edit(work, VALUE=12.0, WAIT_A=str(gate))
+    answer(work, "try", "--detach", "-m", "slow")
+    edit(work, VALUE=8.0)
+    gate.touch()
+    assert wait_for_verdict(work)["status"] == "discard"
+    done = call(work, "try", "-m", "on top of it")
+    assert done.returncode == 1 and "refused (conflict)" in done.stdout
+    assert "onto the incumbent, experiment 0" in done.stdout and "way out" in done.stdout
+    git(work, "checkout", ".")
+    edit(work, VALUE=8.0)
+    assert answer(work, "try", "-m", "begun again")["status"] == "keep"
 
 
 @pytest.mark.parametrize("again", ["wait", "try"])
@@ -591,23 +607,26 @@ def test_the_commands_in_the_text_exist() -> None:
         main.make_parser().parse_args(shlex.split(line)[1:])
 
 
-def test_output_of_the_scorer_is_not_shown_to_the_agent(tmp_path: Path) -> None:
-    """It may hold hidden data; `show`, for people, has it."""
+@pytest.mark.parametrize("has_hidden", [True, False])
+def test_output_of_the_scorer_is_not_shown_to_the_agent(tmp_path: Path, has_hidden: bool) -> None:
+    """It may hold hidden data; `show`, for people, has it. Without hidden files it is shown."""
     scorer = (
         "print('the answer is', open('hidden').read())\nif float(open('out').read()) < 6: 1 / 0\n"
     )
     root = make_task(
         tmp_path / "task",
         PROGRAM + "open('out', 'w').write(str(score))\n",
-        TASK + '[score]\ncommand = "python -S -E score.py"\nreads = ["out"]\nhidden = ["hidden"]\n',
+        TASK
+        + '[score]\ncommand = "python -S -E score.py"\nreads = ["out"]\n'
+        + ('hidden = ["hidden"]\n' if has_hidden else ""),
         {"score.py": scorer + "print('score:', open('out').read())\n", "hidden": "forty-two"},
     )
     work = Path(answer(root, "start", "--tag", "t", "--experiments", "5")["worktree"])
     edit(work, VALUE=5.0)
     done = call(work, "try", "-m", "lower")
     assert "score: exit code 1" in done.stdout
-    assert "forty-two" not in done.stdout + done.stderr
-    assert "| score:" in done.stdout  # what the run itself printed
+    assert ("forty-two" in done.stdout + done.stderr) == (not has_hidden)
+    assert ("| score:" in done.stdout) == has_hidden  # what the run itself printed
     shown = call(root, "show", "1", "--tag", "t").stdout
     assert "score.log)" in shown and "ZeroDivisionError" in shown
 

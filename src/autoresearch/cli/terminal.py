@@ -28,6 +28,7 @@ from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.report import write_report
 from autoresearch.commands.start import open_session
 from autoresearch.core.control import Stopped
+from autoresearch.core.events import Event, ExperimentFinished, Listener
 from autoresearch.core.session import Session
 from autoresearch.errors import BusyError, TaskError
 from autoresearch.formatting import escape_unstorable, one_line, printable
@@ -41,6 +42,7 @@ from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
 POLL_S = 0.1
+UNSETTLED = ("running", "interrupted")  # reports on a try that has no verdict yet
 
 
 def start(options: argparse.Namespace) -> int:
@@ -79,7 +81,8 @@ def try_change(options: argparse.Namespace) -> int:
     record, paths = find_session(options)
     if options.detach:
         return _try_detached(options, record, paths)
-    with _resume_session(load_task(options), record, options.name) as session:
+    printer = _EventPrinter()
+    with _resume_session(load_task(options), record, options.name, printer) as session:
         if options.resume:
             report = trial.resume_try(session)
         else:
@@ -88,6 +91,7 @@ def try_change(options: argparse.Namespace) -> int:
             raise TaskError("try --resume: nothing was cut off")
         if report.status == "keep" or report.limit:
             write_report(session.ledger, session.paths, session.task)
+        printer.print_held(but=report.experiment)
         return _print_report(report, session.record, options)
 
 
@@ -119,9 +123,10 @@ def wait(options: argparse.Namespace) -> int:
     finisher: DetachedCommand | None = None
     while deadline is None or time.monotonic() < deadline:
         report = read_latest(paths)
-        if report is not None and report.status not in ("running", "interrupted"):
-            break
-        if find_owner(paths) is not None or (finisher and finisher.process.poll() is None):
+        owner = find_owner(paths)
+        if report is not None and report.status not in UNSETTLED and owner != report.pid:
+            break  # while its process is about to end, the next try would be refused
+        if owner is not None or (finisher and finisher.process.poll() is None):
             time.sleep(POLL_S)
         elif report is None:
             raise TaskError(f"session {paths.tag!r}: nothing was tried yet")
@@ -137,9 +142,10 @@ def _print_latest(paths: SessionPaths, record: SessionRecord, options: argparse.
 
 
 def _print_report(report: TrialReport, record: SessionRecord, options: argparse.Namespace) -> int:
-    """Print the report on a try. The exit code is 1 if it was refused: the agent has to mend it."""
+    """Print the report on a try. The exit code is 1 if it was refused or crashed: the agent has to
+    mend it."""
     print_answer(options, trial.to_json(report), trial.text(report, record))
-    return {"refused": 1, "interrupted": INTERRUPTED}.get(report.status, 0)
+    return {"refused": 1, "crash": 1, "interrupted": INTERRUPTED}.get(report.status, 0)
 
 
 def note(options: argparse.Namespace) -> int:
@@ -179,24 +185,50 @@ def mcp(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _resume_session(task: Task, record: SessionRecord, name: str) -> Iterator[Session]:
+def _resume_session(
+    task: Task, record: SessionRecord, name: str, listener: Listener | None = None
+) -> Iterator[Session]:
     """Open the session with the settings that it was started with."""
     task = restore_settings(task, record)
-    with _open_session(task, record.tag, name, keep_deadline=True) as session:
+    with _open_session(task, record.tag, name, listener, keep_deadline=True) as session:
         yield session
 
 
 @contextmanager
-def _open_session(task: Task, tag: str, name: str, *, keep_deadline: bool) -> Iterator[Session]:
+def _open_session(
+    task: Task, tag: str, name: str, listener: Listener | None = None, *, keep_deadline: bool
+) -> Iterator[Session]:
     """Open the session, with its events on stderr: stdout is for the verdict."""
+    listener = listener or _print_event
     with (
-        open_session(
-            task, tag, lambda event: _print_stderr(str(event)), Terminal(name), keep_deadline
-        ) as session,
+        open_session(task, tag, listener, Terminal(name), keep_deadline) as session,
         keep_awake(),
         stop_on_signals(session),
     ):
         yield session
+
+
+class _EventPrinter:
+    """Prints events on stderr, except the verdict on the last experiment: stdout has that one."""
+
+    def __init__(self) -> None:
+        self._held: ExperimentFinished | None = None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ExperimentFinished):
+            self.print_held()
+            self._held = event
+        else:
+            _print_event(event)
+
+    def print_held(self, but: int | None = None) -> None:
+        """Print the verdict that is held back, unless it is on the experiment `but`."""
+        if self._held is not None and self._held.number != but:
+            _print_event(self._held)
+
+
+def _print_event(event: Event) -> None:
+    _print_stderr(str(event))
 
 
 def _print_stderr(line: str) -> None:

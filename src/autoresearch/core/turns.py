@@ -179,7 +179,7 @@ class TurnTaker:
         if base is not None and base != incumbent.commit:
             moved = session.repository.rebase(base, commit, incumbent.commit)
             if moved is None:
-                why = f"it does not fit onto experiment {incumbent.number}, kept meanwhile"
+                why = f"it does not fit onto the incumbent, experiment {incumbent.number}"
                 raise Refused("conflict", why)
             commit = moved
         tree = session.repository.tree_id(commit)

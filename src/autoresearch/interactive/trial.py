@@ -181,11 +181,11 @@ def _finish_experiment(loop: Loop, experiment: Experiment) -> None:
 
 def _start_experiment(session: Session, folder: WorkFolder, proposal: Proposal) -> Experiment:
     """Record the folder's files as an experiment. Raises `Refused`."""
-    base = folder.begin_try()
+    before, base = folder.state, folder.begin_try()
     try:
         experiment = TurnTaker(session).take(session.paths.work, base, proposal)
     except Refused:
-        folder.save(replace(folder.state, taken=None))
+        folder.refuse_try(before)
         raise
     folder.save(replace(folder.state, commit=experiment.commit))
     return experiment
@@ -206,9 +206,11 @@ def _report_verdict(session: Session, number: int) -> TrialReport:
     experiment = session.ledger.experiment(session.record, number)
     output: tuple[str, ...] = ()
     if experiment.status is Status.CRASH:
-        # The scorer's log may hold hidden data, so this is what the run itself printed.
         runs = session.ledger.runs(session.record, number)
-        output = last_lines(session.paths.runs / runs[-1].name / "log") if runs else ()
+        # The scorer's log may quote hidden files. Then this is what the run itself printed.
+        is_score = (experiment.reason or "").startswith("score: ") and not session.task.hidden
+        log = "score.log" if is_score else "log"
+        output = last_lines(session.paths.runs / runs[-1].name / log) if runs else ()
     report = TrialReport(
         status=str(experiment.status),
         description=experiment.description,
@@ -265,6 +267,11 @@ def text(report: TrialReport, record: SessionRecord) -> str:
             )
         elif report.status not in ("refused", "interrupted"):
             lines.append(f"the folder holds the incumbent, {incumbent}")
+    if report.reason == "conflict":
+        lines.append(
+            "way out: `git checkout .` in the folder and edit again, or save your edit, remove the "
+            "folder, and let `autoresearch start` make it again with the incumbent's files"
+        )
     if report.status == "refused":
         lines.append("that was no experiment; the folder is as you left it: mend it and try again")
     if report.limit:

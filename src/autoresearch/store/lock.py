@@ -38,6 +38,7 @@ class Lock:
                 raise BusyError(
                     f"session {paths.tag!r} is owned by a running process (pid {pid or '?'}): "
                     f"`autoresearch attach --tag {paths.tag}` shows it, "
+                    f"`autoresearch wait --tag {paths.tag}` waits for the verdict of a try, "
                     f"`autoresearch stop --tag {paths.tag}` ends it"
                 )
             time.sleep(0.05)
