@@ -145,9 +145,9 @@ def report(options: argparse.Namespace) -> int:
 
 def get_headline(summary: Summary) -> str:
     """The report's headline without its Markdown."""
-    from autoresearch.report.page import make_headline
+    from autoresearch.report.page import make_plain_headline
 
-    return make_headline(summary).replace("**", "").replace("`", "")
+    return make_plain_headline(summary)
 
 
 def agents(options: argparse.Namespace) -> int:

@@ -83,6 +83,13 @@ def make_parser() -> argparse.ArgumentParser:
     command = add("report", "look.report", text, tag=LATEST)
     text = "first measure the result again, N runs each"
     command.add_argument("--verify", type=int, metavar="N", help=text)
+    text = "make a clean branch of the kept changes, one commit each, in your name"
+    command = add("finish", "morning.finish", text, tag=LATEST)
+    text = "its name (autoresearch/TAG-final)"
+    command.add_argument("--branch", metavar="NAME", help=text)
+    command.add_argument("--squash", action="store_true", help="one commit for all of them")
+    text = "leave a kept change out, by its experiment's number; may be given again"
+    command.add_argument("--without", action="append", type=int, metavar="N", help=text)
     text = "list the available agents: installed, keys seen"
     add("agents", "look.agents", text, has_task=False)
     text = "show one experiment: its diff, runs, output, verdict and why"

@@ -37,6 +37,12 @@ class ObjectStore:
         """Open the repository that holds the folder `root`. Raises `WorkspaceError`."""
         path = pygit2.discover_repository(str(root))
         if path is None:
+            link = next((p / ".git" for p in (root, *root.parents) if (p / ".git").is_file()), None)
+            if link is not None:
+                raise WorkspaceError(
+                    f"{link} names a repository that is gone ({link.read_text().strip()}): if it "
+                    "was moved, `git worktree repair` there mends the link"
+                )
             raise WorkspaceError(
                 f"{root} is not in a git repository: "
                 "run `git init && git add -A && git commit -m start` there first"
@@ -93,9 +99,15 @@ class ObjectStore:
     def content(self, blob: pygit2.Oid) -> bytes:
         return self.retry(lambda: self.repo[blob].read_raw())
 
-    def create_commit(self, tree: pygit2.Oid, parent: str, message: str) -> str:
-        """Create a commit that no ref names yet."""
-        author = pygit2.Signature(*AUTHOR, int(time.time()), 0)
+    def create_commit(
+        self,
+        tree: pygit2.Oid,
+        parent: str,
+        message: str,
+        author: pygit2.Signature | None = None,
+    ) -> str:
+        """Create a commit that no ref names yet, by default in the name of the harness, now."""
+        author = author or pygit2.Signature(*AUTHOR, int(time.time()), 0)
         parents = [pygit2.Oid(hex=parent)]
         oid = self.repo.create_commit(None, author, author, message, tree, parents)
         commit = self.repo[oid]

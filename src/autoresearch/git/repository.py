@@ -14,6 +14,7 @@ import pygit2
 from pygit2.enums import FileMode
 
 from autoresearch.errors import WorkspaceError
+from autoresearch.git.branches import UserBranches
 from autoresearch.git.edits import EditRules
 from autoresearch.git.objects import ObjectStore
 from autoresearch.git.refs import SessionRefs
@@ -46,6 +47,7 @@ class Repository:
         top = next(folder for folder in above if folder.samefile(repo.workdir))
         self.prefix = PurePosixPath(self.root.relative_to(top).as_posix())
         self.refs = SessionRefs(self._objects)
+        self.branches = UserBranches(self._objects)
         self.edits = EditRules(self._objects, self.root, self.prefix, editable, may_edit)
         self.trees = PristineTrees(self._objects, self.prefix, self.edits.is_editable)
         self.tidy = self._objects.tidy
@@ -122,18 +124,25 @@ class Repository:
 
     def rebase(self, base: str, commit: str, onto: str) -> str | None:
         """The change `base..commit` on top of `onto`, as a new commit; None if they conflict."""
-        tree = self._objects.tree
 
         def create() -> str | None:
-            index = self._repo.merge_trees(tree(base), tree(onto), tree(commit))
-            if index.conflicts is not None:
-                return None
+            merged = self._merge(base, commit, onto)
             original = self._repo[commit]
             assert isinstance(original, pygit2.Commit)
-            merged = index.write_tree(self._repo)
-            return self._objects.create_commit(merged, onto, original.message)
+            return merged and self._objects.create_commit(merged, onto, original.message)
 
         return self._objects.run(create)
+
+    def merge_tree(self, base: str, commit: str, onto: str) -> str | None:
+        """The tree of `onto` with the change `base..commit`; None if they conflict. Each may be a
+        commit or a tree."""
+        merged = self._objects.run(lambda: self._merge(base, commit, onto))
+        return None if merged is None else str(merged)
+
+    def _merge(self, base: str, commit: str, onto: str) -> pygit2.Oid | None:
+        tree = self._objects.tree
+        index = self._repo.merge_trees(tree(base), tree(onto), tree(commit))
+        return None if index.conflicts is not None else index.write_tree(self._repo)
 
     def diff(self, base: str, commit: str) -> str:
         """The change as a patch."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from autoresearch.core.judge import SCORE_RUNS
-from autoresearch.core.statistics import pooled_noise
+from autoresearch.core.statistics import difference_interval, pooled_noise
 from autoresearch.records import Experiment, Metric, Status
 from autoresearch.report.summary import Finished, Kept, derive
 from autoresearch.store.rows import segment_of
@@ -32,7 +32,9 @@ def score_keeps(
         # Between the verdict and the new measurements, the row's own metric is all there is.
         score = fmean(last) if last else keep.metric
         scores = {number: fmean(values[-SCORE_RUNS:]) for number, values in by_segment.items()}
-        base = keeps[keep.base].score_in(segment) if keep.base in keeps else None
+        old = keeps.get(keep.base)
+        base = old.score_in(segment) if old else None
+        low, high = _bound_gain(metric, by_segment, runs[old.commit] if old else {}, segment)
         keeps[keep.number] = derive(
             Kept,
             keep,
@@ -40,10 +42,25 @@ def score_keeps(
             runs=len(last),
             sd=sd if df else None,
             gain=gain_over(metric, scores.get(segment, score), base),
+            low=low,
+            high=high,
             segment=segment,
             scores=scores,
         )
     return tuple(keeps.values())
+
+
+def _bound_gain(
+    metric: Metric,
+    new: Mapping[int, Sequence[float]],
+    old: Mapping[int, Sequence[float]],
+    segment: int,
+) -> tuple[float | None, float | None]:
+    """The 95 % interval of a keep's gain, by the runs that its gain is computed from."""
+    ours, theirs = (runs.get(segment, ())[-SCORE_RUNS:] for runs in (new, old))
+    if min(len(ours), len(theirs)) < 2:
+        return None, None
+    return difference_interval(metric, ours, theirs)[1:]
 
 
 def compare_finished(

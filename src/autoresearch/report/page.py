@@ -80,6 +80,11 @@ def make_headline(summary: Summary) -> str:
     return f"**{suspicions}{claim}.** {checks[:1].upper()}{checks[1:]}. {evidence}"
 
 
+def make_plain_headline(summary: Summary) -> str:
+    """The headline without its Markdown."""
+    return make_headline(summary).replace("**", "").replace("`", "")
+
+
 def _claim(summary: Summary, baseline: Kept, best: Kept) -> tuple[str, str]:
     """The gain, and how it was measured."""
     name, numbers = f"`{summary.metric.name}`", summary.numbers

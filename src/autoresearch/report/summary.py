@@ -27,6 +27,7 @@ class Kept:
     """The baseline, or an experiment that became the incumbent."""
 
     number: int
+    base: int  # the one it was built on; 0 for the baseline
     commit: str
     agent: str
     description: str
@@ -34,6 +35,8 @@ class Kept:
     runs: int  # behind `score`
     sd: float | None  # of all its unselected runs; None below two
     gain: float | None  # over the one it was built on, in metric units; None for the baseline
+    low: float | None  # of the gain's 95 % interval; None where a side has fewer than two runs
+    high: float | None
     segment: int  # in which it was kept, and in which `gain` is measured
     scores: Mapping[int, float]  # by segment
 

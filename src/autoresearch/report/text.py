@@ -14,7 +14,7 @@ from autoresearch.formatting import (
     short,
 )
 from autoresearch.records import Role
-from autoresearch.report.summary import OpenExperiment, OpenRun, Summary
+from autoresearch.report.summary import Kept, OpenExperiment, OpenRun, Summary
 
 
 def status_text(summary: Summary, running: bool = False) -> str:
@@ -75,6 +75,27 @@ def describe_gain(summary: Summary) -> str:
     if len(summary.segments) > 1:
         than = f"than the baseline, added up over {len(summary.segments)} segments"
     return f"{summary.numbers.gain(summary.gain)} ({size}) {than}"
+
+
+def describe_effect(summary: Summary, keep: Kept) -> str:
+    """ "val_bpb 1.5646 → 1.5227: 0.0419 better than experiment 3 (95 % interval +0.0301 to
+    +0.0537)": a keep against the one it was built on."""
+    numbers = summary.numbers
+    base = next((old for old in summary.keeps if old.number == keep.base), None)
+    than = "the baseline" if keep.base == 0 else f"experiment {keep.base}"
+    if keep.gain is None:
+        return f"{one_line(summary.metric.name)} {numbers.value(keep.score_when_kept)}"
+    before = base.score_in(keep.segment) if base else None
+    interval = ""
+    if summary.deterministic:
+        interval = " (exactly)"
+    elif keep.low is not None and keep.high is not None:
+        interval = f" (95 % interval {numbers.signed(keep.low)} to {numbers.signed(keep.high)})"
+    return (
+        f"{one_line(summary.metric.name)} {numbers.value(before)} → "
+        f"{numbers.value(keep.score_in(keep.segment))}: {numbers.gain(keep.gain)} than {than}"
+        f"{interval}"
+    )
 
 
 def _describe_verification(summary: Summary) -> str:
