@@ -8,10 +8,12 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from autoresearch.errors import StorageError
 
+LEFT = ".left-"  # and a number: ends the name of a folder that could not be removed
 READ_BYTES = 1_000_000  # of a log, from its end: where a program says how it went
 
 
@@ -36,12 +38,27 @@ def remove_tree(folder: Path) -> None:
         raise OSError(errno.EPERM, "cannot be removed", str(folder))
 
 
-def files_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def clear_path(folder: Path) -> None:
+    """Free a path for something new: remove the folder there, or move it aside to `NAME.left-N` if
+    it cannot be removed, as with files of another user (a container's root, say). Raises `OSError`
+    if neither works."""
+    try:
+        remove_tree(folder)
+    except OSError:
+        names = (folder.with_name(f"{folder.name}{LEFT}{number}") for number in count(1))
+        folder.rename(next(name for name in names if not os.path.lexists(name)))
+
+
+def files_below(folder: Path, *, unlock: bool = False) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """(path relative to `folder`, entry) of every file and link but those in `.git` at the top.
-    Skip folders that cannot be read, or whose path is too long."""
+    Skip folders that cannot be read, or whose path is too long. With `unlock`, folders whose mode
+    forbids it are made readable."""
     todo = [(str(folder), "")]
     while todo:
         where, prefix = todo.pop()
+        if unlock and not os.access(where, os.R_OK | os.W_OK | os.X_OK):
+            with suppress(OSError):  # it belongs to another user
+                Path(where).chmod(0o755)
         try:
             entries = list(os.scandir(where))
         except OSError:

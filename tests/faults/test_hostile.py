@@ -7,6 +7,7 @@ writes, is then handed to every parser and to every place where it is shown or s
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -32,7 +33,9 @@ from support.sessions import (
 from autoresearch.cli.session import print_json, print_line
 from autoresearch.commands.fsck import Finding, audit, repair
 from autoresearch.core.events import ExperimentFinished, TurnFailed, Warned
+from autoresearch.files import remove_tree
 from autoresearch.formatting import UNPRINTABLE, quote_trailers
+from autoresearch.git import trees
 from autoresearch.measure.output import last_lines, read_log
 from autoresearch.measure.scoring import MAX_NUMBERS
 from autoresearch.protocols import Failure, Proposal, Turn
@@ -148,6 +151,7 @@ print("METRIC µ\u0301=1\nMETRIC =1\nMETRIC a=\nMETRIC")
 }
 """What a program does after it has printed a metric that is worse."""
 
+
 WORSE = PROGRAM.replace("VALUE = 10.0", "VALUE = 20.0") + "sys.stdout.flush()\n"
 
 
@@ -179,6 +183,43 @@ def test_hostile_programs(tmp_path: Path) -> None:
     assert found.verdicts[-1] == ("keep", None)
     assert [status for status, _ in found.verdicts].count("keep") == 1
     assert all(len(run.numbers) <= MAX_NUMBERS for run in found.runs)
+
+
+MOUNT = """
+import subprocess
+os.makedirs("mounted", exist_ok=True)
+subprocess.run(["mount", "-t", "tmpfs", "none", "mounted"], check=True)
+"""
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_what_cannot_be_removed_ends_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reused: bool
+) -> None:
+    """Root's mounts stand for what another user left, such as a container's root."""
+    mount = ["unshare", "-m", "mount", "-t", "tmpfs", "none", "/mnt"]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount")
+    monkeypatch.setattr(trees, "SPARE_FILES", 1 if reused else 5_000)
+    root = make_task(tmp_path / "task")
+    elsewhere = "os.chdir(os.environ['TMPDIR'])\n" + MOUNT
+    agent = ScriptedAgent(rewrite(WORSE + MOUNT), rewrite(WORSE + elsewhere), change(VALUE=5.0))
+    free = {"runner__confine": False}
+    try:
+        found = run_session(root, agent, **free)
+        assert [status for status, _ in found.verdicts] == ["discard", "discard", "keep"]
+        again = run_session(root, ScriptedAgent(change(VALUE=4.0)), **free)
+        assert again.verdicts[3:] == [("keep", None)]
+        [left] = audit(task_of(root))
+        assert (left.what, left.repairable) == ("leftover", False)
+        assert repair(task_of(root)) == []
+    finally:
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        ours = (str(root), str(found.paths.temporary))
+        for mount in filter(lambda name: name.startswith(ours), mounts):
+            subprocess.run(["umount", mount], check=True)
+        for folder in found.paths.temporary.parent.glob(f"{found.paths.temporary.name}.left-*"):
+            remove_tree(folder)
 
 
 # ---- texts -------------------------------------------------------------------------------------

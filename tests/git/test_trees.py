@@ -44,6 +44,26 @@ def test_files_are_written_byte_for_byte_despite_git_filters(repo: Path, tmp_pat
     assert repository.editable_files(commit)["prog.py"] == data
 
 
+def test_a_restored_folder_holds_the_commits_files_whatever_was_in_it(
+    repo: Path, tmp_path: Path
+) -> None:
+    (repo / "lib").mkdir(exist_ok=True)
+    (repo / "lib" / "frozen.py").write_text("x = 1\n")
+    commit_all(repo)
+    repository, tree = open_repository(repo), tmp_path / "tree"
+    manifest = repository.trees.materialize(repository.head(), tree)
+    for name in (b"\xff new", b"__pycache__", b"closed"):
+        folder = tree / os.fsdecode(name)
+        folder.mkdir()
+        (folder / os.fsdecode(b"\xff\xfe half")).touch()
+    (tree / "lib" / "frozen.py").write_text("x = 2\n")
+    for folder in (tree / "closed", tree / "lib", tree):
+        folder.chmod(0)
+    repository.trees.restore(manifest, tree)
+    assert {path for path, _ in files_below(tree)} == set(manifest)
+    assert (tree / "lib" / "frozen.py").read_text() == "x = 1\n"
+
+
 @pytest.fixture
 def keep_small_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tree counts as a large one."""

@@ -256,11 +256,13 @@ def test_artefacts_are_kept_within_a_limit(tmp_path: Path) -> None:
     assert (roomy.paths.runs / roomy.runs_of(5)[0].name / "artefacts" / "model").exists()
 
 
-def test_artefacts_are_counted_once(tmp_path: Path) -> None:
+def test_artefacts_are_counted_once_and_holes_are_not(tmp_path: Path) -> None:
     paths = SessionPaths(tmp_path, "t")
     folder = paths.runs / "0001" / "00001" / "artefacts"
     folder.mkdir(parents=True)
     (folder / "model").write_bytes(bytes(600))
+    with (folder / "hole").open("wb") as file:
+        file.truncate(6_000_000_000)
     run = Run(id=1, experiment=1, attempt=0, role=Role.SCREEN, index=0, commit="c", seed=1)
     limit = ArtefactLimit(paths, 1000, lambda folder: False)
     limit.add([run])

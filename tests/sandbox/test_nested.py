@@ -25,13 +25,13 @@ needs_scopes = pytest.mark.skipif(
 
 SCORED = """
 [score]
-command = "python -S -E score.py"
+command = "python -S -E score.py {task}/../named"
 reads = ["left.py"]
 hidden = ["hidden"]
 """
 SCORER = """\
 import json, os, shlex, shutil, subprocess, sys
-hidden = open("hidden/answer").read()
+hidden = open("hidden/answer").read() + open(sys.argv[1]).read()
 os.mkdir("candidate")
 shutil.copy("left.py", "candidate")
 wall = shlex.split(os.environ["AUTORESEARCH_ASIDE"])
@@ -64,7 +64,10 @@ def tried(folder: Path, line: str) -> list[str]:
         "data/x": "1",
         ".gitignore": "hidden\ndata\n",
     }
-    toml = TASK.replace('env = ["COUNTED"]', 'inputs = ["data"]') + SCORED
+    toml = TASK.replace('env = ["COUNTED"]', 'inputs = ["data"]') + SCORED.format(
+        task=folder / "task"
+    )
+    (folder / "named").write_text("the answers")
     program = f"open('left.py', 'w').write({left!r})\n"
     root = make_task(folder / "task", program, toml, files=files)
     found = run_session(root, ScriptedAgent(), judge__deterministic=True)
@@ -82,6 +85,7 @@ def tried(folder: Path, line: str) -> list[str]:
         "open('../hidden/answer')",
         "open('{task}/hidden/answer')",
         "open('../score.py')",
+        "open('{task}/../named')",
         "os.listdir('..')",
         "open('../data/x')",
         "open('{task}/data/x')",

@@ -72,12 +72,16 @@ class Prey:
         (self.home / ".ssh").mkdir(parents=True)
         (self.home / ".ssh" / "id_ed25519").write_text(SECRET)
         self.installed = installation(folder)
+        self.named = folder / "named"  # in the scorer's command line
+        self.named.write_text(SECRET)
         self.root = make_task(
             folder / "task",
             toml=TASK.replace('env = ["COUNTED"]', 'env = ["COUNTED"]\ninputs = ["data"]')
-            + '[score]\ncommand = "python -S -E score.py"\nhidden = ["holdout"]\nreads = []\n',
+            + f'[score]\ncommand = "python -S -E score.py {self.named}"\n'
+            + 'hidden = ["holdout"]\nreads = []\n',
             files={
-                "score.py": "print('---')\nprint('score:', open('holdout/answer').read())\n",
+                "score.py": "import sys\nopen(sys.argv[1]).close()\nprint('---')\n"
+                "print('score:', open('holdout/answer').read())\n",
                 ".gitignore": "data\nholdout\nnotes\n",
                 "notes": SECRET,
                 "holdout/answer": "7",
@@ -125,6 +129,7 @@ PRIVATE = (
     "open('{root}/holdout/answer')",
     "open('holdout/answer')",
     "open('{root}/notes')",
+    "open('{named}')",
     "open('{root}/prog.py')",
     "os.listdir('{root}')",
     "os.listdir('{state}')",
@@ -152,7 +157,7 @@ PRIVATE = (
 def test_files_that_are_none_of_its_business(prey: Prey) -> None:
     before = git(prey.root, "status", "--porcelain", "--ignored")
     places = {"root": prey.root, "home": prey.home, "installed": prey.installed}
-    places["state"] = prey.root / ".autoresearch"
+    places |= {"state": prey.root / ".autoresearch", "named": prey.named}
     results = prey.try_to(*(line.format(**places) for line in PRIVATE))
     refused = {"EACCES", "EROFS", "EXDEV", "ENOENT"}
     assert {line: result for line, result in results.items() if not result <= refused} == {}
@@ -592,7 +597,7 @@ def test_editable_packages(
     )
     env = policies.environment(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
     assert env["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "tree" / "src")]
-    allowed = policies.confinement(Purpose.RUN, tmp_path / "tree", tmp_path / "tmp")
+    allowed = policies.confinement(Purpose.RUN, "true", tmp_path / "tree", tmp_path / "tmp")
     assert allowed is not None
     assert str(other) in allowed.read
     assert not any(Path(path).is_relative_to(root / "src") for path in allowed.read)
@@ -691,9 +696,9 @@ def test_a_confinement_is_looked_up_once_and_survives_json(root: Path) -> None:
     policies = RunPolicies(
         task_of(root), SessionPaths(root, "t"), workspace_of(root), dict(os.environ)
     )
-    first = policies.confinement(Purpose.RUN, root / "a", root / "b")
+    first = policies.confinement(Purpose.RUN, "true", root / "a", root / "b")
     began = time.perf_counter()
-    again = policies.confinement(Purpose.RUN, root / "a", root / "b")
+    again = policies.confinement(Purpose.RUN, "true", root / "a", root / "b")
     assert time.perf_counter() - began < 0.1
     assert first == again and first is not None
     assert Confinement.from_json(json.loads(json.dumps(first.to_json()))) == first

@@ -22,7 +22,7 @@ import psutil
 
 from autoresearch.core import judge
 from autoresearch.errors import NotOursError
-from autoresearch.files import remove_tree, replace_file
+from autoresearch.files import LEFT, remove_tree, replace_file
 from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import OUTCOMES, UNEXPECTED, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
@@ -300,9 +300,13 @@ class _Audit:
         run has ended, its files are in there."""
         open_trees = {f"{run.id:05d}" for run in self.all_runs if not run.finished}
         trees = [tree for tree in self.paths.trees.glob("*") if tree.name not in open_trees]
-        for folder in sorted((*trees, *self.paths.turns.glob("*"))):
+        stuck = self.paths.folder.glob(f"*{LEFT}*")
+        for folder in sorted((*trees, *self.paths.turns.glob("*"), *stuck)):
             remove: Callable[[], object] = partial(remove_tree, folder)
-            yield Finding("leftover", str(folder), "a kill left it behind", remove)
+            if LEFT in folder.name:
+                yield Finding("leftover", str(folder), "it could not be removed: do it by hand")
+            else:
+                yield Finding("leftover", str(folder), "a kill left it behind", remove)
         finished = [self.paths.runs / run.name for run in self.all_runs if run.finished]
         outcomes = [folder / name for folder in finished for name in OUTCOMES]
         files = [file for file in outcomes if file.exists()]

@@ -13,7 +13,7 @@ from autoresearch.core.events import ProbeStarted
 from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError
-from autoresearch.files import remove_tree
+from autoresearch.files import clear_path
 from autoresearch.formatting import escape_unstorable
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import SERVICE_REASONS
@@ -88,7 +88,7 @@ def _take_turn(session: Session, member: Member) -> Proposal | Failure:
     """Return the agent's answer, or a `Failure` if it left the file as it was."""
     worktree = session.paths.turns / PROBE
     file = worktree / FILE
-    remove_tree(worktree)
+    clear_path(worktree)
     worktree.mkdir(parents=True)
     file.write_text(TEXT)
     try:
@@ -111,7 +111,7 @@ def _take_turn(session: Session, member: Member) -> Proposal | Failure:
             return Failure("no change", answer.description, 0.0, answer.tokens, answer.usd)
         return answer
     finally:
-        remove_tree(worktree)
+        clear_path(worktree)
 
 
 def _is_edited(file: Path) -> bool:

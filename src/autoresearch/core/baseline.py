@@ -11,7 +11,7 @@ from autoresearch.core.control import Restart, Stopped
 from autoresearch.core.events import BaselineRunFinished, SetupStarted
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
-from autoresearch.files import remove_tree, tail
+from autoresearch.files import clear_path, tail
 from autoresearch.measure.execution import UNSETTLED
 from autoresearch.measure.final_value import explain_missing
 from autoresearch.measure.output import describe_end
@@ -196,7 +196,7 @@ def set_up(session: Session) -> None:
     outcome = commands.execute(spec, commands.tree(session.record.base_commit))
     if outcome.stopped or outcome.exit_code != 0:
         how = outcome.stopped or f"exit code {outcome.exit_code}"
-        remove_tree(folder)
+        clear_path(folder)
         if outcome.stopped in UNSETTLED and session.stopping is not None:
             raise Stopped
         raise BaselineError(

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from autoresearch.core.publisher import Publisher
 from autoresearch.core.session import Session
-from autoresearch.files import remove_tree
+from autoresearch.files import clear_path
 from autoresearch.measure.execution import Interrupted
 from autoresearch.records import Status
 from autoresearch.store.published import remove_drafts
@@ -20,7 +20,7 @@ def recover(session: Session, publisher: Publisher) -> None:
     remove_drafts(session.paths)
     _settle_open_runs(session)
     for folder in (session.paths.trees, session.paths.turns, session.paths.temporary):
-        remove_tree(folder)
+        clear_path(folder)
     _restore_refs(session, publisher)
     publisher.results.prepare()
     session.update(stopped=None)
@@ -33,7 +33,7 @@ def _settle_open_runs(session: Session) -> None:
             with suppress(Interrupted):  # while it was scored: the next request makes the rest
                 session.executor.measure(run, session.is_disturbed)
         else:
-            remove_tree(session.paths.runs / run.name)  # first: its number is given out again
+            clear_path(session.paths.runs / run.name)  # first: its number is given out again
             ledger.forget_run(run)
     session.executor.remove_recorded(ledger.open_runs(record))
 

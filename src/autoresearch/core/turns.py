@@ -11,7 +11,7 @@ from autoresearch.core.events import AgentFinished, AgentRecovered, TurnFailed
 from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
-from autoresearch.files import remove_tree
+from autoresearch.files import clear_path
 from autoresearch.formatting import quote_trailers
 from autoresearch.git.edits import Files
 from autoresearch.git.trees import Manifest
@@ -91,7 +91,7 @@ class TurnTaker:
         session = self._session
         incumbent = session.ledger.incumbent(session.record)
         worktree = session.paths.turns / "worktree"
-        remove_tree(worktree)
+        clear_path(worktree)
         manifest = session.repository.trees.materialize(incumbent.commit, worktree)
         session.executor.commands.hide(manifest, worktree)
         try:

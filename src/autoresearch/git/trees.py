@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pygit2
 from pygit2.enums import FileMode
 
-from autoresearch.files import files_below, remove_tree
+from autoresearch.files import clear_path, files_below, remove_tree
 from autoresearch.git.objects import AUTHOR, ObjectStore
 
 SPARE_FILES = 5_000  # in a tree that is kept for the next commit instead of being removed
@@ -88,27 +88,34 @@ class PristineTrees:
         may be used again: files that nobody has touched stay."""
         with self._objects.guard():
             manifest = self.manifest(commit)
-            intact: Manifest = {}
-            if renewed and self._spares:
-                spare, old = self._spares.pop()
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                spare.rename(folder)
-                intact = _keep_intact(folder, old, manifest)
-            else:
+            intact = self._reuse_spare(folder, manifest) if renewed and self._spares else None
+            if intact is None:
                 folder.mkdir(parents=True)
-            return self._fill(folder, manifest, intact)
+            return self._fill(folder, manifest, intact or {})
+
+    def _reuse_spare(self, folder: Path, manifest: Manifest) -> Manifest | None:
+        """Turn a tree that was put aside into `folder`. Returns the files that stay; None if it
+        holds something that cannot be removed."""
+        spare, old = self._spares.pop()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        spare.rename(folder)
+        try:
+            return _keep_intact(folder, old, manifest)
+        except OSError:
+            clear_path(folder)
+            return None
 
     def put_aside(self, folder: Path, manifest: Manifest) -> None:
         """Take back a materialised tree. A large one is kept for the next commit: comparing 100,000
         files takes a second, deleting and writing them tens of seconds (ext4 is slow with names of
         files that were just deleted)."""
         if len(manifest) < SPARE_FILES or len(self._spares) >= SPARES or not folder.is_dir():
-            remove_tree(folder)
+            clear_path(folder)
             return
         with self._objects.guard():
             self._spares_made += 1
             spare = folder.with_name(f"spare-{self._spares_made}")
-            remove_tree(spare)
+            clear_path(spare)
             folder.rename(spare)
             self._spares.append((spare, manifest))
 
@@ -116,7 +123,7 @@ class PristineTrees:
         """Remove the trees put aside. After a kill, they go with the folder they are in."""
         with self._objects.guard():
             while self._spares:
-                remove_tree(self._spares.pop()[0])
+                clear_path(self._spares.pop()[0])
 
     def restore(self, manifest: Manifest, folder: Path) -> None:
         """Make `folder` hold these files of a commit. The folder itself stays, so that it remains
@@ -125,7 +132,7 @@ class PristineTrees:
             folder.mkdir(parents=True, exist_ok=True)
             folders = _folders_above(manifest)
             intact: Manifest = {}
-            for path, file in files_below(folder):
+            for path, file in files_below(folder, unlock=True):
                 if path in manifest and manifest[path].describes(file):
                     intact[path] = manifest[path]
                 elif (
@@ -133,12 +140,18 @@ class PristineTrees:
                     or path in folders
                     or self._is_editable(path)
                     or file.is_symlink()
-                    or not self._objects.repo.path_is_ignored(path)
+                    or not self._is_ignored(path)
                 ):
                     Path(file.path).unlink()
             for path in manifest.keys() - intact.keys():
                 remove_tree(folder / path)  # a folder in the place of a file
             self._fill(folder, manifest, intact)
+
+    def _is_ignored(self, path: str) -> bool:
+        try:
+            return self._objects.repo.path_is_ignored(path)
+        except UnicodeError:  # no file of the user's: its name is no text
+            return False
 
     def make_repository(self, folder: Path, manifest: Manifest | None = None) -> None:
         """Turn a materialised tree into a repository of one commit, which coding agents expect.

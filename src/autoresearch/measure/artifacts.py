@@ -52,4 +52,6 @@ class ArtefactLimit:
 
 
 def _size(folder: Path) -> int:
-    return sum(entry.stat(follow_symlinks=False).st_size for _, entry in files_below(folder))
+    """Bytes of all files. Holes in them take no room on the disk and do not count."""
+    stats = (entry.stat(follow_symlinks=False) for _, entry in files_below(folder))
+    return sum(min(stat.st_size, 512 * stat.st_blocks) for stat in stats)

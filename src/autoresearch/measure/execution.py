@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.errors import StorageError, TaskError
-from autoresearch.files import remove_tree, replace_file
+from autoresearch.files import clear_path, remove_tree, replace_file
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
@@ -135,7 +135,7 @@ class CommandExecutor:
             log_bytes=runner.log_bytes,
             file_bytes=runner.file_bytes,
             processes=runner.processes,
-            confinement=self.policies.confinement(purpose, tree, temporary),
+            confinement=self.policies.confinement(purpose, command, tree, temporary),
             directory=self.repository.prefix.as_posix(),
         )
 
@@ -144,13 +144,13 @@ class CommandExecutor:
         """Execute a spec in a new tree, with a temporary folder for the time of the run."""
         temporary = Path(spec.env["TMPDIR"])
         make_private_folder(temporary.parent)
-        remove_tree(temporary)
+        clear_path(temporary)
         temporary.mkdir(mode=0o700)
         try:
             return self.runner.run(spec, tree)
         finally:
             self.mask_secrets(spec.log)
-            remove_tree(temporary)
+            clear_path(temporary)
 
     def mask_secrets(self, log: Path) -> None:
         """Replace the values of secrets from `[run] env` in a log by the variables' names: parts of

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from autoresearch.errors import AutoresearchError
-from autoresearch.files import remove_tree
+from autoresearch.files import clear_path
 from autoresearch.git.repository import Repository
 from autoresearch.git.trees import Manifest
 from autoresearch.measure.artifacts import FOLDER, keep_artefacts
@@ -182,7 +182,7 @@ class RunExecutor:
     def _execute(self, run: Run, folder: Path, tree: Path) -> tuple[RunResult, Manifest]:
         self.commands.check_disk()
         if folder.exists():  # an earlier attempt was interrupted
-            remove_tree(folder)
+            clear_path(folder)
             self.ledger.restart_run(run, time.time())
         folder.mkdir(parents=True)
         content = self.commands.tree(run.commit)
@@ -209,7 +209,7 @@ class RunExecutor:
         log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
         spec = self.commands.spec(command, tree, log, outcome, 0)
         result = self.commands.execute(spec, self.commands.tree(commit))
-        remove_tree(tree)
+        clear_path(tree)
         outcome.unlink(missing_ok=True)
         check_settled(result)
         return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoresearch.files import remove_tree
+from autoresearch.files import clear_path
 from autoresearch.measure.artifacts import FOLDER
 from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_settled
 from autoresearch.measure.final_value import FinalValue, find_final_value
@@ -47,7 +47,7 @@ def score(
     tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
     spec = commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s, purpose=purpose)
     result = commands.execute(spec, content)
-    remove_tree(tree)
+    clear_path(tree)
     check_settled(result)
     return result
 

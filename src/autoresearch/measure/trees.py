@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoresearch.files import remove_tree
+from autoresearch.files import clear_path, remove_tree
 from autoresearch.protocols import TreeFile, TreeManifest
 
 if TYPE_CHECKING:  # `agents` needs no git
@@ -30,7 +30,7 @@ class CommitTree:
     written: Manifest | None = field(default=None, init=False)  # the commit's files, after `write`
 
     def write(self, folder: Path) -> None:
-        remove_tree(folder)
+        clear_path(folder)
         self.written = self.repository.trees.materialize(
             self.commit, folder, renewed=self.may_reuse
         )

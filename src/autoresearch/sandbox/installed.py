@@ -169,8 +169,8 @@ def _read_interpreter(script: Path) -> str | None:
 
 
 def files_named(command: str) -> tuple[str, ...]:
-    """The files that a command line names by absolute paths, such as a script. Only for the user's
-    own command lines: a prompt may quote any path from a log."""
+    """The files that a command line names by absolute paths, such as a script, also within a quoted
+    program. Only for the user's own command lines: a prompt may quote any path from a log."""
     words = (word for word in WORD.findall(command) if word.startswith(("/", "~/")))
     # Unlike Path.is_file, this accepts a word that is too long for a file's name.
     return tuple(w for w in dict.fromkeys(words) if os.path.isfile(Path(w).expanduser()))  # noqa: PTH113

@@ -148,11 +148,15 @@ class RunPolicies:
         Raises `TaskError`."""
         _ = self._caches, self._editable_packages, self._programs, self._inputs
 
-    def confinement(self, purpose: Purpose, tree: Path, temporary: Path) -> Confinement | None:
-        """The confinement of a command that works in `tree`; None if nothing confines it."""
+    def confinement(
+        self, purpose: Purpose, command: str, tree: Path, temporary: Path
+    ) -> Confinement | None:
+        """The confinement of `command`, which works in `tree`; None if nothing confines it. Of the
+        files that command lines name, it reads those of its own: a scorer may name the answers."""
         if why_unconfined(self._task) is not None:
             return None
         read = [*self._programs, *self._inputs]
+        read += [path for name in files_named(command) for path in self._resolve(Path(name))]
         write = [tree, temporary, *self._caches, *list_devices()]
         hidden = readable_hidden_files(self._task, purpose)
         read += [(self._task.root / name).resolve() for name in hidden]
@@ -213,13 +217,9 @@ class RunPolicies:
 
     @cached_property
     def _programs(self) -> list[Path]:
-        """The system, the installed software, and the files that the commands name."""
+        """The system and the installed software."""
         task = self._task
-        scorers = [scorer.command for scorer in (task.score, task.holdout) if scorer]
-        guards = [command for _, command in task.guards.commands]
         read = [*self._rules.list_system(), *self._installed]
-        for command in filter(None, (task.run.command, task.run.setup, *scorers, *guards)):
-            read += [path for name in files_named(command) for path in self._resolve(Path(name))]
         for package in self._editable_packages:
             read += self._rules.list_readable(package)
         for folder in (task.root, *task.root.parents):

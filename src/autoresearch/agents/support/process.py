@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from autoresearch.files import remove_tree, tail
+from autoresearch.files import clear_path, tail
 from autoresearch.measure.execution import STANDARD_ENV
 from autoresearch.protocols import Confinement, RunSpec
 from autoresearch.runners.local import LocalRunner
@@ -119,12 +119,12 @@ class Program:
         )
 
     def __enter__(self) -> Program:
-        remove_tree(self.folder)
+        clear_path(self.folder)
         self.temporary.mkdir(parents=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        remove_tree(self.folder)
+        clear_path(self.folder)
 
 
 def _read_lines(path: Path, skip: str | None) -> Iterable[bytes]:
