@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -231,6 +233,19 @@ def test_artefacts(tmp_path: Path) -> None:
         found = {p.relative_to(kept).as_posix() for p in kept.rglob("*") if not p.is_dir()}
         assert found - {"closed/x"} == {"out/deep/model", "frozen.txt"}
         assert not list(made.paths.trees.iterdir())
+
+
+def test_time_that_nothing_counts_is_limited_by_the_wall_clock(tmp_path: Path) -> None:
+    """A sleep stands for work in uncounted children."""
+    program = PROGRAM + "time.sleep(60)\n"
+    toml = TASK.replace("[metric]", 'budget = "0.5s"\nbudget_clock = "cpu"\n[metric]')
+    with bench(make_task(tmp_path / "task", program, toml)) as made:
+        made.executor.limit_s = 0.5
+        honest = Run(1, 0, 0, Role.BASELINE, 0, "c", 1, wall_s=0.75, cpu_s=0.5)
+        with patch.object(LocalRunner, "misses_cpu_time", True):
+            made.executor.commands.limit_wall_time([honest])
+        run = made.executor.measure(replace(made.open(), role=Role.SCREEN), untouched)
+        assert (run.metric, run.reason) == (None, "over budget")
 
 
 def test_artefacts_are_kept_within_a_limit(tmp_path: Path) -> None:

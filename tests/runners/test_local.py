@@ -478,6 +478,27 @@ def test_children_that_nobody_waits_for_count(runner: LocalRunner, place: Place)
 
 
 @linux_only
+def test_a_control_group_counts_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no performance counter. In a process of its own, which stays in the group."""
+    script = (
+        "from autoresearch.runners.warden import cpu_clock as clock\nimport os, time\n"
+        "clock._open = lambda: -1\ncounted = clock.CpuClock()\n"
+        f"if (pid := os.fork()) == 0:\n    exec({HIDDEN.format(6)!r})\n    os._exit(0)\n"
+        "os.waitpid(pid, 0)\nprint(counted.used_s(), os.times().children_user)\n"
+    )
+    monkeypatch.setattr(cpu_clock, "_open", lambda: -1)
+    if not cpu_clock.is_available.__wrapped__():
+        pytest.skip("this system lets us make no control group")
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    counted_s, waited_s = map(float, done.stdout.split())
+    assert counted_s == pytest.approx(0.6, abs=0.3)
+    assert waited_s < 0.3
+    cpu_clock.remove_groups()
+    assert not any(list(folder.glob("autoresearch-*")) for folder in cpu_clock._list_groups())
+
+
+@linux_only
 def test_cores_and_priority_are_set_anew_for_each_run(runner: LocalRunner, place: Place) -> None:
     """An unconfined run may change its warden's; the next one starts with what the first had."""
     show = (

@@ -200,8 +200,9 @@ def not_enforced(task: Task) -> tuple[str, ...]:
     runs = list(landlock.describe().lacks)
     if not cpu_clock.is_available():
         runs.append(
-            "CPU time of children that nobody waits for is not counted "
-            "(kernel.perf_event_paranoid above 2, or a container)"
+            "CPU time of children that nobody waits for is not counted (no performance counter, "
+            "as with kernel.perf_event_paranoid above 2, and no control group of its own); its "
+            "wall time is limited to twice the baseline's for each second of the budget"
         )
     if task.runner.network:
         runs.append("it uses the network, as [runner] network says")

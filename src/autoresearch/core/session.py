@@ -77,6 +77,9 @@ class Session:
         if self.task.run.budget_s is not None and allowance_s is not None:
             self.executor.limit_s = self.task.run.budget_s + allowance_s
         self.executor.score_limit_s = self.record.score_allowance_s
+        self.executor.commands.limit_wall_time(
+            self.ledger.runs_of(self.record, self.record.base_commit)
+        )
 
     def make(
         self,

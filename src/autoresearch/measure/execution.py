@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from autoresearch.errors import StorageError, TaskError
 from autoresearch.files import clear_path, remove_tree, replace_file
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
+from autoresearch.records import Run
 from autoresearch.sandbox.run_policy import Purpose, RunPolicies
 from autoresearch.sandbox.secrets import mask, secrets_in
 from autoresearch.store.paths import SessionPaths
@@ -34,6 +36,7 @@ STANDARD_ENV = (
 
 SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: the folder of its session
 MIN_FREE_BYTES = 100_000_000  # with less, nothing starts: its result could not be recorded
+WALL_LIMIT_FACTOR = 2.0  # a busy machine makes any run wait
 UNSETTLED = ("interrupted", "lost")  # ends for which the program is not to blame
 
 
@@ -68,6 +71,19 @@ class CommandExecutor:
         self.runner = runner
         self.env = _shared_environment(task, paths)  # of every command of the session
         self.policies = RunPolicies(task, paths, repository, self.env)
+        self._wall_limit_ratio: float | None = None  # to a limit of CPU time; None: no such limit
+
+    def limit_wall_time(self, honest: Collection[Run]) -> None:
+        """Where a program can use CPU time that nothing counts, limit its wall time too: to twice
+        as much for each CPU second of the limit as the slowest of these runs took."""
+        if self.task.run.budget_clock != "cpu" or not getattr(
+            self.runner, "misses_cpu_time", False
+        ):
+            return
+        times = [(run.wall_s, run.cpu_s) for run in honest]
+        times += [(run.score_wall_s, run.score_cpu_s) for run in honest]
+        ratios = [wall_s / cpu_s for wall_s, cpu_s in times if wall_s and cpu_s]
+        self._wall_limit_ratio = WALL_LIMIT_FACTOR * max(ratios) if ratios else None
 
     def tree(
         self,
@@ -118,6 +134,9 @@ class CommandExecutor:
     ) -> RunSpec:
         """The spec for `command` in `tree`: its environment, limits and files."""
         settings, runner = self.task.run, self.task.runner
+        timeout_s = settings.timeout_s
+        if limit_s is not None and self._wall_limit_ratio is not None:
+            timeout_s = min(timeout_s, limit_s * self._wall_limit_ratio)
         temporary = self.paths.temporary / tree.name
         env = self.env | self.policies.environment(purpose, tree, temporary)
         env["AUTORESEARCH_SEED"] = str(seed)
@@ -128,7 +147,7 @@ class CommandExecutor:
             log=log,
             outcome=outcome,
             env=env,
-            timeout_s=settings.timeout_s,
+            timeout_s=timeout_s,
             limit_s=limit_s,
             limit_clock=settings.budget_clock,
             memory_bytes=runner.memory_bytes,
@@ -147,7 +166,10 @@ class CommandExecutor:
         clear_path(temporary)
         temporary.mkdir(mode=0o700)
         try:
-            return self.runner.run(spec, tree)
+            result = self.runner.run(spec, tree)
+            if result.stopped == "timeout" and spec.timeout_s < self.task.run.timeout_s:
+                return replace(result, stopped="over budget")  # the limit of `limit_wall_time`
+            return result
         finally:
             self.mask_secrets(spec.log)
             clear_path(temporary)

@@ -14,6 +14,7 @@ from typing import ClassVar
 from autoresearch.errors import RunnerError
 from autoresearch.protocols import RunResult, RunSpec, TreeSource
 from autoresearch.runners.support.resources import SlotResources, divide_machine
+from autoresearch.runners.warden import cpu_clock
 from autoresearch.store import values
 from autoresearch.store.paths import make_module_command
 from autoresearch.task.model import RunnerSettings
@@ -37,6 +38,11 @@ class LocalRunner:
         self._wardens = [
             _Warden(self.warden, slot, part) for slot, part in enumerate(divide_machine(slots))
         ]
+
+    @property
+    def misses_cpu_time(self) -> bool:
+        """Whether the CPU time of children that nobody waits for is not counted here."""
+        return not cpu_clock.is_available()
 
     def hold(self, descriptor: int) -> None:
         """Let the wardens inherit an open file, before the first run: a lock on it holds until the
@@ -66,6 +72,7 @@ class LocalRunner:
         """A later `run` raises `RunnerError`."""
         for warden in self._wardens:
             warden.close()
+        cpu_clock.remove_groups()
 
 
 class _Warden:
