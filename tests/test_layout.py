@@ -37,6 +37,7 @@ ABOVE_CORE = {
     "report",
     "runners",
     "testing",
+    "web",
 }
 PLATFORM = {"ctypes", "fcntl", "psutil", "resource", "landlock", "seccomp", "nested", "installed"}
 

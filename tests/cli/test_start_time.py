@@ -13,7 +13,8 @@ from support.sessions import ScriptedAgent, change, run_session
 
 from autoresearch.cli.parser import make_parser
 
-NEVER = {"matplotlib", "optuna", "rich", "openai", "mcp", "torch", "pydantic"}
+WEB = {"starlette", "uvicorn", "jinja2", "pygments"}
+NEVER = {"matplotlib", "optuna", "rich", "openai", "mcp", "torch", "pydantic"} | WEB
 NOT_TO_LOOK = NEVER | {"psutil", "asyncio", "tomllib", "concurrent.futures"}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 EDGE_BYTES = 64_000  # read at either end
 LINE = 400  # characters of a line that are read
-POINTS = 10  # of a curve, shown
+POINTS = 10  # of a curve, in a briefing
 FEWEST = 3  # points of a curve
 SERIES = 2  # of a log, such as train_loss and val_loss
 READ_LINES = 200  # among those that may hold a point
@@ -41,7 +41,7 @@ class Curve:
 
     name: str
     by: str  # "step", "epoch", ...; "line" where the program counts nothing
-    points: tuple[tuple[float, float], ...]  # at most `POINTS`, the first and the last among them
+    points: tuple[tuple[float, float], ...]  # the first and the last printed ones among them
 
     def __str__(self) -> str:
         shown = ", ".join(f"{at:.6g}: {value:.4g}" for at, value in self.points)
@@ -64,8 +64,9 @@ def read_ends(path: Path, size: int = EDGE_BYTES) -> list[str]:
     return [line[:LINE] for line in (head + tail).decode(errors="replace").split("\n")]
 
 
-def find_curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
-    """Find the series that look like a loss, or are called like the metric; the longest first."""
+def find_curves(lines: Iterable[str], metric: str = "", most: int = POINTS) -> list[Curve]:
+    """Find the series that look like a loss, or are called like the metric; the longest first. Each
+    has at most `most` points."""
     metric_pattern = _match_metric(metric)
     series: dict[str, list[tuple[str, float, float]]] = {}
     for number, line in _thin_out(lines, metric):
@@ -75,7 +76,7 @@ def find_curves(lines: Iterable[str], metric: str = "") -> list[Curve]:
                 series.setdefault(name.lower(), []).append((by, at, float(value)))
     long = [(name, points) for name, points in series.items() if len(points) >= FEWEST]
     long.sort(key=lambda item: -len(item[1]))
-    return [_make_curve(name, points) for name, points in long[:SERIES]]
+    return [_make_curve(name, points, most) for name, points in long[:SERIES]]
 
 
 def _match_metric(metric: str) -> re.Pattern[str]:
@@ -97,10 +98,10 @@ def _find_step(line: str) -> tuple[str, float] | None:
     return next(((name, counts[name]) for name in STEPS if name in counts), None)
 
 
-def _make_curve(name: str, points: Sequence[tuple[str, float, float]]) -> Curve:
-    """Choose at most `POINTS` points, evenly spread."""
+def _make_curve(name: str, points: Sequence[tuple[str, float, float]], most: int) -> Curve:
+    """Choose at most `most` points, evenly spread."""
     last = len(points) - 1
-    few = min(len(points), POINTS)
+    few = min(len(points), most)
     places = sorted({round(i * last / (few - 1)) for i in range(few)})
     by = points[0][0] if len({by for by, _, _ in points}) == 1 else "line"
     chosen = [(points[place][1], points[place][2]) for place in places]

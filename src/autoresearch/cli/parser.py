@@ -73,6 +73,20 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "watch a session that runs; Ctrl-C stops watching only"
     add("attach", "session.attach", text, tag=LATEST)
+    text = "show sessions on a web page, live: all of one or more tasks"
+    command = add("watch", "watch.watch", text, has_task=False)
+    text = "folders of tasks, or above them (here)"
+    command.add_argument("tasks", nargs="*", metavar="TASK", help=text)
+    text = "port of the page; the next one that is free if it is in use (8765)"
+    command.add_argument("--port", type=_check_port, default=8765, metavar="N", help=text)
+    text = "address to listen on; beyond this machine the page needs a token (127.0.0.1)"
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
+    text = "a further name by which browsers reach the page, such as a proxy's"
+    command.add_argument("--name", action="append", metavar="NAME", help=text)
+    text = "let the page pause, resume, end a session and leave notes; it needs a token then"
+    command.add_argument("--control", action="store_true", help=text)
+    text = "ask for a token on this machine too"
+    command.add_argument("--token", action="store_true", help=text)
     text = "end a session as Ctrl-C does: finish the open runs"
     command = add("stop", "session.stop", text, tag=LATEST)
     command.add_argument("--now", action="store_true", help="do not wait for the open runs")
@@ -141,6 +155,13 @@ def _add_author(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--as", dest="name", default="terminal", type=_check_name, metavar="NAME", help="your name"
     )
+
+
+def _check_port(text: str) -> int:
+    """Return a port; 0 means any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!a}: accepted is a number from 0 to 65535")
+    return int(text)
 
 
 def _check_name(text: str) -> str:

@@ -26,7 +26,7 @@ def log_text(experiments: Sequence[Experiment], metric: Metric) -> str:
     columns: list[tuple[str, str, Callable[[Experiment], str]]] = [
         ("#", ">5", lambda experiment: str(experiment.number)),
         ("commit", "<7", lambda experiment: short(experiment.commit)),
-        (*_make_metric_heading(metric), _format_metric),
+        (*_make_metric_heading(metric), format_metric),
         ("status", "<7", lambda experiment: experiment.status or "open"),
         ("reason", "<16", _format_reason),
     ]
@@ -49,7 +49,8 @@ def _make_metric_heading(metric: Metric) -> tuple[str, str]:
     return name, f">{max(METRIC_WIDTH, len(name))}"
 
 
-def _format_metric(measured: Experiment | Run) -> str:
+def format_metric(measured: Experiment | Run) -> str:
+    """A metric as it was measured, to six digits: "-" if there is none."""
     return "-" if measured.metric is None else f"{measured.metric:.6g}"
 
 
@@ -65,7 +66,8 @@ def show_text(
     experiment: Experiment, runs: Sequence[Run], diff: str, log_tail: str, metric: Metric
 ) -> str:
     """Everything about one experiment: what, why, its runs, its diff, the end of its output."""
-    sections = [_describe(experiment, metric), _tabulate(runs, metric)]
+    facts = "\n".join(f"{label:<10}  {text}" for label, text in list_facts(experiment, metric))
+    sections = [facts, _tabulate(runs, metric)]
     if diff.strip():
         sections.append(printable(diff.rstrip("\n")))
     if log_tail.strip():
@@ -75,10 +77,12 @@ def show_text(
     return "\n\n".join(sections) + "\n"
 
 
-def _describe(experiment: Experiment, metric: Metric) -> str:
+def list_facts(experiment: Experiment, metric: Metric) -> list[tuple[str, str]]:
+    """What is known of an experiment, as labels and texts of one line. Unknown facts are left
+    out."""
     value = ""
     if experiment.metric is not None:
-        value = f", {one_line(metric.name)} {_format_metric(experiment)}"
+        value = f", {one_line(metric.name)} {format_metric(experiment)}"
     base = "the baseline" if experiment.number == 0 else f"built on #{experiment.base}"
     if experiment.attempt:
         base += f", begun again {counted(experiment.attempt, 'time')}"
@@ -101,7 +105,7 @@ def _describe(experiment: Experiment, metric: Metric) -> str:
         ("tokens", _format_tokens(experiment)),
         ("cost", dollars(experiment.usd)),
     )
-    return "\n".join(f"{label:<10}  {text}" for label, text in rows if text)
+    return [(label, text) for label, text in rows if text]
 
 
 def _tabulate(runs: Sequence[Run], metric: Metric) -> str:
@@ -113,10 +117,14 @@ def _tabulate(runs: Sequence[Run], metric: Metric) -> str:
         f" {'CPU':>8} {'wall':>8} {'memory':>8}  result"
     ]
     for run in runs:
-        result = one_line(run.reason or "ok") if run.finished else "under way"
         lines.append(
             f"{run.name:<11} {run.role:<15} {short(run.commit):<7} {run.seed:>10}"
-            f" {_format_metric(run):{width}} {duration(run.cpu_s):>8}"
-            f" {duration(run.wall_s):>8} {size(run.peak_memory_bytes):>8}  {result}"
+            f" {format_metric(run):{width}} {duration(run.cpu_s):>8}"
+            f" {duration(run.wall_s):>8} {size(run.peak_memory_bytes):>8}  {describe_result(run)}"
         )
     return "\n".join(lines)
+
+
+def describe_result(run: Run) -> str:
+    """ "ok", "under way", or why the run crashed."""
+    return one_line(run.reason or "ok") if run.finished else "under way"

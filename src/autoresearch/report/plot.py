@@ -54,14 +54,9 @@ def plot(summary: Summary) -> bytes:
     label = f"{_replace_missing(summary.metric.name)} ({summary.numbers.direction})"
     axes.set_ylabel(label, fontsize=12, parse_math=False)
     axes.grid(True, alpha=0.2)
-    keeps, discards = _select_dots(summary, Status.KEEP), _select_dots(summary, Status.DISCARD)
+    keeps, discards = select_dots(summary, Status.KEEP), select_dots(summary, Status.DISCARD)
     if keeps or discards:
-        again = [segment.score for segment in summary.segments[1:] if segment.score is not None]
-        low, high = find_frame(
-            [*(dot.value for dot in keeps), *again],
-            [dot.value for dot in discards],
-            summary.noise_sd,
-        )
+        low, high = frame_summary(summary)
         last = len(summary.recent) - 1
         axes.set_ylim(low, high)
         axes.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
@@ -74,12 +69,31 @@ def plot(summary: Summary) -> bytes:
     return out.getvalue()
 
 
-def _select_dots(summary: Summary, status: Status) -> list[Dot]:
+def select_dots(summary: Summary, status: Status) -> list[Dot]:
+    """The experiments of a whole summary that have this status and a metric."""
     return [
         Dot(order, experiment.metric, experiment.description)
         for order, experiment in enumerate(summary.recent)
         if experiment.status is status and experiment.metric is not None
     ]
+
+
+def list_steps(summary: Summary) -> list[tuple[float, float]]:
+    """Where the running best changes, as (order, value): at keeps, and at the beginnings of
+    segments, where the incumbent was measured anew."""
+    steps: list[tuple[float, float]] = [
+        (dot.order, dot.value) for dot in select_dots(summary, Status.KEEP)
+    ]
+    for segment in summary.segments[1:]:
+        if segment.score is not None:
+            steps.append((segment.after_order + 0.5, segment.score))
+    return sorted(steps)
+
+
+def frame_summary(summary: Summary) -> tuple[float, float]:
+    """`find_frame` for a whole summary that has a keep or a discard with a metric."""
+    discards = [dot.value for dot in select_dots(summary, Status.DISCARD)]
+    return find_frame([value for _, value in list_steps(summary)], discards, summary.noise_sd)
 
 
 def find_frame(
@@ -105,12 +119,9 @@ def _draw(axes: Axes, summary: Summary, discards: Sequence[Dot], keeps: Sequence
     axes.scatter(
         orders, values, c=GREEN, s=50, zorder=4, label="Kept", edgecolors="black", linewidths=0.5
     )
-    steps: list[tuple[float, float]] = [(dot.order, dot.value) for dot in keeps]
     for segment in summary.segments[1:]:
         axes.axvline(segment.after_order + 0.5, color=BOUNDARY, linewidth=0.8, zorder=1)
-        if segment.score is not None:
-            steps.append((segment.after_order + 0.5, segment.score))
-    steps.sort()
+    steps = list_steps(summary)
     steps.append((len(summary.recent) - 1, steps[-1][1] if steps else math.nan))
     axes.step(
         [order for order, _ in steps],

@@ -7,7 +7,15 @@ from operator import itemgetter
 
 from autoresearch.records import UNSELECTED, Experiment, Role, Run, Status
 from autoresearch.store.ledger import PROBE, Ledger
-from autoresearch.store.rows import Note, PastAttempt, SessionRecord, Share, make_record, marks
+from autoresearch.store.rows import (
+    Note,
+    PastAttempt,
+    RunTimes,
+    SessionRecord,
+    Share,
+    make_record,
+    marks,
+)
 
 MIN_WORDS = 4  # of a note that is a sentence: shorter ones are marks of agents for themselves
 
@@ -140,3 +148,36 @@ def list_shares(ledger: Ledger, session: SessionRecord) -> list[Share]:
         session.id,
     )
     return [Share(*row) for row in rows]
+
+
+def sum_times(ledger: Ledger, session: SessionRecord) -> list[RunTimes]:
+    """The time of all finished runs, by their role."""
+    # The original's programs print how long they trained; a run that does not is not told apart.
+    trained = "min(json_extract(numbers, '$.training_seconds'), wall_s)"
+    rows = ledger.select(
+        f"SELECT role, count(*), coalesce(sum({trained}), 0),"
+        f" coalesce(sum(CASE WHEN {trained} IS NULL THEN 0 ELSE wall_s END), 0),"
+        " coalesce(sum(wall_s), 0),"
+        " coalesce(sum(coalesce(score_wall_s, 0) + coalesce(holdout_wall_s, 0)), 0)"
+        " FROM run WHERE session = ? AND finished = 1 GROUP BY role",
+        session.id,
+    )
+    return [RunTimes(Role(row[0]), *row[1:]) for row in rows]
+
+
+def count_slots(ledger: Ledger, session: SessionRecord) -> int:
+    """How many slots runs were made in; at least 1."""
+    sql = "SELECT max(slot) FROM run WHERE session = ? AND finished = 1"
+    return ledger.select_number(sql, session.id) + 1
+
+
+def sum_agents_run_times(ledger: Ledger, session: SessionRecord) -> dict[str, float]:
+    """Wall seconds of the runs that each agent's experiments took, scores included."""
+    rows = ledger.select(
+        "SELECT agent, sum(coalesce(wall_s, 0) + coalesce(score_wall_s, 0)"
+        " + coalesce(holdout_wall_s, 0)) FROM run JOIN experiment ON"
+        " experiment.session = run.session AND experiment.number = run.experiment"
+        " WHERE run.session = ? AND finished = 1 AND experiment.number > 0 GROUP BY agent",
+        session.id,
+    )
+    return {row[0]: row[1] for row in rows}

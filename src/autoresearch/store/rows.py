@@ -106,6 +106,17 @@ class Share:
     usd: float | None
 
 
+class RunTimes(NamedTuple):
+    """Wall seconds of the finished runs of one role."""
+
+    role: Role
+    runs: int
+    trained_s: float  # of the runs that print `training_seconds`
+    told_s: float  # whole time of these runs
+    wall_s: float  # of all runs, without scores
+    score_s: float
+
+
 def segment_of(starts: Sequence[int], order: int) -> int:
     """The segment in which the experiment of that order finished. `starts` are the `after_order` of
     all segments, in their order."""
