@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from autoresearch.cli.common import print_answer, task_path
@@ -13,6 +14,7 @@ from autoresearch.errors import NotOursError, StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.interactive import instructions
 from autoresearch.plugins import TASKS
+from autoresearch.task.directions import UnknownDirection
 from autoresearch.task.layouts import scaffold
 from autoresearch.task.model import TASK_FILE
 from autoresearch.task.reading import load
@@ -91,14 +93,37 @@ def init(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write_task(root: Path, options: argparse.Namespace) -> list[str]:
-    files = scaffold(
+def _scaffold(root: Path, options: argparse.Namespace) -> dict[str, str]:
+    return scaffold(
         root,
         editable=options.editable,
         command=options.run_command,
         metric=options.metric,
         goal=options.goal,
     )
+
+
+def _ask_goal(metric: str) -> str:
+    """Ask on the terminal which way the metric is better. Raises `UnknownDirection` at its end."""
+    while True:
+        print(f"Is a lower or a higher {metric} better? [lower/higher] ", end="", file=sys.stderr)
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+        if not answer:
+            raise UnknownDirection(metric)
+        for goal, words in (("minimize", "lower minimize"), ("maximize", "higher maximize")):
+            if any(word.startswith(answer.strip().lower() or "?") for word in words.split()):
+                return goal
+
+
+def _write_task(root: Path, options: argparse.Namespace) -> list[str]:
+    try:
+        files = _scaffold(root, options)
+    except UnknownDirection as unknown:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        options.goal = _ask_goal(unknown.metric)
+        files = _scaffold(root, options)
     for name in files:
         if (root / name).exists():
             raise NotOursError(f"{root / name} exists already, and is left as it is")

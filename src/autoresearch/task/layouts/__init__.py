@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from autoresearch.task.directions import get_goal
 from autoresearch.task.draft import TaskDraft
 from autoresearch.task.files import exists
 from autoresearch.task.layouts import original, pi, plain
@@ -36,17 +37,18 @@ def scaffold(
 ) -> dict[str, str]:
     """Return the files that make `root` a task, path -> text. Writes nothing.
 
-    Takes from the folder what is not given. Raises `TaskError` if something is neither there nor
-    can be guessed, or if the result is no task.
+    Takes from the folder what is not given. Raises `UnknownDirection` if the goal is not given and
+    the metric's name does not tell it, `TaskError` if something else is missing, or if the result
+    is no task.
     """
     draft = original.recognise(root) or (None if editable or metric else pi.recognise(root))
-    draft = draft or plain.draft(root, editable, command, metric)
+    draft = draft or plain.draft(root, editable, command, metric, goal)
     draft = replace(
         draft,
         editable=tuple(editable or draft.editable),
         command=command or draft.command,
         metric=metric or draft.metric,
-        goal=goal or (plain.likely_goal(metric) if metric else draft.goal),
+        goal=goal or (get_goal(metric) if metric else draft.goal),
     )
     files = {}
     if draft.layout != "pi-autoresearch":

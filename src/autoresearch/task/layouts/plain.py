@@ -7,15 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoresearch.errors import TaskError
+from autoresearch.task.directions import get_goal
 from autoresearch.task.draft import TaskDraft
 from autoresearch.task.files import exists, read_text
 from autoresearch.task.model import TASK_FILE
 
-HIGHER_IS_BETTER = r"acc|score|reward|return|f1|auc|bleu|precision|recall|per_s|throughput|speedup"
+LIKELY_NAMES = (
+    r"^(val|test|eval)_|loss|err|"
+    r"acc|score|reward|return|f1|auc|bleu|precision|recall|per_s|throughput|speedup"
+)
 
 
 def draft(
-    root: Path, editable: Sequence[str] | None, command: str | None, metric: str | None
+    root: Path,
+    editable: Sequence[str] | None,
+    command: str | None,
+    metric: str | None,
+    goal: str | None,
 ) -> TaskDraft:
     """Return the task of `root`. Raises `TaskError` for a missing part that cannot be guessed."""
     files = tuple(editable or _guess_editable(root))
@@ -37,12 +45,8 @@ def draft(
         editable=files,
         command=command or f"python {files[0]}",
         metric=name,
-        goal=likely_goal(name),
+        goal=goal or get_goal(name),
     )
-
-
-def likely_goal(metric: str) -> str:
-    return "maximize" if re.search(HIGHER_IS_BETTER, metric) else "minimize"
 
 
 def _guess_editable(root: Path) -> list[str]:
@@ -58,6 +62,7 @@ def _guess_metric(program: Path) -> str | None:
     if explicit := re.search(r"\bMETRIC ([\w.µ]+)=", text):
         return explicit[1]
     names = re.findall(r"""["']([A-Za-z_][\w.]*):\s*[{%]""", text)
-    likely = rf"^(val|test|eval)_|loss|err|{HIGHER_IS_BETTER}"
-    ranked = sorted(filter(re.compile(likely).search, names), key=lambda name: name[:4] != "val_")
+    ranked = sorted(
+        filter(re.compile(LIKELY_NAMES).search, names), key=lambda name: name[:4] != "val_"
+    )
     return ranked[0] if ranked else None
