@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
 import pygit2
-from pygit2.enums import FileMode, FileStatus
+from pygit2.enums import FileMode
 
 from autoresearch.errors import DirtyError, Refused, TaskError
 from autoresearch.files import files_below
 from autoresearch.git.objects import ObjectStore
-from autoresearch.git.trees import Manifest
+from autoresearch.git.opening import ask_git
+from autoresearch.git.trees import Entry, Manifest
 from autoresearch.protocols import EDIT_LIMIT_BYTES
 
 EDIT_LIMIT_LINES = 5_000  # added to a file: nobody can read more than that as one idea
@@ -40,6 +41,7 @@ class EditRules:
         whether a path relative to the folder matches the globs `editable`."""
         self._objects = objects
         self._root = root
+        self._top = (root, *root.parents)[len(prefix.parts)]
         self._prefix = "" if str(prefix) == "." else f"{prefix}/"
         self._editable = tuple(editable)
         self._may_edit = may_edit
@@ -67,14 +69,30 @@ class EditRules:
         for path in paths:
             if head[path].mode not in WRITABLE:
                 raise TaskError(f"editable: {path} is a link, not a regular file")
-            with self._objects.guard():
-                status = self._objects.repo.status_file(path)
-            if status != FileStatus.CURRENT:
+            if not self._is_committed(path, head[path]):
                 raise DirtyError(
                     f"{path} has uncommitted changes: commit or stash them first "
                     "(experiments start from the last commit, and would silently leave them out)"
                 )
         return paths
+
+    def _is_committed(self, path: str, entry: Entry) -> bool:
+        """Whether the checkout has this content of a file. The user's index is not asked: it may
+        call an edited file unchanged (`git update-index --assume-unchanged`), and libgit2 reads
+        neither a split nor a sparse one."""
+        file = self._top / path
+        if not file.is_symlink() and not file.exists():  # it is deleted, or not checked out
+            listed = ask_git(self._top, "ls-files", "-t", "--", f":(literal){path}") or ""
+            return listed.startswith("S ")
+        if file.is_symlink() or not file.is_file():
+            return False
+        is_executable = entry.mode == FileMode.BLOB_EXECUTABLE
+        if self._objects.has_modes and bool(file.stat().st_mode & 0o100) != is_executable:
+            return False
+        if pygit2.hashfile(str(file)) == entry.blob:
+            return True
+        # Filters, such as those of line ends and of LFS, may make it the same.
+        return ask_git(self._top, "hash-object", "--", path) == str(entry.blob)
 
     def collect(self, folder: Path, manifest: Manifest) -> Files:
         """The changes of an agent in a materialised tree.

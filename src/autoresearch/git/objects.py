@@ -7,6 +7,7 @@ latest objects in memory, writes them again when they are gone, and repeats what
 
 from __future__ import annotations
 
+import re
 import shutil
 import threading
 import time
@@ -19,6 +20,7 @@ import pygit2
 from pygit2.enums import FileMode, Option
 
 from autoresearch.errors import StorageError, WorkspaceError
+from autoresearch.git.opening import explain_missing_object, open_repository
 
 AUTHOR = ("autoresearch", "autoresearch@localhost")
 FULL_BYTES = 1_000_000  # with less than this free, a failed write means that the disk is full
@@ -26,6 +28,8 @@ GC_TRIES = 5
 STALE_LOCK_S = 60  # git itself gives up on a lock after one second
 OPEN_PACKS = 8  # at a time; without a limit every pack read stays open
 PACK_EVERY = 64  # experiments, at least; loose objects and refs cost 4 kB of disk each until then
+
+OBJECT = re.compile("[0-9a-f]{40}")
 
 T = TypeVar("T")
 
@@ -35,25 +39,13 @@ class ObjectStore:
 
     def __init__(self, root: Path) -> None:
         """Open the repository that holds the folder `root`. Raises `WorkspaceError`."""
-        path = pygit2.discover_repository(str(root))
-        if path is None:
-            link = next((p / ".git" for p in (root, *root.parents) if (p / ".git").is_file()), None)
-            if link is not None:
-                raise WorkspaceError(
-                    f"{link} names a repository that is gone ({link.read_text().strip()}): if it "
-                    "was moved, `git worktree repair` there mends the link"
-                )
-            raise WorkspaceError(
-                f"{root} is not in a git repository: "
-                "run `git init && git add -A && git commit -m start` there first"
-            )
         self._root = root
         self._lock = threading.RLock()
         with self.guard():
             # A commit named in the ledger must survive a power cut, as the ledger itself does.
             pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
             pygit2.option(Option.SET_MWINDOW_FILE_LIMIT, OPEN_PACKS)
-            self.repo = pygit2.Repository(path)
+            self.repo = open_repository(root)
         self.git_folder = Path(self.repo.path)
         common = self.git_folder / "commondir"  # in a linked worktree: names the main repository
         if common.exists():
@@ -61,6 +53,12 @@ class ObjectStore:
         self._new: dict[pygit2.Oid, tuple[int, bytes]] = {}  # type and content, since the last pack
         self._packed = self._new  # of the last pack: a `git gc` may have deleted them
         self._experiments_since_pack = 0
+
+    @property
+    def has_modes(self) -> bool:
+        """Whether the checkout's file system tells which files are executable."""
+        config = self.repo.config
+        return "core.filemode" not in config or config.get_bool("core.filemode")
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -75,6 +73,8 @@ class ObjectStore:
                 raise StorageError(f"cannot write to the repository: {error}") from error
             if shutil.disk_usage(self._root).free < FULL_BYTES:  # libgit2 may just say "no error"
                 raise StorageError(f"the disk of {self._root} is full (git: {error})") from error
+            if isinstance(error, KeyError) and OBJECT.fullmatch(str(error.args[0])):
+                raise WorkspaceError(explain_missing_object(self.repo, error.args[0])) from error
             raise WorkspaceError(f"git: {error}") from error
 
     def retry(self, act: Callable[[], T]) -> T:
