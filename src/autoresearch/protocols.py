@@ -154,6 +154,7 @@ class Confinement:
         return cls(**{**fields, **paths})
 
 
+NOT_PRELOADED = "not preloaded"  # `RunResult.stopped`: the modules to preload cannot be
 PATH_FIELDS = ("tree", "log", "outcome")  # of a RunSpec: paths of the harness's machine
 
 
@@ -175,6 +176,7 @@ class RunSpec:
     processes: int | None = None  # at a time, over the whole tree
     confinement: Confinement | None = None  # if it cannot be enforced, the run must not start
     directory: str = ""  # where the command starts, relative to `tree`
+    preload: tuple[str, ...] = ()  # modules that a runner may import once for all runs
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, for `from_json`."""
@@ -185,7 +187,8 @@ class RunSpec:
         """Raises KeyError or TypeError if a field is missing or unknown."""
         paths = {name: Path(fields[name]) for name in PATH_FIELDS}
         confinement = fields["confinement"] and Confinement.from_json(fields["confinement"])
-        return cls(**{**fields, **paths, "argv": tuple(fields["argv"]), "confinement": confinement})
+        lists = {name: tuple(fields[name]) for name in ("argv", "preload")}
+        return cls(**{**fields, **paths, **lists, "confinement": confinement})
 
     def moved(self, folder: Path) -> RunSpec:
         """The same run with all its files in `folder`, for a runner on another machine.
@@ -229,6 +232,7 @@ class RunResult:
     peak_memory_bytes: int | None
     slot: int | None = None
     detail: str = ""
+    spared_s: float | None = None  # CPU seconds of imports, by a warm start; None: a cold one
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -359,9 +359,10 @@ def test_a_killed_harness_leaves_no_process_and_no_lock(tmp_path: Path) -> None:
 
 LAUNCHER = """
 import subprocess
+from autoresearch.runners.warden.launch import ColdLauncher
 from autoresearch.runners.warden.main import main
 
-class Launcher:
+class Launcher(ColdLauncher):
     def start(self, spec, log):
         log.write(b"another launcher\\n")
         log.flush()
@@ -374,7 +375,7 @@ main(Launcher())
 
 
 def test_another_launcher_starts_the_runs(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a zygote would: `LocalRunner.warden` is a module that calls `main` with its launcher."""
+    """`LocalRunner.warden` is a module that calls `main` with its launcher."""
     (place.folder / "other_warden.py").write_text(LAUNCHER)
     monkeypatch.setenv("PYTHONPATH", str(place.folder))
     monkeypatch.setattr(LocalRunner, "warden", "other_warden")

@@ -78,27 +78,27 @@ def tried(folder: Path, line: str) -> list[str]:
     return list(words)
 
 
+NONE_OF_ITS_BUSINESS = [
+    "open('../hidden/answer')",
+    "open('{task}/hidden/answer')",
+    "open('../score.py')",
+    "open('{task}/../named')",
+    "os.listdir('..')",
+    "open('../data/x')",
+    "open('{task}/data/x')",
+    "open('{task}/.autoresearch/ledger.sqlite')",
+    "open('left.py', 'w')",
+    "open('../json.py', 'w')",
+    "open('/dev/shm/' + str(os.getpid()), 'w')",
+    "open('/proc/%d/environ' % os.getppid(), 'rb').read(1)",
+    "open('/proc/%d/mem' % os.getppid(), 'rb')",
+    "os.readlink('/proc/%d/fd/0' % os.getppid())",
+    "socket.socket().connect(('127.0.0.1', 9))",
+]
+
+
 @needs_landlock
-@pytest.mark.parametrize(
-    "line",
-    [
-        "open('../hidden/answer')",
-        "open('{task}/hidden/answer')",
-        "open('../score.py')",
-        "open('{task}/../named')",
-        "os.listdir('..')",
-        "open('../data/x')",
-        "open('{task}/data/x')",
-        "open('{task}/.autoresearch/ledger.sqlite')",
-        "open('left.py', 'w')",
-        "open('../json.py', 'w')",
-        "open('/dev/shm/' + str(os.getpid()), 'w')",
-        "open('/proc/%d/environ' % os.getppid(), 'rb').read(1)",
-        "open('/proc/%d/mem' % os.getppid(), 'rb')",
-        "os.readlink('/proc/%d/fd/0' % os.getppid())",
-        "socket.socket().connect(('127.0.0.1', 9))",
-    ],
-)
+@pytest.mark.parametrize("line", NONE_OF_ITS_BUSINESS)
 def test_what_is_none_of_its_business(tmp_path: Path, line: str) -> None:
     assert tried(tmp_path, line)[0] in ("EACCES", "EPERM", "EROFS")
 
@@ -116,6 +116,80 @@ def test_what_it_may_do(tmp_path: Path) -> None:
         "print('ASIDE' in str(os.environ), len(os.listdir(tempfile.gettempdir())))"
     )
     assert tried(tmp_path, line) == ["False", "0", "did-it"]
+
+
+WARM_SCORER = """\
+import json, os, shlex, shutil, subprocess, sys
+from functools import partial
+from autoresearch_aside import become
+os.mkdir("candidate")
+shutil.copy("left.py", "candidate")
+env = {**os.environ, "GIVEN": "1"}
+process = subprocess.Popen(
+    [*shlex.split(os.environ["AUTORESEARCH_ASIDE"]), sys.executable, "left.py", "argument"],
+    cwd="candidate", env=env, preexec_fn=partial(become, ["left.py", "argument"], env),
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+)
+hidden = open("hidden/answer").read()
+answer, errors = process.communicate("question")
+print(answer, errors, process.returncode, sep="\\n")
+print("---")
+print("score:", 7 + answer.startswith("question"))
+"""
+WARM_TRY = """\
+import atexit, errno, os, re, signal, socket, sys, tempfile
+print(sys.stdin.read())
+for line in LINES:
+    try:
+        exec(line)
+        print("did-it", line)
+    except OSError as error:
+        print(errno.errorcode.get(error.errno, error))
+secret = re.compile(rb"the answer is 12345[4]321")  # so that it is not here itself
+with open("/proc/self/mem", "rb") as memory:
+    for line in open("/proc/self/maps"):
+        place, rights, *_ = line.split()
+        if rights.startswith("rw") and "[v" not in line:
+            start, end = (int(number, 16) for number in place.split("-"))
+            memory.seek(start)
+            print("knows" if secret.search(memory.read(end - start)) else "", end="")
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print()
+print(sys.argv, sys.path[0] == os.getcwd(), os.environ["GIVEN"], len(os.listdir("/proc/self/fd")),
+      "ASIDE" in str(os.environ), os.listdir(tempfile.gettempdir()), "autoresearch_aside" in
+      sys.modules, "json" in sys.modules, int(status["CapEff"], 16) & CAPABILITIES)
+atexit.register(print, "at exit")
+sys.exit(3)
+"""
+
+
+@needs_landlock
+def test_a_forked_process_knows_nothing_of_the_text(tmp_path: Path) -> None:
+    """The same walls as above, and none of the scorer's memory of the hidden file."""
+    secret = "the answer is 123454321"
+    lines = [line.format(task=tmp_path / "task") for line in NONE_OF_ITS_BUSINESS]
+    if landlock.abi() >= landlock.SCOPE_ABI:
+        lines.append("os.kill(os.getppid(), signal.SIGTERM)")
+    forbidden = sum(1 << capability for capability in landlock.ROOT_ONLY)
+    left = WARM_TRY.replace("LINES", repr(lines))
+    left = left.replace("CAPABILITIES", str(forbidden))
+    files = {"score.py": WARM_SCORER, "hidden/answer": secret, "data/x": "1"}
+    files[".gitignore"] = "hidden\ndata\n"
+    scored = SCORED.format(task=tmp_path / "task").replace(" -S -E", "") + 'preload = ["json"]\n'
+    (tmp_path / "named").write_text("the answers")
+    toml = TASK.replace('env = ["COUNTED"]', 'inputs = ["data"]') + scored
+    program = f"open('left.py', 'w').write({left!r})\n"
+    root = make_task(tmp_path / "task", program, toml, files=files)
+    found = run_session(root, ScriptedAgent(), judge__deterministic=True)
+    log = (found.paths.runs / found.runs[0].name / "score.log").read_text()
+    assert {(run.metric, run.reason) for run in found.runs} == {(8.0, None)}, log
+    question, *answers = log.splitlines()
+    assert question == "question"
+    refused, rest = answers[: len(lines)], answers[len(lines) :]
+    assert set(refused) <= {"EACCES", "EPERM", "EROFS"}, log
+    facts = "['left.py', 'argument'] True 1 4 False [] False True 0"
+    assert rest[:5] == ["", facts, "at exit", "", ""], log
+    assert rest[5] == "3"
 
 
 def asked(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:

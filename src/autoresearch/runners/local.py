@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from autoresearch.errors import RunnerError
-from autoresearch.protocols import RunResult, RunSpec, TreeSource
+from autoresearch.protocols import NOT_PRELOADED, RunResult, RunSpec, TreeSource
 from autoresearch.runners.support.resources import SlotResources, divide_machine
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.store import values
@@ -99,6 +99,11 @@ class _Warden:
         except (OSError, ValueError):  # the warden died, or `close` came first
             answer = ""
         result = values.parse(answer, RunResult) if answer.endswith("\n") else None
+        if result is not None and result.stopped == NOT_PRELOADED:
+            raise RunnerError(
+                f"preload = {json.dumps(spec.preload)}: {result.detail}. Mend it in the task file, "
+                "or leave it out"
+            )
         return result or self._discard(process)
 
     def _discard(self, process: subprocess.Popen[str]) -> RunResult:

@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # `nested.py` loads this file where nothing else of the packa
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # system calls, on every architecture
 CREATE_RULESET_VERSION = 1
 RULE_PATH_BENEATH = 1
-PR_CAPBSET_DROP = 24
+PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
+CAPABILITY_VERSION = 0x20080522  # 3: 64 capabilities
 PR_SET_NO_NEW_PRIVS = 38
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_DIR, REMOVE_FILE = (1 << n for n in range(6))
@@ -169,6 +170,35 @@ class Ruleset:
             _check(result, path)
         finally:
             os.close(fd)
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Capabilities(ctypes.Structure):
+    """Of 32 capabilities each; the kernel takes two of these."""
+
+    _fields_ = tuple((name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable"))
+
+
+def drop_capabilities() -> None:
+    """Give up the privileges that executing a program takes from a confined process: those that
+    `Ruleset.apply` has dropped, and for users other than root all that came with a namespace. Only
+    for a process that goes on without exec. Raises `OSError`."""
+    header = _CapabilityHeader(CAPABILITY_VERSION, 0)
+    halves = (_Capabilities * 2)()
+    _check(LIBC.capget(ctypes.byref(header), halves))
+    for half, capabilities in enumerate(halves):
+        kept = sum(
+            1 << bit
+            for bit in range(32)
+            if os.geteuid() == 0 and LIBC.prctl(PR_CAPBSET_READ, 32 * half + bit, 0, 0, 0) == 1
+        )
+        capabilities.permitted &= kept
+        capabilities.effective = capabilities.permitted
+        capabilities.inheritable &= kept
+    _check(LIBC.capset(ctypes.byref(header), halves))
 
 
 def list_writable_settings() -> list[str]:

@@ -10,6 +10,8 @@ its own and the devices for computing; it has no network. It keeps the pipes fro
 cannot signal or trace it. Two such processes cannot reach each other. They count towards the
 scorer's limits of time, memory and processes.
 
+A scorer that was started warm can do the same by a fork (`forks.py`).
+
 This file is that command: `python -I -S nested.py CONFINEMENT COMMAND...`, with a `Confinement` as
 JSON. It exits with 126 if it cannot confine the command, and with 127 if there is no such command.
 """
@@ -21,6 +23,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -49,24 +52,30 @@ def make_prefix(confinement: Confinement) -> str:
 
 
 def main() -> None:
-    fields = json.loads(sys.argv[1])
+    command = sys.argv[2:]
+    env = dict(os.environ)
+    confine(sys.argv[1], env, command)
+    try:
+        os.execvpe(command[0], command, env)
+    except OSError as error:
+        print(f"autoresearch: cannot start {command[0]}: {error.strerror}", file=sys.stderr)
+        sys.exit(127)
+
+
+def confine(confinement: str, env: dict[str, str], command: Sequence[str]) -> None:
+    """Confine this process, and change `env` for the command. Exits if that fails."""
+    fields = json.loads(confinement)
     temporary = tempfile.mkdtemp(prefix="aside-")
     fields["read"].append(str(Path.cwd()))
     fields["write"].append(temporary)
-    confinement = cast("Confinement", SimpleNamespace(**fields))  # the class is not in this folder
-    env = {name: value for name, value in os.environ.items() if name != PREFIX_VARIABLE}
+    env.pop(PREFIX_VARIABLE, None)
     env["TMPDIR"] = temporary
     try:
-        with Ruleset(confinement) as ruleset:
+        with Ruleset(cast("Confinement", SimpleNamespace(**fields))) as ruleset:  # no class here
             ruleset.apply()
     except OSError as error:
-        print(f"autoresearch: cannot confine {sys.argv[2]}: {error}", file=sys.stderr)
+        print(f"autoresearch: cannot confine {command[0]}: {error}", file=sys.stderr)
         sys.exit(126)
-    try:
-        os.execvpe(sys.argv[2], sys.argv[2:], env)
-    except OSError as error:
-        print(f"autoresearch: cannot start {sys.argv[2]}: {error.strerror}", file=sys.stderr)
-        sys.exit(127)
 
 
 if __name__ == "__main__":

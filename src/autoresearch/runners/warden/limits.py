@@ -123,13 +123,12 @@ def max_threads(processes: int | None) -> int | None:
     return _cap(resource.RLIMIT_NPROC, threads + THREADS * processes) if threads else None
 
 
-def apply_limits(file_bytes: int | None, threads: int | None) -> None:
-    """Limit the size of every file and the number of threads, for this process and all it starts.
-    Root could raise the limits again, unless it is confined (CAP_SYS_RESOURCE)."""
-    for kind, limit in ((resource.RLIMIT_FSIZE, file_bytes), (resource.RLIMIT_NPROC, threads)):
-        if limit is not None:
-            limit = _cap(kind, limit)
-            resource.setrlimit(kind, (limit, limit))
+def list_limits(file_bytes: int | None, threads: int | None) -> list[tuple[int, int]]:
+    """The kernel's limits on the size of every file and on the number of threads, of a process and
+    all it starts: (kind, limit). Root could raise the limits again, unless it is confined
+    (CAP_SYS_RESOURCE)."""
+    kinds = ((resource.RLIMIT_FSIZE, file_bytes), (resource.RLIMIT_NPROC, threads))
+    return [(kind, _cap(kind, limit)) for kind, limit in kinds if limit is not None]
 
 
 def _cap(kind: int, limit: int) -> int:

@@ -23,16 +23,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import BinaryIO, NamedTuple
 
 import psutil
 
 from autoresearch.files import replace_file
-from autoresearch.protocols import RunResult, RunSpec
+from autoresearch.protocols import NOT_PRELOADED, RunResult, RunSpec
 from autoresearch.runners.warden import processes
 from autoresearch.runners.warden.cpu_clock import CpuClock
-from autoresearch.runners.warden.launch import ColdLauncher, Launcher, NotConfined
+from autoresearch.runners.warden.launch import (
+    ForkLost,
+    Launcher,
+    NotConfined,
+    NotPreloaded,
+    Process,
+)
 from autoresearch.runners.warden.limits import Watch
 from autoresearch.runners.warden.processes import LINUX, MARK, PIDFD
+from autoresearch.runners.warden.requests import Interrupted, Requests
+from autoresearch.runners.warden.zygotes import WarmLauncher
 
 SAMPLE_S = 0.25 if PIDFD else 0.05  # between two samples of a run
 
@@ -41,6 +50,7 @@ def main(launcher: Launcher | None = None) -> None:
     scheduling = Scheduling([int(core) for core in sys.argv[1].split(",") if core])
     clock = CpuClock()
     processes.adopt_orphans()
+    launcher = launcher or WarmLauncher()
     requests = Requests(sys.stdin.fileno())
     while (line := requests.next()) is not None:
         if not line:
@@ -49,12 +59,13 @@ def main(launcher: Launcher | None = None) -> None:
         slot = request.pop("slot")
         spec = RunSpec.from_json(request)
         scheduling.restore()
-        result = supervise(spec, requests, launcher or ColdLauncher(), clock)
+        result = supervise(spec, requests, launcher, clock)
         result = replace(result, slot=slot)
         if requests.closed and result.stopped == "interrupted":
             return  # the harness is gone: the next one executes the run again
         answer = json.dumps(result.to_json())
-        replace_file(spec.outcome, answer.encode(), is_durable=False)  # a lost run is made again
+        if result.stopped != NOT_PRELOADED:  # that is no result of the run's
+            replace_file(spec.outcome, answer.encode(), is_durable=False)  # lost: made again
         try:
             print(answer, flush=True)
         except BrokenPipeError:
@@ -83,57 +94,25 @@ class Scheduling:
                 os.setpriority(os.PRIO_PROCESS, 0, self._nice)
 
 
-class Requests:
-    """Lines from the harness. It reads the descriptor without Python's buffers, which `select`
-    does not see."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.closed = False
-        self._buffer = b""
-
-    def next(self) -> str | None:
-        """Wait for the next line and return it; None when the harness is gone."""
-        while b"\n" not in self._buffer:
-            if self.closed:
-                return None
-            self._read()
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.decode()
-
-    def read_interrupt(self) -> bool:
-        """Read from `fd`, which is readable, during a run. True for an empty line, or the end."""
-        self._read()
-        return self.take_interrupt()
-
-    def take_interrupt(self) -> bool:
-        """Take an interrupt that was read already, perhaps together with its request."""
-        is_interrupt = self.closed or b"\n" in self._buffer
-        self._buffer = self._buffer.lstrip(b"\n")
-        return is_interrupt
-
-    def _read(self) -> None:
-        data = os.read(self.fd, 1 << 16)
-        self.closed = not data
-        self._buffer += data
-
-
 def supervise(spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuClock) -> RunResult:
     """Execute one run until its whole tree of processes is dead, and return its result."""
-    used_s, counted_s = processes.children_cpu_s(), clock.used_s()
-    began = time.monotonic()
     mark = None if LINUX else os.urandom(16).hex()
     if mark:
         spec = replace(spec, env={**spec.env, MARK: mark})
     with spec.log.open("wb") as log:
         try:
-            child = launcher.start(spec, log)
+            launched = _launch(spec, requests, launcher, clock, log)
+        except Interrupted:
+            return RunResult(None, "interrupted", 0.0, 0.0, None)
+        except NotPreloaded as error:
+            return RunResult(None, NOT_PRELOADED, 0.0, 0.0, None, detail=str(error))
         except NotConfined as error:
             log.write(f"autoresearch: not started, as it cannot be confined: {error}\n".encode())
             return RunResult(None, "not confined", 0.0, 0.0, None, detail=str(error))
         except (OSError, ValueError) as error:
             log.write(f"autoresearch: cannot start {spec.argv[0]}: {error}\n".encode())
             return RunResult(None, "command not found", 0.0, 0.0, None, detail=str(error))
+    child, spec, began, used_s, counted_s = launched
     watch = Watch(spec, mark, began, used_s, clock)
     try:
         stopped = _wait_for_end(child.pid, watch, requests)
@@ -148,7 +127,39 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuC
     if stopped == "log too large" and spec.log_bytes is not None:
         os.truncate(spec.log, spec.log_bytes)  # between two samples it grows by up to a gigabyte
     peak_bytes = max(watch.peak_bytes, usage.ru_maxrss * (1024 if LINUX else 1))
-    return RunResult(os.waitstatus_to_exitcode(status), stopped, wall_s, cpu_s, peak_bytes)
+    return RunResult(
+        os.waitstatus_to_exitcode(status),
+        stopped,
+        wall_s,
+        cpu_s,
+        peak_bytes,
+        detail=launcher.detail,
+        spared_s=launcher.spared_s,
+    )
+
+
+class Launched(NamedTuple):
+    process: Process
+    spec: RunSpec
+    began: float  # by the monotonic clock
+    used_s: float  # CPU seconds of earlier runs: of reaped children, and by the counter
+    counted_s: float
+
+
+def _launch(
+    spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuClock, log: BinaryIO
+) -> Launched:
+    """Start a run, whose time begins when all is prepared. Raises what `Launcher` raises, but
+    `ForkLost`."""
+    while True:
+        prepared = launcher.prepare(spec, requests)
+        used_s, counted_s = processes.children_cpu_s(), clock.used_s()
+        began = time.monotonic()
+        try:
+            process = launcher.start(prepared, log)
+        except ForkLost:
+            continue  # after a few of them it starts cold
+        return Launched(process, prepared, began, used_s, counted_s)
 
 
 def _wait_for_end(pid: int, watch: Watch, requests: Requests) -> str | None:

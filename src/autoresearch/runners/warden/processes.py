@@ -27,6 +27,11 @@ DYING_S = 5.0  # killed processes are gone by then, unless they fork faster than
 
 Family = dict[int, psutil.Process]
 
+spared: set[int] = set()
+"""Children of the warden that belong to no run: its zygotes."""
+
+_spared_cpu_s = 0.0  # of those that `_reap` has waited for
+
 
 def adopt_orphans() -> None:
     """Make this process the parent of every descendant that loses its own parent. Linux only."""
@@ -38,7 +43,8 @@ def find_family(mark: str | None) -> Family:
     """The processes of the current run, by pid."""
     family: Family = {}
     with suppress(psutil.Error):
-        family = {process.pid: process for process in psutil.Process().children(recursive=True)}
+        children = psutil.Process().children(recursive=True)
+        family = {process.pid: process for process in children if process.pid not in spared}
     for process in psutil.process_iter() if mark else ():
         with suppress(psutil.Error):  # it has ended, or its environment cannot be read
             if process.environ().get(MARK) == mark:
@@ -84,12 +90,17 @@ def _kill_until_gone(mark: str, family: Family) -> None:
 
 def _reap() -> bool:
     """Collect all dead children. False if no child is left, dead or alive."""
+    global _spared_cpu_s
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        while True:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                return True
+            if pid in spared:
+                spared.discard(pid)
+                _spared_cpu_s += usage.ru_utime + usage.ru_stime
     except ChildProcessError:
         return False
-    return True
 
 
 def _kill_descendants() -> int:
@@ -101,8 +112,8 @@ def _kill_descendants() -> int:
 
 
 def list_descendants(ancestor: int) -> dict[int, bytes]:
-    """The pids of all descendants, with their start times: a later process may get the same pid.
-    Reads /proc directly instead of using psutil: a fork bomb outruns anything slower."""
+    """The pids of all descendants but `spared`, with their start times: a later process may get the
+    same pid. Reads /proc directly instead of using psutil: a fork bomb outruns anything slower."""
     children: dict[int, list[int]] = {}
     starts: dict[int, bytes] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - names are enough
@@ -112,6 +123,8 @@ def list_descendants(ancestor: int) -> dict[int, bytes]:
     descendants, todo = {}, [ancestor]
     while todo:
         for pid in children.pop(todo.pop(), ()):
+            if pid in spared:
+                continue
             descendants[pid] = starts[pid]
             todo.append(pid)
     return descendants
@@ -170,6 +183,6 @@ def was_killed(status: int) -> bool:
 
 
 def children_cpu_s() -> float:
-    """CPU seconds of all reaped children and their reaped descendants."""
+    """CPU seconds of all reaped children and their reaped descendants, without `spared`."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    return usage.ru_utime + usage.ru_stime - _spared_cpu_s
