@@ -47,6 +47,7 @@ caches       = ["~/.cache/x"]
 env          = ["MY_SETTING"]
 setup        = "pip install -e ."
 allowance    = 3.5
+preload      = ["torch", "a.b"]
 [metric]
 name = "val_bpb"
 goal = "maximize"
@@ -55,6 +56,7 @@ pattern = '^best (.+)'
 command = "python score.py"
 reads   = ["model.pt"]
 hidden  = ["validation/"]
+preload = ["numpy"]
 [holdout]
 command = "python score.py --holdout"
 hidden  = ["holdout/"]

@@ -6,6 +6,7 @@ import datetime
 import shutil
 import statistics
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from autoresearch.errors import BaselineError
 from autoresearch.files import remove_tree, tail
 from autoresearch.git.repository import Repository
 from autoresearch.measure.output import describe_end
+from autoresearch.protocols import RunResult
 from autoresearch.records import Run
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox import landlock, run_policy, seccomp
@@ -32,6 +34,7 @@ from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.task.model import Task, seconds_until
 from autoresearch.task.reading import override
 from autoresearch.task.seeds import seed_patch
+from autoresearch.task.values import shell_words
 
 RUNS_PER_EXPERIMENT = 1.7  # at the default level, all runs counted (benchmarks/truth.py)
 TAG = ".check"  # no session can have this name
@@ -55,6 +58,7 @@ class CheckResult:
     experiments: int | None  # as many as the limits allow
     duration_s: float | None
     ends_at: str | None
+    starts: tuple[str, ...]  # how each command starts, if the task preloads modules
     enforced: tuple[str, ...]
     not_enforced: tuple[str, ...]
     seed_patch: str | None
@@ -116,6 +120,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         experiments=None if duration_s is None else int(duration_s / per_experiment_s + 0.5),
         duration_s=duration_s,
         ends_at=ends_at,
+        starts=tuple(_describe_starts(task, session.executor.commands.results)),
         enforced=enforced(task),
         not_enforced=not_enforced(task),
         seed_patch=next(filter(None, patches), None),
@@ -154,6 +159,7 @@ def check_text(result: CheckResult) -> str:
             f"until {result.ends_at}"
         )
     lines.append(cost)
+    lines += [f"start      {clause}" for clause in result.starts]
     lines += [f"enforced   {clause}" for clause in result.enforced]
     lines += [f"NOT so     {clause}" for clause in result.not_enforced]
     return "\n".join(lines)
@@ -211,6 +217,25 @@ def not_enforced(task: Task) -> tuple[str, ...]:
     elif not seccomp.is_available():
         runs.append("it uses the network by other means than TCP")
     return (*(f"a run: {clause}" for clause in runs), *agents)
+
+
+def _describe_starts(task: Task, results: Mapping[tuple[str, ...], RunResult]) -> Iterator[str]:
+    """For each command, whether it starts warm, the CPU time that this saves, and else why not."""
+    preloads = [(task.run.command, task.run.preload)]
+    scorers = [scorer for scorer in (task.score, task.holdout) if scorer]
+    preloads += [(scorer.command, task.score.preload) for scorer in scorers if task.score]
+    if not any(preload for _, preload in preloads):
+        return
+    preloads += [(command, ()) for _, command in task.guards.commands]
+    for command, preload in preloads:
+        result = results.get(shell_words(command))
+        if result is not None and result.spared_s is not None:
+            yield f"warm: {command} (saves {result.spared_s:.1f} s of CPU time in each run)"
+        elif not preload:
+            yield f"cold: {command} (no `preload`)"
+        else:
+            why = result.detail.removeprefix("started cold: ") if result else ""
+            yield f"cold: {command} ({why or f'the runner {task.runner.name} starts all cold'})"
 
 
 def _estimate_duration(task: Task, per_experiment_s: float) -> float | None:

@@ -34,6 +34,7 @@ STANDARD_ENV = (
 )
 """Variables that are passed on to a run. Others are passed on if `[run] env` names them."""
 
+HASH_SEED = "1"  # PYTHONHASHSEED of all runs of a task that preloads modules
 SESSION = "AUTORESEARCH_SESSION"  # in a run's environment: the folder of its session
 MIN_FREE_BYTES = 100_000_000  # with less, nothing starts: its result could not be recorded
 WALL_LIMIT_FACTOR = 2.0  # a busy machine makes any run wait
@@ -71,6 +72,7 @@ class CommandExecutor:
         self.runner = runner
         self.env = _shared_environment(task, paths)  # of every command of the session
         self.policies = RunPolicies(task, paths, repository, self.env)
+        self.results: dict[tuple[str, ...], RunResult] = {}  # the latest of each command
         self._wall_limit_ratio: float | None = None  # to a limit of CPU time; None: no such limit
 
     def limit_wall_time(self, honest: Collection[Run]) -> None:
@@ -131,6 +133,7 @@ class CommandExecutor:
         *,
         limit_s: float | None = None,
         purpose: Purpose = Purpose.RUN,
+        preload: tuple[str, ...] = (),
     ) -> RunSpec:
         """The spec for `command` in `tree`: its environment, limits and files."""
         settings, runner = self.task.run, self.task.runner
@@ -140,7 +143,8 @@ class CommandExecutor:
         temporary = self.paths.temporary / tree.name
         env = self.env | self.policies.environment(purpose, tree, temporary)
         env["AUTORESEARCH_SEED"] = str(seed)
-        env["PYTHONHASHSEED"] = str(seed)  # so that the seed also decides the order of sets
+        # So that the seed also decides the order of sets. Warm runs share it, so cold ones must.
+        env["PYTHONHASHSEED"] = HASH_SEED if preload else str(seed)
         return RunSpec(
             argv=shell_words(command),
             tree=tree,
@@ -156,6 +160,7 @@ class CommandExecutor:
             processes=runner.processes,
             confinement=self.policies.confinement(purpose, command, tree, temporary),
             directory=self.repository.prefix.as_posix(),
+            preload=preload,
         )
 
     @storage_errors()
@@ -166,7 +171,7 @@ class CommandExecutor:
         clear_path(temporary)
         temporary.mkdir(mode=0o700)
         try:
-            result = self.runner.run(spec, tree)
+            self.results[spec.argv] = result = self.runner.run(spec, tree)
             if result.stopped == "timeout" and spec.timeout_s < self.task.run.timeout_s:
                 return replace(result, stopped="over budget")  # the limit of `limit_wall_time`
             return result

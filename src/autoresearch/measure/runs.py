@@ -188,7 +188,10 @@ class RunExecutor:
         content = self.commands.tree(run.commit)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
         limit_s = _limit_of(run, self.limit_s)
-        spec = self.commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s)
+        preload = self.task.run.preload
+        spec = self.commands.spec(
+            command, tree, log, outcome, run.seed, limit_s=limit_s, preload=preload
+        )
         result = self.commands.execute(spec, content)
         return result, content.written or self.repository.trees.manifest(run.commit)
 

@@ -45,7 +45,16 @@ def score(
     hidden = readable_hidden_files(task, purpose)
     content = commands.tree(run.commit, hidden, copies, may_reuse=False)
     tree = commands.paths.trees / f"{run.id:05d}-{purpose.value}"
-    spec = commands.spec(command, tree, log, outcome, run.seed, limit_s=limit_s, purpose=purpose)
+    spec = commands.spec(
+        command,
+        tree,
+        log,
+        outcome,
+        run.seed,
+        limit_s=limit_s,
+        purpose=purpose,
+        preload=task.score.preload,
+    )
     result = commands.execute(spec, content)
     clear_path(tree)
     check_settled(result)

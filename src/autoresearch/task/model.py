@@ -42,6 +42,7 @@ class RunSettings:
     env: values.Variables = ()
     setup: values.Command | None = None
     allowance_s: values.Duration | None = None  # None: measured
+    preload: values.Modules = ()  # imported once, before all runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class ScoreSettings:
     command: values.Command
     reads: values.Paths = ()
     hidden: values.Paths = ()
+    preload: values.Modules = ()  # the same for scorers, that of [holdout] too
 
 
 @dataclass(frozen=True, slots=True)

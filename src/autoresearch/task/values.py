@@ -274,6 +274,10 @@ AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
 Portfolio = Annotated[tuple[tuple[str, float], ...], PORTFOLIO]
 VARIABLES = Kind("a list of environment variables' names", _list(matching(VARIABLE)))
 Variables = Annotated[tuple[str, ...], VARIABLES]
+MODULES = Kind(
+    'a list of modules such as ["torch"]', _list(matching(rf"{VARIABLE}(\.{VARIABLE})*"))
+)
+Modules = Annotated[tuple[str, ...], MODULES]
 
 
 # --------------------------------------------------------------------------------------------
