@@ -6,7 +6,8 @@ Score a trained model: its bits per byte on text that it has not seen. Frozen.
 
 A model is code that an agent wrote. It is executed in processes that can only answer (serve.py):
 they get tokens and return the logits of each next token. The text, the questions and the arithmetic
-are here.
+are here. The harness may start this program as a copy of a process that has imported PyTorch; then
+those processes are copies too, made before this one reads the text.
 
     bpb = sum of -log2 p(token) / sum of the tokens' UTF-8 bytes
 
@@ -24,6 +25,7 @@ window twice.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -34,6 +36,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -41,8 +44,14 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from prepare import ROOT, fail, load_meta, load_token_bytes, load_tokens
 
+try:
+    from autoresearch_aside import become  # the harness has imported PyTorch for this process
+except ImportError:
+    become = None
+
 # The harness's sandbox: a program started with it sees only the folder it is started in.
 WALL = shlex.split(os.environ.get("AUTORESEARCH_ASIDE", ""))
+PIPE_BYTES = 1 << 20  # of the answers' pipes, where the system allows it: 64 kB fill 8,000 times
 
 MAX_CONTEXT = 1024
 BATCH_TOKENS = 2048  # asked at a time: 17 MB of logits at a vocabulary of 2,048
@@ -77,7 +86,12 @@ class Model:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
+            preexec_fn=partial(become, ["serve.py"], env) if become else None,
         )
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with suppress(OSError):
+                fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self.logits = np.empty(0, dtype=np.float32)
 
     def context(self) -> int:
         """Return the number of tokens that the model reads at a time."""
@@ -101,9 +115,12 @@ class Model:
             self.fail("the model has ended")
 
     def answer(self, rows: int, length: int) -> np.ndarray:
-        """Receive (rows, length, vocab_size) logits, float32."""
+        """Receive (rows, length, vocab_size) logits, float32. They last until the next answer."""
         assert self.process.stdout
-        logits = np.empty((rows, length, self.vocab_size), dtype=np.float32)
+        size = rows * length * self.vocab_size
+        if self.logits.size < size:
+            self.logits = np.empty(size, dtype=np.float32)
+        logits = self.logits[:size].reshape(rows, length, self.vocab_size)
         if self.process.stdout.readinto(memoryview(logits).cast("B")) < logits.nbytes:
             self.fail("the model has ended")
         return logits
@@ -214,7 +231,7 @@ def bits_per_byte(models: tuple[Model, Model], tokens: np.ndarray) -> tuple[floa
             model.ask(np.stack([question.idx for question in batch]))
         for model, batch in turns:
             for question, logits in zip(batch, model.answer(len(batch), context), strict=True):
-                log_p = normalised(logits)
+                log_p = LogProbabilities(logits)
                 if question.cut is None:
                     nats[question.window] = surprise(log_p, tokens, question.window, context)
                 if question.window in cuts:
@@ -223,28 +240,48 @@ def bits_per_byte(models: tuple[Model, Model], tokens: np.ndarray) -> tuple[floa
     return math.fsum(nats.values()) / math.log(2) / int(predicted_bytes), len(cuts)
 
 
-def normalised(logits: np.ndarray) -> np.ndarray:
-    """Return (length, vocab_size) log-probabilities of logits, in nats."""
-    log_p = logits - logits.max(axis=-1, keepdims=True)
-    log_p -= np.log(np.exp(log_p).sum(axis=-1, keepdims=True))
-    if not np.isfinite(log_p).all():
-        fail("the model answers with numbers that are not finite")
-    return log_p
+class LogProbabilities:
+    """The log-probabilities of (length, vocab_size) logits, in nats, computed where they are used.
+
+    Ends the program if one is not finite.
+    """
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self.logits = logits
+        self.highest = logits.max(axis=-1, keepdims=True)  # nan if one is
+        lowest = logits.min(axis=-1, keepdims=True)
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not np.isfinite(lowest - self.highest).all():
+                fail("the model answers with numbers that are not finite")
+        parts = logits - self.highest
+        np.exp(parts, out=parts)
+        self.log_sum = np.log(parts.sum(axis=-1, keepdims=True))
+
+    def rows(self, part: slice) -> np.ndarray:
+        """Return the log-probabilities of all tokens at these positions."""
+        return (self.logits[part] - self.highest[part]) - self.log_sum[part]
+
+    def of(self, positions: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Return those of one token at each of these positions."""
+        logits = self.logits[positions, tokens]
+        return (logits - self.highest[positions, 0]) - self.log_sum[positions, 0]
 
 
-def surprise(log_p: np.ndarray, tokens: np.ndarray, window: int, context: int) -> float:
+def surprise(log_p: LogProbabilities, tokens: np.ndarray, window: int, context: int) -> float:
     """Return the nats that the window's tokens cost, without those of the window before it.
 
     Only the last window has tokens that the window before has predicted already.
     """
     start = min(window * context, len(tokens) - 1 - context)
     new = np.arange(window * context - start, context)
-    return -float(log_p[new, tokens[start + 1 + new]].sum(dtype=np.float64))
+    return -float(log_p.of(new, tokens[start + 1 + new]).sum(dtype=np.float64))
 
 
-def compare(first_answers: dict[int, np.ndarray], window: int, cut: int, log_p: np.ndarray) -> None:
+def compare(
+    first_answers: dict[int, np.ndarray], window: int, cut: int, log_p: LogProbabilities
+) -> None:
     """Compare the two processes' predictions for a window's text before `cut`."""
-    before = np.maximum(log_p[max(0, cut - LOOK_BACK) : cut], FLOOR)
+    before = np.maximum(log_p.rows(slice(max(0, cut - LOOK_BACK), cut)), FLOOR)
     if window not in first_answers:
         first_answers[window] = before
         return
@@ -269,15 +306,17 @@ def main() -> None:
     part = "holdout" if sys.argv[1:] == ["holdout"] else "val"
     if sys.argv[1:] not in ([], ["holdout"]):
         fail(f"found {' '.join(sys.argv[1:])}; accepted: no argument, or `holdout`")
-    vocab_size = load_meta("data", part)["vocab_size"]
+    vocab_size = load_meta()["vocab_size"]
     if not (ROOT / "model.pt").is_file():
         fail("there is no model.pt: run `python train.py` first")
-    text = (ROOT / part / "text.txt").read_bytes()
-    refuse_text_in_the_source((ROOT / "train.py").read_bytes(), text)
     if not WALL:
         print("note: nothing confines the model's code: it could read the text it is scored on")
     with ExitStack() as stack:
+        # Before the text is read: the processes may be copies of this one.
         first, second = (stack.enter_context(closing(Model(vocab_size))) for _ in range(2))
+        load_meta(part)
+        text = (ROOT / part / "text.txt").read_bytes()
+        refuse_text_in_the_source((ROOT / "train.py").read_bytes(), text)
         bpb, checked = bits_per_byte((first, second), load_tokens(part))
     print("---")
     print(f"val_bpb:          {bpb:.6f}")
