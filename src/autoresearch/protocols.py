@@ -293,9 +293,9 @@ class Runner(Protocol):
 
     The harness calls `run` from several threads at once, more than there are slots, and the other
     methods from any thread. Optional: `misses_cpu_time`, true where children that nobody waits for
-    cost no CPU time, so that wall time is limited too; `hold(descriptor)`, called before the first run, gives a
-    runner the open file of the session's lock. Its helper processes on this machine inherit it, so
-    that the session stays locked until the last of them has ended.
+    cost no CPU time, so that wall time is limited too; `hold(descriptor)`, called before the first
+    run, gives a runner the open file of the session's lock. Its helper processes on this machine
+    inherit it, so that the session stays locked until the last of them has ended.
     """
 
     name: str
