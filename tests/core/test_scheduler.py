@@ -253,7 +253,6 @@ def test_each_waits_for_itself() -> None:
     assert (shorter.seconds, shorter.grew) == (2.0, False)
     one.note_failure(one.members[1], Failure("timeout", ""), now)
     assert one.next(now) is None
-    assert one.wakes_at() == now + 1.0
 
 
 def test_a_service_is_waited_for_whatever_it_says() -> None:

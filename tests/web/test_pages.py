@@ -9,19 +9,25 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.commands import COMMAND, call
 from support.fabricated import FabricatedSession
-from support.pages import HOSTILE, PageServer, make_ledger, serve_pages
-from support.sessions import ScriptedAgent, change, run_session
+from support.pages import HOSTILE, Answer, PageServer, make_ledger, serve_pages
+from support.sessions import ScriptedAgent, Step, change, run_session, wait_until
 
-from autoresearch.protocols import Proposal, Turn
+from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Role
 from autoresearch.report import text
+from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.requests import END_ASKED, Requests
 from autoresearch.web.model import Selection, SessionModel, select
 from autoresearch.web.places import Place, find_places
 
@@ -248,6 +254,63 @@ def test_the_stream_tells_what_is_new(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "task")
         while "moved or deleted" not in later.get("trouble", ""):
             later = get_news(lines)
+
+
+def test_the_page_steers_a_session(root: Path) -> None:
+    """Pause, a note, resume, stop after this one: by the page, on a real session."""
+    gates = [threading.Event(), threading.Event()]
+
+    def wait_for(gate: threading.Event, **constants: float) -> Step:
+        def step(turn: Turn) -> Proposal | Failure | None:
+            assert gate.wait(30)
+            return change(**constants)(turn)
+
+        return step
+
+    agent = ScriptedAgent(wait_for(gates[0], VALUE=5.0), wait_for(gates[1], VALUE=4.0))
+    with (
+        serve_pages(root, token="right", has_control=True) as page,
+        ThreadPoolExecutor() as pool,
+    ):
+
+        def ask(action: str, body: str = "") -> Answer:
+            return page.post(f"/s/task/t/control/{action}", body, Authorization="Bearer right")
+
+        def get_state() -> str:
+            return read(page.get("/s/task/t/", Authorization="Bearer right").text)
+
+        night = pool.submit(run_session, root, agent)
+        try:
+            wait_until(lambda: agent.turns, 60)
+            assert page.post("/s/task/t/control/pause").status == 401
+            assert "pauses after" in ask("pause").text
+            gates[0].set()
+            wait_until(lambda: "running, asked to pause" in get_state())
+            wait_until(lambda: "paused; `autoresearch resume` goes on" in get_state(), 60)
+            assert len(agent.turns) == 1
+            assert "has the note" in ask("note", "try <b>less</b>").text
+            assert ask("note", " ").status == 409
+            assert ask("note", "x" * 20_000).status == 413
+            assert ask("jump").status == 404
+            assert "goes on" in ask("resume").text
+            wait_until(lambda: len(agent.turns) == 2, 60)
+            assert "ends after" in ask("end").text
+        finally:
+            for gate in gates:
+                gate.set()
+            Requests(SessionPaths(root, "t")).end()
+        assert night.result(60).reason == END_ASKED
+        with closing(Ledger(SessionPaths(root, "t").ledger, readonly=True)) as ledger:
+            record = ledger.session("t")
+            [note] = queries.list_notes(ledger, record)
+            assert (note.agent, note.text) == ("user", "try <b>less</b>")
+            assert ledger.runs_of(record, record.base_commit, (Role.VERIFY_BASELINE,))
+        assert ask("pause").status == 409  # it is not running
+
+
+def test_without_control_nothing_can_be_steered(page: PageServer) -> None:
+    assert page.post("/s/tiny_gpt/nov23/control/pause").status in (404, 405)
+    assert "Leave the note" not in page.get("/s/tiny_gpt/nov23/").text
 
 
 def test_the_command_takes_the_next_port(root: Path) -> None:

@@ -90,6 +90,12 @@ def make_parser() -> argparse.ArgumentParser:
     text = "end a session as Ctrl-C does: finish the open runs"
     command = add("stop", "session.stop", text, tag=LATEST)
     command.add_argument("--now", action="store_true", help="do not wait for the open runs")
+    text = "finish the experiments under way, verify the result, then end"
+    command.add_argument("--after", action="store_true", help=text)
+    text = "let a session begin no further experiment; its time stands still"
+    add("pause", "session.pause", text, tag=LATEST)
+    text = "let it go on after `pause`, or in spite of `stop --after`"
+    add("resume", "session.resume", text, tag=LATEST)
 
     add("status", "look.status", "show how far a session is", tag=LATEST)
     add("log", "look.log", "list its experiments, one line each", tag=LATEST)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from types import FrameType
@@ -26,6 +26,7 @@ from autoresearch.cli.common import (
 )
 from autoresearch.cli.detached import DetachedCommand, parse_line
 from autoresearch.cli.look import get_headline, read_summary
+from autoresearch.commands import steer
 from autoresearch.commands.check import check_task, check_text
 from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.report import write_report
@@ -207,7 +208,25 @@ def _follow_log(paths: SessionPaths) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
+def pause(options: argparse.Namespace) -> int:
+    return _steer(options, steer.pause)
+
+
+def resume(options: argparse.Namespace) -> int:
+    return _steer(options, steer.resume)
+
+
+def _steer(options: argparse.Namespace, act: Callable[[SessionPaths], str]) -> int:
+    """Ask something of a session that another process owns, and say what that means."""
+    _, paths = find_session(options)
+    told = act(paths)
+    print_answer(options, {"tag": paths.tag, "told": told}, told)
+    return 0
+
+
 def stop(options: argparse.Namespace) -> int:
+    if options.after:
+        return _steer(options, steer.end)
     _, paths = find_session(options)
     pid = find_owner(paths)
     if pid is None:

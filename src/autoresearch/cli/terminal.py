@@ -27,11 +27,12 @@ from autoresearch.cli.session import stop_on_signals
 from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.report import write_report
 from autoresearch.commands.start import open_session
+from autoresearch.commands.steer import leave_note
 from autoresearch.core.control import Stopped
 from autoresearch.core.events import Event, ExperimentFinished, Listener
 from autoresearch.core.session import Session
 from autoresearch.errors import BusyError, TaskError
-from autoresearch.formatting import escape_unstorable, one_line, printable
+from autoresearch.formatting import one_line
 from autoresearch.interactive import trial
 from autoresearch.interactive.trial import Terminal, TrialReport, read_latest
 from autoresearch.protocols import Proposal
@@ -149,13 +150,8 @@ def _print_report(report: TrialReport, record: SessionRecord, options: argparse.
 
 
 def note(options: argparse.Namespace) -> int:
-    if not options.text.strip():
-        raise TaskError("note: it is empty")
-    record, paths = find_session(options)
-    with closing(Ledger(paths.ledger)) as ledger:
-        ledger.add_note(
-            record, options.name, printable(escape_unstorable(options.text)), time.time()
-        )
+    _, paths = find_session(options)
+    leave_note(paths, options.name, options.text)
     print_answer(options, {"noted": options.text}, "noted")
     return 0
 

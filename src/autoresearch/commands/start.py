@@ -30,6 +30,7 @@ from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import Lock, check_alone
 from autoresearch.store.paths import OURS, SessionPaths
+from autoresearch.store.requests import Requests
 from autoresearch.store.results import check_ours
 from autoresearch.store.rows import CLAUSES, NOT_ENFORCED, SessionRecord
 from autoresearch.task.model import Task, seconds_until
@@ -58,6 +59,7 @@ def open_session(
         lock = Lock(paths)
         stack.callback(lock.release)
         check_alone(paths)
+        Requests(paths).resume()
         stack.callback(repository.trees.drop_spares)
         ledger = Ledger(paths.ledger)
         stack.callback(ledger.close)

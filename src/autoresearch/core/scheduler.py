@@ -92,10 +92,6 @@ class AgentScheduler:
         candidates = [member for member in ready if not member.passed]
         return min(candidates, key=lambda member: member.share, default=None)
 
-    def wakes_at(self) -> float:
-        """The time when the first waiting member is ready."""
-        return min(member.ready_at for member in self.members)
-
     # ---- results of turns --------------------------------------------------------------------
 
     def note_experiment(self, member: Member) -> None:

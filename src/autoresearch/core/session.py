@@ -23,6 +23,7 @@ from autoresearch.records import Role, Run
 from autoresearch.sandbox.agent_policy import make_grants
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
+from autoresearch.store.requests import END_ASKED, Requests
 from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
@@ -61,6 +62,7 @@ class Session:
         self.set_limits()
         self.history = SessionHistory(ledger, record, repository)
         self.briefer = briefer
+        self.requests = Requests(paths)
         self.stopping: str | None = None  # why no further run is to begin
         self._warn_lock = threading.Lock()
         self._at_once = False  # what is under way is to end too
@@ -198,6 +200,8 @@ class Session:
 
     def limit(self) -> str | None:
         """Return the limit that is reached, in words, or None to go on."""
+        if self.requests.ends:
+            return END_ASKED
         wanted = self.task.limits
         reserve_s = self._reserve_s()
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
@@ -241,6 +245,12 @@ class Session:
             now = time.monotonic()
             self.ledger.add_elapsed(self.record, now - self._ticked)
             self._ticked = now
+
+    def pause(self, seconds: float) -> None:
+        """Sleep. The time does not count as work."""
+        time.sleep(seconds)
+        with self.ledger.transaction():
+            self._ticked += seconds
 
     # ---- agents ----------------------------------------------------------------------------
 

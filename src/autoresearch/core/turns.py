@@ -22,7 +22,7 @@ from autoresearch.store.answers import make_recordable
 
 SUBJECT_LENGTH = 72
 REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
-POLL_S = 0.2  # while all agents wait
+POLL_S = 0.2  # while all agents wait, and while the session is paused
 
 
 class TurnTaker:
@@ -49,10 +49,13 @@ class TurnTaker:
                     return self._unfinished.pop(0)
                 if self._session.limit() is not None:
                     return None
+                if self._session.requests.is_paused:
+                    self._session.pause(POLL_S)
+                    continue
                 self._session.executor.commands.check_disk()
                 member = self._session.scheduler.next(time.monotonic())
                 if member is None:
-                    self._wait()
+                    time.sleep(POLL_S)
                 elif (experiment := self._ask(member)) is not None:
                     return experiment
             return None
@@ -237,10 +240,3 @@ class TurnTaker:
     def _announce_recovery(self, member: Member) -> None:
         if failures := self._session.scheduler.reset_failures(member):
             self._session.emit(AgentRecovered(member.name, failures))
-
-    def _wait(self) -> None:
-        """Wait until the first agent is ready or the session is to end."""
-        session = self._session
-        until = session.scheduler.wakes_at()
-        while time.monotonic() < until and session.stopping is None and session.limit() is None:
-            time.sleep(POLL_S)

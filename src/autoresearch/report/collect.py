@@ -29,6 +29,8 @@ from autoresearch.report.summary import (
 from autoresearch.report.verification import check_result, read_verification
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.requests import Requests
 from autoresearch.store.rows import Segment, SessionRecord, Share
 
 RECENT = 10  # finished experiments shown
@@ -107,6 +109,7 @@ def summarise(
         task=ledger.path.absolute().parent.parent.name,
         agent=agent or _name_agents(in_flight, latest[-RECENT:]),
         now=now,
+        request=str(Requests(SessionPaths(ledger.path.absolute().parent.parent, tag))),
         elapsed_s=elapsed_s,
         started=started,
         finished=finished,

@@ -83,7 +83,7 @@ class SessionView:
             recent = _draw_recent(summary, summary.recent[-room:], options.max_width)
             parts += [Rule(style="dim"), recent]
         names = filter(None, (summary.task, summary.tag, summary.agent))
-        state = "running" if self.running else one_line(summary.stopped or "not running")
+        state = text.describe_state(summary, self.running)
         style = "not dim green" if self.running else "not dim yellow"
         yield Panel(
             Group(*parts),

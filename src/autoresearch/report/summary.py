@@ -148,6 +148,7 @@ class Summary:
     stopped: str | None
     warnings: tuple[str, ...]
     limits: Mapping[str, Any]
+    request: str  # what the user asks of it, such as a pause, if it runs; empty: nothing
 
     started: int
     finished: int

@@ -15,13 +15,12 @@ from autoresearch.formatting import (
 )
 from autoresearch.records import Role
 from autoresearch.report.summary import Kept, OpenExperiment, OpenRun, Summary
+from autoresearch.store.requests import PAUSE_ASKED
 
 
 def status_text(summary: Summary, running: bool = False) -> str:
     """A dozen lines: where the session stands."""
-    state = "running" if running else "not running"
-    if not running and summary.stopped:
-        state = f"stopped: {one_line(summary.stopped)}"
+    state = describe_state(summary, running)
     lines = [
         ("session", f"{one_line(summary.tag)} on {one_line(summary.task)}, {state}"),
         *[("warning", one_line(warning)) for warning in summary.warnings],
@@ -34,6 +33,13 @@ def status_text(summary: Summary, running: bool = False) -> str:
     if summary.fruitless_latest:
         lines.append(("fruitless", f"latest: {cut(summary.fruitless_latest, 200)}"))
     return "\n".join(f"{label:<9}  {text}" for label, text in lines if text) + "\n"
+
+
+def describe_state(summary: Summary, running: bool) -> str:
+    """ "running", "running, asked to pause", "stopped: ...", "not running"."""
+    if running:
+        return join("running", summary.request)
+    return f"stopped: {one_line(summary.stopped)}" if summary.stopped else "not running"
 
 
 def list_facts(summary: Summary) -> list[tuple[str, str]]:
@@ -194,6 +200,8 @@ def list_open_runs(summary: Summary, running: bool) -> list[str]:
         change = f" {cut(experiment.description, 60)}" if experiment and experiment.number else ""
         phase = describe_phase(summary, run)
         lines.append(f"#{run.experiment} {phase}, {duration(run.age_s)}{typical}{change}")
+    if not lines and not summary.open_experiments and summary.request == PAUSE_ASKED:
+        return ["paused; `autoresearch resume` goes on"]
     if not lines and summary.open_experiments:
         return [f"#{summary.open_experiments[0].number} between runs"]
     if not lines and summary.baseline:

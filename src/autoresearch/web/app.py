@@ -28,6 +28,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from autoresearch import formatting
+from autoresearch.commands import steer
 from autoresearch.errors import AutoresearchError, LedgerError
 from autoresearch.report import text
 from autoresearch.report.page import describe_trends
@@ -47,6 +48,7 @@ from autoresearch.web.security import Gate, Rules
 from autoresearch.web.timing import compare_agents, read_timing
 
 HERE = Path(__file__).parent
+ACTIONS = {"pause": steer.pause, "resume": steer.resume, "end": steer.end}
 STREAM_S = 0.5  # between two looks of an open stream
 ALIVE_LOOKS = 30  # looks without news after which a stream shows that it is alive
 
@@ -87,6 +89,7 @@ class Site:
             Route("/table", self.table),
             Route("/panels", self.panels),
             Route("/compare", self.compare),
+            *([Route("/control/{action}", self.control, methods=["POST"])] * self._has_control),
             Route("/{number:int}", self.experiment),
             Route("/{number:int}/log/{run:int}", self.log),
         ]
@@ -208,6 +211,27 @@ class Site:
         number, run = given["number"], given["run"]
         output = details.read_log(model, number, run, shows_scores=self._shows_scores)
         return PlainTextResponse(output)
+
+    async def control(self, request: Request) -> Response:
+        """Do one of `ACTIONS`. The body of a note is its text."""
+        action = request.path_params["action"]
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > 4 * steer.LONGEST_NOTE:  # bytes of a character, at most
+                return PlainTextResponse(f"accepted: {steer.LONGEST_NOTE:,} characters", 413)
+        try:
+            told = await run_in_threadpool(self._steer, request, action, body)
+        except AutoresearchError as error:
+            return PlainTextResponse(str(error), 409)
+        return PlainTextResponse(told) if told else PlainTextResponse("no such action", 404)
+
+    def _steer(self, request: Request, action: str, body: bytes) -> str:
+        paths = self._model(request).paths
+        if action == "note":
+            steer.leave_note(paths, steer.USER, body.decode(errors="replace"))
+            return "The next briefing has the note."
+        return ACTIONS[action](paths) if action in ACTIONS else ""
 
     @property
     def _shows_scores(self) -> bool:

@@ -20,6 +20,7 @@ from autoresearch.report.summary import Finished, Summary
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
+from autoresearch.store.requests import Requests
 from autoresearch.store.rows import SessionRecord
 from autoresearch.web.places import Place
 
@@ -83,7 +84,8 @@ class SessionModel:
             if self._summary is None or time.monotonic() - self._looked >= LOOK_S:
                 ledger = self.ledger
                 self.is_running = self._is_owned()
-                state = (ledger.select_number("PRAGMA data_version"), self._file, self.is_running)
+                data = ledger.select_number("PRAGMA data_version")
+                state = (data, self._file, self.is_running, str(Requests(self.paths)))
                 if state != self._state or self._summary is None:
                     self._read(ledger)
                     self._state = state

@@ -28,9 +28,9 @@ async function fetchPart(address, signal) {
 // Put a part in its place. Whatever had the focus in it has it again.
 function replacePart(place, html) {
   const focused = place.contains(document.activeElement) ? document.activeElement : null;
-  const { sort, page, open } = focused?.dataset ?? {};
+  const { sort, page, open, do: action } = focused?.dataset ?? {};
   place.innerHTML = html;
-  const same = [["sort", sort], ["page", page], ["open", open]].find(([, value]) => value);
+  const same = [["sort", sort], ["page", page], ["open", open], ["do", action]].find(([, value]) => value);
   if (same) {
     const [name, value] = same;
     find(`:is(a, button)[data-${name}="${CSS.escape(value)}"]`, place)?.focus({ preventScroll: true });
@@ -550,9 +550,9 @@ async function openExperiment(number) {
 
 function handleClick(event) {
   if (event.defaultPrevented || event.button || event.metaKey || event.ctrlKey || event.shiftKey) return;
-  const target = event.target.closest("[data-open], [data-sort], [data-page], [data-zoom]");
+  const target = event.target.closest("[data-open], [data-sort], [data-page], [data-zoom], [data-do]");
   if (!target || !session || event.target.closest("a:not([data-open])")) return;
-  const { open, sort, page, zoom } = target.dataset;
+  const { open, sort, page, zoom, do: action } = target.dataset;
   if (open !== undefined) {
     if (getSelection().type === "Range") return; // the user marks text
     openExperiment(Number(open));
@@ -561,7 +561,29 @@ function handleClick(event) {
     table.page = Number(page);
     loadTable();
   } else if (zoom) chart.zoom(zoom);
+  else if (action) act(action).then(() => tell(""), (error) => tell(error.message));
   event.preventDefault();
+}
+
+// ---- control: the server has these buttons only where it was started with --control --------
+
+async function act(action, body) {
+  const headers = { "X-Autoresearch": "1", "Content-Type": "text/plain" };
+  const response = await fetch(`${base}control/${action}`, { method: "POST", headers, body });
+  const text = await response.text();
+  if (!response.ok) throw new Error(text.trim());
+  return text;
+}
+
+async function leaveNote(event) {
+  event.preventDefault();
+  const told = find("#note-told");
+  try {
+    told.textContent = await act("note", find("#note-text").value);
+    find("#note").reset();
+  } catch (error) {
+    told.textContent = `The note was not taken: ${error.message}`;
+  }
 }
 
 // ---- the server's news ---------------------------------------------------------------------
@@ -610,6 +632,7 @@ if (session) {
   find("#drawer-close").addEventListener("click", () => drawer.close());
   drawer.addEventListener("click", (event) => event.target === drawer && drawer.close());
   drawer.addEventListener("close", () => history.replaceState(null, "", location.pathname));
+  find("#note")?.addEventListener("submit", leaveNote);
   chart.load();
   follow();
   if (/^#\d+$/.test(location.hash)) openExperiment(Number(location.hash.slice(1)));
