@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow test-gpu test-faults test-agents check format clean
+.PHONY: demo test test-slow test-gpu test-faults test-web test-agents check format clean
 
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu and not web"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow
@@ -23,6 +23,10 @@ test-gpu: $(VENV)/torch $(VENV)/dev
 # Whatever can go wrong, injected: kill -9 at every durable action, full disks, other processes.
 test-faults: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 tests/faults tests/commands/test_fsck.py
+
+# The page of `watch` in the system's chromium.
+test-web: $(VENV)/torch $(VENV)/dev $(VENV)/browser
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m web
 
 # Real coding agents, installed here from their registries, against a scripted model server.
 test-agents: $(VENV)/torch $(VENV)/dev .agents/made
@@ -53,6 +57,10 @@ $(VENV)/made:
 # The harness with what tiny_gpt needs: PyTorch, in the version that pyproject.toml pins.
 $(VENV)/torch: $(VENV)/made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[torch]'
+	@touch $@
+
+$(VENV)/browser: $(VENV)/made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/made pyproject.toml

@@ -134,6 +134,7 @@ class Chart {
     this.texts.push(...news.dots.text);
     this.changes.push(...news.dots.change);
     this.facts = news;
+    this.place.dataset.dots = this.numbers.length;
     find("#band-legend").hidden = !news.sd;
     if (this.plot) {
       this.plot.setData(this.data(), false);
@@ -141,6 +142,7 @@ class Chart {
     } else if (this.numbers.length && news.frame[0] !== null) {
       this.place.textContent = "";
       this.plot = new uPlot(this.options(), this.data(), this.place);
+      this.plot.over.addEventListener("click", (event) => this.click(event));
       this.show();
     } else {
       this.place.textContent = "The first dot appears when the baseline is measured.";
@@ -168,7 +170,7 @@ class Chart {
       cursor: {
         points: { show: false },
         drag: { x: true, y: true, uni: 40, setScale: false },
-        bind: { dblclick: () => () => this.zoom("all"), click: () => (event) => this.click(event) },
+        bind: { dblclick: () => () => this.zoom("all") },
       },
       hooks: {
         draw: [(plot) => this.draw(plot)],
