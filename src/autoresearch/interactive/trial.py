@@ -273,7 +273,10 @@ def text(report: TrialReport, record: SessionRecord) -> str:
             "folder, and let `autoresearch start` make it again with the incumbent's files"
         )
     if report.status == "refused":
-        lines.append("that was no experiment; the folder is as you left it: mend it and try again")
+        lines.append(
+            "that was no experiment, but ten such turns count as one; the folder is as you left "
+            "it: mend it and try again"
+        )
     if report.limit:
         lines.append(f"{report.limit}: stop here. `autoresearch report` shows the result")
     return "\n".join(lines)
