@@ -298,6 +298,13 @@ def test_what_cannot_be_confined_is_not_started(
     assert done.returncode != 0 and "[agent] confine = false" in done.stderr
     done = call(root, "confine", "--agent", "tuner", *start)
     assert done.returncode != 0 and "no program of its own" in done.stderr
+    work = root / ".autoresearch" / "t" / "work"
+    work.rename(work.with_name("elsewhere"))
+    work.symlink_to(Path.home())
+    done = call(root, "confine", *start)
+    assert done.returncode == 2 and "is a link" in done.stderr
+    work.unlink()
+    work.with_name("elsewhere").rename(work)
     done = call(root, "confine", "--", "no-such-program")
     assert done.returncode != 0 and "not installed" in done.stderr
     assert not mark.exists()

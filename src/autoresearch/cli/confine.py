@@ -46,6 +46,8 @@ def confine(options: argparse.Namespace) -> int:
     task = load_task(options)
     if reason := why_unconfined(task, "agent"):
         raise AgentError(f"confine: {reason}, so nothing would confine {options.program[0]}")
+    if paths.work.is_symlink():  # it would open the folder that it leads to
+        raise TaskError(f"confine: {paths.work} is a link now: remove it")
     if not paths.work.is_dir():
         raise TaskError(f"confine: `autoresearch start --tag {paths.tag}` makes the folder first")
     with ExitStack() as stack:
