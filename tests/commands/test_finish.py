@@ -195,6 +195,20 @@ def test_what_cannot_be_finished_is_said(root: Path, tmp_path: Path) -> None:
     assert done.returncode == 2 and "names a repository that is gone" in done.stderr
 
 
+def test_the_reports_have_the_diff_of_each_keep(root: Path) -> None:
+    done = call(root, "report", "--html")
+    assert f"written: {root / 'report.html'}" in done.stdout
+    html, markdown = (root / "report.html").read_text(), (root / "report.md").read_text()
+    assert html.count('<article class="card keep"') == 3
+    assert '<span class="add">+VALUE = 9.0</span>' in html and "+VALUE = 9.0" in markdown
+    seeds = [run.seed for run in night(root).runs if run.role == "verify"]
+    assert seeds and all(f"{seed} |" in markdown and f">{seed}</td>" in html for seed in seeds)
+    assert git(root, "status", "--porcelain") == ""
+    (root / "report.html").write_text("mine")
+    assert "is not ours, and was left alone" in call(root, "report", "--html").stdout
+    assert (root / "report.html").read_text() == "mine"
+
+
 def test_a_session_without_a_keep(tmp_path: Path) -> None:
     root = make_task(tmp_path / "task")
     run_session(root, ScriptedAgent(change("worse", VALUE=12.0)), **FAST)

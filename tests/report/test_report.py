@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import time
 from dataclasses import replace
 from statistics import fmean
@@ -23,8 +24,9 @@ from autoresearch.records import Role, Status
 from autoresearch.report import text
 from autoresearch.report.collect import summarise
 from autoresearch.report.experiments import log_text, show_text
+from autoresearch.report.html_page import draw_html
 from autoresearch.report.live import LiveView, SessionView
-from autoresearch.report.page import draw_page, make_headline
+from autoresearch.report.page import ChangeText, Facts, draw_page, make_headline
 from autoresearch.report.plot import find_frame, plot
 from autoresearch.report.summary import Summary, to_json
 from autoresearch.store.ledger import Ledger
@@ -192,7 +194,7 @@ def test_a_session_of_crashes_only(ledger: Ledger) -> None:
     summary = session.summary()
     views = draw_all_views(session)
     assert "Nothing better was found in 3 experiments" in views
-    assert "- 2 × timeout (#1, #2)" in views
+    assert "- 2 × **timeout**: depth 64 (#2), depth 64 (#1)" in views
     assert all(experiment.gain is None for experiment in summary.recent)
 
 
@@ -313,17 +315,18 @@ def test_the_headline_claims_only_what_was_measured_again(ledger: Ledger) -> Non
 def test_the_page_has_all_sections(ledger: Ledger) -> None:
     session = FabricatedSession(ledger, warnings=["`train.py` ignores the seed"]).plausible(100)
     session.verify()
-    markdown = draw_page(session.summary(whole=True), sandbox="runs can reach the network")
+    markdown = draw_page(session.summary(whole=True), Facts("runs can reach the network"))
     for part in (
         "![progress](progress.png)",
         "## Kept",
         "## Near misses",
+        "## What did not work",
         "## Crashes",
         "false keeps expected",
         "Spread (sd): baseline",
         "Drift: at the end",
         "of CPU time",
-        "git merge autoresearch/nov23",
+        "autoresearch finish --tag nov23",
         "runs can reach the network",
         "ignores the seed",
     ):
@@ -337,8 +340,57 @@ def test_foreign_text_cannot_break_the_page(ledger: Ledger) -> None:
     session.change(0.03, "a | b\n# c <script>[x](http://y) `z`")
     markdown = draw_page(session.summary(whole=True))
     [row] = [line for line in markdown.split("\n") if line.startswith("| 1 |")]
-    assert row.replace("\\|", "").count("|") == 8
+    assert row.replace("\\|", "").count("|") == 9
     assert "<script>" not in row.replace("\\<", "") and "\\[x\\](" in row
+
+
+EVIL = "</style><script>alert(1)</script> ![x](http://host/p.png) [y](javascript:z) \x1b[31m\u202e"
+
+
+def test_the_html_page_is_one_file_without_a_script(ledger: Ledger) -> None:
+    session = FabricatedSession(ledger, warnings=[EVIL])
+    session.baseline()
+    session.change(0.03, EVIL)
+    session.change(-0.03, EVIL)
+    session.crash(EVIL)
+    session.verify()
+    diff = f"--- a\n+++ b\n@@ -1 +1 @@\n-old\n+{EVIL} ```\n"
+    facts = Facts(EVIL, {1: ChangeText(diff, EVIL, EVIL)}, f"run {EVIL}", EVIL)
+    summary = session.summary(whole=True)
+    html = draw_html(summary, facts)
+    assert "<script" not in html and "<img" not in html and "\x1b" not in html
+    assert not re.search(r"""(src|href)=["'](?!#)""", html)
+    assert '<span class="add">+&lt;/style&gt;&lt;script&gt;' in html
+    assert html.index("Repeats on fresh seeds") < html.index("<svg") < html.index(">Kept</h2>")
+    assert "1 × <strong>worse</strong>" in html and "How to reproduce it" in html
+    markdown = draw_page(summary, facts)
+    assert "````diff" in markdown  # no line of the change ends the block
+
+
+def test_a_flagged_keep_comes_before_the_chart_with_its_diff(ledger: Ledger) -> None:
+    session = FabricatedSession(ledger)
+    session.baseline()
+    session.change(0.03, "suspicious")
+    ledger.select("UPDATE experiment SET flag = 'too good' WHERE number = 1")
+    facts = Facts(changes={1: ChangeText("-a\n+cheat\n", "", "")})
+    summary = session.summary(whole=True)
+    html, markdown = draw_html(summary, facts), draw_page(summary, facts)
+    assert html.index("Flagged: #1") < html.index("+cheat") < html.index("<svg")
+    assert (
+        markdown.index("Flagged: #1") < markdown.index("> +cheat") < markdown.index("![progress]")
+    )
+
+
+def test_the_html_page_in_every_state(ledger: Ledger) -> None:
+    session = FabricatedSession(ledger)
+    assert "Nothing was measured" in draw_html(session.summary(whole=True), Facts())
+    session.baseline()
+    assert "Nothing better was found" in draw_html(session.summary(whole=True), Facts())
+    exact = FabricatedSession(ledger, "exact", deterministic=True)
+    exact.baseline()
+    exact.change(0.03)
+    html = draw_html(exact.summary(whole=True), Facts())
+    assert "gives exactly this number again" in html and 'class="range"' not in html
 
 
 # --------------------------------------------------------------------------------------------

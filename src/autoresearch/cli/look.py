@@ -136,7 +136,7 @@ def report(options: argparse.Namespace) -> int:
     with closing(Ledger(paths.ledger)) as ledger:
         if find_running(paths.root) is None:  # a session that works writes it itself
             ResultsFile(paths.results, ledger, record).prepare()
-        written = write_report(ledger, paths, task)
+        written = write_report(ledger, paths, task, has_html=options.html)
         summary = read_summary(ledger, paths, open_holdout=True)
     text = "\n".join([f"{get_headline(summary)}\n", *written])
     print_answer(options, to_json(summary), text)

@@ -101,6 +101,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("log", "look.log", "list its experiments, one line each", tag=LATEST)
     text = "write report.md, progress.png and results.tsv again"
     command = add("report", "look.report", text, tag=LATEST)
+    text = "also write report.html: one file to mail, with the diff of each kept change"
+    command.add_argument("--html", action="store_true", help=text)
     text = "first measure the result again, N runs each"
     command.add_argument("--verify", type=int, metavar="N", help=text)
     text = "make a clean branch of the kept changes, one commit each, in your name"

@@ -1,26 +1,41 @@
-"""Writes a session's report.md and progress.png."""
+"""Writes a session's report.md, progress.png and report.html."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 from autoresearch.commands.check import not_enforced
-from autoresearch.errors import NotOursError
+from autoresearch.errors import NotOursError, WorkspaceError
 from autoresearch.files import replace_file
+from autoresearch.git.repository import Repository
+from autoresearch.records import Role
 from autoresearch.report import collect, page, plot
+from autoresearch.report.summary import Summary
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.published import publish
 from autoresearch.task.model import Task
 
 
-def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
-    """Write report.md and progress.png from the ledger. Returns a line for each that says where it
-    is: in the session's own folder if a file of that name exists that is not ours."""
+def write_report(
+    ledger: Ledger, paths: SessionPaths, task: Task, *, has_html: bool = False
+) -> list[str]:
+    """Write report.md and progress.png from the ledger, and report.html if it is wanted. Returns a
+    line for each that says where it is: in the session's own folder if a file of that name exists
+    that is not ours."""
     summary = collect.summarise(ledger, paths.tag, time.time(), whole=True, open_holdout=True)
-    text = page.draw_page(summary, sandbox="; ".join(not_enforced(task)))
+    facts = _gather_facts(ledger, paths, task, summary)
+    files = [
+        (paths.report, page.draw_page(summary, facts).encode()),
+        (paths.picture, plot.plot(summary)),
+    ]
+    if has_html:
+        from autoresearch.report.html_page import draw_html
+
+        files.append((paths.html, draw_html(summary, facts).encode()))
     lines = []
-    for path, data in ((paths.report, text.encode()), (paths.picture, plot.plot(summary))):
+    for path, data in files:
         try:
             publish(ledger, path, data)
             lines.append(f"written: {path}")
@@ -29,3 +44,37 @@ def write_report(ledger: Ledger, paths: SessionPaths, task: Task) -> list[str]:
             replace_file(other, data)
             lines.append(f"written: {other} ({path} is not ours, and was left alone)")
     return lines
+
+
+def _gather_facts(ledger: Ledger, paths: SessionPaths, task: Task, summary: Summary) -> page.Facts:
+    record = ledger.session(paths.tag)
+    names = ("machine", "python")
+    known = {name: record.fingerprint[name] for name in names if name in record.fingerprint}
+    runs = []
+    if summary.verification is not None and summary.incumbent is not None:
+        verifying = (Role.VERIFY, Role.VERIFY_BASELINE)
+        owned = ledger.runs(record, summary.incumbent.number)
+        runs = [run for run in owned if run.role in verifying and run.finished]
+    return page.Facts(
+        sandbox="; ".join(not_enforced(task)),
+        changes=_read_changes(ledger, paths, summary),
+        command=task.run.command,
+        environment=", ".join(f"{name} {value}" for name, value in known.items()),
+        runs=[run for run in runs if run.segment == max(run.segment for run in runs)],
+    )
+
+
+def _read_changes(
+    ledger: Ledger, paths: SessionPaths, summary: Summary
+) -> dict[int, page.ChangeText]:
+    """The change of each keep. A commit that is gone has no diff: `fsck` tells of it."""
+    repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
+    commits = {keep.number: keep.commit for keep in summary.keeps}
+    record = ledger.session(paths.tag)
+    changes = {}
+    for keep in summary.keeps[1:]:
+        experiment, diff = ledger.experiment(record, keep.number), ""
+        with suppress(WorkspaceError):
+            diff = repository.diff(commits[keep.base], keep.commit)
+        changes[keep.number] = page.ChangeText(diff, experiment.hypothesis, experiment.detail)
+    return changes

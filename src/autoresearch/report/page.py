@@ -7,9 +7,12 @@ suspicious comes before the gain.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from operator import itemgetter
+from typing import NamedTuple
 
 from autoresearch.formatting import (
     Numbers,
@@ -21,48 +24,92 @@ from autoresearch.formatting import (
     join,
     one_line,
     percent,
+    printable,
     short,
 )
-from autoresearch.records import Status
+from autoresearch.records import Role, Run, Status
 from autoresearch.report import text
 from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import Machine, Trend
-from autoresearch.report.summary import Kept, Summary
+from autoresearch.report.summary import Finished, Kept, Summary
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
-REASONS = 10  # of crashes; the rarer ones are counted together
-DESCRIPTION = 100  # characters
+REASONS = 10  # of crashes and discards; the rarer ones are counted together
+EXAMPLES = 5  # of each reason
+DIFF_LINES = 120  # shown of one change in report.md
+DESCRIPTION, EXAMPLE = 100, 60  # characters
+KEPT, CHANGES = "Kept", "The changes"  # headings
 LEAST_SD, LEAST_SHARE = 0.5, 0.05  # what a trend changes over the session, to be worth a sentence
 
 
-def draw_page(summary: Summary, sandbox: str = "") -> str:
-    """Draw a whole summary as Markdown. `sandbox` says in one line what the sandbox cannot do on
-    this machine."""
-    sections = [
+@dataclass(frozen=True, slots=True)
+class ChangeText:
+    """What an agent changed, and why."""
+
+    diff: str
+    hypothesis: str
+    detail: str  # of the verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a report tells and no summary has."""
+
+    sandbox: str = ""  # what it cannot do on this machine, on one line
+    changes: Mapping[int, ChangeText] = field(default_factory=dict)  # of the keeps, by number
+    command: str = ""  # of a run
+    environment: str = ""  # in which the session began
+    runs: Sequence[Run] = ()  # that verified the result
+
+
+class Section(NamedTuple):
+    heading: str
+    text: str  # Markdown
+
+
+def draw_page(summary: Summary, facts: Facts | None = None) -> str:
+    """Draw a whole summary as Markdown."""
+    facts = facts or Facts()
+    parts = [
         f"# {_escape(summary.task)}, session {_escape(summary.tag)}",
-        _quote(
-            [
-                *_describe_flagged(summary),
-                *_warn_of_gap(summary),
-                *_warn_of_uncounted_time(summary),
-            ]
-        ),
+        _quote([*list_alarms(summary), *_list_flagged_diffs(summary, facts)]),
         make_headline(summary),
-        _quote(_list_warnings(summary)),
+        _quote(list_warnings(summary)),
         "![progress](progress.png)" if summary.baseline else "",
+    ]
+    for section in list_sections(summary, facts):
+        parts += [f"## {section.heading}" if section.heading else "", section.text]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def list_alarms(summary: Summary) -> list[str]:
+    """What comes before the gain."""
+    return [
+        *_describe_flagged(summary),
+        *_warn_of_gap(summary),
+        *_warn_of_uncounted_time(summary),
+    ]
+
+
+def list_sections(summary: Summary, facts: Facts) -> list[Section]:
+    """The sections below the headline, without those that have nothing to say."""
+    sections = [
         _list_keeps(summary),
+        _list_changes(summary, facts),
         _describe_holdout(summary),
         _list_near_misses(summary),
+        _list_discards(summary),
         _list_crashes(summary),
         _describe_trust(summary),
         _describe_machine(summary),
         _list_costs(summary),
         _list_agents(summary),
         _list_commands(summary),
-        _describe_setting(summary, sandbox),
+        _describe_reproduction(summary, facts),
+        _describe_setting(summary, facts.sandbox),
     ]
-    return "\n\n".join(filter(None, sections)) + "\n"
+    return [section for section in sections if section is not None]
 
 
 def make_headline(summary: Summary) -> str:
@@ -200,7 +247,7 @@ def _format_interval(summary: Summary, numbers: Numbers, low: float, high: float
     return f"95 % interval {numbers.signed(low)} to {numbers.signed(high)}"
 
 
-def _list_warnings(summary: Summary) -> list[str]:
+def list_warnings(summary: Summary) -> list[str]:
     warnings = [f"**Warning:** {_escape(warning)}" for warning in summary.warnings]
     if summary.deterministic:
         warnings.append(
@@ -211,33 +258,75 @@ def _list_warnings(summary: Summary) -> list[str]:
     return warnings
 
 
-def _list_keeps(summary: Summary) -> str:
+def _list_keeps(summary: Summary) -> Section | None:
     keeps = [keep for keep in summary.keeps if keep.number]
     if not keeps:
-        return ""
+        return None
     numbers, holdout = summary.numbers, summary.holdout
     heading, alignment = (" on the holdout |", "--:|") if holdout else ("", "")
     name = _make_cell(summary.metric.name)
     lines = [
-        f"| # | commit | {name} | effect | sd | runs |{heading} change |",
-        f"|--:|:--|--:|--:|--:|--:|{alignment}:--|",
+        f"| # | commit | {name} | effect | 95 % interval | sd | runs |{heading} change |",
+        f"|--:|:--|--:|--:|:--|--:|--:|{alignment}:--|",
     ]
     for keep in keeps:
         held = f" {numbers.signed(holdout.gains.get(keep.number))} |" if holdout else ""
         lines.append(
             f"| {keep.number} | `{short(keep.commit)}` | {numbers.value(keep.score_when_kept)} "
-            f"| {numbers.signed(keep.gain)} | {numbers.in_sd(keep.gain or None)} | {keep.runs} "
+            f"| {numbers.signed(keep.gain)} | {_format_bounds(summary, keep)} "
+            f"| {numbers.in_sd(keep.gain or None)} | {keep.runs} "
             f"|{held} {_make_cell(keep.description)} |"
         )
     how = ", by runs that did not help to choose either; sd is the standard deviation of one run"
     basis = f"Effects are against the one before{'' if summary.deterministic else how}."
-    return _make_section("Kept", basis, lines=lines)
+    return _make_section(KEPT, basis, lines=lines)
 
 
-def _describe_holdout(summary: Summary) -> str:
+def _format_bounds(summary: Summary, keep: Kept) -> str:
+    if summary.deterministic or keep.low is None or keep.high is None:
+        return ""
+    return f"{summary.numbers.signed(keep.low)} to {summary.numbers.signed(keep.high)}"
+
+
+def _list_changes(summary: Summary, facts: Facts) -> Section | None:
+    """Each keep with its reason and its diff."""
+    parts = [
+        part
+        for keep in summary.keeps
+        if keep.number in facts.changes
+        for part in _describe_change(keep, facts.changes[keep.number])
+    ]
+    return _make_section(CHANGES, *parts) if parts else None
+
+
+def _describe_change(keep: Kept, change: ChangeText) -> list[str]:
+    why = f" Why: {_escape(change.hypothesis)}." if change.hypothesis else ""
+    verdict = f" Verdict: {_escape(change.detail)}." if change.detail else ""
+    return [
+        f"**#{keep.number}** {_make_cell(keep.description)}.{why}{verdict}",
+        _draw_diff(change.diff, keep.commit),
+    ]
+
+
+def _draw_diff(diff: str, commit: str) -> str:
+    lines = printable(diff.rstrip("\n")).split("\n") if diff.strip() else []
+    rest = len(lines) - DIFF_LINES
+    more = f"\n... {rest:,} more lines: git show {short(commit)}" if rest > 0 else ""
+    return _fence("\n".join(lines[:DIFF_LINES]) + more, "diff") if lines else ""
+
+
+def _list_flagged_diffs(summary: Summary, facts: Facts) -> list[str]:
+    return [
+        _draw_diff(facts.changes[keep.number].diff, keep.commit)
+        for keep in summary.flagged
+        if keep.number in facts.changes
+    ]
+
+
+def _describe_holdout(summary: Summary) -> Section | None:
     """The gain on data that decided nothing and that no agent knew of."""
     if summary.holdout is None or summary.incumbent is summary.baseline:
-        return ""
+        return None
     numbers, result, gap = summary.numbers, summary.holdout.held_out, summary.holdout.gap
     sentence = "Baseline and best were not run side by side on it: no gain is claimed."
     if result is not None:
@@ -254,7 +343,7 @@ def _describe_holdout(summary: Summary) -> str:
     return _make_section("On the sealed holdout", sentence)
 
 
-def _list_near_misses(summary: Summary) -> str:
+def _list_near_misses(summary: Summary) -> Section | None:
     """Discards that looked better than their incumbent: ideas worth another look."""
     misses = [
         (experiment.gain, experiment)
@@ -262,7 +351,7 @@ def _list_near_misses(summary: Summary) -> str:
         if experiment.status is Status.DISCARD and experiment.gain and experiment.gain > 0
     ]
     if not misses:
-        return ""
+        return None
     numbers = summary.numbers
     lines = ["| # | commit | looked | sd | why not | change |", "|--:|:--|--:|--:|:--|:--|"]
     for gain, experiment in sorted(misses, key=itemgetter(0), reverse=True)[:NEAR_MISSES]:
@@ -279,27 +368,41 @@ def _list_near_misses(summary: Summary) -> str:
     )
 
 
-def _list_crashes(summary: Summary) -> str:
-    crashes: dict[str, list[str]] = defaultdict(list)
+def _list_discards(summary: Summary) -> Section | None:
+    """What did not work, by the reason."""
+    lines = _group(summary, Status.DISCARD)
+    basis = "By the reason of the verdict; for each the latest, by name."
+    return _make_section("What did not work", basis, lines=lines) if lines else None
+
+
+def _list_crashes(summary: Summary) -> Section | None:
+    lines = _group(summary, Status.CRASH)
+    return _make_section("Crashes", lines=lines) if lines else None
+
+
+def _group(summary: Summary, status: Status) -> list[str]:
+    """A line for each reason of a status, the most frequent first."""
+    groups: dict[str, list[Finished]] = defaultdict(list)
     for experiment in summary.recent:
-        if experiment.status is Status.CRASH:
-            crashes[experiment.reason or "unknown"].append(f"#{experiment.number}")
-    if not crashes:
-        return ""
-    reasons = sorted(crashes.items(), key=lambda item: len(item[1]), reverse=True)
-    lines = [
-        f"- {len(numbers)} × {_escape(reason)} "
-        f"({', '.join(numbers[:5])}{', ...' if len(numbers) > 5 else ''})"
-        for reason, numbers in reasons[:REASONS]
-    ]
-    if rest := sum(len(numbers) for _, numbers in reasons[REASONS:]):
+        if experiment.status is status:
+            groups[experiment.reason or "unknown"].append(experiment)
+    reasons = sorted(groups.items(), key=lambda item: len(item[1]), reverse=True)
+    lines = []
+    for reason, experiments in reasons[:REASONS]:
+        latest = [
+            f"{_escape(cut(one.description, EXAMPLE))} (#{one.number})"
+            for one in reversed(experiments[-EXAMPLES:])
+        ]
+        more = ", ..." if len(experiments) > EXAMPLES else ""
+        lines.append(f"- {len(experiments)} × **{_escape(reason)}**: {', '.join(latest)}{more}")
+    if rest := sum(len(experiments) for _, experiments in reasons[REASONS:]):
         lines.append(f"- {rest} × other reasons")
-    return _make_section("Crashes", lines=lines)
+    return lines
 
 
-def _describe_trust(summary: Summary) -> str:
+def _describe_trust(summary: Summary) -> Section | None:
     if summary.baseline is None:
-        return ""
+        return None
     points = [f"{text.describe_outcome(summary)}."]
     if not summary.deterministic:
         points += [
@@ -349,12 +452,12 @@ def _describe_drift(summary: Summary) -> str:
     )
 
 
-def _describe_machine(summary: Summary) -> str:
+def _describe_machine(summary: Summary) -> Section | None:
     """Whether the machine and all else that runs depend on stayed as they were."""
     trends = "" if summary.machine is None else describe_trends(summary.machine)
     later = summary.segments[1:]
     if not later:
-        return _make_section("The machine", trends) if trends else ""
+        return _make_section("The machine", trends) if trends else None
     lines = [
         f"| segment | began | after | because | best, {_make_cell(summary.metric.name)} in it |",
         "|--:|:--|--:|:--|--:|",
@@ -403,7 +506,7 @@ def _format_trend_interval(trend: Trend, scale: float, unit: str) -> str:
     return f"99 % interval {scale * trend.low:+.2g}{unit} to {scale * trend.high:+.2g}{unit}"
 
 
-def _list_costs(summary: Summary) -> str:
+def _list_costs(summary: Summary) -> Section | None:
     sentence = (
         f"{counted(summary.runs, 'run')}, {duration(summary.cpu_s)} of CPU time, "
         f"{duration(summary.wall_s)} of running, {duration(summary.elapsed_s)} in all."
@@ -416,10 +519,10 @@ def _list_costs(summary: Summary) -> str:
     return _make_section("What it cost", sentence)
 
 
-def _list_agents(summary: Summary) -> str:
+def _list_agents(summary: Summary) -> Section | None:
     """What each agent did, earned and cost."""
     if not summary.agents:
-        return ""
+        return None
     lines = [
         "| agent | experiments | keeps | gain | per experiment | tokens | dollars | per dollar |",
         "|:--|--:|--:|--:|--:|--:|--:|--:|",
@@ -445,14 +548,14 @@ def _format_rate(gain: float | None) -> str:
     return "" if gain is None else f"{gain:+.2g}"
 
 
-def _list_commands(summary: Summary) -> str:
+def _list_commands(summary: Summary) -> Section | None:
     if summary.incumbent is None or summary.incumbent.number == 0:
-        return ""
+        return None
     base, branch = short(summary.base_commit), f"autoresearch/{summary.tag}"
     commands = (
         (f"git diff {base}..{branch}", "what changed in all"),
-        (f"git merge {branch}", "take everything"),
-        ("git cherry-pick COMMIT", "or single keeps, from the list above"),
+        (f"autoresearch finish --tag {summary.tag}", "a clean branch, one commit of yours each"),
+        (f"git merge {branch}-final", "take it"),
     )
     width = max(len(command) for command, _ in commands)
     lines = [f"{command:<{width}}  # {effect}" for command, effect in commands]
@@ -464,25 +567,63 @@ def _list_commands(summary: Summary) -> str:
     )
 
 
-def _describe_setting(summary: Summary, sandbox: str) -> str:
+def _describe_reproduction(summary: Summary, facts: Facts) -> Section | None:
+    """The command of a run, and the seeds and numbers of the runs that verified the result."""
+    if summary.incumbent is None or not facts.command:
+        return None
+    best = summary.incumbent
+    budget = "" if summary.budget_s is None else f"AUTORESEARCH_BUDGET={summary.budget_s:g} "
+    is_best = [run.commit == best.commit for run in facts.runs]
+    seed = facts.runs[is_best.index(True)].seed if any(is_best) else 1
+    commands = [
+        f"git worktree add ../reproduce {short(best.commit)}",
+        "cd ../reproduce",
+        f"AUTORESEARCH_SEED={seed} {budget}{one_line(facts.command)}",
+    ]
+    lines = []
+    if facts.runs:
+        name = _make_cell(summary.metric.name)
+        lines = [f"| commit | experiment | seed | {name} |", "|:--|:--|--:|--:|"]
+    for run in sorted(facts.runs, key=lambda run: run.role is not Role.VERIFY):
+        which = f"#{best.number}" if run.role is Role.VERIFY else "baseline"
+        value = "crashed" if run.metric is None else f"{run.metric:.9g}"
+        lines.append(f"| `{short(run.commit)}` | {which} | {run.seed} | {value} |")
+    where = f"The session began with {_escape(facts.environment)}." if facts.environment else ""
+    verified = "The runs that verified the result:" if lines else ""
+    return _make_section(
+        "How to reproduce it", where, _fence("\n".join(commands), "sh"), verified, lines=lines
+    )
+
+
+def _describe_setting(summary: Summary, sandbox: str) -> Section:
     agent = f", agent {_escape(summary.agent)}" if summary.agent else ""
     budget = ""
     if summary.budget_s is not None:
         budget = f", {summary.budget_s:g} s of {summary.budget_clock} time per run"
     sentence = (
-        f"<sub>Started {clock(summary.created_at)}, this page is of {clock(summary.now)}{agent}"
-        f"{budget}, judge level `{summary.level}`.</sub>"
+        f"Started {clock(summary.created_at)}, this page is of {clock(summary.now)}{agent}"
+        f"{budget}, judge level `{summary.level}`."
     )
-    return f"{sentence}\n\n<sub>Sandbox: {_escape(sandbox)}</sub>" if sandbox else sentence
+    return _make_section(
+        "The setting", sentence, f"Sandbox: {_escape(sandbox)}." if sandbox else ""
+    )
 
 
-def _make_section(heading: str, *paragraphs: str, lines: Iterable[str] = ()) -> str:
+def _make_section(heading: str, *paragraphs: str, lines: Iterable[str] = ()) -> Section:
     """A heading, paragraphs, and the lines of a list or a table. Empty parts are left out."""
-    return "\n\n".join(filter(None, [f"## {heading}", *paragraphs, "\n".join(lines)]))
+    return Section(heading, "\n\n".join(filter(None, [*paragraphs, "\n".join(lines)])))
 
 
 def _quote(paragraphs: Sequence[str]) -> str:
-    return "\n>\n".join(f"> {paragraph}" for paragraph in paragraphs)
+    lines = "\n\n".join(paragraphs).split("\n") if paragraphs else []
+    return "\n".join(f"> {line}".rstrip() for line in lines)
+
+
+def _fence(code: str, language: str) -> str:
+    """A block of code that nothing in it can end."""
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}{language}\n{code}\n{marks}"
 
 
 def _format_score(summary: Summary, kept: Kept) -> str:

@@ -20,6 +20,7 @@ from autoresearch.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MARGIN = 0.12  # of the height, above and below
 LABEL_WIDTH = 45  # characters, the original's
@@ -27,6 +28,7 @@ LABEL_ANGLE = 30  # degrees
 LABEL_GAP = 19  # pixels between the lines on which two labels are written
 CHARACTER_WIDTH = 9.5  # pixels
 MANY_DOTS = 200  # a faint dot among hundreds is a cloud, a faint dot among ten is invisible
+MANY_ELEMENTS = 2_000  # dots of an SVG: more are drawn into it as a picture
 BOUNDARY = "#888888"
 GREY, GREEN, LINE, INK = "#cccccc", "#2ecc71", "#27ae60", "#1a7a3a"
 
@@ -39,12 +41,35 @@ class Dot(NamedTuple):
 
 def plot(summary: Summary) -> bytes:
     """Draw a whole summary as PNG."""
+    return _print(_draw_figure(summary), "png", {"Software": None})
+
+
+def plot_svg(summary: Summary) -> str:
+    """Draw it as an `<svg>` element for a page: transparent, with its text as text."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": summary.tag}):
+        figure = _draw_figure(summary, (11, 6))  # larger letters, for a page
+        figure.patch.set_visible(False)
+        figure.axes[0].patch.set_visible(False)
+        data = _print(figure, "svg", {"Date": None, "Creator": None})
+    return data[data.index(b"<svg") :].decode()
+
+
+def _print(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+    out = io.BytesIO()
+    figure.canvas.print_figure(out, format=kind, bbox_inches="tight", metadata=metadata)
+    return out.getvalue()
+
+
+def _draw_figure(summary: Summary, size: tuple[float, float] = (16, 8)) -> Figure:
+    """`size` is in inches."""
     # Half a second of import, wanted by few commands.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(16, 8), dpi=150, layout="tight")
-    canvas = FigureCanvasAgg(figure)
+    figure = Figure(figsize=size, dpi=150, layout="tight")
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(
         f"Autoresearch Progress: {summary.finished} Experiments, {summary.keep} Kept Improvements",
@@ -64,9 +89,7 @@ def plot(summary: Summary) -> bytes:
         _draw(axes, summary, inside, keeps)
         _write_counts(axes, summary, len(discards) - len(inside))
         _label(axes, keeps, summary.metric)
-    out = io.BytesIO()
-    canvas.print_figure(out, format="png", bbox_inches="tight", metadata={"Software": None})
-    return out.getvalue()
+    return figure
 
 
 def select_dots(summary: Summary, status: Status) -> list[Dot]:
@@ -114,7 +137,16 @@ def find_frame(
 def _draw(axes: Axes, summary: Summary, discards: Sequence[Dot], keeps: Sequence[Dot]) -> None:
     orders, values = [dot.order for dot in discards], [dot.value for dot in discards]
     alpha = 0.5 if len(discards) > MANY_DOTS else 0.9
-    axes.scatter(orders, values, c=GREY, s=18, alpha=alpha, zorder=2, label="Discarded")
+    axes.scatter(
+        orders,
+        values,
+        c=GREY,
+        s=18,
+        alpha=alpha,
+        zorder=2,
+        label="Discarded",
+        rasterized=len(orders) > MANY_ELEMENTS,
+    )
     orders, values = [dot.order for dot in keeps], [dot.value for dot in keeps]
     axes.scatter(
         orders, values, c=GREEN, s=50, zorder=4, label="Kept", edgecolors="black", linewidths=0.5

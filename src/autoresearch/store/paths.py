@@ -26,7 +26,7 @@ from pathlib import Path
 from autoresearch.errors import StorageError
 
 STATE = ".autoresearch"
-PUBLIC = ("results.tsv", "progress.png", "report.md")
+PUBLIC = ("results.tsv", "progress.png", "report.md", "report.html")
 OURS = (f"{STATE}/", *PUBLIC)
 """Our files in the task's folder, as patterns for git's exclude file."""
 
@@ -40,6 +40,7 @@ class SessionPaths:
         self.results = root / "results.tsv"
         self.picture = root / "progress.png"
         self.report = root / "report.md"
+        self.html = root / "report.html"
         self.folder = root / STATE / tag
         self.lock = self.folder / "lock"
         self.log = self.folder / "session.log"
