@@ -144,6 +144,7 @@ class Confinement:
     write: tuple[str, ...] = ()
     network: bool | None = None  # False: only AF_UNIX sockets, and no abstract ones of others
     proc: bool = False  # it may write the files of processes in /proc, such as its own
+    pinned: bool = False  # it may use no other cores than those it is started on
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -22,7 +22,7 @@ from autoresearch.protocols import Confinement, RunResult, RunSpec
 from autoresearch.runners.local import LocalRunner
 from autoresearch.runners.support.resources import share
 from autoresearch.runners.warden import cpu_clock
-from autoresearch.sandbox import landlock
+from autoresearch.sandbox import landlock, seccomp
 
 PYTHON = (sys.executable, "-S", "-E", "-c")
 BURN = "import time\nwhile time.process_time() < {}: pass\n"
@@ -497,6 +497,23 @@ def test_a_control_group_counts_them_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert waited_s < 0.3
     cpu_clock.remove_groups()
     assert not any(list(folder.glob("autoresearch-*")) for folder in cpu_clock._list_groups())
+
+
+@pytest.mark.skipif(
+    landlock.abi() == 0 or not seccomp.is_available() or len(os.sched_getaffinity(0)) < 2,
+    reason="needs two cores, Landlock and seccomp",
+)
+def test_a_confined_run_keeps_to_the_cores_of_its_slot(place: Place) -> None:
+    program = "import os\ntry: os.sched_setaffinity(0, range(64))\n"
+    program += "except PermissionError: print('refused')\nprint(len(os.sched_getaffinity(0)))\n"
+    spec = place.spec(program)
+    walls = Confinement(SYSTEM, (str(spec.tree),))
+    confined = dataclasses.replace(spec, confinement=walls)
+    cores = sorted(os.sched_getaffinity(0))
+    for slots, expected in ((len(cores), "refused\n1\n"), (1, f"{len(cores)}\n")):
+        with closing(LocalRunner(slots)) as runner:
+            assert runner.run(confined).exit_code == 0
+        assert spec.log.read_text() == expected
 
 
 @linux_only

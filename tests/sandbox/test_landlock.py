@@ -465,3 +465,13 @@ def test_the_kernels_settings_stay_closed(
 def test_nothing_is_left_in_the_kernel_for_who_comes_later(attempt: Try, line: str) -> None:
     assert attempt(line, network=False) == "EACCES"
     assert attempt("subprocess.run(['true'], check=True)", network=False) == "ok"
+
+
+@pytest.mark.skipif(not seccomp.is_available(), reason="needs seccomp")
+@pytest.mark.parametrize("network", [False, True])
+def test_no_file_system_is_reached_that_is_mounted_nowhere(attempt: Try, network: bool) -> None:
+    """As root, the modes and attributes in a control group's could be changed, and stay so."""
+    for number in (428, 430, 432, 433, 467):  # open_tree, fsopen, fsmount, fspick, open_tree_attr
+        line = f"call(272, 0x10020000); call({number}, 0, 0, 0, 0, 0)"
+        line = line if os.uname().machine == "x86_64" else line.partition("; ")[2]
+        assert attempt(line, network=network) == "EPERM"

@@ -92,6 +92,8 @@ class _Warden:
         process = self._start()
         assert process.stdin and process.stdout
         spec = replace(spec, env=self._resources.environment(spec.env))
+        if spec.confinement is not None and self._resources.cores:
+            spec = replace(spec, confinement=replace(spec.confinement, pinned=True))
         try:
             process.stdin.write(json.dumps(spec.to_json() | {"slot": self._slot}) + "\n")
             process.stdin.flush()

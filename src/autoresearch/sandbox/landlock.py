@@ -101,7 +101,8 @@ class Ruleset:
         self._filters: dict[bool, seccomp.Filter] = {}  # by whether it has its own file systems
         network = confinement.network is not False
         if seccomp.is_available():
-            self._filters = {own: seccomp.Filter(network, attributes=own) for own in (True, False)}
+            cores = not confinement.pinned
+            self._filters = {own: seccomp.Filter(network, own, cores) for own in (True, False)}
         self._rights = (1 << FILE_RIGHTS[min(version, max(FILE_RIGHTS))]) - 1
         attr = _RulesetAttr(handled_access_fs=self._rights)
         if version >= SCOPE_ABI:

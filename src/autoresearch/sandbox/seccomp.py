@@ -6,8 +6,10 @@ privileges (but `PR_SET_NO_NEW_PRIVS`) and no other program, and works in contai
 
 Always denied:
 - setting the limits (`prlimit`, with EACCES), the cores, priority or scheduler (with EPERM) of
-  other processes, such as the harness
+  other processes, such as the harness; where it is pinned to cores, its own cores too
 - the kernel's keyrings, whose content outlives the process
+- file systems that are mounted nowhere (fsopen, fsmount, fspick, open_tree, with EPERM): with one,
+  root could change modes and attributes in the kernel's own, for which Landlock has no right
 - putting characters into a terminal's input (TIOCSTI and TIOCLINUX, with EPERM): the user's shell
   would read them afterwards
 - every call of a program of another architecture, of 32 bits for instance (with EACCES): its calls
@@ -59,12 +61,14 @@ class Calls(NamedTuple):
     ipc: tuple[int, ...]  # shmget, semget, msgget: what they make outlives a process
     keyrings: tuple[int, ...]  # add_key, request_key, keyctl: the same
     schedules: tuple[int, ...]  # sched_setparam, _setscheduler, _setaffinity, _setattr: pid first
+    setaffinity: int
     setpriority: int
     ioprio_set: int
     ioctl: int
     attributes: tuple[int, ...]  # chmod, chown, utime and setxattr in all their forms; mq_open
     new_attributes: tuple[int, ...] = (452, 463, 466, 469)  # the same on every architecture
     io_uring_setup: int = 425
+    mounts: tuple[int, ...] = (428, 430, 432, 433, 467)  # open_tree, fsopen, fsmount, fspick
 
 
 CALLS = {
@@ -76,6 +80,7 @@ CALLS = {
         ipc=(29, 64, 68),
         keyrings=(248, 249, 250),
         schedules=(142, 144, 203, 314),
+        setaffinity=203,
         setpriority=141,
         ioprio_set=251,
         ioctl=16,
@@ -92,6 +97,7 @@ CALLS = {
         ipc=(194, 190, 186),
         keyrings=(217, 218, 219),
         schedules=(118, 119, 122, 274),
+        setaffinity=122,
         setpriority=140,
         ioprio_set=30,
         ioctl=29,
@@ -116,10 +122,9 @@ class _Program(ctypes.Structure):
 class Filter:
     """A filter, made before the fork. Needs `is_available`."""
 
-    def __init__(self, network: bool, attributes: bool) -> None:
-        """`network` and `attributes` say whether the child may use sockets, and change attributes
-        of files."""
-        code = _code(CALLS[os.uname().machine], network, attributes)
+    def __init__(self, network: bool, attributes: bool, cores: bool = True) -> None:
+        """Whether the child may use sockets, change attributes of files, and choose its cores."""
+        code = _code(CALLS[os.uname().machine], network, attributes, cores)
         self._code = ctypes.create_string_buffer(code, len(code))
         self._program = _Program(len(code) // 8, ctypes.addressof(self._code))
 
@@ -135,24 +140,25 @@ Step = tuple[str, int, int, str, str]
 """Label, instruction, operand, label to jump to if true, and if false; "" is the next step."""
 
 
-def _code(calls: Calls, network: bool, attributes: bool) -> bytes:
+def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
     """The instructions."""
     refused = calls.keyrings if network else (*calls.ipc, *calls.keyrings)
     if not (network and attributes):
         refused += (calls.io_uring_setup,)  # it makes calls that no filter sees
-    forbidden = () if attributes else (*calls.attributes, *calls.new_attributes)
+    forbidden = calls.mounts if cores else (*calls.mounts, calls.setaffinity)
+    forbidden += () if attributes else (*calls.attributes, *calls.new_attributes)
     commands = TYPE if attributes else (*TYPE, *SET_FLAGS)
     steps: list[Step] = [
         ("", LOAD, ARCHITECTURE, "", ""),
         ("", EQUAL, calls.architecture, "", "refuse"),
         ("", LOAD, NUMBER, "", ""),
         ("", AT_LEAST, X32, "refuse", ""),
+        *(("", EQUAL, number, "refuse", "") for number in refused),
+        *(("", EQUAL, number, "forbid", "") for number in forbidden),
         ("", EQUAL, calls.prlimit, "limits", ""),
         ("", EQUAL, calls.setpriority, "priority", ""),
         ("", EQUAL, calls.ioprio_set, "io priority", ""),
         *(("", EQUAL, number, "scheduler", "") for number in calls.schedules),
-        *(("", EQUAL, number, "refuse", "") for number in refused),
-        *(("", EQUAL, number, "forbid", "") for number in forbidden),
         ("", EQUAL, calls.ioctl, "ioctl", ""),
     ]
     if not network:

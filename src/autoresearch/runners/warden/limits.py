@@ -22,6 +22,9 @@ from autoresearch.runners.warden.processes import (
 
 SEARCH_EVERY = 100  # times as long as a search takes: it reads all of /proc
 LOAD = Path("/proc/loadavg")
+NO_CORE = 1
+"""Bytes of a core dump: a crash leaves none. Linux gives none to the system's own handler either,
+which would keep it outside the run's tree; 0 bytes would not prevent that."""
 THREADS = 8  # allowed for each process, where the kernel counts a user's threads
 
 
@@ -124,10 +127,11 @@ def max_threads(processes: int | None) -> int | None:
 
 
 def list_limits(file_bytes: int | None, threads: int | None) -> list[tuple[int, int]]:
-    """The kernel's limits on the size of every file and on the number of threads, of a process and
-    all it starts: (kind, limit). Root could raise the limits again, unless it is confined
-    (CAP_SYS_RESOURCE)."""
-    kinds = ((resource.RLIMIT_FSIZE, file_bytes), (resource.RLIMIT_NPROC, threads))
+    """The kernel's limits on the size of every file and core dump and on the number of threads, of
+    a process and all it starts: (kind, limit). Root could raise the limits again, unless it is
+    confined (CAP_SYS_RESOURCE)."""
+    files, forks = (resource.RLIMIT_FSIZE, file_bytes), (resource.RLIMIT_NPROC, threads)
+    kinds = (files, forks, (resource.RLIMIT_CORE, NO_CORE))
     return [(kind, _cap(kind, limit)) for kind, limit in kinds if limit is not None]
 
 

@@ -118,6 +118,8 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuC
         stopped = _wait_for_end(child.pid, watch, requests)
     finally:
         status, usage = processes.kill_all(child.pid, mark, watch.family)
+    with suppress(OSError):  # the run may have closed its log to us
+        spec.log.chmod(0o644)
     wall_s = time.monotonic() - began
     cpu_s = max(processes.children_cpu_s() - used_s, clock.used_s() - counted_s, watch.cpu_s)
     if stopped == "interrupted" and not processes.was_killed(status):
