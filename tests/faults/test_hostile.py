@@ -222,6 +222,33 @@ def test_what_cannot_be_removed_ends_no_session(
             remove_tree(folder)
 
 
+CLOSED = {
+    "its log": ("os.fchmod(1, 0)\n", "worse"),
+    "its log, and floods it": (
+        "os.fchmod(1, 0)\nwhile True: print('x' * 100_000, flush=True)\n",
+        "log too large",
+    ),
+    "what the scorer reads": ("os.chmod('out', 0)\n", "score: the run left no file out"),
+    "its temporary folder": ("os.chmod(os.environ['TMPDIR'], 0)\n", "worse"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_run_that_closes_its_files_ends_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVICE_KEY", SECRET)
+    toml = TASK.replace('env = ["COUNTED"]', 'env = ["SERVICE_KEY"]') + SCORED.partition("[gua")[0]
+    files = {"score.py": "print('METRIC score=' + open('out').read())\n", "val/text": "hidden"}
+    end = "open('out', 'w').write(str(score))\n"
+    root = make_task(tmp_path / "task", PROGRAM + end, toml, files)
+    steps = [rewrite(WORSE + end + close, name) for name, (close, _) in CLOSED.items()]
+    found = run_session(root, ScriptedAgent(*steps, change(VALUE=5.0)), runner__log_limit=1_000_000)
+    reasons = [reason for _, reason in CLOSED.values()]
+    assert [reason for _, reason in found.verdicts] == [*reasons, None]
+    assert audit(task_of(root)) == []
+
+
 # ---- texts -------------------------------------------------------------------------------------
 
 PIECES = st.sampled_from(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from autoresearch.errors import AutoresearchError
+from autoresearch.errors import AutoresearchError, StorageError
 from autoresearch.files import clear_path
 from autoresearch.git.repository import Repository
 from autoresearch.git.trees import Manifest
@@ -103,13 +103,9 @@ class RunExecutor:
         check_settled(result)
         try:
             finished = self._evaluate(run, folder, tree, result, manifest, is_spoiled)
-        except OSError as error:
-            if error.errno in DISK_FAULTS:
-                raise
-            finished = self._record_fault(run, folder, result, error)
-        except (AutoresearchError, Interrupted):
-            raise
         except Exception as error:
+            if not _is_fault_of_run(error):
+                raise
             finished = self._record_fault(run, folder, result, error)
         self.repository.trees.put_aside(tree, manifest)
         for name in OUTCOMES:  # in the ledger now
@@ -232,6 +228,14 @@ def _keep_traceback(folder: Path, error: Exception) -> str:
     lines = traceback.format_exception(error)
     (folder / "error.log").write_text("".join(lines), errors="backslashreplace")
     return f"{UNEXPECTED}{type(error).__name__}"
+
+
+def _is_fault_of_run(error: Exception) -> bool:
+    """Whether what a program left is to blame for an error, not the machine or the session."""
+    cause = error.__cause__ if isinstance(error, StorageError) else error
+    if isinstance(cause, OSError):
+        return cause.errno not in DISK_FAULTS
+    return not isinstance(error, AutoresearchError | Interrupted)
 
 
 def _limit_of(run: Run, limit_s: float | None) -> float | None:

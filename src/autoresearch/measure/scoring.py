@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from autoresearch.files import clear_path
@@ -40,7 +41,8 @@ def score(
         return earlier
     copies = {name: folder / FOLDER / prefix / name for name in task.score.reads}
     for name, source in copies.items():
-        if not source.is_file() or source.is_symlink():
+        is_regular = source.is_file() and not source.is_symlink()
+        if not is_regular or not os.access(source, os.R_OK):
             return RunResult(1, f"the run left no file {name}", 0.0, 0.0, None)
     hidden = readable_hidden_files(task, purpose)
     content = commands.tree(run.commit, hidden, copies, may_reuse=False)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autoresearch.files import clear_path, remove_tree
+from autoresearch.files import clear_path, copy_file, remove_tree
 from autoresearch.protocols import TreeFile, TreeManifest
 
 if TYPE_CHECKING:  # `agents` needs no git
@@ -44,7 +43,7 @@ class CommitTree:
         for name, source in self.copies.items():
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            copy_file(source, target)
 
     def manifest(self) -> TreeManifest:
         files = {
