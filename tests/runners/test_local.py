@@ -88,6 +88,17 @@ def test_a_run(runner: LocalRunner, place: Place) -> None:
     assert RunResult(**json.loads(spec.outcome.read_text())) == result
 
 
+def test_a_crash_leaves_no_core_dump(runner: LocalRunner, place: Place) -> None:
+    program = (
+        "import os, resource\nlimit, most = resource.getrlimit(resource.RLIMIT_CORE)\n"
+        "print(limit <= most <= 1, flush=True)\nos.abort()\n"
+    )
+    spec = place.spec(program)
+    assert runner.run(spec).exit_code == -signal.SIGABRT
+    assert spec.log.read_text().startswith("True")
+    assert list(spec.tree.iterdir()) == []
+
+
 def test_a_run_has_no_terminal_and_no_input(runner: LocalRunner, place: Place) -> None:
     program = (
         "import os, sys\nassert sys.stdin.read() == ''\nassert os.getsid(0) == os.getpid()\n"

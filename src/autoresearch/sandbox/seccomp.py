@@ -140,6 +140,7 @@ Step = tuple[str, int, int, str, str]
 """Label, instruction, operand, label to jump to if true, and if false; "" is the next step."""
 
 
+@lru_cache
 def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
     """The instructions."""
     refused = calls.keyrings if network else (*calls.ipc, *calls.keyrings)
