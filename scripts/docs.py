@@ -47,6 +47,9 @@ def commands() -> str:
             "|---|---|",
         ]
         shown += [f"| {spelled(action)} | {action.help} |" for action in actions]
+        if one.epilog:
+            examples = [line.strip() for line in str(one.epilog).splitlines()[1:]]
+            shown += ["", "```sh", *examples, "```"]
         shown.append("")
     return "\n".join(shown)
 

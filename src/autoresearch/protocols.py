@@ -119,7 +119,8 @@ class Agent(Protocol):
 
     Optional members: `probes = True` asks for a first small turn before anything is measured, on a
     worktree with one tiny file; `interrupt()`, called from another thread, ends the current turn as
-    a `Failure`; `close()` is called at the session's end.
+    a `Failure`; `close()` is called at the session's end; `check_files(files)`, called with the
+    editable files before anything is measured, raises `AgentError` if it can propose nothing there.
     """
 
     name: str

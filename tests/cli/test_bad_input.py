@@ -552,7 +552,9 @@ def test_an_agent_that_cannot_work_here(tmp_path: Path, autoresearch: Run) -> No
     done = autoresearch("run", root, "--tag", "t", "--agent", "tuner")
     assert done.code == AGENT
     assert "the tuner found no constants in prog.py" in done.error
-    assert autoresearch("status", root).code == 0
+    assert "baseline" not in done.out  # nothing was measured
+    assert "no session was started" in autoresearch("status", root).error
+    assert "found no constants" in autoresearch("check", root, "--runs", 2).out
 
 
 # ---- the clock ---------------------------------------------------------------------------------

@@ -72,6 +72,10 @@ class Tuner:
         self._state: tuple[int, ...] = ()  # of the history, at the last proposal
         self._repeats = 0  # proposals made in this state
 
+    def check_files(self, files: Mapping[str, bytes]) -> None:
+        """Raises `AgentError` if the files hold no constant to change."""
+        _find_with_constants(files)
+
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         files = {path: (turn.worktree / path).read_bytes() for path in turn.editable}
         if not self._origin:
@@ -98,9 +102,7 @@ class Tuner:
         noted = (ORIGIN.search(experiment.notes) for experiment in experiments)
         origin = next((match[1] for match in noted if match), history.incumbent().commit)
         files = history.editable_files(origin)
-        with_constants = {path for path in files if _take_apart({path: files[path]}).constants}
-        if not with_constants:
-            raise AgentError(HOW_TO.format(paths=", ".join(sorted(files)) or "the editable files"))
+        with_constants = _find_with_constants(files)
         self._main = min(with_constants) if len(with_constants) == 1 else None
         self._origin = origin
         program = self._incumbent(files)
@@ -220,6 +222,14 @@ def _take_apart(files: Mapping[str, bytes], main: str | None = None) -> Program:
         return take_apart(files, main)
     except SourceError as error:
         raise AgentError(f"the tuner cannot read the constants: {error}") from error
+
+
+def _find_with_constants(files: Mapping[str, bytes]) -> set[str]:
+    """The files that hold constants. Raises `AgentError` if none does."""
+    paths = {path for path in files if _take_apart({path: files[path]}).constants}
+    if not paths:
+        raise AgentError(HOW_TO.format(paths=", ".join(sorted(files)) or "the editable files"))
+    return paths
 
 
 def _write(

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from autoresearch.cli.colour import has_colour, paint
 from autoresearch.cli.common import (
     find_session,
     load_task,
@@ -19,6 +20,7 @@ from autoresearch.cli.common import (
     print_answer,
     restore_settings,
 )
+from autoresearch.formatting import printable
 from autoresearch.records import Experiment, Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner, find_running
@@ -34,13 +36,18 @@ EXIT_DISAGREES = 1  # of fsck
 
 def status(options: argparse.Namespace) -> int:
     from autoresearch.report.summary import to_json
-    from autoresearch.report.text import status_text
+    from autoresearch.report.text import get_styles, list_status, status_text
 
     with open_ledger(options) as (ledger, _, paths):
         summary = read_summary(ledger, paths)
         is_running = find_owner(paths) is not None
     facts = {"running": is_running, **to_json(summary)}
-    print_answer(options, facts, status_text(summary, is_running))
+    if options.json or not has_colour():
+        print_answer(options, facts, status_text(summary, is_running))
+        return 0
+    styles = get_styles(summary)
+    for label, text in list_status(summary, is_running):
+        print(paint([(f"{label:<9}  ", "dim"), (printable(text), styles.get(label, ""))]))
     return 0
 
 
@@ -52,12 +59,16 @@ def read_summary(ledger: Ledger, paths: SessionPaths, **facts: Any) -> Summary:
 
 
 def log(options: argparse.Namespace) -> int:
-    from autoresearch.report.experiments import log_text
+    from autoresearch.report.experiments import list_log, log_text
 
     with open_ledger(options) as (ledger, record, _):
         experiments = ledger.all_experiments(record)
     facts = [_to_json(experiment) for experiment in experiments]
-    print_answer(options, facts, log_text(experiments, record.metric))
+    if options.json or not has_colour():
+        print_answer(options, facts, log_text(experiments, record.metric))
+        return 0
+    for line, style in list_log(experiments, record.metric):
+        print(paint([(printable(line), style)]))
     return 0
 
 

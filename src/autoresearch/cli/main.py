@@ -18,7 +18,11 @@ from autoresearch.formatting import printable
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        sys.exit(0)
+    options = parser.parse_args(arguments)
     if HARNESS_VARIABLE in os.environ and options.command != "terminal.mcp":
         from autoresearch.cli.forwarded import forward
 

@@ -70,7 +70,13 @@ def _copy_task(source: Path, folder: Path) -> None:
 def init(options: argparse.Namespace) -> int:
     root = task_path(options)
     written, left, patches = list[str](), list[str](), list[str]()
-    if not (options.agent_files and (root / TASK_FILE).exists()):
+    exists = (root / TASK_FILE).exists()
+    if exists and not options.agent_files and not options.force:
+        raise NotOursError(
+            f"{root / TASK_FILE} exists: `autoresearch check` measures it, "
+            "`autoresearch init --force` replaces it"
+        )
+    if options.force or not exists:
         written = _write_task(root, options)
         editable = [root / name for name in load(root).editable if (root / name).is_file()]
         patches = [patch for patch in map(seed_patch, editable) if patch]
@@ -124,9 +130,6 @@ def _write_task(root: Path, options: argparse.Namespace) -> list[str]:
             raise
         options.goal = _ask_goal(unknown.metric)
         files = _scaffold(root, options)
-    for name in files:
-        if (root / name).exists():
-            raise NotOursError(f"{root / name} exists already, and is left as it is")
     try:
         for name, content in files.items():
             (root / name).write_text(content)

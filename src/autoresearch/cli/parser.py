@@ -8,168 +8,297 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from autoresearch import __version__
 from autoresearch.plugins import TASKS
 
 LATEST, HERE = "the latest", "this folder's, or the latest"
+GROUPS = {
+    "make a task": ("new", "init", "check"),
+    "run a session": ("run", "attach", "watch", "pause", "resume", "stop"),
+    "look at a session": ("status", "log", "show", "report", "finish"),
+    "called by an agent in a terminal": ("start", "try", "wait", "brief", "note", "mcp", "confine"),
+    "find what is missing or wrong": ("agents", "fsck"),
+}
+EXAMPLES = (
+    ("autoresearch init", "in your repository: write the task file"),
+    ("autoresearch check", "is it ready for a night?"),
+    ("autoresearch run --hours 8", "do research; the same command goes on"),
+    ("autoresearch new tiny_gpt DIR", "or begin with a ready task"),
+)
+SIMILARITY = 0.6  # of a mistyped word and the one that was meant, as difflib counts it
 
 
-def make_parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+class Parser(argparse.ArgumentParser):
+    """A parser of commands or of one command's arguments. It proposes the nearest known word."""
+
+    def __init__(self, **settings: Any) -> None:
+        raw = argparse.RawDescriptionHelpFormatter
+        super().__init__(**settings, formatter_class=raw, allow_abbrev=False)
+        self.commands: dict[str, Parser] = {}
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        words = list(sys.argv[1:] if args is None else args)
+        command = self.commands.get(words[0]) if words else None
+        if words and command is None and not words[0].startswith("-"):
+            self.error(f"unknown command {words[0]!r}{_propose(words[0], self.commands)}")
+        options, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            parser = command or self
+            known = parser._option_string_actions  # argparse has no public name for them
+            hint = _propose(unknown[0].partition("=")[0], known)
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}", file=sys.stderr)
+        self.exit(2, f"`{self.prog} --help` lists what is accepted\n")
+
+    def format_help(self) -> str:
+        if not self.commands:
+            return super().format_help()
+        groups = [
+            f"{group}:\n{_tabulate((name, self.commands[name].description) for name in names)}"
+            for group, names in GROUPS.items()
+        ]
+        parts = [
+            f"usage: {self.prog} COMMAND [TASK] [OPTIONS]",
+            str(self.description),
+            *groups,
+            f"start with:\n{_tabulate(EXAMPLES)}",
+            f"`{self.prog} COMMAND --help` describes one command and its options.",
+        ]
+        return "\n\n".join(parts) + "\n"
+
+
+def _propose(word: str, known: Any) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, 1, SIMILARITY)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _tabulate(rows: Any) -> str:
+    pairs = [(str(name), str(text)) for name, text in rows]
+    width = max(6, *(len(name) for name, _ in pairs))
+    return "\n".join(f"  {name:<{width}}  {text}" for name, text in pairs)
+
+
+def make_parser() -> Parser:
+    top = Parser(
         prog="autoresearch",
-        description="Research while you sleep: an agent has ideas and edits files; the harness "
+        description="Research while you sleep: an agent has ideas and edits files; the harness\n"
         "runs, measures, decides and records.",
-        epilog="Start with: autoresearch new tiny_gpt DIR, or in your own repository: "
-        "autoresearch init, check, run. An agent in a terminal calls: start, try.",
-        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"autoresearch {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
     def add(
-        name: str, function: str, text: str, *, has_task: bool = True, tag: str = ""
-    ) -> argparse.ArgumentParser:
+        name: str,
+        function: str,
+        text: str,
+        *examples: str,
+        has_task: bool = True,
+        tag: str = "",
+    ) -> Parser:
         """Add a command; `tag` is the session it is about without `--tag`."""
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        epilog = "\n".join(["examples:", *(f"  autoresearch {example}" for example in examples)])
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=epilog if examples else None
+        )
+        top.commands[name] = command
         command.set_defaults(command=function)
         if has_task:
             _add_task(command)
-        command.add_argument("--json", action="store_true", help="print JSON for programs")
+        command.add_argument("--json", action="store_true", help="print JSON, for programs")
         if tag:
-            command.add_argument("--tag", help=f"which session ({tag})")
+            command.add_argument("--tag", help=f"the session's name (default: {tag})")
         return command
 
-    text = "copy a ready task into a folder with its own repository"
-    command = add("new", "make.new", text, has_task=False)
-    command.add_argument("name", metavar="NAME", help=f"one of: {', '.join(TASKS.ours())}")
-    command.add_argument("folder", nargs="?", metavar="DIR", help="the new folder (./NAME)")
+    _add_task_commands(add)
+    _add_session_commands(add)
+    _add_views(add)
+    _add_terminal_commands(add)
 
-    text = "write autoresearch.toml and program.md for the code in a folder"
-    command = add("init", "make.init", text)
-    command.add_argument("--editable", action="append", metavar="FILE", help="what may be edited")
-    command.add_argument("--command", dest="run_command", metavar="CMD", help="what a run executes")
-    command.add_argument("--metric", metavar="NAME", help="the number the program prints")
-    command.add_argument("--goal", choices=("minimize", "maximize"), help="which way is better")
-    text = "write AGENTS.md and a skill for coding agents"
-    command.add_argument("--agent-files", action="store_true", help=text)
-
-    text = "run the unchanged program a few times: noise, time, cost"
-    command = add("check", "session.check", text)
-    command.add_argument("--runs", type=int, default=4, metavar="N", help="how many runs (4)")
-    command.add_argument("--slots", type=int, metavar="S", help="runs at a time")
-
-    text = "do research until a limit is reached; on an existing tag, go on"
-    command = add("run", "session.run", text)
-    text = "who proposes: NAME or NAME:ARGUMENT (tuner), or shares: tuner,claude:3"
-    command.add_argument("--agent", metavar="A", help=text)
-    command.add_argument("--fallback", metavar="A", help="who takes over when no agent can go on")
-    _add_session_settings(command)
-    command.add_argument("--slots", type=int, metavar="S", help="runs at a time")
-    command.add_argument("--usd", type=float, metavar="X", help="dollars the agents may spend")
-    command.add_argument("--tokens", type=int, metavar="N", help="tokens the agents may use")
-    command.add_argument("--detach", action="store_true", help="go on without this terminal")
-    command.add_argument("--plain", action="store_true", help="one line per event, no live view")
-
-    text = "watch a session that runs; Ctrl-C stops watching only"
-    add("attach", "session.attach", text, tag=LATEST)
-    text = "show sessions on a web page, live: all of one or more tasks"
-    command = add("watch", "watch.watch", text, has_task=False)
-    text = "folders of tasks, or above them (here)"
-    command.add_argument("tasks", nargs="*", metavar="TASK", help=text)
-    text = "port of the page; the next one that is free if it is in use (8765)"
-    command.add_argument("--port", type=_check_port, default=8765, metavar="N", help=text)
-    text = "address to listen on; beyond this machine the page needs a token (127.0.0.1)"
-    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
-    text = "a further name by which browsers reach the page, such as a proxy's"
-    command.add_argument("--name", action="append", metavar="NAME", help=text)
-    text = "let the page pause, resume, end a session and leave notes; it needs a token then"
-    command.add_argument("--control", action="store_true", help=text)
-    text = "ask for a token on this machine too"
-    command.add_argument("--token", action="store_true", help=text)
-    text = "end a session as Ctrl-C does: finish the open runs"
-    command = add("stop", "session.stop", text, tag=LATEST)
-    command.add_argument("--now", action="store_true", help="do not wait for the open runs")
-    text = "finish the experiments under way, verify the result, then end"
-    command.add_argument("--after", action="store_true", help=text)
-    text = "let a session begin no further experiment; its time stands still"
-    add("pause", "session.pause", text, tag=LATEST)
-    text = "let it go on after `pause`, or in spite of `stop --after`"
-    add("resume", "session.resume", text, tag=LATEST)
-
-    add("status", "look.status", "show how far a session is", tag=LATEST)
-    add("log", "look.log", "list its experiments, one line each", tag=LATEST)
-    text = "write report.md, progress.png and results.tsv again"
-    command = add("report", "look.report", text, tag=LATEST)
-    text = "also write report.html: one file to mail, with the diff of each kept change"
-    command.add_argument("--html", action="store_true", help=text)
-    text = "first measure the result again, N runs each"
-    command.add_argument("--verify", type=int, metavar="N", help=text)
-    text = "make a clean branch of the kept changes, one commit each, in your name"
-    command = add("finish", "morning.finish", text, tag=LATEST)
-    text = "its name (autoresearch/TAG-final)"
-    command.add_argument("--branch", metavar="NAME", help=text)
-    command.add_argument("--squash", action="store_true", help="one commit for all of them")
-    text = "leave a kept change out, by its experiment's number; may be given again"
-    command.add_argument("--without", action="append", type=int, metavar="N", help=text)
-    text = "list the available agents: installed, keys seen"
-    add("agents", "look.agents", text, has_task=False)
-    text = "show one experiment: its diff, runs, output, verdict and why"
-    command = add("show", "look.show", text, has_task=False, tag=LATEST)
-    text = "of the experiment; 0 is the baseline"
-    command.add_argument("number", type=int, metavar="N", help=text)
-    _add_task(command)
-
-    text = "make a folder to work in, for an agent in a terminal"
-    _add_session_settings(add("start", "terminal.start", text))
-    text = "measure and judge the files of that folder"
-    command = add("try", "terminal.try_change", text, tag=HERE)
-    command.add_argument("-m", "--message", metavar="TEXT", help="what was changed, and why")
-    command.add_argument("--notes", default="", metavar="TEXT", help="for the agent's later self")
-    _add_author(command)
-    command.add_argument("--detach", action="store_true", help="do not wait for the verdict")
-    command.add_argument("--resume", action="store_true", help="only finish one that was cut off")
-    command = add("wait", "terminal.wait", "wait for the verdict of a try", tag=HERE)
-    command.add_argument("--timeout", type=float, metavar="S", help="at most so many seconds")
-    text = "print an agent's briefing: objective, what was tried, what is left"
-    add("brief", "look.brief", text, tag=HERE)
-    text = "keep a note for the agent's later self"
-    command = add("note", "terminal.note", text, has_task=False, tag=HERE)
-    command.add_argument("text", metavar="TEXT", help="one line, or a few")
-    _add_task(command)
-    _add_author(command)
-    text = "start your own agent in a session's folder, under the rules of a headless one"
-    command = add("confine", "confine.confine", text, has_task=False, tag=HERE)
-    command.set_defaults(task=".")
-    text = "whose configuration it may use (the agent of the program's name)"
-    command.add_argument("--agent", metavar="NAME", help=text)
-    text = "the program and its arguments, after --"
-    command.add_argument("program", nargs="+", metavar="COMMAND", help=text)
-    text = "the same commands as tools of the Model Context Protocol, on stdio"
-    add("mcp", "terminal.mcp", text, tag=HERE)
-
-    text = "does everything agree with the ledger? 0 yes, 1 no"
-    command = add("fsck", "look.fsck", text, tag="all of them")
-    text = "restore what follows from the ledger"
+    text = "check that branches and files agree with the record; exit code 1 if not"
+    command = add("fsck", "look.fsck", text, tag="all sessions")
+    text = "make again what can be made from the record"
     command.add_argument("--repair", action="store_true", help=text)
     return top
 
 
+def _add_task_commands(add: Any) -> None:
+    text = "copy a ready task into a new folder with its own repository"
+    command = add("new", "make.new", text, "new tiny_gpt", has_task=False)
+    command.add_argument("name", metavar="NAME", help=f"one of: {', '.join(TASKS.ours())}")
+    command.add_argument("folder", nargs="?", metavar="DIR", help="the folder (default: ./NAME)")
+
+    text = "write the task file, autoresearch.toml, for the code in a folder"
+    command = add(
+        "init",
+        "make.init",
+        text,
+        "init",
+        "init --editable train.py --metric val_loss --goal minimize",
+        "init --command './bench --json' --editable 'src/*.c' --metric ops_per_s --goal maximize",
+    )
+    text = "a file or glob that may be edited; repeat it for more than one"
+    command.add_argument("--editable", action="append", metavar="FILE", help=text)
+    text = "the command that runs the program once"
+    command.add_argument("--command", dest="run_command", metavar="CMD", help=text)
+    text = "the name of the number to improve, as the program prints it"
+    command.add_argument("--metric", metavar="NAME", help=text)
+    text = "whether a lower or a higher number is better"
+    command.add_argument("--goal", choices=("minimize", "maximize"), help=text)
+    text = "replace a task file that exists"
+    command.add_argument("--force", action="store_true", help=text)
+    text = "also write AGENTS.md and a skill, for a coding agent in a terminal"
+    command.add_argument("--agent-files", action="store_true", help=text)
+
+    text = "measure the unchanged program: its noise, its time, the cost of a night"
+    command = add("check", "session.check", text, "check", "check --runs 2")
+    text = "how often the program runs (default: 4)"
+    command.add_argument("--runs", type=int, default=4, metavar="N", help=text)
+    command.add_argument("--slots", type=int, metavar="S", help="how many runs at a time")
+    text = "print everything that was found, such as what is enforced on a run"
+    command.add_argument("--verbose", action="store_true", help=text)
+
+
+def _add_session_commands(add: Any) -> None:
+    text = "do research until a limit is reached; the same command resumes a session"
+    command = add(
+        "run",
+        "session.run",
+        text,
+        "run --hours 8",
+        "run --until 07:00 --detach",
+        "run --agent claude:3,tuner --experiments 100",
+    )
+    text = "the agent that proposes changes (default: tuner), or several with their shares, such as"
+    text += " claude:3,tuner; `autoresearch agents` lists them"
+    command.add_argument("--agent", metavar="A", help=text)
+    text = "the agent that takes over when no other can go on"
+    command.add_argument("--fallback", metavar="A", help=text)
+    _add_session_settings(command)
+    command.add_argument("--slots", type=int, metavar="S", help="how many runs at a time")
+    text = "end when the agents have spent so many dollars"
+    command.add_argument("--usd", type=float, metavar="X", help=text)
+    text = "end when the agents have used so many tokens"
+    command.add_argument("--tokens", type=int, metavar="N", help=text)
+    text = "go on in the background, without this terminal"
+    command.add_argument("--detach", action="store_true", help=text)
+    text = "print one line for each event instead of the live view"
+    command.add_argument("--plain", action="store_true", help=text)
+
+    text = "watch a session that runs; Ctrl-C ends only the watching"
+    add("attach", "session.attach", text, tag=LATEST)
+    text = "show the sessions of one or more tasks on a web page, live"
+    command = add("watch", "watch.watch", text, has_task=False)
+    text = "folders of tasks, or folders above them (default: this folder)"
+    command.add_argument("tasks", nargs="*", metavar="TASK", help=text)
+    text = "the page's port; the next one that is free if it is in use (default: 8765)"
+    command.add_argument("--port", type=_check_port, default=8765, metavar="N", help=text)
+    text = "the address to listen on; beyond this machine the page needs a token (default: "
+    text += "127.0.0.1)"
+    command.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
+    text = "a further name by which browsers reach the page, such as a proxy's"
+    command.add_argument("--name", action="append", metavar="NAME", help=text)
+    text = "let the page pause, resume and end a session and leave notes; it needs a token then"
+    command.add_argument("--control", action="store_true", help=text)
+    text = "ask for a token on this machine too"
+    command.add_argument("--token", action="store_true", help=text)
+    text = "end a session after the runs under way, as Ctrl-C does"
+    command = add("stop", "session.stop", text, tag=LATEST)
+    text = "end the runs under way too; they are made again on resume"
+    command.add_argument("--now", action="store_true", help=text)
+    text = "finish the experiments under way, verify the result, then end"
+    command.add_argument("--after", action="store_true", help=text)
+    text = "let a session begin no further experiment; its time stands still"
+    add("pause", "session.pause", text, tag=LATEST)
+    text = "let a session go on after `pause`, or in spite of `stop --after`"
+    add("resume", "session.resume", text, tag=LATEST)
+
+
+def _add_views(add: Any) -> None:
+    add("status", "look.status", "show the best result so far and what is left", tag=LATEST)
+    add("log", "look.log", "list the experiments, one line each", tag=LATEST)
+    text = "show one experiment: its diff, runs, output, verdict and the reason"
+    command = add("show", "look.show", text, "show 17", has_task=False, tag=LATEST)
+    text = "the experiment's number; 0 is the baseline"
+    command.add_argument("number", type=int, metavar="N", help=text)
+    _add_task(command)
+    text = "write report.md, progress.png and results.tsv again"
+    command = add("report", "look.report", text, "report --verify 8", tag=LATEST)
+    text = "before that, measure the baseline and the best commit again, N runs each"
+    command.add_argument("--verify", type=int, metavar="N", help=text)
+    text = "also write report.html: one file to mail, with the diff of each kept change"
+    command.add_argument("--html", action="store_true", help=text)
+    text = "make a clean branch of the kept changes, one commit each, in your name"
+    command = add("finish", "morning.finish", text, "finish --without 17", tag=LATEST)
+    text = "the branch's name (default: autoresearch/TAG-final)"
+    command.add_argument("--branch", metavar="NAME", help=text)
+    text = "make one commit of all kept changes"
+    command.add_argument("--squash", action="store_true", help=text)
+    text = "leave out the kept change of this experiment; repeat it for more"
+    command.add_argument("--without", action="append", type=int, metavar="N", help=text)
+    text = "list the agents: which are installed, and which keys are set"
+    add("agents", "look.agents", text, has_task=False)
+
+
+def _add_terminal_commands(add: Any) -> None:
+    text = "start or resume a session, and make the folder to work in"
+    command = add("start", "terminal.start", text, "start --experiments 20")
+    _add_session_settings(command)
+    text = "measure and judge the files in the folder to work in"
+    example = 'try -m "LR 0.02 -> 0.04: it learns too slowly"'
+    command = add("try", "terminal.try_change", text, example, tag=HERE)
+    text = "what was changed, and why"
+    command.add_argument("-m", "--message", metavar="TEXT", help=text)
+    text = "what to remember beside the message; it is shown in later briefings"
+    command.add_argument("--notes", default="", metavar="TEXT", help=text)
+    _add_author(command)
+    text = "return at once; `autoresearch wait` gives the verdict"
+    command.add_argument("--detach", action="store_true", help=text)
+    text = "finish a try that was cut off, and begin no other"
+    command.add_argument("--resume", action="store_true", help=text)
+    command = add("wait", "terminal.wait", "wait for the verdict of a try", tag=HERE)
+    text = "return after so many seconds at most"
+    command.add_argument("--timeout", type=float, metavar="S", help=text)
+    text = "print the briefing: the objective, what was tried, what is left"
+    add("brief", "look.brief", text, tag=HERE)
+    text = "record a note that later briefings show"
+    example = 'note "depth does not matter"'
+    command = add("note", "terminal.note", text, example, has_task=False, tag=HERE)
+    command.add_argument("text", metavar="TEXT", help="one line or a few")
+    _add_task(command)
+    _add_author(command)
+    text = "offer these commands as tools over MCP, on standard input and output"
+    add("mcp", "terminal.mcp", text, tag=HERE)
+    text = "start your own agent in a session's folder, confined like a headless one"
+    example = "confine -- claude"
+    command = add("confine", "confine.confine", text, example, has_task=False, tag=HERE)
+    command.set_defaults(task=".")
+    text = "the agent whose configuration it may use (default: the one of the program's name)"
+    command.add_argument("--agent", metavar="NAME", help=text)
+    text = "the program and its arguments, after --"
+    command.add_argument("program", nargs="+", metavar="COMMAND", help=text)
+
+
 def _add_task(command: argparse.ArgumentParser) -> None:
-    command.add_argument("task", nargs="?", default=".", metavar="TASK", help="its folder (here)")
+    text = "the task's folder or file (default: this folder)"
+    command.add_argument("task", nargs="?", default=".", metavar="TASK", help=text)
 
 
 def _add_author(command: argparse.ArgumentParser) -> None:
+    text = "the agent's name in the record (default: terminal)"
     command.add_argument(
-        "--as", dest="name", default="terminal", type=_check_name, metavar="NAME", help="your name"
+        "--as", dest="name", default="terminal", type=_check_name, metavar="NAME", help=text
     )
-
-
-def _check_port(text: str) -> int:
-    """Return a port; 0 means any that is free."""
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!a}: accepted is a number from 0 to 65535")
-    return int(text)
 
 
 def _check_name(text: str) -> str:
@@ -179,13 +308,28 @@ def _check_name(text: str) -> str:
     return text
 
 
+def _check_port(text: str) -> int:
+    """Return a port; 0 means any that is free."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!a}: accepted is a number from 0 to 65535")
+    return int(text)
+
+
 def _add_session_settings(command: argparse.ArgumentParser) -> None:
     """Add the settings of the task file that a start may override."""
-    command.add_argument("--tag", help="name of the session and its branch (today, like nov23)")
-    command.add_argument("--experiments", type=int, metavar="N", help="in all, over all resumes")
-    command.add_argument("--hours", type=float, metavar="H", help="of work, over all resumes")
-    command.add_argument("--until", metavar="HH:MM", help="time of day")
-    command.add_argument("--patience", type=int, metavar="N", help="experiments without a keep")
-    command.add_argument("--target", type=float, metavar="X", help="value of the metric to reach")
+    text = "the name of the session and of its branch autoresearch/TAG (default: the date, like"
+    command.add_argument("--tag", help=f"{text} nov23)")
+    limits = command.add_argument_group("when to end; without any of these, at Ctrl-C")
+    text = "end after so many experiments, counted over all resumes"
+    limits.add_argument("--experiments", type=int, metavar="N", help=text)
+    text = "end after so many hours of work, counted over all resumes"
+    limits.add_argument("--hours", type=float, metavar="H", help=text)
+    text = "end at this time of day, local time"
+    limits.add_argument("--until", metavar="HH:MM", help=text)
+    text = "end after so many experiments without a keep"
+    limits.add_argument("--patience", type=int, metavar="N", help=text)
+    text = "end when the metric reaches this value"
+    limits.add_argument("--target", type=float, metavar="X", help=text)
+    text = "how sure a keep has to be: fast measures least, strict errs least (default: as in the"
     levels = ("fast", "default", "strict")
-    command.add_argument("--level", choices=levels, help="how sure a keep is")
+    command.add_argument("--level", choices=levels, help=f"{text} task file)")

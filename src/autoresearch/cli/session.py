@@ -26,9 +26,11 @@ from autoresearch.cli.common import (
 )
 from autoresearch.cli.detached import DetachedCommand, parse_line
 from autoresearch.cli.look import get_headline, read_summary
+from autoresearch.cli.progress import RunProgress, show_progress
 from autoresearch.commands import steer
-from autoresearch.commands.check import check_task, check_text
+from autoresearch.commands.check import TAG, CheckResult, check_task
 from autoresearch.commands.keep_awake import keep_awake
+from autoresearch.commands.readiness import check_text, list_problems
 from autoresearch.commands.report import write_report
 from autoresearch.commands.start import open_session
 from autoresearch.core.events import Event, StopRequested
@@ -53,9 +55,24 @@ def check(options: argparse.Namespace) -> int:
     if options.runs < 2:
         raise TaskError(f"--runs {options.runs}: at least 2, as one run tells nothing of the noise")
     task = override(load_task(options), **{"runner.slots": options.slots})
-    result = check_task(task, options.runs, (lambda event: None) if options.json else print)
-    print_answer(options, asdict(result), check_text(result))
+    result = run_check(task, options.runs, is_quiet=options.json)
+    facts = asdict(result) | {"to_mend": list(list_problems(result))}
+    print_answer(options, facts, check_text(result, verbose=options.verbose))
     return 0
+
+
+def run_check(task: Task, runs: int, *, is_quiet: bool) -> CheckResult:
+    """Check a task, and show how far it is unless `is_quiet`."""
+    if is_quiet:
+        return check_task(task, runs, lambda event: None)
+    progress = RunProgress(SessionPaths(task.root, TAG).runs, runs)
+
+    def listen(event: Event) -> None:
+        progress.note(event)
+        print(one_line(str(event)), flush=True)
+
+    with show_progress(progress):
+        return check_task(task, runs, listen)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shutil
 import statistics
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 
 from autoresearch import runners
 from autoresearch.briefing import Briefer
-from autoresearch.commands.start import create_record
+from autoresearch.commands.readiness import NIGHT_S, final_error_sd, recognised_gain_sd
+from autoresearch.commands.start import create_record, list_agent_problems
 from autoresearch.core import baseline
 from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
@@ -22,6 +24,7 @@ from autoresearch.core.session import Session
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
 from autoresearch.files import remove_tree, tail
+from autoresearch.formatting import counted
 from autoresearch.git.repository import Repository
 from autoresearch.measure.output import describe_end
 from autoresearch.protocols import RunResult
@@ -53,15 +56,22 @@ class CheckResult:
     peak_memory_bytes: int | None
     python: str | None  # the interpreter that a run finds on PATH
     deterministic: bool
+    declared_deterministic: bool
+    scored: bool  # whether a [score] command gives the metric
     holdout: bool  # whether the task has a sealed holdout; if so, it could be scored
+    recognised_gain: float  # that is kept in 4 of 5 cases, in metric units
+    final_error: float  # half the 95 % interval of a session's whole gain, in metric units
     seconds_per_experiment: float
     experiments: int | None  # as many as the limits allow
+    experiments_in_a_night: int  # the same, or in 8 hours without a limit
     duration_s: float | None
     ends_at: str | None
     starts: tuple[str, ...]  # how each command starts, if the task preloads modules
     enforced: tuple[str, ...]
     not_enforced: tuple[str, ...]
     seed_patch: str | None
+    agent_problems: tuple[str, ...]  # why the task's agents could propose nothing
+    load: str | None  # of the machine before, if it was busy
 
 
 def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
@@ -69,6 +79,9 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     repository = Repository(task.root, task.editable, task.may_edit)
     editable = repository.check_editable()
     repository.exclude(*OURS)
+    agent_problems = list_agent_problems(task, repository)
+    load = describe_load()
+    declared, baseline_runs = task.judge.deterministic, task.judge.baseline_runs
     task = override(task, **{"judge.baseline_runs": runs, "judge.deterministic": False})
     paths = SessionPaths(task.root, TAG)
     remove_tree(paths.folder)
@@ -95,6 +108,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     remove_tree(paths.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in measured if run.metric is not None)
     is_deterministic = len(set(values)) == 1
+    sd = pooled_noise([values])[0]
     wall_s = statistics.fmean(run.took_s for run in measured)
     per_experiment_s = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
     duration_s = _estimate_duration(task, per_experiment_s)
@@ -102,12 +116,13 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     if duration_s is not None:
         end = datetime.datetime.now() + datetime.timedelta(seconds=duration_s)
         ends_at = end.isoformat(timespec="minutes")
+    experiments = None if duration_s is None else int(duration_s / per_experiment_s + 0.5)
     patches = [seed_patch(Path(task.root, path)) for path in editable if is_deterministic]
     return CheckResult(
         metric=task.metric.name,
         values=values,
         mean=statistics.fmean(values),
-        sd=pooled_noise([values])[0],
+        sd=sd,
         wall_s=wall_s,
         cpu_s=statistics.fmean(
             sum(filter(None, (run.cpu_s, run.score_cpu_s, run.holdout_cpu_s))) for run in measured
@@ -115,54 +130,25 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in measured) or None,
         python=shutil.which("python"),
         deterministic=is_deterministic,
+        declared_deterministic=declared is True,
+        scored=task.score is not None,
         holdout=task.holdout is not None,
+        recognised_gain=sd * recognised_gain_sd(task.judge.level, baseline_runs),
+        final_error=sd * final_error_sd(baseline_runs),
         seconds_per_experiment=per_experiment_s,
-        experiments=None if duration_s is None else int(duration_s / per_experiment_s + 0.5),
+        experiments=experiments,
+        experiments_in_a_night=int(NIGHT_S / per_experiment_s)
+        if experiments is None
+        else experiments,
         duration_s=duration_s,
         ends_at=ends_at,
         starts=tuple(_describe_starts(task, session.executor.commands.results)),
         enforced=enforced(task),
         not_enforced=not_enforced(task),
         seed_patch=next(filter(None, patches), None),
+        agent_problems=tuple(agent_problems),
+        load=load,
     )
-
-
-def check_text(result: CheckResult) -> str:
-    """Describe the result for people."""
-    memory = f", {result.peak_memory_bytes / 2**20:.0f} MB" if result.peak_memory_bytes else ""
-    lines = [
-        "",
-        f"it works   {result.metric} {result.mean:.6g} in {len(result.values)} runs, each "
-        f"{result.wall_s:.1f} s ({result.cpu_s:.1f} s CPU{memory})",
-        f"python     {result.python or 'not found on PATH'}",
-    ]
-    if not result.deterministic:
-        share = f" ({100 * result.sd / abs(result.mean):.2g} %)" if result.mean else ""
-        lines.append(f"noise      sd {result.sd:.3g}{share}")
-    else:
-        lines.append(
-            "noise      none: every seed gave the same. Either the program ignores "
-            "AUTORESEARCH_SEED, or the task is deterministic ([judge] deterministic = true)"
-        )
-    if result.seed_patch:
-        lines.append(f"           this lets it take the seed:\n\n{result.seed_patch}")
-    if result.holdout:
-        lines.append(
-            "holdout    sealed: scored for the baseline and keeps, shown in the report only"
-        )
-    cost = f"cost       about {result.seconds_per_experiment:.3g} s an experiment; "
-    if result.duration_s is None:
-        cost += "no limit is set: it would go on until you stop it (--experiments, --hours)"
-    else:
-        cost += (
-            f"about {result.experiments} experiments in {result.duration_s / 3600:.2g} h, "
-            f"until {result.ends_at}"
-        )
-    lines.append(cost)
-    lines += [f"start      {clause}" for clause in result.starts]
-    lines += [f"enforced   {clause}" for clause in result.enforced]
-    lines += [f"NOT so     {clause}" for clause in result.not_enforced]
-    return "\n".join(lines)
 
 
 ENFORCED = (
@@ -236,6 +222,13 @@ def _describe_starts(task: Task, results: Mapping[tuple[str, ...], RunResult]) -
         else:
             why = result.detail.removeprefix("started cold: ") if result else ""
             yield f"cold: {command} ({why or f'the runner {task.runner.name} starts all cold'})"
+
+
+def describe_load() -> str | None:
+    """The machine's load, if more processes want to run than it has cores."""
+    cores = os.cpu_count() or 1
+    load = os.getloadavg()[0]
+    return f"load {load:.1f} on {counted(cores, 'core')}" if load > cores else None
 
 
 def _estimate_duration(task: Task, per_experiment_s: float) -> float | None:

@@ -20,7 +20,7 @@ from autoresearch.commands.probe import probe_agents
 from autoresearch.core.events import Listener
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
-from autoresearch.errors import StorageError, TaskError
+from autoresearch.errors import AgentError, StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Agent
@@ -64,8 +64,10 @@ def open_session(
         ledger = Ledger(paths.ledger)
         stack.callback(ledger.close)
         if caller is None and ledger.find_session(tag) is None:
-            # An agent that cannot be made must not leave a session behind.
-            _make_scheduler(task, 0, ledger, repository, {}).close(lambda event: None)
+            # An agent that cannot be made must not leave a session behind, nor one baseline run.
+            scheduler = _make_scheduler(task, 0, ledger, repository, {})
+            scheduler.close(lambda event: None)
+            _check_files(scheduler, repository)
         record = _open_record(task, tag, repository, ledger, paths, keep_deadline)
         if caller is not None:
             scheduler = AgentScheduler([(caller.name, caller, 1.0)])
@@ -202,6 +204,49 @@ def _make_scheduler(
         (names[fallback], loaded[fallback]) if fallback else None,
         begun,
     )
+
+
+def _check_files(scheduler: AgentScheduler, repository: Repository) -> None:
+    """Raises `AgentError` if no agent can propose anything for the last commit's files."""
+    files = dict(repository.editable_files(repository.head()))
+    refusals = [
+        refusal
+        for member in scheduler.members
+        if (refusal := _find_refusal(member.agent, files)) is not None
+    ]
+    if refusals and len(refusals) == len(scheduler.members):
+        raise refusals[0]
+
+
+def _find_refusal(agent: Agent, files: Mapping[str, bytes]) -> AgentError | None:
+    """The reason why the agent can propose nothing for these files; None if it can."""
+    try:
+        if check := getattr(agent, "check_files", None):
+            check(files)
+    except AgentError as refusal:
+        return refusal
+    return None
+
+
+def list_agent_problems(task: Task, repository: Repository) -> list[str]:
+    """Why agents of the task could propose nothing, a sentence each. Agents that need a session's
+    record are left out."""
+    files = dict(repository.editable_files(repository.head()))
+    problems = []
+    for spec, _ in task.agent.portfolio:
+        name, argument = agents.parse(spec)
+        if agents.earlier_session(name, argument) is not None:
+            continue
+        try:
+            agent = agents.load(name, argument, task.agent.options.get(name, {}), seed=0)
+        except AgentError as error:
+            problems.append(str(error))
+            continue
+        if refusal := _find_refusal(agent, files):
+            problems.append(f"{refusal}; or let a model work: `--agent claude`")
+        if close := getattr(agent, "close", None):
+            close()
+    return problems
 
 
 def _load_agent(spec: str, task: Task, seed: int, ledger: Ledger, repository: Repository) -> Agent:

@@ -15,14 +15,20 @@ from autoresearch.formatting import (
     short,
     size,
 )
-from autoresearch.records import Experiment, Metric, Run
+from autoresearch.records import Experiment, Metric, Run, Status
 
 METRIC_WIDTH = 10  # at least
+STATUS_STYLES = {Status.KEEP: "green", Status.DISCARD: "", Status.CRASH: "red", None: "cyan"}
 
 
 def log_text(experiments: Sequence[Experiment], metric: Metric) -> str:
-    """One line for each experiment, finished or in flight. The columns for agents, tokens and
-    dollars are there only if they distinguish experiments."""
+    """What `log` prints, without colours."""
+    return "".join(f"{line}\n" for line, _ in list_log(experiments, metric))
+
+
+def list_log(experiments: Sequence[Experiment], metric: Metric) -> list[tuple[str, str]]:
+    """A heading, and a line for each experiment, finished or in flight, each with its style. The
+    columns for agents, tokens and dollars are there only if they distinguish experiments."""
     columns: list[tuple[str, str, Callable[[Experiment], str]]] = [
         ("#", ">5", lambda experiment: str(experiment.number)),
         ("commit", "<7", lambda experiment: short(experiment.commit)),
@@ -37,10 +43,13 @@ def log_text(experiments: Sequence[Experiment], metric: Metric) -> str:
     if any(experiment.usd is not None for experiment in experiments):
         columns.append(("cost", ">7", lambda experiment: dollars(experiment.usd)))
     columns.append(("description", "", lambda experiment: one_line(experiment.description)))
-    lines = [[f"{title:{width}}" for title, width, _ in columns]]
+    heading = "  ".join(f"{title:{width}}" for title, width, _ in columns).rstrip()
+    lines = [(heading, "dim")]
     for experiment in experiments:
-        lines.append([f"{cell(experiment):{width}}" for _, width, cell in columns])
-    return "\n".join("  ".join(cells).rstrip() for cells in lines) + "\n"
+        cells = [f"{cell(experiment):{width}}" for _, width, cell in columns]
+        style = "yellow" if experiment.flag else STATUS_STYLES[experiment.status]
+        lines.append(("  ".join(cells).rstrip(), style))
+    return lines
 
 
 def _make_metric_heading(metric: Metric) -> tuple[str, str]:

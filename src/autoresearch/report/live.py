@@ -19,8 +19,8 @@ from rich.text import Text
 from autoresearch.core.events import Event
 from autoresearch.errors import AutoresearchError
 from autoresearch.formatting import counted, duration, one_line, short
-from autoresearch.records import Status
 from autoresearch.report import text
+from autoresearch.report.experiments import STATUS_STYLES
 from autoresearch.report.summary import Finished, OpenRun, Summary
 
 REFRESH_PER_SECOND = 2
@@ -28,9 +28,6 @@ BAR_WIDTH = 16
 WARNINGS_SHOWN = 2
 AGENTS_SHOWN = 4
 OPEN_SHOWN = 4  # runs under way; the others are counted
-GAIN = "bold green"
-WARNING = "yellow"
-STYLES = {Status.KEEP: "green", Status.DISCARD: "default", Status.CRASH: "red"}
 
 
 class LiveView:
@@ -100,17 +97,7 @@ def _draw_facts(summary: Summary) -> Table:
     grid = Table.grid(padding=(0, 2), expand=True)
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    checks = summary.checks
-    repeats = checks is not None and checks.repeats is True
-    styles = {
-        "warning": WARNING,
-        "best": "bold",
-        "gain": GAIN if summary.gain is not None and summary.gain > 0 else "",
-        "repeated": GAIN if repeats else WARNING,
-        "checks": GAIN if checks is not None and checks.is_good else "",
-        "suspicion": WARNING,
-        "noise": "bold yellow" if summary.deterministic else "",
-    }
+    styles = text.get_styles(summary)
     warnings = [("warning", one_line(line)) for line in summary.warnings[:WARNINGS_SHOWN]]
     agents = [("agent", line) for line in text.list_shares(summary)[:AGENTS_SHOWN]]
     rows = [*warnings, *text.list_facts(summary), *(agents if len(summary.agents) > 1 else [])]
@@ -184,8 +171,8 @@ def _draw_recent(summary: Summary, recent: Sequence[Finished], width: int) -> Ta
                 summary.numbers.short(experiment.gain),
                 style="green" if (experiment.gain or 0) > 0 else "",
             ),
-            Text(str(experiment.status), style=STYLES[experiment.status]),
-            Text("flagged", style=WARNING) if experiment.flag else reason,
+            Text(str(experiment.status), style=STATUS_STYLES[experiment.status]),
+            Text("flagged", style=text.WARNING) if experiment.flag else reason,
             Text(one_line(experiment.description)),
         )
     return table

@@ -17,9 +17,32 @@ from autoresearch.records import Role
 from autoresearch.report.summary import Kept, OpenExperiment, OpenRun, Summary
 from autoresearch.store.requests import PAUSE_ASKED
 
+GAIN, WARNING = "bold green", "yellow"  # styles, in words that rich and the CLI know
+
 
 def status_text(summary: Summary, running: bool = False) -> str:
     """A dozen lines: where the session stands."""
+    lines = list_status(summary, running)
+    return "".join(f"{label:<9}  {text}\n" for label, text in lines)
+
+
+def get_styles(summary: Summary) -> dict[str, str]:
+    """The style of each line of `list_status`, by label."""
+    checks = summary.checks
+    return {
+        "warning": WARNING,
+        "suspicion": WARNING,
+        "best": "bold",
+        "gain": GAIN if summary.gain is not None and summary.gain > 0 else "",
+        "repeated": GAIN if checks is not None and checks.repeats is True else WARNING,
+        "checks": GAIN if checks is not None and checks.is_good else "",
+        "noise": "bold yellow" if summary.deterministic else "",
+        "now": "cyan",
+    }
+
+
+def list_status(summary: Summary, running: bool = False) -> list[tuple[str, str]]:
+    """The lines of `status`: label and text."""
     state = describe_state(summary, running)
     lines = [
         ("session", f"{one_line(summary.tag)} on {one_line(summary.task)}, {state}"),
@@ -32,7 +55,7 @@ def status_text(summary: Summary, running: bool = False) -> str:
     ]
     if summary.fruitless_latest:
         lines.append(("fruitless", f"latest: {cut(summary.fruitless_latest, 200)}"))
-    return "\n".join(f"{label:<9}  {text}" for label, text in lines if text) + "\n"
+    return [(label, text) for label, text in lines if text]
 
 
 def describe_state(summary: Summary, running: bool) -> str:
