@@ -286,3 +286,98 @@ def test_any_float_survives(value: float):
     for old in ("1.5", "1e-4"):
         text = edit(f"X = {old}".encode(), {"X": value}).decode()
         assert ast.literal_eval(text.removeprefix("X = ")) == value
+
+
+DECLARED = b"""\
+import argparse
+from dataclasses import dataclass, field
+
+TYPE_CHECKING = False
+DEBUG = False
+__debugging__ = True
+FLOPS = {"H100": 989e12}
+CONFIG = {"optim": {"lr": 3e-4, "betas": (0.9, 0.95)}, "depth": 4, "name": "x", "seed": 3}
+
+
+@dataclass
+class Shape:
+    layers: int = 12  # in [2, 24]
+    bias: bool = True
+    decay: float = field(default=0.1)
+    seed: int = 4
+    _verbose: bool = False
+
+
+class Rows:
+    size = 3
+
+
+def main(rounds=10):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--lr", type=float, default=1e-3, help="rate")
+    parser.add_argument("-b", "--batch-size", default=32)
+    parser.add_argument("--seed", default=1)
+    parser.add_argument("--debug", default=False)
+"""
+INNER = b"""\
+def fit(rounds=10, *, width=3, debug=False):
+    step = 0.25
+    index = 0
+    count = 5
+    count += 1
+    options = dict(rate=.1)
+    for _ in range(7):
+        size = 1  # in [1, 9]
+    is_fast = True
+
+
+class Model:
+    def __init__(self, hidden=64):
+        self.depth = 3
+"""
+
+
+def test_declared_settings_are_constants() -> None:
+    found = {constant.name: constant.value for constant in find(DECLARED)}
+    assert found == {
+        "CONFIG[optim][lr]": 3e-4,
+        "CONFIG[optim][betas][0]": 0.9,
+        "CONFIG[optim][betas][1]": 0.95,
+        "CONFIG[depth]": 4,
+        "Shape.layers": 12,
+        "Shape.bias": True,
+        "Shape.decay": 0.1,
+        "--lr": 1e-3,
+        "--batch-size": 32,
+    }
+    by_name = {constant.name: constant for constant in find(DECLARED)}
+    assert (by_name["Shape.layers"].low, by_name["Shape.layers"].high) == (2, 24)
+    assert by_name["CONFIG[optim][betas][0]"].kind == "beta" and by_name["--lr"].log
+
+
+def test_declared_settings_are_edited_in_place() -> None:
+    after = edit(DECLARED, {"--lr": 0.02, "CONFIG[depth]": 6, "Shape.bias": False})
+    expected = DECLARED.replace(b"default=1e-3", b"default=2e-2").replace(
+        b'"depth": 4', b'"depth": 6'
+    )
+    assert after == expected.replace(b"bias: bool = True", b"bias: bool = False")
+
+
+def test_constants_in_functions_count_where_nothing_is_declared() -> None:
+    found = {constant.name: constant.value for constant in find(INNER)}
+    assert found == {
+        "fit.rounds": 10,
+        "fit.width": 3,
+        "fit.step": 0.25,
+        "fit.options[rate]": 0.1,
+        "fit.size": 1,
+        "Model.__init__.hidden": 64,
+    }
+    assert edit(INNER, {"fit.options[rate]": 0.2}) == INNER.replace(b"rate=.1", b"rate=0.2")
+    assert [constant.name for constant in find(b"LR = 0.1\n" + INNER)] == ["LR"]
+
+
+def test_a_long_chain_of_branches_is_read() -> None:
+    chain = "".join(f"    elif x == {number}:\n        y{number} = 5\n" for number in range(300))
+    source = f"def f(x):\n    if x < 0:\n        y = 5\n{chain}"
+    assert len(find(source)) == 301

@@ -37,9 +37,10 @@ KEEP_RUNS = 4  # fresh runs behind the metric of a keep
 DESCRIPTION_LENGTH = 80
 ORIGIN = re.compile(r"\bspace of (\w+)")
 HOW_TO = (
-    "the tuner found no constants in {paths}. It changes numbers, and lists of them, assigned once "
-    "at the top level of a Python file, such as `LR = 3e-4  # in [1e-5, 1e-2]`, and strings with "
-    "their alternatives, such as `ACTIVATION = 'relu'  # one of: relu, gelu`"
+    "the tuner found no constants in {paths}. It changes numbers, and lists of them, that have a "
+    "name in a Python file, such as `LR = 3e-4  # in [1e-5, 1e-2]`, a field of a dataclass or the "
+    "default of an option, and strings with their alternatives, such as "
+    "`ACTIVATION = 'relu'  # one of: relu, gelu`"
 )
 
 

@@ -1,15 +1,14 @@
 """Find the constants of a Python source, and edit them without touching another byte.
 
-A constant is a module-level `NAME = literal` whose name is bound once: a number, a bool, a string
-that lists its alternatives, `2**19` (by its exponent), or an element of a tuple or list of numbers.
-A trailing comment may limit its values:
+A constant is a literal with a name (see `places.py`): a number, a bool, a string that lists its
+alternatives, `2**19` (by its exponent), or an element of a tuple or list of numbers. A trailing
+comment may limit its values:
 
     DEPTH = 4               # layers; in [1, 8]
     ACTIVATION = "relu"     # one of: relu, gelu, silu
     TIME_LIMIT = 300        # fixed
 
-Without one, `find` guesses a range from the value and the name. Names that contain SEED are left
-out: a better seed is no improvement.
+Without one, `find` guesses a range from the value and the name.
 """
 
 from __future__ import annotations
@@ -20,12 +19,18 @@ import math
 import re
 import tokenize
 import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
+
+from autoresearch.agents.tuning.places import (
+    Place,
+    find_inner_places,
+    find_places,
+    get_setting_name,
+)
 
 __all__ = ["Constant", "SourceError", "Value", "edit", "find"]
 
@@ -206,21 +211,17 @@ def _read(source: bytes) -> tuple[_Text, ast.Module]:
 @lru_cache(maxsize=64)
 def _find(source: bytes) -> tuple[Constant, ...]:
     text, tree = _read(source)
-    bound = _count_bindings(tree, has_globals=b"global" in source)
-    constants: list[Constant] = []
-    for statement in tree.body:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                pass
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                pass
-            case _:
-                continue
-        if bound[name] != 1 or "seed" in name.lower() or (name[:2] == name[-2:] == "__"):
-            continue
-        for literal in _split(name, value):
-            comment = _find_comments(text, statement, literal.node)
-            if FIXED.search(comment):
+    constants = _find_at(text, find_places(tree, has_globals=b"global" in source))
+    return tuple(constants or _find_at(text, find_inner_places(tree)))
+
+
+def _find_at(text: _Text, places: Iterable[Place]) -> list[Constant]:
+    """The constants at these places, in the order of the source."""
+    constants = []
+    for place in places:
+        for literal in _split(place.name, place.value):
+            comment = _find_comments(text, place.statement, literal.node)
+            if FIXED.search(comment) or (place.is_inner and _is_common(literal, comment)):
                 continue
             try:
                 constant = _make_constant(literal, text.span(literal.node), comment)
@@ -229,52 +230,14 @@ def _find(source: bytes) -> tuple[Constant, ...]:
                 raise SourceError(f"{where}: {error}") from error
             if constant is not None:
                 constants.append(constant)
-    return tuple(constants)
+    return sorted(constants, key=lambda constant: constant.span)
 
 
-def _count_bindings(tree: ast.Module, has_globals: bool) -> Counter[str]:
-    """Count how often each name is bound at module level, in any block, or by `global` in a
-    function."""
-    bound: Counter[str] = Counter()
-    for node in _walk_module_level(tree):
-        bound.update(_list_names_bound_by(node))
-    if has_globals:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Global):
-                bound.update(node.names)
-    return bound
-
-
-def _walk_module_level(tree: ast.Module) -> Iterator[ast.AST]:
-    """Yield the nodes outside of functions and classes. A loop, as a long sum is a deeper tree
-    than Python's stack."""
-    parents: list[ast.AST] = [tree]
-    while parents:
-        for child in ast.iter_child_nodes(parents.pop()):
-            yield child
-            if not isinstance(
-                child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-            ):
-                parents.append(child)
-
-
-def _list_names_bound_by(node: ast.AST) -> list[str]:
-    match node:
-        case (
-            ast.Name(id=str(name), ctx=ast.Store() | ast.Del())
-            | ast.Subscript(value=ast.Name(id=str(name)), ctx=ast.Store() | ast.Del())
-            | ast.FunctionDef(name=str(name))
-            | ast.AsyncFunctionDef(name=str(name))
-            | ast.ClassDef(name=str(name))
-            | ast.ExceptHandler(name=str(name))
-            | ast.MatchAs(name=str(name))
-            | ast.MatchStar(name=str(name))
-            | ast.MatchMapping(rest=str(name))
-        ):
-            return [name]
-        case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
-            return [alias.asname or alias.name.split(".")[0] for alias in aliases]
-    return []
+def _is_common(literal: _Literal, comment: str) -> bool:
+    """Whether it is a value that starts a count or a switch, more likely than a setting. A range in
+    a comment makes it a setting."""
+    is_plain = isinstance(literal.value, bool) or literal.value in (-1, 0, 1)
+    return is_plain and not (RANGE.search(comment) or ONE_OF.search(comment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,14 +371,15 @@ def _add_range(
         top = max(_largest_exponent(bare.base), 1)
         low, high = explicit or (max(0, value - 2), min(value + 2, top))
         return replace(bare, kind="exponent", low=low, high=high)
-    if _is_beta(bare.name, value) and (explicit is None or 0 <= explicit[0] < explicit[1] < 1):
+    name = get_setting_name(bare.name)
+    if _is_beta(name, value) and (explicit is None or 0 <= explicit[0] < explicit[1] < 1):
         low, high = explicit or (max(0.0, 1 - 4 * (1 - value)), 1 - (1 - value) / 4)
         return replace(bare, kind="beta", low=low, high=high, log=True)
     guess: tuple[float, float]
     if isinstance(value, int):
         guess, step, is_rate = _guess_int_range(value), _guess_step(value), False
     else:
-        guess, step, is_rate = _guess_range(bare.name, value), 1, bool(RATE.search(bare.name))
+        guess, step, is_rate = _guess_range(name, value), 1, bool(RATE.search(name))
     low, high = explicit or guess
     small, large = sorted((abs(low), abs(high)))
     is_log = (low > 0 or high < 0) and (explicit is None or is_rate or large / small >= 8)
