@@ -763,7 +763,7 @@ def test_the_limit_of_a_pi_session_counts(tmp_path: Path) -> None:
 
 
 def scaffolded(root: Path, **given: object) -> Task:
-    for name, text in scaffold(root, **given).items():  # type: ignore[arg-type]
+    for name, text in scaffold(root, **given).items():
         assert not (root / name).exists()
         (root / name).write_text(text)
     return load(root)
@@ -790,7 +790,7 @@ def test_a_scaffold_from_one_program(tmp_path: Path) -> None:
 def test_a_scaffold_from_options(tmp_path: Path) -> None:
     (tmp_path / "program.md").write_text("Mine.\n")
     given = {"editable": ["src/"], "command": "make bench", "metric": "µs", "goal": "minimize"}
-    assert scaffold(tmp_path, **given).keys() == {"autoresearch.toml"}  # type: ignore[arg-type]
+    assert scaffold(tmp_path, **given).keys() == {"autoresearch.toml"}
     task = scaffolded(tmp_path, **given)
     assert (task.editable, task.run.command, task.metric.name) == (("src",), "make bench", "µs")
 
@@ -798,9 +798,10 @@ def test_a_scaffold_from_options(tmp_path: Path) -> None:
 def test_a_scaffold_asks_for_missing_options(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="--editable"):
         scaffold(tmp_path)
-    with pytest.raises(TaskError, match="--command"):
+    with pytest.raises(TaskError, match="--command CMD --metric NAME"):
         scaffold(tmp_path, editable=["a.c"])
-    with pytest.raises(TaskError, match="--metric"):
+    (tmp_path / "a.py").write_text("print(1)\n")
+    with pytest.raises(TaskError, match="--metric NAME"):
         scaffold(tmp_path, editable=["a.py"])
 
 

@@ -375,7 +375,7 @@ def test_any_folder_is_a_task_or_a_task_error(
         except TaskError as error:
             assert str(root) in str(error)
         try:
-            new_files = scaffold(root, editable, command, metric, goal)
+            new_files = scaffold(root, editable=editable, command=command, metric=metric, goal=goal)
         except TaskError as error:
             assert str(root) in str(error)
             return

@@ -1,4 +1,4 @@
-"""The commands that make a task: new, init."""
+"""The command `new`: a copy of a ready task."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-from autoresearch.cli.common import print_answer, task_path
+from autoresearch.cli.common import print_answer
 from autoresearch.errors import NotOursError, StorageError, TaskError
 from autoresearch.files import remove_tree
-from autoresearch.interactive import instructions
 from autoresearch.plugins import TASKS
-from autoresearch.task.directions import UnknownDirection
-from autoresearch.task.layouts import scaffold
-from autoresearch.task.model import TASK_FILE
-from autoresearch.task.reading import load
-from autoresearch.task.seeds import seed_patch
 
 
 def new(options: argparse.Namespace) -> int:
@@ -65,76 +58,3 @@ def _copy_task(source: Path, folder: Path) -> None:
             subprocess.run([*git, *arguments], cwd=folder, check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise TaskError(f"git {arguments[0]} failed in {folder}: {error}") from error
-
-
-def init(options: argparse.Namespace) -> int:
-    root = task_path(options)
-    written, left, patches = list[str](), list[str](), list[str]()
-    exists = (root / TASK_FILE).exists()
-    if exists and not options.agent_files and not options.force:
-        raise NotOursError(
-            f"{root / TASK_FILE} exists: `autoresearch check` measures it, "
-            "`autoresearch init --force` replaces it"
-        )
-    if options.force or not exists:
-        written = _write_task(root, options)
-        editable = [root / name for name in load(root).editable if (root / name).is_file()]
-        patches = [patch for patch in map(seed_patch, editable) if patch]
-    if options.agent_files:
-        agent_files, left = instructions.write(root)
-        written = sorted([*written, *agent_files])
-    lines = []
-    if written:
-        lines.append(f"written: {', '.join(written)}. Look at them, then: autoresearch check")
-    lines += [f"{name} is there already, and is left as it is" for name in left]
-    if instructions.FILE in left:
-        lines.append(
-            f'Unless it says so already, add to it: "For research here, read {instructions.SKILL}"'
-        )
-    for patch in patches:
-        lines.append("\nThe program sets its own seed. To measure the noise, let it take ours:\n")
-        lines.append(patch)
-    facts = {"written": written, "left": left, "seed_patches": patches}
-    print_answer(options, facts, "\n".join(lines))
-    return 0
-
-
-def _scaffold(root: Path, options: argparse.Namespace) -> dict[str, str]:
-    return scaffold(
-        root,
-        editable=options.editable,
-        command=options.run_command,
-        metric=options.metric,
-        goal=options.goal,
-    )
-
-
-def _ask_goal(metric: str) -> str:
-    """Ask on the terminal which way the metric is better. Raises `UnknownDirection` at its end."""
-    while True:
-        print(f"Is a lower or a higher {metric} better? [lower/higher] ", end="", file=sys.stderr)
-        sys.stderr.flush()
-        answer = sys.stdin.readline()
-        if not answer:
-            raise UnknownDirection(metric)
-        for goal, words in (("minimize", "lower minimize"), ("maximize", "higher maximize")):
-            if any(word.startswith(answer.strip().lower() or "?") for word in words.split()):
-                return goal
-
-
-def _write_task(root: Path, options: argparse.Namespace) -> list[str]:
-    try:
-        files = _scaffold(root, options)
-    except UnknownDirection as unknown:
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise
-        options.goal = _ask_goal(unknown.metric)
-        files = _scaffold(root, options)
-    try:
-        for name, content in files.items():
-            (root / name).write_text(content)
-    except OSError as error:
-        for name in files:
-            (root / name).unlink(missing_ok=True)
-        raise StorageError(f"cannot write {error.filename}: {error.strerror}") from error
-    return list(files)

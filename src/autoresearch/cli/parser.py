@@ -141,7 +141,7 @@ def _add_task_commands(add: Any) -> None:
     text = "write the task file, autoresearch.toml, for the code in a folder"
     command = add(
         "init",
-        "make.init",
+        "init.init",
         text,
         "init",
         "init --editable train.py --metric val_loss --goal minimize",
@@ -155,6 +155,22 @@ def _add_task_commands(add: Any) -> None:
     command.add_argument("--metric", metavar="NAME", help=text)
     text = "whether a lower or a higher number is better"
     command.add_argument("--goal", choices=("minimize", "maximize"), help=text)
+    text = "a frozen command that judges what a run leaves behind; its number counts, not the run's"
+    command.add_argument("--score", metavar="CMD", help=text)
+    text = "a file that a run leaves for --score; repeat it for more"
+    command.add_argument("--reads", action="append", metavar="FILE", help=text)
+    text = "a file that only --score sees; repeat it for more"
+    command.add_argument("--hidden", action="append", metavar="PATH", help=text)
+    text = "a file or folder that a run reads and git does not have; repeat it for more"
+    command.add_argument("--input", action="append", metavar="PATH", help=text)
+    text = "a folder outside that a run may write; repeat it for more"
+    command.add_argument("--cache", action="append", metavar="DIR", help=text)
+    text = "the time that is told to the program, such as 5m"
+    command.add_argument("--budget", metavar="TIME", help=text)
+    text = "the time after which a run is killed, such as 10m"
+    command.add_argument("--timeout", metavar="TIME", help=text)
+    text = "run `autoresearch check` afterwards, without asking"
+    command.add_argument("--check", action="store_true", help=text)
     text = "replace a task file that exists"
     command.add_argument("--force", action="store_true", help=text)
     text = "also write AGENTS.md and a skill, for a coding agent in a terminal"

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from autoresearch.errors import TaskError
 from autoresearch.records import Goal
 
 SKLEARN = "scikit-learn, metrics and scoring"
@@ -106,24 +105,6 @@ class Direction(NamedTuple):
     def __str__(self) -> str:
         better = "lower" if self.goal is Goal.MINIMIZE else "higher"
         return f"{better} is better for {self.term!r} ({self.source})"
-
-
-class UnknownDirection(TaskError):
-    """The name of the `metric` does not tell which way is better."""
-
-    def __init__(self, metric: str) -> None:
-        self.metric = metric
-        super().__init__(
-            f"is a lower or a higher {metric} better? Its name does not tell for certain. "
-            "Say `autoresearch init --goal minimize`, or `--goal maximize`"
-        )
-
-
-def get_goal(name: str) -> Goal:
-    """The goal that a metric's name tells. Raises `UnknownDirection`."""
-    if (direction := find_direction(name)) is None:
-        raise UnknownDirection(name)
-    return direction.goal
 
 
 def find_direction(name: str) -> Direction | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from autoresearch.errors import TaskError
 from autoresearch.task.draft import TaskDraft
 from autoresearch.task.files import exists, read_text
+from autoresearch.task.layouts.folder import Folder
 
 FILES = (  # objective, command, checks, configuration; first of 1.6 and later
     (".auto/prompt.md", ".auto/measure.sh", ".auto/checks.sh", ".auto/config.json"),
@@ -17,8 +18,9 @@ FILES = (  # objective, command, checks, configuration; first of 1.6 and later
 )
 
 
-def recognise(root: Path) -> TaskDraft | None:
+def recognise(folder: Folder) -> TaskDraft | None:
     """Return the task, or None for another folder. Raises `TaskError` if it is incomplete."""
+    root = folder.root
     for prompt, measure, checks, config in FILES:
         if exists(root / prompt) and exists(root / measure):
             sections = _sections(read_text(root / prompt))
@@ -32,6 +34,7 @@ def recognise(root: Path) -> TaskDraft | None:
                 goal=goal,
                 checks=f"bash {checks}" if exists(root / checks) else None,
                 experiments=_iterations(root / config),
+                reasons=dict.fromkeys(("command", "editable", "metric"), f"as {prompt} says"),
             )
     return None
 
