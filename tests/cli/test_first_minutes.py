@@ -80,11 +80,9 @@ def test_verdicts_differ_in_colour_on_a_terminal(night: Path) -> None:
 
 
 def test_no_colour_where_nobody_wants_it(night: Path) -> None:
-    for command in ("log", "status"):
-        assert "\x1b" not in call(night, command).stdout
-        _, shown = run_on_terminal(night, command, NO_COLOR="1")
-        assert "\x1b" not in shown and shown == call(night, command).stdout
-        assert "\x1b" not in run_on_terminal(night, command, TERM="dumb")[1]
+    for command, variable in (("log", {"NO_COLOR": "1"}), ("status", {"TERM": "dumb"})):
+        piped = call(night, command).stdout
+        assert "\x1b" not in piped and run_on_terminal(night, command, **variable)[1] == piped
 
 
 # ---- check -------------------------------------------------------------------------------------

@@ -126,7 +126,6 @@ SHAPES = [
             "test_orbit.py": "def test_nothing(): pass\n",
         },
         "a Python script", "python orbit.py", ["orbit.py"], "energy_error", "minimize",
-        is_quick=True,
     ),
     Shape(
         "package with __main__",
@@ -429,6 +428,20 @@ def test_only_python3_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", str(tools))
     run_init(root)
     assert load(root).run.command == "python3 orbit.py"
+
+
+def test_one_of_several_benchmarks_is_chosen_by_name(tmp_path: Path) -> None:
+    tests = "from parse import parse\n\n"
+    tests += "".join(f"def test_{n}(benchmark):\n    benchmark(parse)\n\n" for n in ("a", "b"))
+    files = {"parse.py": "def parse(): pass\n", "tests/test_parse.py": tests}
+    root = make_repository(tmp_path / "task", files)
+    done = call(root, "init")
+    assert done.returncode == 2 and "--metric    Which" in done.stderr
+    assert "(test_a, test_b?)" in done.stderr and "--goal" not in done.stderr
+    run_init(root, "--metric", "test_b")
+    task = load(root)
+    assert "-k test_b" in task.run.command and task.editable == ("parse.py",)
+    assert (task.metric.name, task.metric.goal) == ("test_b", "minimize")
 
 
 def test_a_virtual_environment_in_the_folder(tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def _describe_night(result: CheckResult) -> str:
     seconds = result.duration_s or NIGHT_S
     length = duration(seconds) if seconds % 3600 else f"{seconds / 3600:g} h"
     end = f" until {result.ends_at[11:]}" if result.ends_at else ""
-    cost = f"about {result.experiments_in_a_night:,} experiments in {length}{end}; "
+    cost = f"at most {result.experiments_in_a_night:,} experiments in {length}{end}, beside the "
+    cost += "agent's own time; "
     if result.duration_s is None:
         cost = f"no limit is set; {cost}"
     if result.deterministic:

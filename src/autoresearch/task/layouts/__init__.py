@@ -69,8 +69,8 @@ def recognise(root: Path) -> TaskDraft | None:
 def propose(root: Path, given: Mapping[str, Any]) -> TaskDraft:
     """Draft the task of a folder from what is in it. `given` are fields of the draft that the user
     has set; an empty one counts as not given. Raises `TaskError` for a layout that is broken."""
-    folder = Folder(root)
     wanted = {name: value for name, value in given.items() if value}
+    folder = Folder(root, wanted)
     runnable = RUNNABLE if not {"editable", "metric"} & set(wanted) else RUNNABLE[:1]
     drafts = [recognise(folder) for recognise in runnable]
     if not any(drafts):
@@ -116,7 +116,8 @@ def _complete(folder: Folder, draft: TaskDraft, wanted: Mapping[str, Any]) -> Ta
         if numbers and python.is_certain(numbers):
             reasons["metric"] = f"printed by {numbers[0].where}"
             draft = replace(draft, metric=numbers[0].name)
-    if not draft.goal or ("metric" in wanted and "goal" not in wanted):
+    is_named_anew = "metric" in wanted and "goal" not in wanted and not draft.json
+    if not draft.goal or is_named_anew:
         direction = find_direction(draft.metric)
         if direction is not None:
             reasons["goal"] = str(direction)

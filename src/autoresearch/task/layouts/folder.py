@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from autoresearch.errors import TaskError
 from autoresearch.task.files import exists, read_text
@@ -29,8 +31,10 @@ NEVER_EDITABLE = re.compile(
 class Folder:
     """A folder that is to become a task. Nothing in it is executed or changed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, wanted: Mapping[str, Any] | None = None) -> None:
+        """`wanted` are fields of the draft that the user has set."""
         self.root = root
+        self.wanted = wanted or {}
 
     def has(self, name: str) -> bool:
         return exists(self.root / name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from autoresearch.task.draft import TaskDraft
@@ -26,7 +27,7 @@ Names = Mapping[str, str]
 class Tool(NamedTuple):
     layout: str
     marker: str  # the file that tells the tool
-    find: Callable[[Folder, str], Names | None]  # (folder, the marker's text) -> names
+    find: Callable[[Folder, str], list[Names]]  # (folder, the marker's text) -> names of each
     command: str
     sources: tuple[str, ...]  # globs of what may be edited
     build: str | None = None
@@ -36,65 +37,60 @@ class Tool(NamedTuple):
     file: str | None = None
 
 
-def _find_criterion(folder: Folder, text: str) -> Names | None:
-    """The only benchmark of a crate that uses Criterion, and the only function it names."""
-    if "criterion" not in text:
-        return None
+def _find_criterion(folder: Folder, text: str) -> list[Names]:
+    """The functions of the only benchmark of a crate that uses Criterion."""
     benches = re.findall(r"\[\[bench\]\][^\[]*?name\s*=\s*\"([\w-]+)\"", text)
+    if "criterion" not in text or len(benches) != 1:
+        return []
     source = "\n".join(folder.read(path) for path in folder.find("benches/*.rs"))
-    functions = re.findall(r"bench_function\(\s*\"([^\"/]+)\"", source)
-    if len(benches) != 1 or len(set(functions)) != 1:
-        return None
-    return {"bench": benches[0], "function": functions[0]}
+    functions = dict.fromkeys(re.findall(r"bench_function\(\s*\"([^\"/]+)\"", source))
+    return [{"bench": benches[0], "name": function} for function in functions]
 
 
-def _find_cargo(folder: Folder, text: str) -> Names | None:
+def _find_cargo(folder: Folder, text: str) -> list[Names]:
     name = re.search(r"\[package\][^\[]*?name\s*=\s*\"([\w-]+)\"", text)
-    return {"program": name[1]} if name and folder.has("src/main.rs") else None
+    return [{"program": name[1]}] if name and folder.has("src/main.rs") else []
 
 
-def _find_cmake(folder: Folder, text: str) -> Names | None:
+def _find_cmake(folder: Folder, text: str) -> list[Names]:
     programs = re.findall(r"add_executable\(\s*([\w.+-]+)", text)
     likely = [name for name in programs if name in TARGETS or "bench" in name] or programs
-    return {"program": likely[0]} if len(likely) == 1 else None
+    return [{"program": likely[0]}] if len(likely) == 1 else []
 
 
-def _find_make(folder: Folder, text: str) -> Names | None:
+def _find_make(folder: Folder, text: str) -> list[Names]:
     targets = re.findall(r"^([\w.-]+)\s*:(?!=)", text, re.MULTILINE)
     target = next((name for name in TARGETS if name in targets), None)
-    return {"target": target} if target else None
+    return [{"target": target}] if target else []
 
 
-def _find_npm(folder: Folder, text: str) -> Names | None:
+def _find_npm(folder: Folder, text: str) -> list[Names]:
     try:
         document: Any = json.loads(text)
         scripts = document["scripts"]
         name = next(name for name in SCRIPTS if isinstance(scripts.get(name), str))
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError, StopIteration):
-        return None
-    return {"script": name}
+        return []
+    return [{"script": name}]
 
 
-def _find_pytest_benchmark(folder: Folder, text: str) -> Names | None:
-    """The only test that takes the fixture `benchmark`."""
-    tests = {
-        name: path
-        for path in folder.find("test*.py", "bench*.py", "tests/**/*.py", "bench*/**/*.py")
+def _find_pytest_benchmark(folder: Folder, text: str) -> list[Names]:
+    """The tests that take the fixture `benchmark`."""
+    globs = ("test*.py", "bench*.py", "tests/**/*.py", "bench*/**/*.py")
+    return [
+        {"name": name, "path": path}
+        for path in folder.find(*globs)
         for name in re.findall(r"^def (test_\w+)\([^)]*\bbenchmark\b", folder.read(path), re.M)
-    }
-    if len(tests) != 1:
-        return None
-    [(name, path)] = tests.items()
-    return {"test": name, "path": path}
+    ]
 
 
-def _find_hyperfine(folder: Folder, text: str) -> Names | None:
+def _find_hyperfine(folder: Folder, text: str) -> list[Names]:
     """A script that calls hyperfine without a file of its own for the result."""
     for path in folder.find("*.sh", "bench*/*.sh", "scripts/*.sh"):
         for call in re.findall(r"^\s*(hyperfine\b[^|&;\\]*)$", folder.read(path), re.MULTILINE):
             if "--export-json" not in call:
-                return {"call": call.strip(), "path": path}
-    return None
+                return [{"call": call.strip(), "path": path}]
+    return []
 
 
 RUST = ("src/**/*.rs",)
@@ -102,9 +98,9 @@ JS = ("*.js", "*.mjs", "*.ts", "src/**/*.js", "src/**/*.ts", "lib/**/*.js")
 TOOLS = (
     Tool(
         "pytest-benchmark", "", _find_pytest_benchmark,
-        "{python} -m pytest {path} -q -k {test} --benchmark-json=benchmark.json",
+        "{python} -m pytest {path} -q -k {name} --benchmark-json=benchmark.json",
         (), metric="median_s", goal="minimize",
-        json="benchmarks[name={test}].stats.median", file="benchmark.json",
+        json="benchmarks[name={name}].stats.median", file="benchmark.json",
     ),
     Tool(
         "hyperfine", "", _find_hyperfine, "{call} --export-json hyperfine.json",
@@ -114,8 +110,8 @@ TOOLS = (
     Tool(
         "Criterion.rs", "Cargo.toml", _find_criterion,
         "cargo bench --offline --bench {bench}", RUST,
-        build="cargo build --offline --release", metric="median_ns", goal="minimize",
-        json="median.point_estimate", file="target/criterion/{function}/new/estimates.json",
+        build="cargo bench --offline --no-run --bench {bench}", metric="median_ns", goal="minimize",
+        json="median.point_estimate", file="target/criterion/{name}/new/estimates.json",
     ),
     Tool(
         "Cargo", "Cargo.toml", _find_cargo, "./target/release/{program}", RUST,
@@ -134,8 +130,14 @@ def recognise(folder: Folder) -> TaskDraft | None:
     for tool in TOOLS:
         if tool.marker and not folder.has(tool.marker):
             continue
-        if names := tool.find(folder, folder.read(tool.marker) if tool.marker else ""):
-            return _draft(folder, tool, names)
+        found = tool.find(folder, folder.read(tool.marker) if tool.marker else "")
+        wanted = [names for names in found if names.get("name") == folder.wanted.get("metric")]
+        if len(found) == 1 or wanted:
+            return _draft(folder, tool, (wanted or found)[0])
+        if found:
+            names = [names["name"] for names in found]
+            draft = _draft(folder, tool, found[0])
+            return replace(draft, metric="", choices={"metric": names})
     return None
 
 
