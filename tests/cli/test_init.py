@@ -444,6 +444,13 @@ def test_one_of_several_benchmarks_is_chosen_by_name(tmp_path: Path) -> None:
     assert (task.metric.name, task.metric.goal) == ("test_b", "minimize")
 
 
+def test_a_target_that_only_builds_is_no_command(tmp_path: Path) -> None:
+    files = {"Makefile": "run: run.c\n\tcc -o run run.c\n", "run.c": MAIN_C}
+    root = make_repository(tmp_path / "task", files)
+    done = call(root, "init")
+    assert done.returncode == 2 and "--command   Which command" in done.stderr
+
+
 def test_a_virtual_environment_in_the_folder(tmp_path: Path) -> None:
     root = make_repository(tmp_path / "task", {**SHAPES[0].files, ".gitignore": ".venv\n"})
     write(root, {".venv/pyvenv.cfg": "", ".venv/bin/python": ""})

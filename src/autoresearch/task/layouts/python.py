@@ -34,6 +34,7 @@ class Interpreter(NamedTuple):
     command: str
     reason: str
     inputs: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
 
 
 def recognise(folder: Folder) -> TaskDraft | None:
@@ -76,7 +77,7 @@ def draft(folder: Folder, program: str) -> TaskDraft:
         command=command,
         metric=metric,
         inputs=tuple(inputs),
-        caches=tuple(find_caches(folder, [program, *own])),
+        caches=(*python.caches, *find_caches(folder, [program, *own])),
         reasons=reasons
         | {"inputs": "read by the program, and not in git", "caches": "written by what it imports"},
         choices={"metric": [number.name for number in numbers]},
@@ -97,7 +98,7 @@ def _list_others(numbers: list[PrintedNumber]) -> str:
 def find_interpreter(folder: Folder) -> Interpreter:
     plain = "python" if has_tool("python") or not has_tool("python3") else "python3"
     if folder.has("uv.lock") and has_tool("uv"):
-        return Interpreter("uv run python", "uv.lock")
+        return Interpreter("uv run python", "uv.lock", caches=("~/.cache/uv",))
     if folder.has("poetry.lock") and has_tool("poetry"):
         return Interpreter("poetry run python", "poetry.lock")
     for name in ENVIRONMENTS:

@@ -59,7 +59,8 @@ def _find_cmake(folder: Folder, text: str) -> list[Names]:
 
 
 def _find_make(folder: Folder, text: str) -> list[Names]:
-    targets = re.findall(r"^([\w.-]+)\s*:(?!=)", text, re.MULTILINE)
+    built = {path.rpartition("/")[2].partition(".")[0] for path in folder.find(*C_SOURCES)}
+    targets = set(re.findall(r"^([\w.-]+)\s*:(?!=)", text, re.MULTILINE)) - built
     target = next((name for name in TARGETS if name in targets), None)
     return [{"target": target}] if target else []
 
