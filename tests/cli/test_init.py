@@ -20,7 +20,7 @@ from support.sessions import git
 from autoresearch.task.reading import load
 
 SEEDED = "import os, random\nrandom.seed(int(os.environ.get('AUTORESEARCH_SEED', 0)))\n"
-NOISE = "random.random() / 100"
+NOISE = "random.random() / 1000"
 
 HYPERFINE = """\
 #!{python}
