@@ -6,6 +6,7 @@ are in seconds, sizes in bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,11 @@ class Metric:
 
     name: str
     goal: Goal = Goal.MINIMIZE
+
+    @property
+    def crash(self) -> float:
+        """What a crash is worth in a comparison: every number is better."""
+        return math.inf if self.goal is Goal.MINIMIZE else -math.inf
 
     def gain(self, new: float, old: float) -> float:
         """How much better `new` is than `old`, in metric units; negative when it is worse."""

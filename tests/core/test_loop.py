@@ -25,9 +25,12 @@ from support.sessions import (
     make_task,
     rewrite,
     run_session,
+    side,
+    task_of,
     wait_until,
 )
 
+from autoresearch.commands.fsck import audit
 from autoresearch.core import judge, scheduler, turns
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
@@ -148,6 +151,23 @@ def test_not_confirmed(tmp_path: Path) -> None:
     assert found.experiments[1].metric == pytest.approx(5, abs=0.1)  # of the screen
     assert found.branch() == found.experiments[0].commit
     assert len(found.runs_of(1, "candidate")) >= 1
+
+
+def test_a_kept_change_that_crashes_later_is_replaced(root: Path) -> None:
+    """By the clock, or because what it needs is gone. It must not keep its place for ever."""
+    flag = side(root) / "flag"
+    good = PROGRAM.replace("VALUE = 10.0", "VALUE = 5.0")
+    bomb = good.replace("noise =", f"os.path.exists({str(flag)!r}) and sys.exit(3)\nnoise =")
+
+    def light(turn: Turn) -> Proposal | Failure | None:
+        flag.touch()
+        return rewrite(PROGRAM.replace("VALUE = 10.0", "VALUE = 20.0"))(turn)
+
+    better = rewrite(PROGRAM.replace("VALUE = 10.0", "VALUE = 4.0"))
+    found = run_session(root, ScriptedAgent(rewrite(bomb), light, better))
+    assert found.verdicts == [("keep", None), ("discard", "worse"), ("keep", None)]
+    assert {run.metric for run in found.runs_of(3, "control")} == {None}
+    assert audit(task_of(root)) == []
 
 
 def test_a_metric_to_maximize(root: Path) -> None:

@@ -232,6 +232,8 @@ class _Audit:
             yield f"it was confirmed by {len(candidate)} runs, not {level.k}"
         if level.cached or not candidate:
             return
+        crashed = sum(run.role is Role.CONTROL and run.metric is None for run in runs)
+        control += [metric.crash] * crashed
         if len(control) != level.k:
             yield f"{len(control)} runs of the incumbent stood against it, not {level.k}"
             return

@@ -194,12 +194,11 @@ class Attempt:
         return draw
 
     def _draw_control(self, index: int) -> float:
-        """The same for the incumbent, worsened by what the change may lose."""
+        """The same for the incumbent, worsened by what the change may lose. If it crashes, every
+        number is better: else a kept change that crashes later could never be replaced."""
         run = self._run(Role.CONTROL, index, self.incumbent.commit)
-        if run.metric is None:
-            detail = f"the incumbent itself crashed: {run.reason}"
-            raise Decided(Verdict(Status.DISCARD, "incumbent crashed", None, detail))
-        return self.session.record.metric.worsened(run.metric, self.margin)
+        metric = self.session.record.metric
+        return metric.crash if run.metric is None else metric.worsened(run.metric, self.margin)
 
     def _run(self, role: Role, index: int, commit: str) -> Run:
         experiment = self.experiment
