@@ -206,6 +206,8 @@ def _add_session_commands(add: Any) -> None:
     command.add_argument("--usd", type=float, metavar="X", help=text)
     text = "end when the agents have used so many tokens"
     command.add_argument("--tokens", type=int, metavar="N", help=text)
+    text = "tell of keeps and of the end: a URL to post to, a command, or the word desktop"
+    command.add_argument("--notify", action="append", metavar="HOW", help=text)
     text = "go on in the background, without this terminal"
     command.add_argument("--detach", action="store_true", help=text)
     text = "print one line for each event instead of the live view"

@@ -30,6 +30,7 @@ from autoresearch.cli.progress import RunProgress, show_progress
 from autoresearch.commands import steer
 from autoresearch.commands.check import TAG, CheckResult, check_task
 from autoresearch.commands.keep_awake import keep_awake
+from autoresearch.commands.notify import notifying, read_ways
 from autoresearch.commands.readiness import check_text, list_problems
 from autoresearch.commands.report import write_report
 from autoresearch.commands.start import open_session
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
             "limits.usd": options.usd,
             "limits.tokens": options.tokens,
             "runner.slots": options.slots,
+            **read_ways(options.notify or ()),
         },
     )
     tag = options.tag or make_tag()
@@ -91,7 +93,8 @@ def run(options: argparse.Namespace) -> int:
         return _run_detached(task, tag, options)
     has_view = sys.stdout.isatty() and not options.plain and not options.json
     listener = print_json if options.json else print_line
-    with open_session(task, tag, lambda event: listener(event)) as session, keep_awake():
+    opened = open_session(task, tag, lambda event: listener(event))
+    with opened as session, keep_awake(), notifying(session):
         with stop_on_signals(session), _view(session) if has_view else nullcontext() as view:
             if view is not None:
                 listener = view.note

@@ -114,6 +114,16 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class NotifySettings:
+    """How the user hears of the session, and of what."""
+
+    command: values.Command | None = None  # gets the news as JSON on stdin
+    webhook: values.Url | None = None  # the news are posted there as JSON
+    desktop: values.Flag = False
+    on: values.Occasions = values.OCCASIONS
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSettings:
     portfolio: values.Portfolio = field(  # (name, weight) of every agent
         default=(("tuner", 1.0),), metadata={"key": "name"}
@@ -158,6 +168,7 @@ class Task:
     guards: Guards = Guards()
     judge: JudgeSettings = JudgeSettings()
     limits: Limits = Limits()
+    notify: NotifySettings = NotifySettings()
     agent: AgentSettings = field(default_factory=AgentSettings)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     layout: str = TASK_FILE  # or "original", "pi-autoresearch"

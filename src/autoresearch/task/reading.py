@@ -34,6 +34,7 @@ TABLES: Mapping[str, type] = {
     "holdout": model.HoldoutSettings,
     "judge": model.JudgeSettings,
     "limits": model.Limits,
+    "notify": model.NotifySettings,
     "agent": model.AgentSettings,
     "runner": model.RunnerSettings,
 }

@@ -269,6 +269,14 @@ Pattern = Annotated[
 GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
 BudgetClock = Annotated[str, one_of("wall", "cpu")]
 JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
+Url = Annotated[
+    str, Kind("an address such as https://host/path", matching(r"https?://[^\s/?#]+[^\s]*"))
+]
+OCCASIONS = ("first keep", "new best", "stopped early", "finished")
+_OCCASION = one_of(*OCCASIONS)
+Occasions = Annotated[
+    tuple[str, ...], Kind(f"a list of {_OCCASION.accepts}", _list(_OCCASION.schema, least=1))
+]
 RunnerName = Annotated[str, Kind("a name of letters, digits, _, . and -", matching(NAME))]
 AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
 Portfolio = Annotated[tuple[tuple[str, float], ...], PORTFOLIO]

@@ -14,6 +14,7 @@ from autoresearch.records import UNSELECTED, Experiment, Metric, Run
 from autoresearch.report.experiments import describe_result, format_metric, list_facts
 from autoresearch.report.summary import OpenRun, Summary
 from autoresearch.report.text import describe_phase, find_open_experiment
+from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
@@ -40,6 +41,7 @@ class Details:
     experiment: Experiment
     base: Experiment
     facts: Sequence[tuple[str, str]]
+    notes: str  # empty for a mark that an agent makes for itself
     runs: Sequence[RunRow]
     strip: Strip | None
     patch: Patch | None
@@ -66,6 +68,7 @@ def read_details(model: SessionModel, number: int, *, shows_scores: bool) -> Det
         experiment,
         base,
         list_facts(experiment, record.metric),
+        experiment.notes if len(experiment.notes.split()) >= queries.MIN_WORDS else "",
         [RunRow(run, _list_cells(run, record.metric)) for run in runs],
         _draw_runs(ledger, record, experiment, base, runs, model.summary),
         patch,

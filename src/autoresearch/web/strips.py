@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.briefing.logs import find_curves, read_ends
+from autoresearch.briefing import logs as training
 from autoresearch.formatting import Numbers
 from autoresearch.records import Metric, Role, Run
 
@@ -107,13 +108,23 @@ class Curve:
     rival: str  # the incumbent's points; may be empty
 
 
+def _find_finite(log: Path, metric: Metric) -> list[training.Curve]:
+    """The curves in a log, without the points of a training that diverged."""
+    curves = training.find_curves(training.read_ends(log), metric.name, CURVE_POINTS)
+    finite = [
+        replace(curve, points=tuple(point for point in curve.points if all(map(isfinite, point))))
+        for curve in curves
+    ]
+    return [curve for curve in finite if len(curve.points) >= training.FEWEST]
+
+
 def draw_curve(log: Path, rival: Path | None, metric: Metric) -> Curve | None:
     """Draw the longest series that a log has. None if it has none of three points."""
-    curves = find_curves(read_ends(log), metric.name, CURVE_POINTS)
+    curves = _find_finite(log, metric)
     if not curves:
         return None
     curve = curves[0]
-    others = find_curves(read_ends(rival), metric.name, CURVE_POINTS) if rival else []
+    others = _find_finite(rival, metric) if rival else []
     same = next(
         (other for other in others if (other.name, other.by) == (curve.name, curve.by)), None
     )

@@ -459,6 +459,8 @@ class Chart {
     const taken = [];
     ctx.font = `${size * ratio}px system-ui`;
     ctx.fillStyle = colours.muted;
+    ctx.strokeStyle = colours.card;
+    ctx.lineWidth = 3 * ratio;
     ctx.textAlign = "left";
     ctx.textBaseline = "middle";
     for (const [, keep] of ordered) {
@@ -479,6 +481,7 @@ class Chart {
       ctx.save();
       ctx.translate(x, y);
       ctx.rotate(angle);
+      ctx.strokeText(text, 9 * ratio, 0); // a halo, so that dots below do not break the letters
       ctx.fillText(text, 9 * ratio, 0);
       ctx.restore();
     }
