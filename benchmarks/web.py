@@ -58,13 +58,15 @@ def main() -> None:
         command = [*make_module_command("autoresearch"), "watch", str(root), "--json", "--port=0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            url = json.loads(process.stdout.readline())["url"]
-            with sync_playwright() as playwright:
-                browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-                page = browser.new_page(viewport={"width": 1360, "height": 900})
-                print_results(page, f"{url}s/tiny_gpt/nov23/", process.pid, options.experiments)
-                browser.close()
-            process.terminate()
+            try:
+                url = json.loads(process.stdout.readline())["url"]
+                with sync_playwright() as playwright:
+                    browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+                    page = browser.new_page(viewport={"width": 1360, "height": 900})
+                    print_results(page, f"{url}s/tiny_gpt/nov23/", process.pid, options.experiments)
+                    browser.close()
+            finally:
+                process.terminate()
 
 
 def print_results(page: Page, address: str, server: int, experiments: int) -> None:
@@ -72,7 +74,7 @@ def print_results(page: Page, address: str, server: int, experiments: int) -> No
     for _ in range(REPEATS):
         page.goto(address)
         page.wait_for_function(
-            f"Number(document.querySelector('#chart').dataset.dots) > {experiments}"
+            f"() => Number(document.querySelector('#chart').dataset.dots) > {experiments}"
         )
         charts.append(page.evaluate("performance.now()"))
         paints.append(
@@ -106,7 +108,8 @@ def print_results(page: Page, address: str, server: int, experiments: int) -> No
     print(
         f"{experiments:,} experiments; {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores, Python {platform.python_version()}, chromium "
-        f"{page.context.browser.version if page.context.browser else ''}; medians of {REPEATS}\n"
+        f"{page.context.browser.version if page.context.browser else ''}; medians of {REPEATS}; "
+        f"load of the machine meanwhile {os.getloadavg()[0]:.1f}\n"
     )
     print("| | | aim |\n|---|--:|--:|")
     print(f"| first paint | {statistics.median(paints[1:]):.0f} ms | 1,000 |")

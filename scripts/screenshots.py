@@ -85,7 +85,7 @@ def shoot(browser: Browser, address: str, name: str, size: dict[str, int], schem
         device_scale_factor=2 if size is PHONE else 1.5,
     )
     page.goto(address)
-    page.wait_for_function("Number(document.querySelector('#chart').dataset.dots) > 0")
+    page.wait_for_function("() => Number(document.querySelector('#chart').dataset.dots) > 0")
     if "#" in address:
         page.wait_for_selector("#drawer .patch")
     page.wait_for_timeout(500)

@@ -143,7 +143,6 @@ class Site:
             running=details.list_running(model),
             page=select(model.summary.recent, Selection()),
             wanted=Selection(),
-            **self._panels(model),
         )
 
     def chart(self, request: Request) -> Response:
@@ -164,19 +163,18 @@ class Site:
         return self._fragment("_table.html", model=model, summary=summary, page=page, wanted=wanted)
 
     def panels(self, request: Request) -> Response:
+        """What the first paint does not wait for."""
         model = self._model(request)
-        return self._fragment(
-            "_panels.html", model=model, summary=model.summary, **self._panels(model)
-        )
-
-    def _panels(self, model: SessionModel) -> dict[str, Any]:
         summary, ledger, record = model.summary, model.ledger, model.record
-        return {
-            "lineage": list_lineage(ledger, record, summary),
-            "timing": read_timing(ledger, record),
-            "agents": compare_agents(ledger, record, summary),
-            "machine": describe_trends(summary.machine) if summary.machine else "",
-        }
+        return self._fragment(
+            "_panels.html",
+            model=model,
+            summary=summary,
+            lineage=list_lineage(ledger, record, summary),
+            timing=read_timing(ledger, record),
+            agents=compare_agents(ledger, record, summary),
+            machine=describe_trends(summary.machine) if summary.machine else "",
+        )
 
     def experiment(self, request: Request) -> Response:
         model = self._model(request)
@@ -314,6 +312,7 @@ def make_templates() -> Environment:
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )

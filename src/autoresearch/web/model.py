@@ -100,12 +100,11 @@ class SessionModel:
             return True
 
     def _read(self, ledger: Ledger) -> None:
-        new = summarise(ledger, self.tag, time.time())
         known = self._summary
         pause_s = self._whole_cost / WHOLE_SHARE
         if known is not None and time.monotonic() - self._read_whole < pause_s:
             with suppress(_Gap):
-                self._summary = _extend(known, new)
+                self._summary = _extend(known, summarise(ledger, self.tag, time.time()))
                 return
         started = time.monotonic()
         self._summary = summarise(ledger, self.tag, time.time(), whole=True)

@@ -107,6 +107,7 @@ class Chart {
     this.changes = [];
     this.view = { last: null, box: null, outliers: false };
     this.chosen = -1;
+    this.colours = new Map();
     this.loading = null;
     new ResizeObserver(() => this.resize()).observe(place);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.redraw());
@@ -190,10 +191,14 @@ class Chart {
 
   // A canvas needs the colour itself, not the expression for both themes.
   colour(name) {
-    this.probe ??= this.place.parentElement.appendChild(document.createElement("i"));
-    this.probe.hidden = true;
-    this.probe.style.color = `var(${name})`;
-    return getComputedStyle(this.probe).color;
+    const key = `${name} ${isDark()}`;
+    if (!this.colours.has(key)) {
+      this.probe ??= this.place.parentElement.appendChild(document.createElement("i"));
+      this.probe.hidden = true;
+      this.probe.style.color = `var(${name})`;
+      this.colours.set(key, getComputedStyle(this.probe).color);
+    }
+    return this.colours.get(key);
   }
 
   redraw() {
@@ -406,18 +411,24 @@ class Chart {
     const last = Math.min(this.numbers.length - 1, Math.ceil(max));
     const many = last - first > 400;
     const paths = { [DISCARD]: new Path2D(), [KEEP]: new Path2D(), [CRASH]: new Path2D() };
-    const radius = { [DISCARD]: (many ? 2.2 : 3.4) * ratio, [KEEP]: (many ? 4 : 5) * ratio, [CRASH]: 2.6 * ratio };
+    const radius = { [DISCARD]: (many ? 1.7 : 3.4) * ratio, [KEEP]: (many ? 4 : 5) * ratio, [CRASH]: 2.6 * ratio };
+    const taken = new Set(); // places of two pixels, so that a cloud of 10,000 is drawn in time
     for (let at = first; at <= last; at++) {
       const y = this.height(plot, at, true);
       if (y === null) continue;
       const x = plot.valToPos(at, "x", true);
       const status = this.statuses[at];
+      const place = (Math.round(x / 2) << 16) + Math.round(y / 2) * 4 + status;
+      if (many && taken.has(place)) continue;
+      taken.add(place);
       const [path, size] = [paths[status], radius[status]];
       if (status === CRASH) {
         path.moveTo(x - size, y - size);
         path.lineTo(x + size, y + size);
         path.moveTo(x + size, y - size);
         path.lineTo(x - size, y + size);
+      } else if (many && status === DISCARD) {
+        path.rect(x - size, y - size, 2 * size, 2 * size);
       } else {
         path.moveTo(x + size, y);
         path.arc(x, y, size, 0, 2 * Math.PI);
@@ -639,6 +650,7 @@ if (session) {
   drawer.addEventListener("close", () => history.replaceState(null, "", location.pathname));
   find("#note")?.addEventListener("submit", leaveNote);
   chart.load();
+  loadPanels();
   follow();
   if (/^#\d+$/.test(location.hash)) openExperiment(Number(location.hash.slice(1)));
 } else if (find("#overview")) {
