@@ -75,8 +75,10 @@ UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP, Role.SEGMENT)
 controls of its confirmations the score ends 0.2 sd too good (`benchmarks/truth.py`)."""
 
 HELD_OUT = (Role.BASELINE, Role.REMEASURE, Role.SEGMENT, Role.VERIFY, Role.VERIFY_BASELINE)
-"""Runs that are scored on the sealed holdout: of the baseline and of keeps. No choice depends on
-them."""
+"""Runs that are scored on the sealed holdout: of keeps, of both commits that are compared at the
+end, and `HELD_OUT_BASELINE_RUNS` of the baseline. No choice depends on them."""
+
+HELD_OUT_BASELINE_RUNS = 2  # they show that the scorer works, and suffice for an interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,13 @@ class Run:
     holdout_wall_s: float | None = None
     holdout_reason: str | None = None  # why the run lacks a `holdout` that it should have
     holdout: float | None = None  # the metric on the sealed holdout
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether it is scored on the sealed holdout, if the task has one."""
+        return self.role in HELD_OUT and (
+            self.role is not Role.BASELINE or self.index < HELD_OUT_BASELINE_RUNS
+        )
 
     @property
     def took_s(self) -> float:

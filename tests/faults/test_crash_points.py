@@ -35,7 +35,7 @@ from autoresearch.commands.fsck import audit, repair
 from autoresearch.core import judge
 from autoresearch.errors import LedgerError
 from autoresearch.measure.runs import leftovers
-from autoresearch.records import HELD_OUT, Run
+from autoresearch.records import Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
@@ -320,7 +320,7 @@ def check_scores(found: Night, kills: int) -> None:
     for run in found.runs:
         search, sealed = (counted[f"{run.seed} {what}"] for what in ("search", "sealed"))
         assert run.metric is not None and search >= 1
-        assert run.holdout == (run.metric + 7 if run.role in HELD_OUT else None)
-        assert (sealed >= 1) == (run.role in HELD_OUT)
+        assert run.holdout == (run.metric + 7 if run.is_held_out else None)
+        assert (sealed >= 1) == (run.is_held_out)
         again += search - 1 + max(0, sealed - 1)
     assert again <= SLOTS * kills  # cut off after the last word, and before it was settled

@@ -161,8 +161,8 @@ def test_it_scores_runs_that_decide_nothing_and_nobody_else_reads_it(
         assert run.metric is not None
         assert "seen: []" in (folder / "log").read_text()
         assert "seen: ['validation']" in (folder / "score.log").read_text()
-        assert (run.holdout is not None) == (run.role in HELD_OUT)
-        assert (folder / "holdout.log").exists() == (run.role in HELD_OUT)
+        assert (run.holdout is not None) == (run.is_held_out)
+        assert (folder / "holdout.log").exists() == (run.is_held_out)
         if run.holdout is not None:
             assert run.holdout == pytest.approx(run.metric + 770000.25)
             assert "seen: ['validation', 'holdout']" in (folder / "holdout.log").read_text()
@@ -437,7 +437,7 @@ def test_a_holdout_may_be_heavier_than_the_scorer(tmp_path: Path) -> None:
     assert found.verdicts == [("keep", None)]
     assert not [line for line in found.lines if "could not be scored" in line]
     for run in found.runs:
-        assert (run.holdout is not None) == (run.role in HELD_OUT)
+        assert (run.holdout is not None) == (run.is_held_out)
         if run.holdout is not None:
             assert run.holdout_cpu_s and run.holdout_cpu_s > 1.5 and run.took_s > 1.5
             assert run.score_cpu_s and run.score_cpu_s < 1

@@ -248,6 +248,63 @@ def test_time_that_nothing_counts_is_limited_by_the_wall_clock(tmp_path: Path) -
         assert (run.metric, run.reason) == (None, "over budget")
 
 
+BURNING = """\
+import os, time
+count = f"{os.environ['COUNTED']}/" + open("left").read().strip()
+with open(count, "a") as file:
+    file.write("x")
+seconds = [float(word) for word in open(f"{count}.seconds").read().split()]
+began = time.process_time()
+while time.process_time() - began < seconds[min(os.path.getsize(count), len(seconds)) - 1]:
+    pass
+print("score: 7")
+"""
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "reason", "scorings"),
+    [
+        ("0.1", "0.3 0.3", None, (1, 1)),
+        ("0.6 0.2", "0.3 0.3", None, (2, 2)),  # a moment's load
+        ("0.6 0.6", "0.3 0.6", None, (2, 2)),  # the machine is slower now
+        ("0.6 0.6", "0.3 0.3", "score: over budget", (2, 2)),
+        ("3 0.1", "0.3 0.6", "score: over budget", (1, 1)),  # far above: no second try
+    ],
+)
+def test_a_score_just_above_its_limit_is_made_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    candidate: str,
+    baseline: str,
+    reason: str | None,
+    scorings: tuple[int, int],
+) -> None:
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    monkeypatch.setenv("COUNTED", str(counts))
+    for name, seconds in (("candidate", candidate), ("baseline", baseline)):
+        (counts / f"{name}.seconds").write_text(seconds)
+    program = (
+        "import os\nis_first = os.environ['AUTORESEARCH_SEED'] == '0'\n"
+        "open('left', 'w').write('baseline' if is_first else 'candidate')\n"
+    )
+    scored = '[score]\ncommand = "python score.py"\nreads = ["left"]\n'
+    toml = TASK.replace("[metric]", f'budget = "9s"\nbudget_clock = "cpu"\n{scored}[metric]')
+    toml = toml.replace("[run]", f'[run]\ncaches = ["{counts}"]', 1)
+    files = {"score.py": BURNING}
+    with bench(make_task(tmp_path / "task", program, toml, files=files)) as made:
+        honest = made.executor.measure(replace(made.open(), seed=0), untouched)
+        assert honest.metric == 7
+        made.executor.commands.limit_wall_time([honest])
+        made.executor.score_limit_s = 0.45
+        run = made.executor.measure(replace(made.open(), role=Role.SCREEN), untouched)
+        assert (run.metric, run.reason) == (None if reason else 7.0, reason)
+        counted = [len((counts / name).read_text()) for name in ("candidate", "baseline")]
+        assert tuple(counted) == scorings
+        left = {path.name for path in made.file(run, "").iterdir()}
+        assert not any(name.endswith(".json") for name in left)
+
+
 def test_artefacts_are_kept_within_a_limit(tmp_path: Path) -> None:
     program = PROGRAM + "open('model', 'wb').write(bytes(1_000_000))\n"
     root = make_task(tmp_path / "task", program)

@@ -109,7 +109,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     values = tuple(run.metric for run in measured if run.metric is not None)
     is_deterministic = len(set(values)) == 1
     sd = pooled_noise([values])[0]
-    wall_s = statistics.fmean(run.took_s for run in measured)
+    wall_s = statistics.fmean(run.took_s - (run.holdout_wall_s or 0.0) for run in measured)
     per_experiment_s = RUNS_PER_EXPERIMENT * wall_s / task.runner.slots
     duration_s = _estimate_duration(task, per_experiment_s)
     ends_at = None
@@ -124,9 +124,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         mean=statistics.fmean(values),
         sd=sd,
         wall_s=wall_s,
-        cpu_s=statistics.fmean(
-            sum(filter(None, (run.cpu_s, run.score_cpu_s, run.holdout_cpu_s))) for run in measured
-        ),
+        cpu_s=statistics.fmean(sum(filter(None, (run.cpu_s, run.score_cpu_s))) for run in measured),
         peak_memory_bytes=max(run.peak_memory_bytes or 0 for run in measured) or None,
         python=shutil.which("python"),
         deterministic=is_deterministic,
@@ -246,7 +244,7 @@ def _check_holdout(session: Session, runs: list[Run]) -> None:
     """Raise `BaselineError` if the sealed holdout cannot be scored for the unchanged program."""
     holdout = session.task.holdout
     for run in runs:
-        if holdout is not None and run.holdout is None:
+        if holdout is not None and run.is_held_out and run.holdout is None:
             log = session.paths.runs / run.name / "holdout.log"
             raise BaselineError(
                 f"[holdout] command gave no {session.record.metric.name} for the unchanged "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -73,11 +73,13 @@ class CommandExecutor:
         self.env = _shared_environment(task, paths)  # of every command of the session
         self.policies = RunPolicies(task, paths, repository, self.env)
         self.results: dict[tuple[str, ...], RunResult] = {}  # the latest of each command
+        self.honest: Sequence[Run] = ()  # runs of the unchanged program
         self._wall_limit_ratio: float | None = None  # to a limit of CPU time; None: no such limit
 
     def limit_wall_time(self, honest: Collection[Run]) -> None:
         """Where a program can use CPU time that nothing counts, limit its wall time too: to twice
         as much for each CPU second of the limit as the slowest of these runs took."""
+        self.honest = tuple(honest)
         if self.task.run.budget_clock != "cpu" or not getattr(
             self.runner, "misses_cpu_time", False
         ):

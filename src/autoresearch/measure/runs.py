@@ -25,10 +25,9 @@ from autoresearch.measure.execution import (
     storage_errors,
 )
 from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_fingerprint
-from autoresearch.measure.scoring import load_result, read_metric, score, score_holdout
+from autoresearch.measure.scoring import load_result, read_metric, score_holdout, score_within
 from autoresearch.protocols import Runner, RunResult
-from autoresearch.records import HELD_OUT, HoldoutScore, Role, Run
-from autoresearch.sandbox.run_policy import Purpose
+from autoresearch.records import HoldoutScore, Role, Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task
@@ -39,7 +38,9 @@ DISK_FAULTS = (
 )
 """Errors of the machine, which end the session. Any other is the fault of the run's files."""
 
-OUTCOMES = ("outcome.json", "score.json", "holdout.json")  # in a run's folder until it is recorded
+SCORES = ("score", "again", "load", "holdout")
+OUTCOMES = ("outcome.json", *(f"{name}.json" for name in SCORES))
+"""Results in a run's folder, until it is recorded."""
 KEPT_LIMIT_FACTOR = 1.5  # on a limit, for runs of a change that was kept
 UNEXPECTED = "unexpected error: "  # begins the reason of a crash of the harness's own code
 SPOILED = "changed meanwhile"  # the reason of a run whose environment changed meanwhile
@@ -126,8 +127,7 @@ class RunExecutor:
         log, ended, scored = folder / "log", result, None
         if result.stopped is None and result.exit_code == 0 and self.task.score is not None:
             limit_s = _limit_of(run, self.score_limit_s)
-            command, purpose = self.task.score.command, Purpose.SCORE
-            scored = score(self.commands, run, folder, command, purpose, limit_s)
+            scored = score_within(self.commands, run, folder, self.task.score.command, limit_s)
             log = folder / "score.log"
             if scored.stopped or scored.exit_code != 0:
                 ended = scored
@@ -136,7 +136,7 @@ class RunExecutor:
             reason = f"score: {reason}"
         if is_spoiled(run):
             metric, reason = None, SPOILED
-        held_out = reason is None and run.role in HELD_OUT
+        held_out = reason is None and run.is_held_out
         sealed = score_holdout(self.commands, run, folder) if held_out else None
         return self._finish(run, result, metric, reason, numbers, score=scored, sealed=sealed)
 
