@@ -129,7 +129,8 @@ facts = {
     ],
     "signals": [str(signal.getsignal(number)) for number in range(1, 32)],
     "status": {name: status[name] for name in status if name.startswith(
-        ("Sig", "Shd", "Cap", "NoNew", "Seccomp", "Uid", "Gid", "Groups", "Cpus_allowed"))},
+        ("SigP", "SigB", "SigI", "SigC", "Shd", "Cap", "NoNew",
+         "Seccomp", "Uid", "Gid", "Groups", "Cpus_allowed"))},
     "dumpable": os.stat("/proc/self/status").st_uid == os.getuid(),
     "namespaces": [os.readlink("/proc/self/ns/mnt") != MOUNTS],
     "input": sys.stdin.read(), "recursion": sys.getrecursionlimit(), "hooks": [
@@ -249,6 +250,15 @@ def test_processes_of_multiprocessing_start(runner: LocalRunner, place: Place) -
     spec = place.spec(program, "multiprocessing.pool")
     assert run_warm(runner, spec).exit_code == 0, spec.log.read_text()
     assert spec.log.read_text() == "[0, 1, 4]\n" * 2
+
+
+@pytest.mark.skipif(landlock.abi() == 0, reason="no Landlock")
+def test_multiprocessing_knows_the_program(runner: LocalRunner, place: Place) -> None:
+    """It remembers the main module, which was the zygote when it was imported."""
+    program = "import sys\nprint(sys.modules['__mp_main__'] is sys.modules['__main__'])\n"
+    spec = place.confined(place.spec(program, "multiprocessing"))
+    run_warm(runner, spec)
+    assert spec.log.read_text() == "True\n"
 
 
 # ---- nothing is carried over -------------------------------------------------------------------

@@ -95,9 +95,12 @@ class Program:
         atexit._run_exitfuncs()
         _flush()
         inherited = set(map(id, self.inherited.values()))
-        names = [name for name, module in sys.modules.items() if id(module) not in inherited]
-        names.remove("__main__")
-        own = [weakref.ref(sys.modules.pop(name)) for name in ("__main__", *reversed(names))]
+        names = [
+            name
+            for name, module in sys.modules.items()
+            if isinstance(module, ModuleType) and id(module) not in inherited
+        ]
+        own = [weakref.ref(sys.modules.pop(name)) for name in names]
         for text in [text for text in gc.get_objects() if isinstance(text, io.TextIOWrapper)]:
             with suppress(OSError, ValueError):
                 text.flush()  # a collection may close its buffer first
@@ -115,7 +118,9 @@ class Program:
         main.__dict__.update(names, __name__="__main__", __doc__=None)
         if "__annotations__" in names:
             main.__annotations__ = {}
-        sys.modules["__main__"] = main
+        for name in ("__main__", "__mp_main__"):  # the latter is multiprocessing's
+            if name in sys.modules:
+                sys.modules[name] = main
         return main
 
     def _run_file(self, name: str) -> None:

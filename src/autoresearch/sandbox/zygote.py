@@ -130,7 +130,7 @@ def _preload(modules: list[str], control: int) -> dict[str, Any]:
         for name, module in list(sys.modules.items())
         if isinstance(file := getattr(module, "__file__", None), str)
         and file.startswith("/")  # not so: torch.ops, which is no file
-        and name != "__main__"
+        and module is not sys.modules["__main__"]
     }
     return {
         "cpu_s": time.process_time(),
