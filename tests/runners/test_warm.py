@@ -602,7 +602,21 @@ def test_a_zygote_that_cannot_be_made_again(own: LocalRunner, place: Place) -> N
     for _ in range(2):
         result = own.run(place.spec("import slow4\nprint(1)", "slow4", limit_s=0.2))
         assert (result.exit_code, result.stopped, result.spared_s) == (0, None, None)
-        assert "started cold: importing slow ends the process" in result.detail
+        assert "started cold: importing slow4 ends the process" in result.detail
+
+
+def test_another_warden_cannot_make_one(own: LocalRunner, place: Place) -> None:
+    """As when the machine is short of memory: no reason to end the session."""
+    place.module("rare", "import time\nwhile time.process_time() < 0.8: pass\n")
+    run_warm(own, place.spec("import rare", "rare"))
+    parent = find_zygotes(own)[0].parent()
+    assert parent is not None
+    parent.kill()
+    assert own.run(place.spec("pass", "rare")).stopped == "lost"
+    place.module("rare", "import os, sys\nif 'zygote' in sys.argv[0]: os._exit(1)\n")
+    result = own.run(place.spec("import rare", "rare", limit_s=0.2))
+    assert (result.exit_code, result.stopped, result.spared_s) == (0, None, None)
+    assert result.detail.startswith("started cold: importing rare ends")
 
 
 def test_installed_packages_that_change_are_imported_anew(

@@ -35,6 +35,7 @@ class LocalRunner:
         self.slots = slots
         self._free = list(range(slots))
         self._changed = threading.Condition()
+        self._spared_s: float | None = None  # by the latest warm start
         self._wardens = [
             _Warden(self.warden, slot, part) for slot, part in enumerate(divide_machine(slots))
         ]
@@ -58,11 +59,27 @@ class LocalRunner:
             self._changed.wait_for(lambda: self._free)
             slot = self._free.pop(random.randrange(len(self._free)))
         try:
-            return self._wardens[slot].run(spec)
+            return self._run(self._wardens[slot], spec)
         finally:
             with self._changed:
                 self._free.append(slot)
                 self._changed.notify()
+
+    def _run(self, warden: _Warden, spec: RunSpec) -> RunResult:
+        """Raises `RunnerError` if modules cannot be preloaded that have never been. Otherwise the
+        machine is short of something: the run starts cold, with the time for its imports."""
+        result = warden.run(spec)
+        if result.stopped != NOT_PRELOADED:
+            self._spared_s = result.spared_s or self._spared_s
+            return result
+        if self._spared_s is None:
+            raise RunnerError(
+                f"preload = {json.dumps(spec.preload)}: {result.detail}. Mend it in the task file, "
+                "or leave it out"
+            )
+        limit_s = None if spec.limit_s is None else spec.limit_s + self._spared_s
+        cold = warden.run(replace(spec, preload=(), limit_s=limit_s))
+        return replace(cold, detail=f"started cold: {result.detail}")
 
     def interrupt(self) -> None:
         for warden in self._wardens:
@@ -101,11 +118,6 @@ class _Warden:
         except (OSError, ValueError):  # the warden died, or `close` came first
             answer = ""
         result = values.parse(answer, RunResult) if answer.endswith("\n") else None
-        if result is not None and result.stopped == NOT_PRELOADED:
-            raise RunnerError(
-                f"preload = {json.dumps(spec.preload)}: {result.detail}. Mend it in the task file, "
-                "or leave it out"
-            )
         return result or self._discard(process)
 
     def _discard(self, process: subprocess.Popen[str]) -> RunResult:
