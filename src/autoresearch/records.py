@@ -68,6 +68,8 @@ class Role(StrEnum):
     SEGMENT = "segment"  # the incumbent, at the beginning of a new segment
     VERIFY = "verify"  # the best commit, at the end
     VERIFY_BASELINE = "verify baseline"  # the first commit, at the end, interleaved with VERIFY
+    ABLATION = "ablation"  # the best commit, and it without one of its changes
+    REDUCED = "reduced"  # the best commit, it without some of its changes, and the first commit
 
 
 UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP, Role.SEGMENT)

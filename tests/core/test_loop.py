@@ -119,7 +119,7 @@ def test_the_result_is_measured_again_at_the_end(root: Path) -> None:
     assert {run.commit for run in best} == {found.experiments[1].commit}
     assert {run.commit for run in base} == {found.experiments[0].commit}
     assert not set(UNSELECTED) & {run.role for run in (*best, *base)}
-    said = "measuring the result again: 3 fresh runs of the baseline and of the best"
+    said = "measuring again: 2 versions, to 3 runs each"
     assert said in found.lines
     again = run_session(root, ScriptedAgent())
     assert said not in again.lines and len(again.runs) == len(found.runs)

@@ -135,7 +135,6 @@ def make_briefing(ledger: Ledger, task: Task, paths: SessionPaths) -> str:
 
 
 def report(options: argparse.Namespace) -> int:
-    from autoresearch.cli.terminal import verify
     from autoresearch.commands.report import write_report
     from autoresearch.report.summary import to_json
     from autoresearch.store.results import ResultsFile
@@ -143,7 +142,9 @@ def report(options: argparse.Namespace) -> int:
     record, paths = find_session(options)
     task = load_task(options)
     if options.verify is not None:
-        verify(task, record, options.verify)
+        from autoresearch.cli.morning import verify_session
+
+        verify_session(task, record, options.verify)
     with closing(Ledger(paths.ledger)) as ledger:
         if find_running(paths.root) is None:  # a session that works writes it itself
             ResultsFile(paths.results, ledger, record).prepare()

@@ -1,33 +1,112 @@
-"""The commands of the morning after: finish."""
+"""The commands of the morning after: verify, finish."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from autoresearch.cli.common import find_session, print_answer
-from autoresearch.cli.look import read_summary
-from autoresearch.commands.finish import branch_text, make_branch
+from autoresearch.cli.common import INTERRUPTED, find_session, load_task, print_answer
+from autoresearch.cli.look import get_headline, read_summary
+from autoresearch.cli.terminal import resume_session
+from autoresearch.commands.ablate import ablate, ablation_text, read_ablation, read_reduced_gain
+from autoresearch.commands.finish import branch_text, list_chain, make_branch
+from autoresearch.core.control import Stopped
+from autoresearch.core.loop import Loop
+from autoresearch.core.verification import verify as measure_again
+from autoresearch.errors import TaskError
 from autoresearch.git.repository import Repository
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
+from autoresearch.store.paths import SessionPaths
+from autoresearch.store.rows import SessionRecord
+from autoresearch.task.model import Task
+
+
+def verify(options: argparse.Namespace) -> int:
+    record, paths = find_session(options)
+    if not options.ablate and (options.hours is not None or options.least is not None):
+        raise TaskError("--hours and --least belong to --ablate")
+    if options.hours is not None and not options.hours > 0:
+        raise TaskError(f"--hours {options.hours:g}: more than 0 is accepted")
+    if options.least is not None and not options.least > 0:
+        raise TaskError(f"--least {options.least:g}: more than 0 is accepted")
+    budget = Budget(options.hours, options.least) if options.ablate else None
+    is_whole = verify_session(load_task(options), record, options.runs, budget)
+    with closing(Ledger(paths.ledger)) as ledger:
+        summary = read_summary(ledger, paths)
+        lines = [get_headline(summary)]
+        facts: dict[str, Any] = {"verification": None, "ablation": None}
+        if summary.verification is not None:
+            facts["verification"] = asdict(summary.verification)
+        if summary.deterministic:
+            lines.append(
+                "The task is deterministic: one run of each is all that there is to repeat"
+            )
+        if options.ablate:
+            ablation = read_ablation(ledger, record, _open(paths), options.least)
+            facts["ablation"] = asdict(ablation)
+            lines.append(ablation_text(ablation, record, summary.typical_run_s))
+    if not is_whole:
+        lines.append("It was interrupted: the same command goes on")
+    print_answer(options, facts, "\n".join(lines))
+    return 0 if is_whole else INTERRUPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Of an ablation."""
+
+    hours: float | None
+    least: float | None  # gain worth keeping, in metric units
+
+
+def verify_session(
+    task: Task, record: SessionRecord, runs: int | None, ablation: Budget | None = None
+) -> bool:
+    """Measure a session's result again: `runs` runs of the baseline and of the best in all. Returns
+    whether it was not interrupted."""
+    if runs is not None and runs < 2:
+        raise TaskError(f"{runs} runs: at least 2 of each version are needed")
+    with closing(Ledger(SessionPaths(task.root, record.tag).ledger)) as ledger:
+        list_chain(ledger, record)  # or there is nothing to verify
+    with resume_session(task, record, "terminal") as session:
+        stopped = session.record.stopped
+        wanted = runs or task.judge.baseline_runs
+        try:
+            Loop(session).begin()
+            measure_again(session, wanted)
+            if ablation is not None and session.stopping is None:
+                rounds = 1 if session.record.deterministic else wanted
+                ablate(session, rounds, ablation.hours, ablation.least)
+        except Stopped:
+            pass
+        session.update(stopped=stopped)
+        return session.stopping is None
+
+
+def _open(paths: SessionPaths) -> Repository:
+    return Repository(paths.root, editable=(), may_edit=lambda path: False)
 
 
 def finish(options: argparse.Namespace) -> int:
     record, paths = find_session(options)
     is_running = find_owner(paths) is not None
-    repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
+    repository = _open(paths)
     with closing(Ledger(paths.ledger)) as ledger:
+        without = options.without or ()
         made = make_branch(
             ledger,
             record,
             repository,
             name=options.branch,
             squash=options.squash,
-            without=options.without or (),
+            without=without,
         )
         summary = read_summary(ledger, paths)
+        measured = read_reduced_gain(ledger, record, repository, without) if without else None
     facts = {**asdict(made), "running": is_running, "pushed": False}
-    print_answer(options, facts, branch_text(made, summary, is_running=is_running))
+    text = branch_text(made, summary, is_running=is_running, reduced=measured)
+    print_answer(options, facts, text)
     return 0

@@ -19,7 +19,7 @@ LATEST, HERE = "the latest", "this folder's, or the latest"
 GROUPS = {
     "make a task": ("new", "init", "check"),
     "run a session": ("run", "attach", "watch", "pause", "resume", "stop"),
-    "look at a session": ("status", "log", "show", "report", "finish"),
+    "look at a session": ("status", "log", "show", "report", "verify", "finish"),
     "called by an agent in a terminal": ("start", "try", "wait", "brief", "note", "mcp", "confine"),
     "find what is missing or wrong": ("agents", "fsck"),
 }
@@ -252,10 +252,20 @@ def _add_views(add: Any) -> None:
     _add_task(command)
     text = "write report.md, progress.png and results.tsv again"
     command = add("report", "look.report", text, "report --verify 8", tag=LATEST)
-    text = "before that, measure the baseline and the best commit again, N runs each"
+    text = "first do what `verify --runs N` does"
     command.add_argument("--verify", type=int, metavar="N", help=text)
     text = "also write report.html: one file to mail, with the diff of each kept change"
     command.add_argument("--html", action="store_true", help=text)
+    text = "measure the baseline and the best again, side by side on fresh seeds"
+    command = add("verify", "morning.verify", text, "verify --ablate --hours 2", tag=LATEST)
+    text = "of each version, in all (default: as many as the baseline's)"
+    command.add_argument("--runs", type=int, metavar="N", help=text)
+    text = "also the best without each kept change: which still earn their place?"
+    command.add_argument("--ablate", action="store_true", help=text)
+    text = "with --ablate: begin no round of runs that would end later"
+    command.add_argument("--hours", type=float, metavar="H", help=text)
+    text = "with --ablate: least gain worth keeping (default: the noise of one run)"
+    command.add_argument("--least", type=float, metavar="X", help=text)
     text = "make a clean branch of the kept changes, one commit each, in your name"
     command = add("finish", "morning.finish", text, "finish --without 17", tag=LATEST)
     text = "the branch's name (default: autoresearch/TAG-final)"

@@ -83,7 +83,7 @@ def try_change(options: argparse.Namespace) -> int:
     if options.detach:
         return _try_detached(options, record, paths)
     printer = _EventPrinter()
-    with _resume_session(load_task(options), record, options.name, printer) as session:
+    with resume_session(load_task(options), record, options.name, printer) as session:
         if options.resume:
             report = trial.resume_try(session)
         else:
@@ -156,17 +156,6 @@ def note(options: argparse.Namespace) -> int:
     return 0
 
 
-def verify(task: Task, record: SessionRecord, runs: int) -> None:
-    """Measure a session's result again, for its report. Raises `KeyboardInterrupt` when stopped."""
-    if runs < 2:
-        raise TaskError(f"--verify {runs}: at least 2 runs are needed")
-    with _resume_session(task, record, "terminal") as session:
-        try:
-            trial.verify(session, runs)
-        except Stopped:
-            raise KeyboardInterrupt from None
-
-
 def mcp(options: argparse.Namespace) -> int:
     from autoresearch.interactive.mcp import make_server
 
@@ -181,7 +170,7 @@ def mcp(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _resume_session(
+def resume_session(
     task: Task, record: SessionRecord, name: str, listener: Listener | None = None
 ) -> Iterator[Session]:
     """Open the session with the settings that it was started with."""

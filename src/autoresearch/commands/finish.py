@@ -22,6 +22,7 @@ from autoresearch.records import Experiment
 from autoresearch.report import collect, text
 from autoresearch.report.page import make_plain_headline
 from autoresearch.report.summary import Kept, Summary
+from autoresearch.report.verification import Comparison
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord
 
@@ -257,8 +258,11 @@ def _key(commit: str) -> str:
     return hashlib.sha256(commit.encode()).hexdigest()
 
 
-def branch_text(made: CleanBranch, summary: Summary, *, is_running: bool) -> str:
-    """What was made, the commands to look at it and to take it, and what to look at first."""
+def branch_text(
+    made: CleanBranch, summary: Summary, *, is_running: bool, reduced: Comparison | None = None
+) -> str:
+    """What was made, the commands to look at it and to take it, and what to look at first.
+    `reduced` is what is left after an ablation, against the baseline."""
     base, name = short(made.base), made.name
     what = (
         f"exactly the files of experiment {made.measured}"
@@ -269,7 +273,14 @@ def branch_text(made: CleanBranch, summary: Summary, *, is_running: bool) -> str
     lines = [f"{name}{state[made.state]}: {counted(len(made.commits), 'commit')} on {base}, {what}"]
     lines += [f"  {short(commit.commit)}  {commit.subject}" for commit in made.commits]
     lines += [f"Suspicious: {suspicion}. Look before you merge" for suspicion in summary.suspicions]
-    if made.measured is None:
+    if reduced is not None:
+        numbers = summary.numbers
+        interval = f"{numbers.signed(reduced.low)} to {numbers.signed(reduced.high)}"
+        lines.append(
+            f"Measured as it is: {numbers.gain(reduced.gain)} than the baseline (95 % interval "
+            f"{interval})"
+        )
+    elif made.measured is None:
         lines.append("These changes without the others were not measured as one by this command")
     elif summary.verification is None and not summary.deterministic:
         lines.append("The result was not repeated yet: autoresearch verify")

@@ -23,6 +23,7 @@ import psutil
 from autoresearch.core import judge
 from autoresearch.errors import NotOursError
 from autoresearch.files import LEFT, remove_tree, replace_file
+from autoresearch.git.refs import VARIANT
 from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import OUTCOMES, UNEXPECTED, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
@@ -180,8 +181,16 @@ class _Audit:
             if run.role in OTHER_COMMIT:
                 is_control = run.role is Role.CONTROL
                 right = commits.get(experiment.base, "") if is_control else self.record.base_commit
+            if run.role in (Role.ABLATION, Role.REDUCED) and run.commit in self._list_variants():
+                continue
             if run.commit != right:
                 yield "run", f"{run.role} run {run.name} is of {run.commit}, not of {right}"
+
+    def _list_variants(self) -> set[str]:
+        """The commits that an ablation measured beside the best one."""
+        refs = self.refs.all(self.record.tag).items()
+        variants = {commit for ref, commit in refs if VARIANT.fullmatch(ref.rpartition("/")[2])}
+        return variants | {self.record.base_commit}
 
     def _verdict(self, experiment: Experiment) -> Disagreements:
         status, reason = experiment.status, experiment.reason
@@ -267,6 +276,8 @@ class _Audit:
             del refs[ref]
             yield Finding("ref", ref, "a kill left it behind", partial(self.refs.drop, ref))
         for ref in refs:
+            if VARIANT.fullmatch(ref.rpartition("/")[2]):
+                continue  # made by `verify --ablate`
             yield Finding("ref", ref, "it belongs to no experiment of the ledger")
 
     def _check_branch(self) -> Findings:

@@ -89,12 +89,13 @@ class KeepFlagged(Event):
 
 @dataclass(frozen=True, slots=True)
 class VerificationStarted(Event):
-    """The baseline and the best commit are measured again, `runs` times each."""
+    """Commits, such as the baseline and the best one, are measured again, `runs` times each."""
 
     runs: int
+    commits: int
 
     def __str__(self) -> str:
-        return f"measuring the result again: {self.runs} fresh runs of the baseline and of the best"
+        return f"measuring again: {self.commits} versions, to {counted(self.runs, 'run')} each"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 refs/autoresearch/<tag>/<number>         every experiment's commit, so that no record loses its code
 refs/autoresearch/<tag>/<number>.moving  its next commit, while it is rebased onto an incumbent
+refs/autoresearch/<tag>/<best>-without-<number>...   that commit without some of its changes
 refs/autoresearch/<tag>/best             the incumbent
 refs/heads/autoresearch/<tag>            the same, unless it is checked out or moved by the user
 """
@@ -20,6 +21,7 @@ from autoresearch.errors import NotOursError
 from autoresearch.git.objects import ObjectStore
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
+VARIANT = re.compile(r"\d+-without(?:-\d+)+")
 MOVING = ".moving"
 REF_TRIES = 20
 RETRY_S = 0.1
@@ -65,6 +67,18 @@ class SessionRefs:
     def keep(self, tag: str, number: int, commit: str) -> None:
         """Name an experiment's commit, so that git does not collect it as garbage."""
         self._set(f"refs/autoresearch/{tag}/{number}", commit)
+
+    def keep_variant(self, tag: str, best: int, without: Iterable[int], commit: str) -> None:
+        """Name the commit of the experiment `best` without some of its changes."""
+        self._set(self._variant(tag, best, without), commit)
+
+    def get_variant(self, tag: str, best: int, without: Iterable[int]) -> str | None:
+        """That commit; None if there was none yet."""
+        return self.get(self._variant(tag, best, without))
+
+    def _variant(self, tag: str, best: int, without: Iterable[int]) -> str:
+        numbers = "-".join(map(str, sorted(without)))
+        return f"refs/autoresearch/{tag}/{best}-without-{numbers}"
 
     @contextmanager
     def keep_moving(self, tag: str, number: int, commit: str) -> Iterator[None]:

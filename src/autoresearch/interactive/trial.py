@@ -151,17 +151,6 @@ def resume_try(session: Session) -> TrialReport | None:
     return None if number is None else _report_verdict(session, number)
 
 
-def verify(session: Session, runs: int) -> None:
-    """Measure the result again: `runs` fresh runs of the baseline and of the best. Raises `Stopped`
-    when interrupted."""
-    stopped = session.record.stopped
-    Loop(session).begin()
-    verification.verify(session, runs)
-    session.update(stopped=stopped)
-    if session.stopping:
-        raise Stopped
-
-
 def _finish_open(loop: Loop) -> int | None:
     """Finish the open experiments. Returns the number of the last one."""
     number = None

@@ -254,4 +254,6 @@ def describe_phase(summary: Summary, run: OpenRun) -> str:
         Role.SEGMENT: f"new segment, run {number} of {max(FRESH_RUNS, number)} of the best",
         Role.VERIFY: f"verifying the best, run {number}",
         Role.VERIFY_BASELINE: f"verifying against the baseline, run {number}",
+        Role.ABLATION: f"leaving out one change after the other, run {number}",
+        Role.REDUCED: f"verifying the best without some of its changes, run {number}",
     }[run.role]

@@ -526,6 +526,33 @@ class Ledger:
         where = "WHERE session = ? AND experiment = ? ORDER BY id"
         return self.select_runs(where, session.id, experiment)
 
+    def list_missing(
+        self,
+        session: SessionRecord,
+        owner: Experiment,
+        commits: Sequence[tuple[Role, str]],
+        runs: int,
+        segment: int,
+    ) -> list[tuple[Role, int, str]]:
+        """The runs of `owner` that lack until each commit has `runs` finished ones in its role and
+        that segment, as (role, index, commit). A new run has the next index of its role."""
+        made = [
+            run
+            for run in self.runs(session, owner.number)
+            if run.attempt == owner.attempt and run.segment == segment
+        ]
+        following = dict.fromkeys((role for role, _ in commits), 0)
+        for run in made:
+            following[run.role] = max(following.get(run.role, 0), run.index + 1)
+        missing: list[tuple[Role, int, str]] = []
+        for role, commit in commits:
+            own = [run for run in made if (run.role, run.commit) == (role, commit)]
+            missing += [(role, run.index, commit) for run in own if not run.finished]
+            for _ in range(runs - len(own)):
+                missing.append((role, following[role], commit))
+                following[role] += 1
+        return missing
+
     def runs_of(
         self,
         session: SessionRecord,

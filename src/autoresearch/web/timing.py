@@ -16,7 +16,12 @@ PURPOSES = {
     "screening changes": (Role.SCREEN,),
     "confirming them": (Role.CANDIDATE, Role.CONTROL),
     "measuring the best again": (Role.REMEASURE, Role.TOPUP, Role.SEGMENT),
-    "verifying the result": (Role.VERIFY, Role.VERIFY_BASELINE),
+    "verifying the result": (
+        Role.VERIFY,
+        Role.VERIFY_BASELINE,
+        Role.ABLATION,
+        Role.REDUCED,
+    ),
 }
 
 
