@@ -13,6 +13,7 @@ from autoresearch.errors import (
     StorageError,
     WorkspaceError,
 )
+from autoresearch.git.repository import merge_lines
 
 
 def test_a_folder_outside_a_repository_is_refused(tmp_path: Path) -> None:
@@ -82,6 +83,38 @@ def test_rebase_moves_a_change_or_reports_a_conflict(repo: Path) -> None:
     assert git(repo, "log", "--format=%s", f"{head}..{moved}") == "two\none"
     assert git(repo, "diff", "--name-only", one, moved) == "src/b.py"
     assert repository.rebase(head, other, one) is None
+
+
+def test_lines_beside_each_other_are_merged_where_that_is_asked_for(repo: Path) -> None:
+    (repo / "src" / "a.py").write_text("A = 1\nB = 1\nC = 1\n")
+    commit_all(repo)
+    repository = open_repository(repo)
+    head = repository.head()
+    one = repository.commit(head, {"src/a.py": b"A = 2\nB = 1\nC = 1\n"}, "one\n")
+    two = repository.commit(head, {"src/a.py": b"A = 1\nB = 2\nC = 1\n"}, "two\n")
+    assert repository.rebase(head, two, one) is None  # git's own rule
+    tree = repository.merge_tree(head, two, one)
+    assert tree is not None
+    assert git(repo, "show", f"{tree}:src/a.py") == "A = 2\nB = 2\nC = 1"
+    for text in (b"A = 3\nB = 1\nC = 1\n", b"A = 1\n", b"new\nA = 3\nB = 1\nC = 1\n"):
+        other = repository.commit(head, {"src/a.py": text}, "other\n")
+        assert repository.merge_tree(head, other, one) is None
+    gone = repository.commit(head, {"src/a.py": None}, "gone\n")
+    assert repository.merge_tree(head, gone, one) is None
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "merged"),
+    [
+        (b"x\nb\n", b"a\ny\n", b"x\ny\n"),
+        (b"x\nb\n", b"x\nb\n", b"x\nb\n"),
+        (b"x\nb\n", b"y\nb\n", None),
+        (b"a\nb", b"x\nb\n", b"x\nb"),
+        (b"a\nb\nc\n", b"x\nb\n", None),
+    ],
+)
+def test_edits_are_merged_line_by_line(ours: bytes, theirs: bytes, merged: bytes | None) -> None:
+    assert merge_lines(b"a\nb\n", ours, theirs) == merged
 
 
 def test_exclude_keeps_existing_lines(repo: Path) -> None:

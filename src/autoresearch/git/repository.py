@@ -135,13 +135,28 @@ class Repository:
 
     def merge_tree(self, base: str, commit: str, onto: str) -> str | None:
         """The tree of `onto` with the change `base..commit`; None if they conflict. Each may be a
-        commit or a tree."""
-        merged = self._objects.run(lambda: self._merge(base, commit, onto))
+        commit or a tree. Changes of lines beside each other do not conflict here, as they do for
+        git: constants are written so."""
+        merged = self._objects.run(lambda: self._merge(base, commit, onto, by_line=True))
         return None if merged is None else str(merged)
 
-    def _merge(self, base: str, commit: str, onto: str) -> pygit2.Oid | None:
+    def _merge(
+        self, base: str, commit: str, onto: str, *, by_line: bool = False
+    ) -> pygit2.Oid | None:
         tree = self._objects.tree
         index = self._repo.merge_trees(tree(base), tree(onto), tree(commit))
+        if index.conflicts is not None and by_line:
+            for sides in list(index.conflicts):
+                entries = [side for side in sides if side is not None]
+                if len(entries) < len(sides):
+                    return None  # one side deleted or created the file
+                old, ours, theirs = (self._objects.content(entry.id) for entry in entries)
+                merged = merge_lines(old, ours, theirs)
+                if merged is None:
+                    return None
+                del index.conflicts[entries[1].path]
+                blob = self._repo.create_blob(merged)
+                index.add(pygit2.IndexEntry(entries[1].path, blob, entries[1].mode))
         return None if index.conflicts is not None else index.write_tree(self._repo)
 
     def diff(self, base: str, commit: str) -> str:
@@ -169,3 +184,17 @@ class Repository:
                 gap = "" if not text or text.endswith("\n") else "\n"
                 with path.open("a") as file:  # a kill while rewriting would lose the user's lines
                     file.write(gap + "".join(f"{line}\n" for line in missing))
+
+
+def merge_lines(old: bytes, ours: bytes, theirs: bytes) -> bytes | None:
+    """Merge two edits that only replaced lines, line by line. None if an edit added or removed
+    lines, or if both changed the same line differently."""
+    sides = [text.splitlines(keepends=True) for text in (old, ours, theirs)]
+    if len({len(lines) for lines in sides}) > 1:
+        return None
+    merged = []
+    for before, our, their in zip(*sides, strict=True):
+        if before not in (our, their) and our != their:
+            return None
+        merged.append(their if our == before else our)
+    return b"".join(merged)
