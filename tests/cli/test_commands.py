@@ -132,8 +132,23 @@ def test_stop_ends_a_session_after_the_runs_under_way(
     assert json.loads(out) == {"stopped": "t"} and find_owner(paths) is None
     assert [run.finished for run in night(root).runs] == [True]
     assert audit(load(root)) == []
-    done = call(root, "stop")
-    assert done.returncode == 2 and "session 't' is not running" in done.stderr
+    for words in (["stop"], ["stop", "--after"], ["pause"], ["resume"]):
+        done = call(root, *words)
+        assert done.returncode == 2 and "session 't' is not running" in done.stderr
+
+
+def test_a_session_pauses_goes_on_and_ends_by_commands(
+    root: Path, paths: SessionPaths, gate: Path
+) -> None:
+    run_detached(root)
+    wait_for_run(paths)
+    assert "pauses after" in answer(root, "pause")["told"]
+    assert "running, asked to pause" in call(root, "status").stdout
+    assert "goes on" in answer(root, "resume")["told"]
+    assert "ends after" in answer(root, "stop", "--after")["told"]
+    gate.touch()
+    wait_until(lambda: find_owner(paths) is None, 60)
+    assert "stopped: asked to end after the experiment under way" in call(root, "status").stdout
 
 
 def test_stop_now_does_not_wait(root: Path, paths: SessionPaths, gate: Path) -> None:

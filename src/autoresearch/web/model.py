@@ -137,7 +137,8 @@ def _extend(known: Summary, new: Summary) -> Summary:
 
 
 class Models:
-    """The sessions that pages look at. The one that was looked at longest ago leaves first."""
+    """The sessions that pages look at. The one that was looked at longest ago leaves first; whoever
+    still uses it keeps it, and its ledger, until then."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -150,13 +151,8 @@ class Models:
             model = self._models.pop(key, None) or SessionModel(place, tag)
             self._models[key] = model
             if len(self._models) > MODELS:
-                self._models.popitem(last=False)[1].close()
+                self._models.popitem(last=False)
             return model
-
-    def close(self) -> None:
-        with self._lock:
-            while self._models:
-                self._models.popitem()[1].close()
 
 
 @dataclass(frozen=True, slots=True)
