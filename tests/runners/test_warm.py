@@ -293,13 +293,13 @@ CARRIED = {
 @pytest.mark.parametrize("what", CARRIED)
 def test_nothing_is_carried_over(runner: LocalRunner, place: Place, what: str) -> None:
     logs = []
-    for _ in range(3):
+    for _ in range(2):
         spec = place.spec("import tempfile, multiprocessing.process\n" + CARRIED[what], *WIDE)
         run_warm(runner, spec)
         logs.append(spec.log.read_text())
     cold = place.spec(CARRIED[what])
     runner.run(cold)
-    assert logs[0] == logs[1] == logs[2]
+    assert logs[0] == logs[1]
     if what not in ("memory", "exit handlers"):
         assert logs[0] == cold.log.read_text()
 
@@ -381,14 +381,14 @@ def test_a_confined_run_cannot_reach_the_zygote(runner: LocalRunner, place: Plac
 
 # ---- the account -------------------------------------------------------------------------------
 
-BURN = "import time\nwhile time.process_time() < 0.5: pass\n"
+BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
 CHILDREN = "import os\nfor _ in range(2):\n    if os.fork() == 0:\n" + "".join(
     f"        {line}\n" for line in [*BURN.splitlines(), "os._exit(0)"]
 )
 UNWAITED = "import signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n" + CHILDREN
 THREADS = (
     "import hashlib, threading\ndata = bytes(1 << 22)\n"
-    "work = lambda: [hashlib.sha256(data) for _ in range(60)]\n"
+    "work = lambda: [hashlib.sha256(data) for _ in range(30)]\n"
     "threads = [threading.Thread(target=work) for _ in range(2)]\n"
     "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
 )
@@ -399,7 +399,7 @@ WORK = {
     "except ChildProcessError: pass\n",
     "threads": THREADS,
     "a child that stays": "import os, time\nif os.fork() == 0:\n    os.setsid()\n"
-    "    while time.process_time() < 0.5: pass\n    time.sleep(600)\n"
+    "    while time.process_time() < 0.3: pass\n    time.sleep(600)\n"
     "else:\n    os.wait3(os.WNOHANG)\n    time.sleep(0.01)\n"
     "    while time.process_time() < 0.3: pass\n",
 }
@@ -420,7 +420,7 @@ def test_a_fork_is_charged_like_a_cold_run(runner: LocalRunner, place: Place, wo
         assert result.exit_code == 0, spec.log.read_text()
         assert (result.spared_s is not None) == bool(preload)
         own_s = float((spec.tree / "own").read_text())
-        children_s = {"a loop": 0.0, "threads": 0.0, "a child that stays": 0.0}.get(work, 1.0)
+        children_s = {"a loop": 0.0, "threads": 0.0, "a child that stays": 0.0}.get(work, 0.6)
         assert result.cpu_s is not None
         least_s = own_s + children_s - 0.03
         assert least_s <= result.cpu_s <= least_s + slack_s + (work == "a child that stays") * 0.6
