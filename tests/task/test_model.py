@@ -863,3 +863,20 @@ def test_no_seed_patch(tmp_path: Path, program: str) -> None:
 def test_quotes_around_an_agents_argument_are_no_part_of_it(root: Path, name: str) -> None:
     task = load(write(root, f"{SMALL}[agent]\nname = {name}\n"))
     assert task.agent.portfolio == (("command:sh a.sh", 1.0),)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ('json = "a..b"', "[metric] json: found"),
+        ('json = "loss"\npattern = "(.*)"', "keep one of them"),
+        ('file = "out.json"', "[metric] json: missing; needed: the path of the number"),
+        ('json = "x"\nfile = "../out.json"', "leads outside the task's folder"),
+        ('json = "x"\nfile = "train.py"', '"train.py" is editable; a run must write it'),
+    ],
+)
+def test_where_the_metric_is_read(root: Path, lines: str, why: str) -> None:
+    text = SMALL.replace('goal = "minimize"\n', f'goal = "minimize"\n{lines}\n', 1)
+    with pytest.raises(TaskError) as caught:
+        parse(text, root)
+    assert why in str(caught.value)

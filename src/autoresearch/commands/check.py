@@ -48,6 +48,7 @@ class CheckResult:
     """What `check` measured. Times in seconds, `sd` in metric units."""
 
     metric: str
+    metric_source: str  # `pattern`, `json` and `file` of [metric]; empty without
     values: tuple[float, ...]
     mean: float
     sd: float
@@ -120,6 +121,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     patches = [seed_patch(Path(task.root, path)) for path in editable if is_deterministic]
     return CheckResult(
         metric=task.metric.name,
+        metric_source=str(task.metric_source),
         values=values,
         mean=statistics.fmean(values),
         sd=sd,

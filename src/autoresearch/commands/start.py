@@ -172,6 +172,7 @@ def get_fingerprint(task: Task) -> dict[str, str]:
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "[run] command": task.run.command,
+        "[metric] pattern, json, file": str(task.metric_source),
         "[score]": str(task.score),
         "[holdout]": str(task.holdout),
         "[guards]": str(task.guards),

@@ -13,7 +13,7 @@ from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
 from autoresearch.files import clear_path, tail
 from autoresearch.measure.execution import UNSETTLED
-from autoresearch.measure.final_value import explain_missing
+from autoresearch.measure.missing_metric import explain_missing
 from autoresearch.measure.output import describe_end
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
@@ -128,9 +128,8 @@ def _explain_failure(session: Session, run: Run) -> str:
     folder = session.paths.runs / run.name
     log = folder / ("score.log" if (folder / "score.log").exists() else "log")
     hint = ""
-    metric = session.record.metric.name
     if (run.reason or "").removeprefix("score: ").startswith(("no metric", "metric unclear")):
-        hint = explain_missing(log, metric)
+        hint = explain_missing(session.task, log)
     elif run.reason == "command not found":
         hint = f"\nThe command is `{session.task.run.command}`."
     elif run.reason == "timeout":

@@ -97,7 +97,8 @@ class CommandExecutor:
         may_reuse: bool = True,
     ) -> CommitTree:
         """A commit's files without the hidden files, apart from the `visible` ones, and with links
-        to the declared inputs. All names are relative to the task's folder."""
+        to the declared inputs. All names are relative to the task's folder. The file that a run has
+        to write for its metric is left out, so that the commit's copy is never read."""
         task, prefix = self.task, self.repository.prefix
         links = {}
         for name in (*task.run.inputs, *visible):
@@ -108,11 +109,20 @@ class CommandExecutor:
         return CommitTree(
             self.repository,
             commit,
-            hidden=[(prefix / name).as_posix() for name in set(task.hidden) - set(visible)],
+            hidden=[
+                *((prefix / name).as_posix() for name in set(task.hidden) - set(visible)),
+                *filter(None, [self.metric_file]),
+            ],
             links=links,
             copies={(prefix / name).as_posix(): path for name, path in (copies or {}).items()},
             may_reuse=may_reuse,
         )
+
+    @property
+    def metric_file(self) -> str | None:
+        """The path in the repository of the file that a run writes for its metric, if any."""
+        name = self.task.metric_source.file
+        return None if name is None else (self.repository.prefix / name).as_posix()
 
     def hide(self, manifest: Manifest, folder: Path) -> None:
         """Remove the task's hidden files from a copy of a commit's files and from its manifest. A
@@ -190,6 +200,10 @@ class CommandExecutor:
         text = log.read_bytes().decode(errors="surrogateescape")
         if (masked := mask(text, secrets)) != text:
             replace_file(log, masked.encode(errors="surrogateescape"), is_durable=False)
+
+    def mask_text(self, text: str) -> str:
+        """Replace the values of secrets from `[run] env` by the variables' names."""
+        return mask(text, secrets_in(self.env, self.task.run.env))
 
     def check_disk(self) -> None:
         """Raise `StorageError` if the disk has too little room to record a run."""

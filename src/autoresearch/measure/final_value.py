@@ -57,21 +57,6 @@ def propose_pattern(line: str, name: str) -> str | None:
     return None if after is None else _escape(after[0]) + NUMBER
 
 
-def explain_missing(log: Path, name: str) -> str:
-    """A hint for a person whose program printed no value that could be read."""
-    hint = (
-        f"\nThe program has to print `{name}: NUMBER` or `METRIC {name}=NUMBER`, alone on a line."
-    )
-    if line := find_nearest_line(log, name):
-        hint += f"\nThe nearest line is {line!r}"
-        if name not in line:
-            hint += " (upper and lower case differ)"
-        elif pattern := propose_pattern(line, name):
-            hint += f"; [metric] pattern = '{pattern}' would read it"
-        hint += "."
-    return hint
-
-
 def find_nearest_line(log: Path, name: str) -> str:
     """The last line with the metric's name in any case and form; empty if there is none."""
     text = log.read_bytes().decode(errors="replace") if log.exists() else ""

@@ -102,6 +102,7 @@ class RunExecutor:
         if result.stopped in UNSETTLED:
             self.end_leftovers(run.seed)
         check_settled(result)
+        manifest.pop(self.commands.metric_file or "", None)  # was not in the run's tree
         try:
             finished = self._evaluate(run, folder, tree, result, manifest, is_spoiled)
         except Exception as error:
@@ -124,14 +125,14 @@ class RunExecutor:
     ) -> Run:
         """Score and record a run that ended. Everything here reads what the program left."""
         keep_artefacts(manifest, tree, folder / FOLDER)
-        log, ended, scored = folder / "log", result, None
+        ended, scored, purpose = result, None, Purpose.RUN
         if result.stopped is None and result.exit_code == 0 and self.task.score is not None:
             limit_s = _limit_of(run, self.score_limit_s)
             scored = score_within(self.commands, run, folder, self.task.score.command, limit_s)
-            log = folder / "score.log"
+            purpose = Purpose.SCORE
             if scored.stopped or scored.exit_code != 0:
                 ended = scored
-        metric, reason, numbers = read_metric(self.task, ended, log, folder / "log")
+        metric, reason, numbers = read_metric(self.commands, ended, folder, purpose)
         if ended is not result:
             reason = f"score: {reason}"
         if is_spoiled(run):

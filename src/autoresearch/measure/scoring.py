@@ -10,6 +10,7 @@ from autoresearch.files import clear_path
 from autoresearch.measure.artifacts import FOLDER
 from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_settled
 from autoresearch.measure.final_value import FinalValue, find_final_value
+from autoresearch.measure.json_value import find_file_value, find_json_value
 from autoresearch.measure.output import read_log, whole_lines
 from autoresearch.protocols import RunResult
 from autoresearch.records import HoldoutScore, Run
@@ -18,6 +19,7 @@ from autoresearch.store import values
 from autoresearch.task.model import Task
 
 RETRY_FACTOR = 1.5  # up to this multiple of its limit, a score is made again
+METRIC_FILE = "-metric.json"  # follows the name of the scoring that wrote it
 MAX_NUMBERS = 1_000  # recorded of a run, beside its metric: the last ones
 
 
@@ -85,8 +87,11 @@ def score(
     name = name or purpose.value
     outcome = folder / f"{name}.json"
     log = folder / f"{name}.log"
+    written = folder / f"{name}{METRIC_FILE}"
+    tree = commands.paths.trees / f"{run.id:05d}-{name}"
     if (earlier := load_result(outcome)) is not None:
         commands.mask_secrets(log)
+        _keep_metric_file(commands, tree, written)
         return earlier
     copies = {path: (kept or folder) / FOLDER / prefix / path for path in task.score.reads}
     for path, source in copies.items():
@@ -95,7 +100,6 @@ def score(
             return RunResult(1, f"the run left no file {path}", 0.0, 0.0, None)
     hidden = readable_hidden_files(task, purpose)
     content = commands.tree(run.commit, hidden, copies, may_reuse=False)
-    tree = commands.paths.trees / f"{run.id:05d}-{name}"
     spec = commands.spec(
         command,
         tree,
@@ -106,7 +110,9 @@ def score(
         purpose=purpose,
         preload=task.score.preload,
     )
+    written.unlink(missing_ok=True)
     result = commands.execute(spec, content)
+    _keep_metric_file(commands, tree, written)
     clear_path(tree)
     check_settled(result)
     return result
@@ -119,19 +125,21 @@ def score_holdout(commands: CommandExecutor, run: Run, folder: Path) -> HoldoutS
     if holdout is None:
         return None
     result = score(commands, run, folder, holdout.command, Purpose.HOLDOUT)
-    metric, reason = _metric_or_reason(commands.task, result, folder / "holdout.log")
+    metric, reason = _metric_or_reason(commands, result, folder, Purpose.HOLDOUT)
     return HoldoutScore(metric, reason, result.cpu_s, result.wall_s)
 
 
 def read_metric(
-    task: Task, result: RunResult, log: Path, run_log: Path
+    commands: CommandExecutor, result: RunResult, folder: Path, purpose: Purpose
 ) -> tuple[float | None, str | None, dict[str, float]]:
-    """Return (metric, reason, other numbers) of a run that ended. `log` is the scorer's, or the
-    run's own. `reason` is why there is no metric, or the bound that the run broke."""
-    metric, reason = _metric_or_reason(task, result, log)
+    """Return (metric, reason, other numbers) of a run that ended. With `Purpose.SCORE` the scorer's
+    output decides, otherwise the run's own. `reason` is why there is no metric, or the bound that
+    the run broke."""
+    task, log = commands.task, _log(folder, purpose)
+    metric, reason = _metric_or_reason(commands, result, folder, purpose)
     numbers = dict(read_log(whole_lines(log)).numbers)
-    if log != run_log:
-        numbers = read_log(whole_lines(run_log)).numbers | numbers
+    if purpose is Purpose.SCORE:
+        numbers = read_log(whole_lines(_log(folder, Purpose.RUN))).numbers | numbers
     numbers.pop(task.metric.name, None)
     numbers = dict(list(numbers.items())[-MAX_NUMBERS:])
     if metric is None:
@@ -148,14 +156,44 @@ def read_metric(
     return metric, None, numbers
 
 
-def _metric_or_reason(task: Task, result: RunResult, log: Path) -> tuple[float | None, str | None]:
-    """The metric that a command printed to `log`, or the reason why there is none."""
+def _metric_or_reason(
+    commands: CommandExecutor, result: RunResult, folder: Path, purpose: Purpose
+) -> tuple[float | None, str | None]:
+    """The metric that a command printed or wrote, or the reason why there is none."""
     if result.stopped is not None:
         return None, result.stopped
     if result.exit_code != 0:
         return None, _exit_reason(result.exit_code)
-    final = _find(task, log, task.metric.name, task.pattern)
-    return final.value, final.reason
+    task, log = commands.task, _log(folder, purpose)
+    name, source = task.metric.name, task.metric_source
+    if source.json and source.file:
+        file = _metric_file(commands, folder, purpose)
+        final = find_file_value(file, source.file, source.json)
+    elif source.json:
+        final = find_json_value(log, source.json)
+    else:
+        final = _find(task, log, name, source.pattern)
+    return final.value, final.reason and commands.mask_text(final.reason)
+
+
+def _log(folder: Path, purpose: Purpose) -> Path:
+    return folder / ("log" if purpose is Purpose.RUN else f"{purpose.value}.log")
+
+
+def _metric_file(commands: CommandExecutor, folder: Path, purpose: Purpose) -> Path:
+    """Where the file with the metric lies after its run, or its scorer, has ended."""
+    if purpose is Purpose.RUN:
+        return folder / FOLDER / commands.repository.prefix / str(commands.task.metric_source.file)
+    return folder / f"{purpose.value}{METRIC_FILE}"
+
+
+def _keep_metric_file(commands: CommandExecutor, tree: Path, target: Path) -> None:
+    """Move the file with the metric out of a scorer's tree. Links are not followed."""
+    if (name := commands.task.metric_source.file) is None:
+        return
+    file = Path(os.path.realpath(tree)) / commands.repository.prefix / name
+    if file.is_file() and Path(os.path.realpath(file)) == file:
+        file.replace(target)
 
 
 def _find(task: Task, log: Path, name: str, pattern: str | None = None) -> FinalValue:

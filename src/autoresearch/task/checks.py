@@ -17,6 +17,7 @@ Problem = tuple[str, str, str]  # table, key, what is wrong
 
 def find_problems(task: Task) -> Iterator[Problem]:
     yield from _check_contradictions(task)
+    yield from _check_metric_source(task)
     yield from _check_frozen_files(task)
     yield from _check_caches(task)
     yield from _check_grants(task)
@@ -42,6 +43,25 @@ def _check_contradictions(task: Task) -> Iterator[Problem]:
         for word in re.findall(r"[^\s|&;<>()$`'\"]+", settings.command if settings else ""):
             if task.may_edit(str(PurePosixPath(word))):
                 yield table, "command", f"{show(word)} is editable; the scorer must be frozen"
+
+
+def _check_metric_source(task: Task) -> Iterator[Problem]:
+    source, file = task.metric_source, task.metric_source.file
+    if source.pattern and (source.json or file):
+        yield "metric", "pattern", "reads a log, `json` and `file` read JSON; keep one of them"
+    if file is None:
+        return
+    if not source.json:
+        yield "metric", "json", f"missing; needed: the path of the number in {show(file)}"
+    if task.may_edit(file) or any(matches_only_below(glob, file) for glob in task.editable):
+        yield "metric", "file", f"{show(file)} is editable; a run must write it"
+    given = [("[run] inputs", name) for name in task.run.inputs]
+    given += [("[score] reads", name) for name in (task.score.reads if task.score else ())]
+    given += [("hidden", name) for name in task.hidden]
+    for place, name in given:
+        if _overlap(PurePosixPath(file), PurePosixPath(name)):
+            writer = "the scorer" if task.score else "the run"
+            yield "metric", "file", f"{show(file)} is in {place} too; {writer} must write it"
 
 
 def _check_frozen_files(task: Task) -> Iterator[Problem]:

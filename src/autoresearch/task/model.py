@@ -49,7 +49,22 @@ class RunSettings:
 class MetricSettings:
     name: values.MetricName
     goal: values.GoalWord
-    pattern: values.Pattern | None = None  # None: `name: NUMBER` or `METRIC name=NUMBER`
+    pattern: values.Pattern | None = None
+    json: values.JsonPath | None = None
+    file: values.OnePath | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSource:
+    """Where the metric is read. Without any: `name: NUMBER` or `METRIC name=NUMBER` in the log."""
+
+    pattern: str | None = None  # a regular expression whose group is the metric, in the log
+    json: str | None = None  # its path in the log's last JSON document, or in `file`
+    file: str | None = None  # a JSON file that the run, or the scorer, writes
+
+    def __str__(self) -> str:
+        settings = {"pattern": self.pattern, "json": self.json, "file": self.file}
+        return ", ".join(f"{key} = {values.show(it)}" for key, it in settings.items() if it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +177,7 @@ class Task:
     editable: values.Globs  # relative to the root; ask `may_edit`
     run: RunSettings
     metric: Metric
-    pattern: str | None = None  # a regular expression whose group is the metric, in a log
+    metric_source: MetricSource = MetricSource()
     score: ScoreSettings | None = None
     holdout: HoldoutSettings | None = None
     guards: Guards = Guards()

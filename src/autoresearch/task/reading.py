@@ -115,7 +115,8 @@ def _read(
     problems.raise_any()
     tables["run"].setdefault("timeout_s", default_timeout(tables["run"].get("budget_s")))
     settings |= {name: TABLES[name](**table) for name, table in tables.items()}
-    settings["pattern"] = tables["metric"].pop("pattern", None)
+    where = {key: tables["metric"].pop(key, None) for key in ("pattern", "json", "file")}
+    settings["metric_source"] = model.MetricSource(**where)
     settings["metric"] = Metric(**tables["metric"])
     task = Task(root=root, source=source, layout=layout, document=document, **settings)
     try:

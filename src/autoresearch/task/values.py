@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from autoresearch.records import Goal
 from autoresearch.task.agent_names import unquote
+from autoresearch.task.json_path import parse_path
 
 Schema = dict[str, Any]
 
@@ -211,6 +212,11 @@ def _check_pattern(value: str) -> str:
     return value
 
 
+def _check_json_path(value: str) -> str:
+    parse_path(value)
+    return value
+
+
 def _to_weights(value: object) -> object:
     """Convert a name or a list of names to name -> weight, the third form of a portfolio."""
     if isinstance(value, str):
@@ -263,6 +269,13 @@ Text = Annotated[str, Kind("text that is not empty", TEXT)]
 Texts = Annotated[tuple[str, ...], Kind("a list of texts", _list(TEXT))]
 Command = Annotated[str, COMMAND]
 MetricName = Annotated[str, METRIC_NAME]
+JsonPath = Annotated[
+    str,
+    Kind(
+        'a path such as "results[0].mean" or "benchmarks[name=sort].stats.median"',
+        after(_check_json_path, TEXT),
+    ),
+]
 Pattern = Annotated[
     str, Kind("a regular expression with one group, the number", after(_check_pattern, TEXT))
 ]
@@ -324,5 +337,6 @@ PLACES = Kind('a list of absolute paths or such as "~/.cache/x"', _list(ABSOLUTE
 
 Globs = Annotated[tuple[str, ...], GLOBS]
 Paths = Annotated[tuple[str, ...], PATHS]
+OnePath = Annotated[str, Kind(f"a path {RELATIVE}", INSIDE)]
 SomePaths = Annotated[tuple[str, ...], SOME_PATHS]
 Places = Annotated[tuple[str, ...], PLACES]
