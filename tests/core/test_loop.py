@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from support.audits import findings
 from support.sessions import (
     PROGRAM,
     TASK,
@@ -269,6 +270,37 @@ def test_undeclared_but_the_same_on_every_seed_is_said_loudly(tmp_path: Path) ->
     assert any("every seed gave score 10" in line for line in found.lines)
     assert any("AUTORESEARCH_SEED" in warning for warning in found.record.warnings)
     assert len(found.runs_of(0, "baseline")) == 3
+
+
+COARSE = """\
+import os
+
+VALUE = 0.8
+
+count = os.environ["COUNTED"]
+with open(count, "a") as file:
+    file.write("x")
+noise = 0.01 * (os.path.getsize(count) % 2) if VALUE != 0.8 else 0.0
+print("score:", VALUE + noise)
+"""
+
+
+def test_a_coarse_metric_is_not_deterministic_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accuracy of two digits: six runs happened to print 0.80. A change that prints 0.88 and 0.89
+    was discarded as "not reproduced", and so was every other improvement of the night."""
+    root = make_task(tmp_path / "task", COARSE)
+    monkeypatch.setenv("COUNTED", str(side(root) / "count"))
+    agent = ScriptedAgent(change(VALUE=0.88), change(VALUE=0.85), change(VALUE=0.95))
+    found = run_session(root, agent, metric__goal="maximize")
+    assert [verdict[0] for verdict in found.verdicts] == ["keep", "discard", "keep"]
+    assert not found.record.deterministic
+    warning = next(line for line in found.record.warnings if "not deterministic" in line)
+    assert "experiment 1 gave" in warning and "0.88" in warning and "0.89" in warning
+    assert len(found.runs_of(0, "segment")) == judge.FRESH_RUNS
+    assert len(found.runs_of(1, "candidate")) == len(found.runs_of(1, "control")) == 3
+    assert not findings(root)
 
 
 def test_declared_deterministic_but_it_is_not(root: Path) -> None:

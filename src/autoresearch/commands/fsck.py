@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 
 from autoresearch.core import judge
+from autoresearch.core.segments import NOISY
 from autoresearch.errors import NotOursError
 from autoresearch.files import LEFT, remove_tree, replace_file
 from autoresearch.git.refs import VARIANT
@@ -132,6 +133,8 @@ class _Audit:
         with ledger.snapshot():
             self.experiments = ledger.all_experiments(record)
             self.starts = ledger.starts(record)
+            noisy = [s.number for s in ledger.segments(record) if s.reason.startswith(NOISY)]
+            self.noisy_from = min(noisy, default=None)
             numbers = [experiment.number for experiment in self.experiments]
             self.runs = {number: ledger.runs(record, number) for number in numbers}
             self.trees = {number: ledger.recorded_tree(record, number) for number in numbers}
@@ -202,7 +205,7 @@ class _Audit:
             yield "verdict", f"{status} with the reason {reason!r}"
         attempt = [r for r in self.runs[experiment.number] if r.attempt == experiment.attempt]
         runs = [run for run in attempt if run.finished]
-        possible = _possible_metrics(experiment, runs, bool(self.record.deterministic))
+        possible = _possible_metrics(experiment, runs, self._was_exact(experiment))
         if experiment.metric not in possible:
             text = " or ".join(map(str, possible)) or "nothing"
             yield "metric", f"{experiment.metric} is recorded, its runs say {text}"
@@ -214,11 +217,18 @@ class _Audit:
         if others and reason not in UNMEASURED:
             yield "verdict", f"of segment {segment}, by runs of {sorted(others)}"
         is_kept_change = status is Status.KEEP and experiment.number > 0
-        if experiment.flag is not None and (not is_kept_change or self.record.deterministic):
+        if experiment.flag is not None and (not is_kept_change or self._was_exact(experiment)):
             yield "flag", f"only a keep of a task with noise is flagged: {experiment.flag}"
         if is_kept_change:
             for lack in self._lacks(experiment, runs):
                 yield "verdict", f"kept, but {lack}"
+
+    def _was_exact(self, experiment: Experiment) -> bool:
+        """Whether its runs were compared exactly: the session was taken for deterministic until the
+        segment that began with two numbers of one commit."""
+        if self.noisy_from is None:
+            return bool(self.record.deterministic)
+        return segment_of(self.starts, experiment.order or 0) < self.noisy_from
 
     def _lacks(self, experiment: Experiment, runs: list[Run]) -> Iterator[str]:
         """Yield what a keep's runs lack of what `core/judge.py` asks for."""
@@ -227,7 +237,7 @@ class _Audit:
             _metrics(runs, role)
             for role in (Role.SCREEN, Role.CANDIDATE, Role.CONTROL, Role.REMEASURE)
         )
-        if self.record.deterministic:
+        if self._was_exact(experiment):
             if len(screen) < 2 or screen[0] != screen[1]:
                 yield f"it was not reproduced: {screen}"
             if not fresh:

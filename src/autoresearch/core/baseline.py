@@ -152,10 +152,9 @@ def _record_noise(session: Session, values: list[float]) -> None:
         )
     if declared is None and same:
         session.warn(
-            f"every seed gave {session.record.metric.name} {values[0]:.9g}: either the program "
-            "ignores AUTORESEARCH_SEED (`autoresearch check` shows the one-line patch), or the "
-            "task is deterministic (say so: `[judge] deterministic = true`). It is taken as "
-            "deterministic: one run, compared exactly"
+            f"every seed gave {session.record.metric.name} {values[0]:.9g}: the program ignores "
+            "AUTORESEARCH_SEED (`check` shows the patch), or is deterministic (`[judge] "
+            "deterministic = true`). One run is compared exactly, until two of one commit differ"
         )
     session.update(deterministic=bool(declared) or (declared is None and same))
 

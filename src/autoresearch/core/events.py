@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autoresearch.formatting import counted
+from autoresearch.formatting import counted, plain
 
 MESSAGE_LENGTH = 200  # of a failed turn's message in its line; the ledger has all of it
 
@@ -55,7 +55,7 @@ class BaselineRunFinished(Event):
     wall_s: float
 
     def __str__(self) -> str:
-        shown = f"{self.metric_name} {self.metric:.6g}, {self.wall_s:.1f} s"
+        shown = f"{self.metric_name} {plain(self.metric)}, {self.wall_s:.1f} s"
         return f"baseline {self.number} of {self.wanted}: {shown}"
 
 
@@ -72,7 +72,7 @@ class ExperimentFinished(Event):
 
     def __str__(self) -> str:
         reason = f" ({self.reason})" if self.reason else ""
-        metric = "" if self.metric is None else f" {self.metric_name} {self.metric:.6g}"
+        metric = "" if self.metric is None else f" {self.metric_name} {plain(self.metric)}"
         return f"{self.number:4d} {self.status}{reason}{metric}: {self.description}"
 
 

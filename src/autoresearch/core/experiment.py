@@ -18,9 +18,10 @@ from autoresearch.core.control import Decided, Restart, Stopped
 from autoresearch.core.events import ExperimentFinished, KeepFlagged
 from autoresearch.core.incumbent import IncumbentUpkeep
 from autoresearch.core.publisher import Publisher
+from autoresearch.core.segments import NOISY
 from autoresearch.core.session import Session
 from autoresearch.errors import AutoresearchError
-from autoresearch.formatting import describe_cost, one_line
+from autoresearch.formatting import describe_cost, one_line, tell_apart
 from autoresearch.records import Experiment, Role, Run, Status, Verdict
 
 
@@ -83,8 +84,7 @@ class Attempt:
         self.margin = self._allowed_loss()
 
     def screen(self) -> None:
-        """Drop what one to three runs show to be not promising. On a deterministic task, where one
-        run says all, a better one must come out the same twice."""
+        """Drop what one to three runs show to be not promising, or one on an exact task."""
         bar = self.reference.worsened(self.margin)
         if self.session.record.deterministic:
             self._reproduce(bar)
@@ -133,7 +133,8 @@ class Attempt:
             raise Restart
         draw = self._draw_candidate(Role.REMEASURE)
         if record.deterministic:
-            return Verdict(Status.KEEP, None, draw(0), self.detail)
+            self._check_exact(fresh := draw(0))
+            return Verdict(Status.KEEP, None, fresh, self.detail)
         metric = fmean(draw(index) for index in range(judge.FRESH_RUNS))
         return Verdict(Status.KEEP, None, metric, self.detail, self._explain_flag(metric))
 
@@ -175,9 +176,22 @@ class Attempt:
     def _reproduce(self, bar: judge.Reference) -> None:
         result = judge.reproduces(bar, self._draw_candidate(Role.SCREEN))
         self.metric = result.values[0]
+        self._check_exact(result.values[-1])
         if not result.passed:
-            same = "not better" if self.metric == self.reference.score else "worse"
-            self._discard("not reproduced" if len(result.values) > 1 else same)
+            self._discard("not better" if self.metric == self.reference.score else "worse")
+
+    def _check_exact(self, again: float) -> None:
+        """Raise `Restart` in a new segment if a second run of the change differs from its first."""
+        if self.metric is None or again == self.metric:
+            return
+        if self.session.task.judge.deterministic:  # declared: the change is to blame
+            self._discard("not reproduced")
+        both = " and ".join(tell_apart(self.metric, again))
+        why = f"{NOISY}: experiment {self.experiment.number} gave {both}"
+        self.session.update(deterministic=False)
+        self.session.segments.begin_after_runs(self.segment, why)
+        self.session.warn(f"{why}. From now on, changes are judged by their noise")
+        raise Restart
 
     def _draw_candidate(self, role: Role) -> judge.Draw:
         """How the judge asks for runs of the change: the metric of the index-th one. A run that

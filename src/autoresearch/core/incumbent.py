@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from autoresearch.core import history, judge
 from autoresearch.core.control import Restart
+from autoresearch.core.segments import DRIFTED
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
 from autoresearch.records import Experiment, Role, Run
@@ -99,7 +100,7 @@ class IncumbentUpkeep:
 
         if judge.drifted(before, metric, draw_again):
             how = f"the incumbent measured {metric:.6g}, {before.score:.6g} before"
-            self._session.segments.begin_after_drift(segment, how)
+            self._session.segments.begin_after_runs(segment, f"{DRIFTED}: {how}")
 
     def _run(self, best: Experiment, order: int, segment: int, retry: int) -> Run:
         name = (best.number, best.attempt, Role.TOPUP, order)

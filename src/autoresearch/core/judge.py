@@ -9,8 +9,8 @@ If a change does nothing, the 2k runs are exchangeable: any k of them are equall
 best k, so P(keep) = 1 / C(2k, k), whatever the shape of the noise and whatever the agent has
 learned. The expected number of false keeps of a session is at most confirmations / C(2k, k).
 
-A run is asked for through a `draw` function, which may raise to abandon the whole judgement (the
-run crashed, a guard failed, the session stops): the same code judges processes and simulations.
+A run is asked for through a `draw` function, which may raise to abandon the whole judgement: the
+same code judges processes and simulations.
 """
 
 from __future__ import annotations
@@ -71,9 +71,7 @@ class Reference:
         return fmean(self.scores)
 
     def worsened(self, margin: float) -> Reference:
-        """Return the reference with every score made worse by `margin`, in metric units. A change
-        that is exactly `margin` worse is then kept as rarely as a change without effect is against
-        the reference itself."""
+        """Return the reference with every score made worse by `margin`, in metric units."""
         scores = tuple(self.metric.worsened(score, margin) for score in self.scores)
         return replace(self, scores=scores)
 
@@ -133,17 +131,16 @@ def separate(
 
 
 def separate_cached(reference: Reference, level: Level, draw: Draw) -> TestResult:
-    """The `fast` level: k fresh runs of the change against the incumbent's latest scores, by a t
-    test at the same error. Approximate: all tests share one reference, and the noise is taken for
-    normal; in simulation it keeps up to 1.9 times what it announces (`benchmarks/truth.py`)."""
+    """The `fast` level: k fresh runs against the incumbent's latest scores, by a t test at the same
+    error. Approximate: in simulation it keeps up to 1.9 times what it announces
+    (`benchmarks/truth.py`)."""
     values = tuple(draw(index) for index in range(level.k))
     t = reference.gain_in_sd(values) / math.sqrt(1 / level.k + 1 / len(reference.scores))
     return TestResult(t >= t_quantile(1 - level.false_keep, reference.df), values)
 
 
 def reproduces(reference: Reference, draw: Draw) -> TestResult:
-    """For a deterministic task: one run, compared exactly, and a better one must come out the
-    same a second time."""
+    """For a deterministic task: one run, compared exactly, and a better one twice."""
     first = draw(0)
     if not reference.metric.better(first, reference.scores[-1]):  # a mean would round
         return TestResult(False, (first,))
@@ -152,16 +149,14 @@ def reproduces(reference: Reference, draw: Draw) -> TestResult:
 
 
 def drifted(reference: Reference, first: float, draw_again: Draw) -> bool:
-    """Whether the machine has drifted: the incumbent's run `first` and one more run both differ
-    significantly from its earlier runs, in the same direction. One run alone is not enough: with
-    heavy tails in the noise, the t test would be wrong too often."""
+    """Whether the machine has drifted: the incumbent's run `first` and one more both differ
+    significantly from its earlier runs, in the same direction. Heavy tails fool one run alone."""
     side = _outlier_sign(reference, first)
     return side != 0 and _outlier_sign(reference, draw_again(0)) == side
 
 
 def _outlier_sign(reference: Reference, value: float) -> int:
-    """1 or -1 when t = difference / (sd * sqrt(1 + 1/n)) is beyond the two-sided DRIFT_LEVEL on
-    that side; 0 when not, or when the noise is not known."""
+    """The side on which t = difference / (sd * sqrt(1 + 1/n)) is beyond DRIFT_LEVEL; else 0."""
     if reference.df < 1 or reference.sd == 0:
         return 0
     t = reference.gain_in_sd([value]) / math.sqrt(1 + 1 / len(reference.scores))
@@ -188,13 +183,8 @@ class Excess:
 def too_good(gain: float, sd: float, effects: Sequence[float], multiple: float) -> Excess | None:
     """Quarantine: a keep's gain is flagged when it is more than `multiple` times the largest of the
     session's effects so far (those of flagged keeps left out) and of 4 sd of one run. None when it
-    is not, and where neither is known.
-
-    The second is for the first keeps, before which there are no effects: a change of 4 sd is large
-    for a program that somebody has tuned, and a separation of three runs each finds it 98 times out
-    of 100. Flagged effects are left out, so that one broken measurement does not make the next one
-    look usual.
-    """
+    is not, and where neither is known. A change of 4 sd is large for a program that somebody has
+    tuned, and a separation of three runs each finds it 98 times out of 100."""
     least = USUAL_SD * sd
     usual = max([least, *effects])
     if usual <= 0 or gain <= multiple * usual:

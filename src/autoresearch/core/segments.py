@@ -1,8 +1,8 @@
 """The segments of a session: the stretches within which runs can be compared.
 
-A segment ends when something that a run's number depends on changes (`measure/fingerprint.py`), or
-when the incumbent's own runs show that the machine drifted. In the new segment the incumbent is
-measured again, and experiments under way restart: nothing is compared across segments.
+A segment ends when what a run's number depends on changes (`measure/fingerprint.py`), when the
+machine drifted, or when a task taken for deterministic gave two numbers for one commit. In the new
+one the incumbent is measured again, and experiments restart: nothing is compared across segments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord, segment_of
 
 BEGAN = "the session began"
-DRIFTED = "the machine drifted"
+DRIFTED, NOISY = "the machine drifted", "not deterministic"
 MAX_CHECK_SHARE = 0.02  # of the time, for checks of the environment
 SLOW_CHECK_S = 0.1  # slower checks are rate-limited to that share
 MAX_CHANGES = 5  # of the environment, without a finished experiment between them
@@ -60,17 +60,17 @@ class Segments:
                 self._latest = fingerprint
             return self.current
 
-    def begin_after_drift(self, segment: int, how: str) -> None:
-        """Begin a new segment because of the incumbent's runs in `segment`, if that is current."""
+    def begin_after_runs(self, segment: int, why: str) -> None:
+        """Begin a new segment for a reason that runs in `segment` gave, if that is current."""
         with self._lock:
             if self.current == segment:
-                self._begin(f"{DRIFTED}: {how}", self._segments[-1].fingerprint)
+                self._begin(why, self._segments[-1].fingerprint)
 
     def environment_changed_since(self, run: Run) -> bool:
         """Whether the environment has changed since the run was to begin: its number belongs
         neither to the old nor to the new environment then."""
         later = [segment for segment in self._segments if segment.number > run.segment]
-        return any(not segment.reason.startswith(DRIFTED) for segment in later)
+        return any(not segment.reason.startswith((DRIFTED, NOISY)) for segment in later)
 
     def includes(self, order: int) -> bool:
         """Whether the experiment that finished in this order did so in the current segment."""
