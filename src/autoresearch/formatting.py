@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from autoresearch.records import Metric, Run
 
 SIGNIFICANT = 6  # digits, if the noise is not known
+ROUNDING = 1e-12  # of a value: a noise below it comes from floating-point numbers
+MOST_DECIMALS, LEAST_EXPONENT = 8, 12  # of a number that is written without an exponent
 ESCAPE = re.compile(  # terminal escapes: colours and cursor, titles and links, the rest
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)"
 )
@@ -33,12 +35,17 @@ class Numbers:
     sd: float | None = None  # of one run; None or 0 if it is not known
 
     def value(self, value: float | None) -> str:
-        """To a tenth of the noise, or to SIGNIFICANT digits; "-" for None."""
+        """To a tenth of the noise, or to SIGNIFICANT digits; "-" for None. A value or a noise that
+        is far from 1 gets an exponent: 1.23e-09."""
         if value is None:
             return "-"
-        if not self.sd or not math.isfinite(self.sd) or abs(value) >= 1e12:
-            return f"{value:.{SIGNIFICANT}g}"
-        return f"{value:.{min(12, max(0, 1 - math.floor(math.log10(self.sd))))}f}"
+        if not self.sd or not math.isfinite(self.sd) or self.sd < ROUNDING * abs(value):
+            return plain(value)
+        decimals = 1 - math.floor(math.log10(self.sd))
+        size = math.floor(math.log10(abs(value))) if value else -decimals
+        if decimals <= MOST_DECIMALS and size < LEAST_EXPONENT:
+            return f"{value:.{max(0, decimals)}f}"
+        return f"{value:.{max(0, size + decimals)}e}"
 
     def signed(self, gain: float | None) -> str:
         """ "+0.0123": better by that much. Empty for None."""
@@ -63,6 +70,28 @@ class Numbers:
     @property
     def direction(self) -> str:
         return "lower is better" if self.metric.gain(0.0, 1.0) > 0 else "higher is better"
+
+
+def plain(value: float) -> str:
+    """One value, whose noise is not known: six digits, and those before the point. 1000000123 is no
+    1e+09."""
+    if 10**SIGNIFICANT <= abs(value) < 1e15:
+        return f"{value:.0f}"
+    return f"{value:.{SIGNIFICANT}g}"
+
+
+def tell_apart(value: float, other: float) -> tuple[str, str]:
+    """Two values with the fewest digits that tell them apart, at least SIGNIFICANT.
+
+    >>> tell_apart(2.634291, 2.634294)
+    ('2.634291', '2.634294')
+    """
+    texts = (plain(value), plain(other))
+    digits = SIGNIFICANT
+    while texts[0] == texts[1] and digits < 17:
+        digits += 1
+        texts = (f"{value:.{digits}g}", f"{other:.{digits}g}")
+    return texts
 
 
 def percent(share: float | None) -> str:

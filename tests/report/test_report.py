@@ -18,7 +18,14 @@ from autoresearch.core import judge
 from autoresearch.core.events import Warned
 from autoresearch.core.history import noise
 from autoresearch.errors import LedgerError
-from autoresearch.formatting import Numbers, duration, one_line, percent, printable
+from autoresearch.formatting import (
+    Numbers,
+    duration,
+    one_line,
+    percent,
+    printable,
+    tell_apart,
+)
 from autoresearch.protocols import Failure
 from autoresearch.records import Role, Status
 from autoresearch.report import text
@@ -475,6 +482,14 @@ def test_values_are_shown_to_a_tenth_of_the_noise() -> None:
     assert Numbers(BPB, 0.006).gain(-0.004) == "0.0040 worse"
     assert Numbers(ACCURACY, 0.006).signed(0.01) == "+0.0100"
     assert Numbers(BPB).value(None) == "-"
+    assert Numbers(BPB, 2e-11).value(1.2341e-9) == "1.234e-09"
+    assert Numbers(BPB, 0.0).value(1e-9) == "1e-09"
+    assert Numbers(BPB, 20.0).value(1_000_000_123) == "1000000123"
+    assert Numbers(BPB).value(1_000_000_123) == "1000000123"
+    assert Numbers(BPB, 1e-16).value(0.8) == "0.8"
+    assert tell_apart(2.634291, 2.634294) == ("2.634291", "2.634294")
+    assert tell_apart(1e9, 1e9 + 1) == ("1000000000", "1000000001")
+    assert tell_apart(0.1, 0.1) == ("0.1", "0.1")
 
 
 def test_durations_and_shares() -> None:

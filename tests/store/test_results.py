@@ -224,3 +224,10 @@ def test_appending_a_line_costs_the_same_at_two_thousand_experiments(
         costs.append(time.thread_time() - start)
     assert min(costs) < 0.002, f"append took {1000 * min(costs):.1f} ms of CPU"
     assert results.read_text() == table(ledger, session.record)
+
+
+def test_a_small_metric_keeps_its_digits() -> None:
+    """`%.6f` of 1e-9 is 0.000000, which the original's format means as a crash."""
+    done = Experiment(1, 0, "c" * 40, "tuner", "x", status=Status.KEEP, metric=1.25e-9)
+    assert row(done, ()).split("\t")[1] == "1.25e-09"
+    assert row(replace(done, metric=0.9979), ()).split("\t")[1] == "0.997900"

@@ -26,6 +26,7 @@ from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused
 from autoresearch.files import replace_file
+from autoresearch.formatting import tell_apart
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
@@ -238,7 +239,8 @@ def text(report: TrialReport, record: SessionRecord) -> str:
     """Describe the report for people and for agents."""
     name = record.metric.name
     number = "" if report.experiment is None else f" experiment {report.experiment}"
-    metric = "" if report.metric is None else f", {name} {report.metric:.6g}"
+    numbers = tell_apart(report.metric or 0.0, report.score or 0.0)
+    metric = "" if report.metric is None else f", {name} {numbers[0]}"
     reason = f" ({report.reason})" if report.reason else ""
     lines = [f"{report.status}{number}{reason}{metric}: {report.description}"]
     if report.detail:
@@ -248,7 +250,7 @@ def text(report: TrialReport, record: SessionRecord) -> str:
     if report.output:
         lines += ["the end of its output:", *(f"    | {line}" for line in report.output)]
     if report.score is not None:
-        incumbent = f"experiment {report.incumbent}, {name} {report.score:.6g}"
+        incumbent = f"experiment {report.incumbent}, {name} {numbers[1]}"
         if report.edited:
             lines.append(
                 f"the incumbent is {incumbent}; the folder was edited meanwhile and left as it "

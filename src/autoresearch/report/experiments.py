@@ -11,6 +11,7 @@ from autoresearch.formatting import (
     dollars,
     duration,
     one_line,
+    plain,
     printable,
     short,
     size,
@@ -58,9 +59,9 @@ def _make_metric_heading(metric: Metric) -> tuple[str, str]:
     return name, f">{max(METRIC_WIDTH, len(name))}"
 
 
-def format_metric(measured: Experiment | Run) -> str:
+def format_metric(run: Experiment | Run) -> str:
     """A metric as it was measured, to six digits: "-" if there is none."""
-    return "-" if measured.metric is None else f"{measured.metric:.6g}"
+    return "-" if run.metric is None else plain(run.metric)
 
 
 def _format_reason(experiment: Experiment) -> str:

@@ -103,7 +103,7 @@ def describe_gain(summary: Summary) -> str:
     than = f"than the baseline's {summary.numbers.value(summary.baseline.score)}"
     if len(summary.segments) > 1:
         than = f"than the baseline, added up over {len(summary.segments)} segments"
-    return f"{summary.numbers.gain(summary.gain)} ({size}) {than}"
+    return f"{summary.numbers.gain(summary.gain)}{size and f' ({size})'} {than}"
 
 
 def describe_effect(summary: Summary, keep: Kept) -> str:

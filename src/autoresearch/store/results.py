@@ -28,6 +28,9 @@ def header(metric: str) -> str:
     return _line([ORIGINAL[0], _cell(metric), *ORIGINAL[2:], *OURS])
 
 
+LEAST_FIXED = 1e-3  # a smaller metric has an exponent; the original's format, `%.6f`, has no digits
+
+
 def row(experiment: Experiment, runs: Sequence[Run]) -> str:
     """The line of a finished experiment, with its newline. `runs` are all of the experiment's."""
     crashed = experiment.status is Status.CRASH
@@ -38,7 +41,7 @@ def row(experiment: Experiment, runs: Sequence[Run]) -> str:
     return _line(
         [
             short(experiment.commit),
-            f"{metric:.6f}",
+            f"{metric:.6f}" if not 0 < abs(metric) < LEAST_FIXED else f"{metric:.6g}",
             f"{memory / 2**30:.1f}",
             str(experiment.status),
             _cell(experiment.description),
