@@ -35,7 +35,7 @@ from autoresearch.commands.fsck import audit
 from autoresearch.core import judge, scheduler, turns
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
-from autoresearch.errors import AgentError, BaselineError
+from autoresearch.errors import AgentError, BaselineError, TaskError
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import UNSELECTED
 from autoresearch.store.ledger import Ledger
@@ -974,3 +974,30 @@ def test_a_simpler_deterministic_program_may_cost_the_margin(tmp_path: Path) -> 
     agent = ScriptedAgent(without("score -= TRICK_A"), without("score -= TRICK_B"))
     found = run_session(root, agent, judge__simplify=0.1, judge__deterministic=True)
     assert found.verdicts == [("keep", None), ("discard", "worse")]
+
+
+# ---- a session that goes on ---------------------------------------------------------------------
+
+
+def test_a_session_says_in_what_head_differs(root: Path) -> None:
+    """The default tag is the date, so a second `run` on one day goes on with the first's commit."""
+    run_session(root, ScriptedAgent(change(VALUE=1.0)))
+    again = run_session(root, ScriptedAgent())
+    assert not [line for line in again.lines if "HEAD" in line]
+    edit(root, VALUE=5.0)
+    dirty = run_session(root, ScriptedAgent())
+    assert any("prog.py has uncommitted changes, which session" in line for line in dirty.lines)
+    commit_all(root)
+    best = dirty.branch()[:7]
+    other = run_session(root, ScriptedAgent())
+    assert any(f"goes on from {best}; HEAD" in line for line in other.lines)
+    assert any("differs in prog.py. --tag NAME begins a new" in line for line in other.lines)
+    git(root, "checkout", "-q", "--detach", best)  # the incumbent itself
+    assert not [line for line in run_session(root, ScriptedAgent()).lines if "HEAD" in line]
+    (root / "notes.md").write_text("no run depends on it")
+    commit_all(root)
+    run_session(root, ScriptedAgent())
+    (root / "score.py").write_text("another evaluator")
+    commit_all(root)
+    with pytest.raises(TaskError, match=r"other frozen files: score\.py.*--tag NAME begins a new"):
+        run_session(root, ScriptedAgent())

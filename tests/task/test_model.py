@@ -19,7 +19,7 @@ from autoresearch.records import Goal
 from autoresearch.task import draft
 from autoresearch.task.checks import private_paths
 from autoresearch.task.layouts import scaffold
-from autoresearch.task.model import Bound, Limits, Task
+from autoresearch.task.model import Bound, Limits, Task, seconds_until
 from autoresearch.task.reading import KEYS, load, override, parse
 from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import DURATION, SIZE, shell_words
@@ -880,3 +880,17 @@ def test_where_the_metric_is_read(root: Path, lines: str, why: str) -> None:
     with pytest.raises(TaskError) as caught:
         parse(text, root)
     assert why in str(caught.value)
+
+
+def test_until_in_a_night_of_a_clock_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        hours = [
+            seconds_until(datetime.time(7), datetime.datetime(2026, month, day, 22)) / 3600
+            for month, day in ((3, 28), (10, 24), (11, 28))
+        ]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert hours == [8, 10, 9]

@@ -5,23 +5,25 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autoresearch import agents, runners
 from autoresearch.briefing import Briefer
 from autoresearch.commands.probe import probe_agents
-from autoresearch.core.events import Listener
+from autoresearch.core.events import Listener, Warned
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
-from autoresearch.errors import AgentError, StorageError, TaskError
+from autoresearch.errors import AgentError, DirtyError, StorageError, TaskError
 from autoresearch.files import remove_tree
+from autoresearch.formatting import short
 from autoresearch.git.repository import Repository
 from autoresearch.protocols import Agent
 from autoresearch.runners.warden import cpu_clock
@@ -33,7 +35,10 @@ from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.store.requests import Requests
 from autoresearch.store.results import check_ours
 from autoresearch.store.rows import CLAUSES, NOT_ENFORCED, SessionRecord
-from autoresearch.task.model import Task, seconds_until
+from autoresearch.task.model import TASK_FILE, Task, seconds_until
+
+SHOWN_PATHS = 5  # in a message
+NO_CODE = re.compile(r"(^|/)(\.git[^/]*|LICENSE[^/]*|[^/]+\.(md|rst))$")  # no run depends on them
 
 
 @contextmanager
@@ -69,6 +74,8 @@ def open_session(
             scheduler.close(lambda event: None)
             _check_files(scheduler, repository)
         record = _open_record(task, tag, repository, ledger, paths, keep_deadline)
+        if ledger.has_baseline(record):
+            _compare_head(task, record, repository, ledger, listener)
         if caller is not None:
             scheduler = AgentScheduler([(caller.name, caller, 1.0)])
         else:
@@ -125,6 +132,48 @@ def _open_record(
     repository.check_editable()  # nothing was measured yet: begin with the present files
     base = repository.head()
     return ledger.update_session(record, limits=limits, base_commit=base, fingerprint=fresh)
+
+
+def _compare_head(
+    task: Task, record: SessionRecord, repository: Repository, ledger: Ledger, listener: Listener
+) -> None:
+    """Say what of HEAD or the checkout is no part of a session that goes on. Raises `TaskError` if
+    HEAD has other frozen files: by another evaluator, numbers could not be compared."""
+    head, best = repository.head(), ledger.incumbent(record)
+    own = {task.objective, task.source.name if task.source else TASK_FILE}
+    frozen, edited = [], []
+    for path in repository.changed_files(record.base_commit, head):
+        if repository.edits.is_editable(path):
+            edited.append(path)
+        elif PurePosixPath(path).name not in own and not NO_CODE.search(path):
+            frozen.append(path)
+    new = "--tag NAME begins a new session with HEAD"
+    if frozen:
+        raise TaskError(
+            f"session {record.tag!r} began with {short(record.base_commit)}; HEAD "
+            f"({short(head)}) has other frozen files: {_list_paths(frozen)}. Its numbers could not "
+            f"be compared: {new}"
+        )
+    known = set(repository.changed_files(best.commit, head))
+    if edited and (other := [path for path in edited if path in known]):
+        listener(
+            Warned(
+                f"session {record.tag!r} goes on from {short(best.commit)}; HEAD ({short(head)}) "
+                f"differs in {_list_paths(other)}. {new}"
+            )
+        )
+    try:
+        repository.check_editable()
+    except DirtyError as dirty:
+        what = str(dirty).partition(":")[0]
+        listener(
+            Warned(f"{what}, which session {record.tag!r} does not use. {new}, once committed")
+        )
+
+
+def _list_paths(paths: list[str]) -> str:
+    more = f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else ""
+    return ", ".join(paths[:SHOWN_PATHS]) + more
 
 
 def create_record(

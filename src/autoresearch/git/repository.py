@@ -163,6 +163,11 @@ class Repository:
         """The change as a patch."""
         return self._objects.run(lambda: self._diff(base, commit).patch or "")
 
+    def changed_files(self, base: str, commit: str) -> list[str]:
+        """The paths of the files that differ between two commits."""
+        deltas = self._objects.run(lambda: list(self._diff(base, commit).deltas))
+        return sorted({delta.new_file.path for delta in deltas})
+
     def changed_lines(self, base: str, commit: str) -> tuple[int, int]:
         """(added, removed)"""
         stats = self._objects.run(lambda: self._diff(base, commit).stats)

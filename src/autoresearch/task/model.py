@@ -220,8 +220,8 @@ def default_timeout(budget_s: float | None) -> float:
 
 
 def seconds_until(until: time, now: datetime) -> float:
-    """Seconds from `now` to the next time the clock shows `until`."""
+    """Seconds from `now` (local time, naive) to the next time the clock shows `until`."""
     target = now.replace(hour=until.hour, minute=until.minute, second=0, microsecond=0)
     if target <= now:
         target += timedelta(days=1)
-    return (target - now).total_seconds()
+    return target.timestamp() - now.timestamp()  # a night with a change of the clocks is longer
