@@ -99,9 +99,10 @@ def llm_keys() -> str:
 def default_text(value: object) -> str:
     if value is None or value == ():
         return "none"
-    if isinstance(value, tuple):  # the agents, with their weights
-        value = value[0][0]
-    return f"`{json.dumps(value)}`" if isinstance(value, (str, bool)) else f"{value:,}"
+    if isinstance(value, tuple):
+        first = value[0]
+        value = first[0] if isinstance(first, tuple) else list(value)  # an agent has a weight
+    return f"`{json.dumps(value)}`" if isinstance(value, (str, bool, list)) else f"{value:,}"
 
 
 def measured(name: str) -> Callable[[], str]:

@@ -599,3 +599,23 @@ def test_exit_codes_of_the_real_program(root: Path) -> None:
         )
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_a_closed_output_is_no_error(tmp_path: Path) -> None:
+    """`run >&-`: print would raise, and the ledger could get the number of the closed stream."""
+    root = make_task(tmp_path / "task")
+    command = f"exec {sys.executable} -m autoresearch run --experiments 1 --agent tuner >&- 2>&-"
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=root, check=False, timeout=120)
+    assert done.returncode == 0
+    assert (root / "results.tsv").read_text().count("\n") >= 2
+
+
+def test_a_program_that_fails_when_it_exits(tmp_path: Path, autoresearch: Run) -> None:
+    """Its metric is printed by then. A crash in a library's clean-up must not lose every run."""
+    program = "import os\nprint('score: 1', flush=True)\nos._exit(3)\n"
+    root = make_task(tmp_path / "task", program)
+    done = autoresearch("check", root, "--runs", 2)
+    assert "[run] exit_codes = [0, 3]" in done.error and "'score: 1'" in done.error
+    file = root / "autoresearch.toml"
+    file.write_text(file.read_text().replace("[run]\n", "[run]\nexit_codes = [0, 3]\n"))
+    assert autoresearch("check", root, "--runs", 2).code == 0

@@ -15,6 +15,7 @@ from autoresearch.errors import (
     Refused,
     TaskError,
 )
+from autoresearch.git.edits import SEEDING
 from autoresearch.git.repository import Repository
 
 
@@ -172,6 +173,22 @@ def test_links_are_refused(repo: Path, tree: Path, tmp_path: Path, what: str) ->
     said = refusal_of(repo, tree, change)
     assert said.startswith("frozen file" if what == "folder above" else "link")
     assert "src" in said
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rng = np.random.default_rng({})",
+        "r = random.Random({})",
+        "key = jax.random.PRNGKey({})",
+        "split(x, random_state={})",
+        "std::mt19937 gen({});",
+    ],
+)
+def test_a_generator_is_seeded_without_the_word(line: str) -> None:
+    assert SEEDING.search(line.format(0))
+    assert not SEEDING.search(line.format("n"))
+    assert not SEEDING.search("x = random.random(5)")
 
 
 def test_a_change_of_only_a_seed_is_refused(tmp_path: Path) -> None:

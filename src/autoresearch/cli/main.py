@@ -18,6 +18,7 @@ from autoresearch.formatting import printable
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command. Exits with 0, with an error's own code, or with 130 after Ctrl-C."""
+    _open_streams()
     parser = make_parser()
     if not (sys.argv[1:] if arguments is None else arguments):
         parser.print_help()
@@ -28,6 +29,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         sys.exit(forward(sys.argv[1:] if arguments is None else arguments))
     sys.exit(carry_out(options))
+
+
+def _open_streams() -> None:
+    """Open the standard streams that the caller has closed (`>&-`): a file or a socket opened later
+    would get their numbers, and what is printed would go there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def carry_out(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
 from autoresearch.files import clear_path, tail
 from autoresearch.measure.execution import UNSETTLED
-from autoresearch.measure.missing_metric import explain_missing
+from autoresearch.measure.missing_metric import explain_reason
 from autoresearch.measure.output import describe_end
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
@@ -127,10 +127,8 @@ def _explain_failure(session: Session, run: Run) -> str:
     """Explain a failed run of the unchanged program, with the end of its log."""
     folder = session.paths.runs / run.name
     log = folder / ("score.log" if (folder / "score.log").exists() else "log")
-    hint = ""
-    if (run.reason or "").removeprefix("score: ").startswith(("no metric", "metric unclear")):
-        hint = explain_missing(session.task, log)
-    elif run.reason == "command not found":
+    hint = explain_reason(session.task, log, run)
+    if run.reason == "command not found":
         hint = f"\nThe command is `{session.task.run.command}`."
     elif run.reason == "timeout":
         hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."

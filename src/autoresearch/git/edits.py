@@ -22,6 +22,10 @@ EDIT_LIMIT_LINES = 5_000  # added to a file: nobody can read more than that as o
 LITTER = {"__pycache__", ".DS_Store"}  # programs make these in folders that they only read
 GLOB = re.compile(r"[!*?]")
 NUMBER = re.compile(r"\d+")
+SEEDING = re.compile(  # a seed by its name, or the number that a generator starts from
+    r"(?i:seed)|\b(?:default_rng|RandomState|Random|PRNGKey|random_state|StdRng|mt19937(?:_64)?\s+\w+)"
+    r"\s*[({=]\s*-?\d"
+)
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
 Files = dict[str, bytes | None]
@@ -160,7 +164,7 @@ class EditRules:
                     return
                 lines += zip(old[a:b], new[c:d], strict=True)
         if lines and all(
-            "seed" in before.lower() and NUMBER.sub("0", before) == NUMBER.sub("0", after)
+            SEEDING.search(before) and NUMBER.sub("0", before) == NUMBER.sub("0", after)
             for before, after in lines
         ):
             raise Refused("seed only", "the change only sets another seed")

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from autoresearch.measure.final_value import find_nearest_line, propose_pattern
+from autoresearch.measure.final_value import (
+    SHOWN,
+    find_final_value,
+    find_nearest_line,
+    propose_pattern,
+)
 from autoresearch.measure.json_value import find_json_value
+from autoresearch.records import Run
 from autoresearch.task.json_path import quote
 from autoresearch.task.model import Task
 
 
-def explain_missing(task: Task, log: Path) -> str:
-    """A hint for a person whose program printed no value that could be read. A refusal of JSON has
-    its explanation with it."""
+def explain_reason(task: Task, log: Path, run: Run) -> str:
+    """A hint for a person whose program gave no metric; empty for other reasons."""
+    reason = (run.reason or "").removeprefix("score: ")
+    if reason.startswith(("no metric", "metric unclear")):
+        return _explain_missing(task, log)
+    is_exit = reason.startswith(("exit code", "killed by signal"))
+    if is_exit and reason == run.reason and run.exit_code is not None:
+        final = find_final_value(log, task.metric.name, task.metric_source.pattern)
+        if final.value is not None:
+            codes = sorted({*task.run.exit_codes, run.exit_code})
+            return (
+                f"\nIt printed {final.line.strip()[:SHOWN]!r} before. If it fails only when it "
+                f"exits, let that count: [run] exit_codes = {codes}"
+            )
+    return ""
+
+
+def _explain_missing(task: Task, log: Path) -> str:
+    """A refusal of JSON has its explanation with it."""
     name, source = task.metric.name, task.metric_source
     if source.json:
         return ""

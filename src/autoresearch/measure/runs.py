@@ -126,7 +126,8 @@ class RunExecutor:
         """Score and record a run that ended. Everything here reads what the program left."""
         keep_artefacts(manifest, tree, folder / FOLDER)
         ended, scored, purpose = result, None, Purpose.RUN
-        if result.stopped is None and result.exit_code == 0 and self.task.score is not None:
+        has_ended = result.stopped is None and result.exit_code in self.task.run.exit_codes
+        if has_ended and self.task.score is not None:
             limit_s = _limit_of(run, self.score_limit_s)
             scored = score_within(self.commands, run, folder, self.task.score.command, limit_s)
             purpose = Purpose.SCORE

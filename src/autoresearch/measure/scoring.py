@@ -162,7 +162,7 @@ def _metric_or_reason(
     """The metric that a command printed or wrote, or the reason why there is none."""
     if result.stopped is not None:
         return None, result.stopped
-    if result.exit_code != 0:
+    if result.exit_code not in _good_codes(commands.task, purpose):
         return None, _exit_reason(result.exit_code)
     task, log = commands.task, _log(folder, purpose)
     name, source = task.metric.name, task.metric_source
@@ -174,6 +174,10 @@ def _metric_or_reason(
     else:
         final = _find(task, log, name, source.pattern)
     return final.value, final.reason and commands.mask_text(final.reason)
+
+
+def _good_codes(task: Task, purpose: Purpose) -> tuple[int, ...]:
+    return task.run.exit_codes if purpose is Purpose.RUN else (0,)
 
 
 def _log(folder: Path, purpose: Purpose) -> Path:

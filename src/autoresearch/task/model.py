@@ -43,6 +43,7 @@ class RunSettings:
     setup: values.Command | None = None
     allowance_s: values.Duration | None = None  # None: measured
     preload: values.Modules = ()  # imported once, before all runs
+    exit_codes: values.ExitCodes = (0,)  # with which a run counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,6 +293,11 @@ Occasions = Annotated[
 RunnerName = Annotated[str, Kind("a name of letters, digits, _, . and -", matching(NAME))]
 AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
 Portfolio = Annotated[tuple[tuple[str, float], ...], PORTFOLIO]
+CODE = {"type": "int", "strict": True, "ge": -64, "le": 255}
+ExitCodes = Annotated[
+    tuple[int, ...],
+    Kind("a list of exit codes such as [0, 1]; -11 is signal 11", _list(CODE, least=1)),
+]
 VARIABLES = Kind("a list of environment variables' names", _list(matching(VARIABLE)))
 Variables = Annotated[tuple[str, ...], VARIABLES]
 MODULES = Kind(
