@@ -131,8 +131,9 @@ def _describe_runs(result: CheckResult) -> str:
     share = f", {100 * result.sd / abs(result.mean):.2g} %" if result.mean and result.sd else ""
     noise = f" with noise (sd {result.sd:.3g}{share})" if result.sd else ", the same each time,"
     value = Numbers(Metric(result.metric, Goal.MINIMIZE), result.sd).value(result.mean)
+    source = f" ([metric] {result.metric_source})" if result.metric_source else ""
     return (
-        f"{result.metric} {value}{noise} in {len(result.values)} runs of "
+        f"{result.metric}{source} {value}{noise} in {len(result.values)} runs of "
         f"{duration(result.wall_s)} ({result.cpu_s:.1f} s CPU{memory})"
     )
 
