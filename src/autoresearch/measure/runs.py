@@ -28,6 +28,7 @@ from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_finger
 from autoresearch.measure.scoring import load_result, read_metric, score_holdout, score_within
 from autoresearch.protocols import Runner, RunResult
 from autoresearch.records import HoldoutScore, Role, Run
+from autoresearch.sandbox.run_policy import Purpose
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.model import Task
