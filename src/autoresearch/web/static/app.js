@@ -41,7 +41,7 @@ function replacePart(place, html) {
 // Call at most once in `ms`, the last time included.
 function limit(ms, call) {
   let timer = 0;
-  let last = 0;
+  let last = -Infinity;
   return () => {
     clearTimeout(timer);
     timer = setTimeout(() => {
