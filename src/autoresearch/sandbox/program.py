@@ -97,7 +97,7 @@ class Program:
         inherited = set(map(id, self.inherited.values()))
         names = [
             name
-            for name, module in sys.modules.items()
+            for name, module in list(sys.modules.items())
             if isinstance(module, ModuleType) and id(module) not in inherited
         ]
         own = [weakref.ref(sys.modules.pop(name)) for name in names]

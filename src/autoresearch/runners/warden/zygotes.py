@@ -110,9 +110,6 @@ class WarmLauncher:
             fork = zygote.fork(spec, log)
         except (OSError, ForkLost) as error:
             self._lost += 1
-            import sys
-
-            print(repr(error), file=sys.stderr)
             self._zygotes.pop(self._chosen).close()
             raise ForkLost(str(error)) from error
         self._lost = 0
