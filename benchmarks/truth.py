@@ -35,18 +35,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from autoresearch.core.judge import (
-    FRESH_RUNS,
-    LEVELS,
-    SCORE_RUNS,
-    TOPUP_EVERY,
-    Level,
-    Reference,
-    drifted,
-    screen,
-    separate,
-    separate_cached,
-)
+from autoresearch.agents.support.near_misses import COMBINED, LEAST_SD
+from autoresearch.core import judge
+from autoresearch.core.judge import LEVELS, Level, Reference, drifted, screen, separate
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.records import Metric
 from autoresearch.task.model import JudgeSettings
@@ -119,7 +110,7 @@ class Scorebook:
     def _refer(self) -> Reference:
         """The latest few runs of the incumbent; the noise within those of each kept commit. Only
         the latest, for both: what a drifting machine gave long ago says nothing about now."""
-        latest = [scores[-SCORE_RUNS:] for scores in self._kept]
+        latest = [scores[-judge.SCORE_RUNS :] for scores in self._kept]
         sd, df = pooled_noise(latest)
         return Reference(METRIC, tuple(latest[-1]), sd, df)
 
@@ -139,41 +130,61 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class World:
+    """What an agent's changes do, in sd of one run: a share of them helps, a share does nothing,
+    and the others harm, by amounts that are equally likely between the bounds."""
+
+    real: float
+    gains: tuple[float, float]
+    idle: float
+    most_harm: float
+
+    def change(self, rng: random.Random) -> float:
+        kind = rng.random()
+        if kind < self.real:
+            return -rng.uniform(*self.gains)
+        return 0.0 if kind < self.real + self.idle else rng.uniform(0, self.most_harm)
+
+
+NULL = World(0, (0, 0), 1, 0)
+MIXED = World(0.04, (0.5, 4), 0.45, 4)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How long a session is, and what its changes do to the true mean (minimised)."""
 
     noise: str
     experiments: int
     max_runs: int | None = None
-    mixed: bool = False
-
-    def change(self, rng: random.Random) -> float:
-        if not self.mixed:
-            return 0.0
-        kind = rng.random()
-        if kind < 0.04:
-            return -rng.uniform(0.5, 4)
-        return 0.0 if kind < 0.49 else rng.uniform(0, 4)
+    world: World = NULL
 
     def over(self, experiments: int, runs: int) -> bool:
         return experiments >= self.experiments if self.max_runs is None else runs >= self.max_runs
 
 
-def judged(plan: Plan, level: Level, seed: int, count_controls: bool = False) -> Tally:
-    """A session of the loop, without its processes, files and commits."""
+def judged(
+    plan: Plan, level: Level, seed: int, count_controls: bool = False, combined: int = COMBINED
+) -> Tally:
+    """A session of the loop, without its processes, files and commits. With `combined` near misses
+    the next experiment is all of them together; 0: they are forgotten."""
     rng = random.Random(seed)
     machine = Machine(plan.noise, plan.experiments, rng)
     mean = 0.0
     book = Scorebook([machine.run(mean) for _ in range(BASELINE_RUNS)])
     experiments = confirmations = keeps = false_keeps = segments = 0
+    near_misses: list[float] = []
 
     while not plan.over(experiments, machine.runs):
         experiments += 1
         machine.tick()
-        if experiments % TOPUP_EVERY == 0:
+        if experiments % judge.TOPUP_EVERY == 0:
             segments += watched(machine, book, mean)
 
-        change = plan.change(rng)
+        is_combination = 0 < combined <= len(near_misses)
+        change = sum(near_misses) if is_combination else plan.world.change(rng)
+        if is_combination:
+            near_misses.clear()
 
         def candidate(_: int, value: float = mean + change) -> float:
             return machine.run(value)
@@ -181,13 +192,13 @@ def judged(plan: Plan, level: Level, seed: int, count_controls: bool = False) ->
         def control(_: int, value: float = mean) -> float:
             return machine.run(value)
 
-        if not screen(book.reference, candidate).passed:
+        screened = screen(book.reference, candidate)
+        if not screened.passed:
+            if not is_combination and book.reference.gain_in_sd(screened.values) >= LEAST_SD:
+                near_misses.append(change)
             continue
         confirmations += 1
-        if level.cached:
-            outcome = separate_cached(book.reference, level, candidate)
-        else:
-            outcome = separate(METRIC, level.k, rng, candidate, control)
+        outcome = separate(METRIC, level.k, rng, candidate, control)
         if count_controls:
             for score in outcome.controls:
                 book.top_up(score)
@@ -195,7 +206,9 @@ def judged(plan: Plan, level: Level, seed: int, count_controls: bool = False) ->
             keeps += 1
             false_keeps += change >= 0
             mean += change
-            book.keep([machine.run(mean) for _ in range(FRESH_RUNS)])
+            book.keep([machine.run(mean) for _ in range(judge.FRESH_RUNS)])
+        elif not is_combination:
+            near_misses.append(change)
 
     bias = book.reference.score - (mean + machine.drift)
     return Tally(
@@ -216,7 +229,7 @@ def watched(machine: Machine, book: Scorebook, mean: float) -> bool:
 
     alarm = drifted(before, first, again)
     if alarm:
-        book.begin_segment([machine.run(mean) for _ in range(FRESH_RUNS)])
+        book.begin_segment([machine.run(mean) for _ in range(judge.FRESH_RUNS)])
     return alarm
 
 
@@ -230,7 +243,7 @@ def greedy(plan: Plan, seed: int) -> Tally:
     while not plan.over(experiments, machine.runs):
         experiments += 1
         machine.tick()
-        change = plan.change(rng)
+        change = plan.world.change(rng)
         score = machine.run(mean + change)
         if METRIC.better(score, best):
             keeps += 1
@@ -299,7 +312,7 @@ def measure(plan: Plan, rule: str, sessions: int, seed: int, count_controls: boo
     share = level.false_keep if level else 0.0
     announced = share * fmean(t.confirmations for t in tallies)
     return Row(
-        changes="mixed" if plan.mixed else "null",
+        changes="null" if plan.world == NULL else "mixed",
         noise=plan.noise,
         rule=rule,
         confirmations=fmean(t.confirmations for t in tallies),
@@ -360,7 +373,7 @@ def main() -> int:
 
     plans = [Plan(noise, options.experiments) for noise in NOISES]
     plans += [
-        Plan(noise, options.experiments, max_runs=options.runs, mixed=True)
+        Plan(noise, options.experiments, max_runs=options.runs, world=MIXED)
         for noise in ("gauss", "heavy")
     ]
     rows = []

@@ -118,9 +118,11 @@ class Agent(Protocol):
     pointless, for example if the key is refused; the error's `tokens` and `usd` count as well.
 
     Optional members: `probes = True` asks for a first small turn before anything is measured, on a
-    worktree with one tiny file; `interrupt()`, called from another thread, ends the current turn as
-    a `Failure`; `close()` is called at the session's end; `check_files(files)`, called with the
-    editable files before anything is measured, raises `AgentError` if it can propose nothing there.
+    worktree with one tiny file; `fixed = True` says that it proposes a list of given changes, so
+    that none of its turns is given to near misses together; `interrupt()`, called from another
+    thread, ends the current turn as a `Failure`; `close()` is called at the session's end;
+    `check_files(files)`, called with the editable files before anything is measured, raises
+    `AgentError` if it can propose nothing there.
     """
 
     name: str

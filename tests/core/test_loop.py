@@ -182,7 +182,7 @@ def test_a_metric_to_maximize(root: Path) -> None:
 def test_levels(root: Path, level: str) -> None:
     found = run_session(root, ScriptedAgent(change(VALUE=5.0)), judge__level=level)
     assert found.verdicts == [("keep", None)]
-    k = {"fast": (3, 0), "strict": (4, 4)}[level]
+    k = {"fast": (2, 2), "strict": (4, 4)}[level]
     assert (len(found.runs_of(1, "candidate")), len(found.runs_of(1, "control"))) == k
 
 

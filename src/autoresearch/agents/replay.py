@@ -67,6 +67,7 @@ def earlier_session(argument: str | None) -> str | None:
 class Replay:
     name = "replay"
     wants_briefing = False
+    fixed = True
 
     def __init__(self, changes: Sequence[Patch | Files]) -> None:
         self._changes = list(changes)

@@ -12,9 +12,9 @@ from autoresearch.formatting import counted, duration, percent, printable
 
 WRAP = 300  # characters of a line of the objective, so that it can be cut between lines
 CHANCES = {
-    "fast": (20, 70, 95),
-    "default": (10, 50, 85),
-    "strict": (5, 40, 80),
+    "fast": (10, 50, 85),
+    "default": (5, 40, 80),
+    "strict": (5, 30, 75),
 }
 """Per cent of the changes that are truly 1, 2 and 3 sd better that get through screen and
 separation: a simulation with the judge's own code, in `tests/briefing/test_briefing.py`."""
@@ -110,21 +110,16 @@ def describe_judge(facts: Facts) -> Section:
 def _describe_noise(facts: Facts, sd: float) -> list[str]:
     value, level = facts.numbers.value, LEVELS[facts.record.level]
     share = f" ({percent(sd / abs(facts.score))} of the score)" if facts.score else ""
-    first, later = DROP_BELOW[:2]
     chances = CHANCES[level.name]
-    runs = (
-        f"{level.k} fresh runs of it are held against the incumbent's latest runs by a t test"
-        if level.cached
-        else f"{level.k} fresh runs of it and {level.k} of the incumbent follow in random order, "
-        "and every one of its runs must beat every one of the incumbent's"
-    )
+    least = ", ".join(f"{value(sds * sd)} ({sds:g} sd)" for sds in DROP_BELOW)
     return [
         f"- Noise: two runs of the same files differ. The sd of one run is {value(sd)}{share}, "
         f"from {facts.reference.df} degrees of freedom. Below, gains are in these sd.",
-        f"- Screen: one to three runs; dropped when less than {value(first * sd)} ({first} sd) "
-        f"better after the first, or {value(later * sd)} ({later} sd) on average after more.",
-        f"- Keep: {runs}. A change that does nothing gets that far in 1 of "
-        f"{round(1 / level.false_keep)} cases.",
+        f"- Screen: one to {len(DROP_BELOW)} runs; dropped when less than this much better after "
+        f"each, on average: {least}.",
+        f"- Keep: {level.k} fresh runs of it and {level.k} of the incumbent follow in random "
+        "order, and every one of its runs must beat every one of the incumbent's. A change that "
+        f"does nothing gets that far in 1 of {round(1 / level.false_keep)} cases.",
         f"- So of changes that are truly 1, 2 and 3 sd better, about {chances[0]} %, "
         f"{chances[1]} % and {chances[2]} % are kept: {value(2 * sd)} is worth aiming at, less is "
         "mostly lost.",

@@ -249,7 +249,7 @@ class _Audit:
             yield f"it was measured again {len(fresh)} times, not {judge.FRESH_RUNS}"
         if len(candidate) != level.k:
             yield f"it was confirmed by {len(candidate)} runs, not {level.k}"
-        if level.cached or not candidate:
+        if not candidate:
             return
         crashed = sum(run.role is Role.CONTROL and run.metric is None for run in runs)
         control += [metric.crash] * crashed

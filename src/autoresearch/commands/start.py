@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autoresearch import agents, runners
+from autoresearch.agents.support.near_misses import Combiner
 from autoresearch.briefing import Briefer
 from autoresearch.commands.probe import probe_agents
 from autoresearch.core.events import Listener, Warned
@@ -245,6 +246,9 @@ def _make_scheduler(
     fallback = task.agent.fallback if task.agent.fallback not in weights else None
     specs = [*weights, *filter(None, [fallback])]
     loaded = {spec: _load_agent(spec, task, seed, ledger, repository) for spec in specs}
+    if task.judge.combine:
+        combiner = Combiner()
+        loaded = {spec: combiner.join(agent) for spec, agent in loaded.items()}
     counts = Counter(agent.name for agent in loaded.values())
     names = {
         spec: agent.name if counts[agent.name] == 1 else spec for spec, agent in loaded.items()

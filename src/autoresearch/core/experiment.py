@@ -111,15 +111,9 @@ class Attempt:
         if record.deterministic:
             self.detail = f"reproduced exactly{simpler}"
             return
-        level = judge.LEVELS[record.level]
-        candidate = self._draw_candidate(Role.CANDIDATE)
-        if level.cached:
-            result = judge.separate_cached(self.reference.worsened(self.margin), level, candidate)
-        else:
-            name = f"{record.secret}/{self.experiment.number}/{self.experiment.attempt}"
-            result = judge.separate(
-                record.metric, level.k, random.Random(name), candidate, self._draw_control
-            )
+        rng = random.Random(f"{record.secret}/{self.experiment.number}/{self.experiment.attempt}")
+        k, candidate = judge.LEVELS[record.level].k, self._draw_candidate(Role.CANDIDATE)
+        result = judge.separate(record.metric, k, rng, candidate, self._draw_control)
         if not result.passed:
             self._discard("not confirmed")
         self.metric = fmean(result.values)

@@ -154,8 +154,7 @@ def describe_outcome(summary: Summary) -> str:
 
 
 def describe_trust(summary: Summary) -> str:
-    about = "about" if LEVELS[summary.level].cached else "at most"
-    bound = f"{about} {summary.false_keeps_expected:.2g}" if summary.confirmations else "no"
+    bound = f"at most {summary.false_keeps_expected:.2g}" if summary.confirmations else "no"
     return f"{counted(summary.confirmations, 'confirmation')}, {bound} false keeps expected"
 
 
@@ -240,8 +239,7 @@ def find_open_experiment(summary: Summary, number: int) -> OpenExperiment | None
 def describe_phase(summary: Summary, run: OpenRun) -> str:
     """ "screen, run 1 of at most 3", "confirmation, run 4 of 6"."""
     if run.role in (Role.CANDIDATE, Role.CONTROL):
-        level = LEVELS[summary.level]
-        total = level.k if level.cached else 2 * level.k
+        total = 2 * LEVELS[summary.level].k
         experiment = find_open_experiment(summary, run.experiment)
         done = experiment.confirming if experiment else 0
         return f"confirmation, run {min(done + 1, total)} of {total}"

@@ -113,6 +113,7 @@ class JudgeSettings:
     baseline_runs: values.Several = 6
     simplify: values.Amount | None = None  # metric units that a simpler program may lose
     quarantine: values.Multiple = 5.0  # times the session's usual gain: see `too_good`
+    combine: values.Flag = True  # try near misses together
 
 
 @dataclass(frozen=True, slots=True)
