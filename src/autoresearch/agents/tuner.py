@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from autoresearch.agents.tuning import opening
 from autoresearch.agents.tuning.constants import SourceError, Value, edit
 from autoresearch.agents.tuning.space import Divisibility, Key, Program, Space, take_apart
 from autoresearch.errors import AgentError
@@ -33,7 +34,7 @@ SAMPLERS = ("trend", "tpe", "random")
 GUESSES = 300  # at random, before counting what is left of the space
 COUNTABLE = 2_000  # a space of no more points than this can be exhausted
 COSTLY = ("over budget", "timeout", "memory", "log too large")  # crashes of size, not of shape
-KEEP_RUNS = 4  # fresh runs behind the metric of a keep
+KEEP_RUNS = 3  # fresh runs behind the metric of a keep
 DESCRIPTION_LENGTH = 80
 ORIGIN = re.compile(r"\bspace of (\w+)")
 HOW_TO = (
@@ -70,6 +71,7 @@ class Tuner:
         self._origin = ""  # the commit whose ranges the space has
         self._main: str | None = None  # the file whose constants go by their own names
         self._seen = 0  # order of the last experiment absorbed
+        self._proposed = 0  # of those, the tuner's own
         self._state: tuple[int, ...] = ()  # of the history, at the last proposal
         self._repeats = 0  # proposals made in this state
 
@@ -124,6 +126,7 @@ class Tuner:
     def _absorb(self, history: History) -> None:
         for experiment in history.finished(after=self._seen):
             self._seen = experiment.order or self._seen
+            self._proposed += _is_own(experiment)
             if (program := self._program(history, experiment)) is not None:
                 self._learn(history, experiment, program)
 
@@ -179,15 +182,33 @@ class Tuner:
             allowed=allowed,
             seed=seed,
         )
-        positions: Sequence[float] | None = self._study.ask(situation)
+        positions = self._open(incumbent, in_flight)
         if positions is None or not allowed(positions):
+            positions = self._study.ask(situation)
+        if not allowed(positions):
             # What was learned about crashes is a guess: it does not end the search.
             for fits in (allowed, new):
                 others = self._others(space.positions(present), random.Random(str(seed)))
-                positions = next((other for other in others if fits(other)), None)
-                if positions is not None:
-                    break
-        return None if positions is None else space.values(positions, present)
+                if (other := next(filter(fits, others), None)) is not None:
+                    return space.values(other, present)
+            return None
+        return space.values(positions, present)
+
+    def _open(self, incumbent: Program, in_flight: Sequence[Experiment]) -> list[float] | None:
+        """The next move of the opening; None once all were proposed."""
+        moves = opening.list_moves(self._space.constants) if self._near else []
+        count = self._proposed + sum(map(_is_own, in_flight))
+        if count >= len(moves):
+            return None
+        present = incumbent.values
+        if any(name not in present for name in moves[count][0]):
+            return None  # a keep has removed the constant
+        positions = self._space.positions(present)
+        changed = opening.carry_out(moves[count], self._space.constants, present)
+        return [
+            changed.get(name, position)
+            for name, position in zip(self._space.constants, positions, strict=True)
+        ]
 
     def _next_seed(self, in_flight: Sequence[Experiment]) -> list[int]:
         """A function of the history, so that a restarted tuner makes the same proposals."""
@@ -210,6 +231,10 @@ class Tuner:
         counts = [len(choices) if choices is not None else math.inf for choices in levels]
         if math.prod(counts) <= COUNTABLE:
             yield from map(list, itertools.product(*(choices or () for choices in levels)))
+
+
+def _is_own(experiment: Experiment) -> bool:
+    return ORIGIN.search(experiment.notes) is not None
 
 
 def _measured(program: Program, score: float | None = None, runs: int = 1) -> Measured:

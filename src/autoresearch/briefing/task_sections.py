@@ -115,7 +115,7 @@ def _describe_noise(facts: Facts, sd: float) -> list[str]:
     return [
         f"- Noise: two runs of the same files differ. The sd of one run is {value(sd)}{share}, "
         f"from {facts.reference.df} degrees of freedom. Below, gains are in these sd.",
-        f"- Screen: one to {len(DROP_BELOW)} runs; dropped when less than this much better after "
+        f"- Screen: at most {len(DROP_BELOW)} runs; dropped when less than this much better after "
         f"each, on average: {least}.",
         f"- Keep: {level.k} fresh runs of it and {level.k} of the incumbent follow in random "
         "order, and every one of its runs must beat every one of the incumbent's. A change that "
