@@ -190,6 +190,54 @@ def test_a_tuner_moves_few_constants_and_random_moves_all(turn_taker: TurnTaker)
     assert moved("random") > 6
 
 
+RATES = b"""\
+EMBEDDING_LR = 0.6  # in [0.05, 5]
+MATRIX_LR = 0.04
+BATCH = 2**14
+SALARY = 3.0
+LR_DECAY = True
+"""
+
+
+def test_a_tuner_begins_with_learning_rates_and_the_batch(tmp_path: Path):
+    past = Past({"c0": {"train.py": RATES}})
+    turn_taker = TurnTaker(tmp_path, past)
+    start = {c.name: c.value for c in find(RATES)}
+    moves = []
+    for _ in range(5):
+        # A new tuner each time: where the opening stands follows from the history alone.
+        experiment = turn_taker.start(agents.load("tuner", seed=len(moves)))
+        assert experiment is not None
+        values = turn_taker.values()
+        moves.append({name: values[name] for name in start if values[name] != start[name]})
+        past.finish(experiment, Status.DISCARD, 1.6)
+    assert moves == [
+        {"EMBEDDING_LR": 1.2, "MATRIX_LR": 0.08},
+        {"EMBEDDING_LR": 2.4},
+        {"MATRIX_LR": 0.16},
+        {"BATCH": 13},
+        {"EMBEDDING_LR": 0.3, "MATRIX_LR": 0.02},
+    ]
+
+
+def test_the_opening_goes_on_from_a_keep_and_ends(tmp_path: Path):
+    past = Past({"c0": {"train.py": RATES}})
+    turn_taker = TurnTaker(tmp_path, past)
+    agent = agents.load("tuner", seed=1)
+    for _ in range(2):
+        experiment = turn_taker.start(agent)
+        assert experiment is not None
+        past.finish(experiment, Status.KEEP, 1.4)
+    assert turn_taker.values()["EMBEDDING_LR"] == 4.8  # 0.6 * 2 * 4
+    seen = [turn_taker.values()]
+    for _ in range(8):
+        experiment = turn_taker.start(agent)
+        assert experiment is not None
+        past.finish(experiment, Status.DISCARD, 1.6)
+        assert turn_taker.values() not in seen
+        seen.append(turn_taker.values())
+
+
 def test_the_error_for_no_constants_explains_how_to_add_some(tmp_path: Path):
     turn_taker = TurnTaker(tmp_path, Past({"c0": {"train.py": b"print(1)\n"}}))
     with pytest.raises(AgentError, match=r"train\.py.*LR = 3e-4"):
