@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from autoresearch.core.judge import LEVELS, Reference, screen, separate, separate_cached
+from autoresearch.core.judge import LEVELS, Reference, screen, separate
 from autoresearch.core.statistics import t_quantile
 from autoresearch.formatting import Numbers, duration
 from autoresearch.records import Goal, Metric
@@ -53,8 +53,6 @@ def _is_kept(name: str, runs: int, gain_sd: float, seed: int) -> bool:
 
     if not screen(reference, candidate).passed:
         return False
-    if level.cached:
-        return separate_cached(reference, level, candidate).passed
     return separate(metric, level.k, rng, candidate, lambda index: rng.gauss(0, 1)).passed
 
 
