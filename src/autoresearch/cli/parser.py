@@ -307,7 +307,7 @@ def _add_terminal_commands(add: Any) -> None:
     _add_author(command)
     text = "offer these commands as tools over MCP, on standard input and output"
     add("mcp", "terminal.mcp", text, tag=HERE)
-    text = "start your own agent in a session's folder, confined like a headless one"
+    text = "start your own agent, confined, in the folder to work in"
     example = "confine -- claude"
     command = add("confine", "confine.confine", text, example, has_task=False, tag=HERE)
     command.set_defaults(task=".")
