@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import TASK, ScriptedAgent, change, git, make_task, run_session, side
 
-from autoresearch.agents.support.merging import MAX_LINES, merge, merge_files
 from autoresearch.agents.support.near_misses import COMBINED, PREFIX
+from autoresearch.merging import MAX_LINES, merge, merge_files
 
 LETTERS = "ABCDEF"
 SUMS = """\

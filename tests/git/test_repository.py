@@ -13,7 +13,6 @@ from autoresearch.errors import (
     StorageError,
     WorkspaceError,
 )
-from autoresearch.git.repository import merge_lines
 
 
 def test_a_folder_outside_a_repository_is_refused(tmp_path: Path) -> None:
@@ -96,25 +95,11 @@ def test_lines_beside_each_other_are_merged_where_that_is_asked_for(repo: Path) 
     tree = repository.merge_tree(head, two, one)
     assert tree is not None
     assert git(repo, "show", f"{tree}:src/a.py") == "A = 2\nB = 2\nC = 1"
-    for text in (b"A = 3\nB = 1\nC = 1\n", b"A = 1\n", b"new\nA = 3\nB = 1\nC = 1\n"):
+    for text in (b"A = 3\nB = 1\nC = 1\n", b"B = 1\nC = 1\n", b"new\nA = 3\nB = 1\nC = 1\n"):
         other = repository.commit(head, {"src/a.py": text}, "other\n")
         assert repository.merge_tree(head, other, one) is None
     gone = repository.commit(head, {"src/a.py": None}, "gone\n")
     assert repository.merge_tree(head, gone, one) is None
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "merged"),
-    [
-        (b"x\nb\n", b"a\ny\n", b"x\ny\n"),
-        (b"x\nb\n", b"x\nb\n", b"x\nb\n"),
-        (b"x\nb\n", b"y\nb\n", None),
-        (b"a\nb", b"x\nb\n", b"x\nb"),
-        (b"a\nb\nc\n", b"x\nb\n", None),
-    ],
-)
-def test_edits_are_merged_line_by_line(ours: bytes, theirs: bytes, merged: bytes | None) -> None:
-    assert merge_lines(b"a\nb\n", ours, theirs) == merged
 
 
 def test_exclude_keeps_existing_lines(repo: Path) -> None:

@@ -19,6 +19,7 @@ from autoresearch.git.edits import EditRules
 from autoresearch.git.objects import ObjectStore
 from autoresearch.git.refs import SessionRefs
 from autoresearch.git.trees import PristineTrees
+from autoresearch.merging import merge
 
 COMMENT = (b"#", b"//")  # begins a line that is a comment, in most languages
 
@@ -151,7 +152,7 @@ class Repository:
                 if len(entries) < len(sides):
                     return None  # one side deleted or created the file
                 old, ours, theirs = (self._objects.content(entry.id) for entry in entries)
-                merged = merge_lines(old, ours, theirs)
+                merged = merge(old, ours, theirs)
                 if merged is None:
                     return None
                 del index.conflicts[entries[1].path]
@@ -189,17 +190,3 @@ class Repository:
                 gap = "" if not text or text.endswith("\n") else "\n"
                 with path.open("a") as file:  # a kill while rewriting would lose the user's lines
                     file.write(gap + "".join(f"{line}\n" for line in missing))
-
-
-def merge_lines(old: bytes, ours: bytes, theirs: bytes) -> bytes | None:
-    """Merge two edits that only replaced lines, line by line. None if an edit added or removed
-    lines, or if both changed the same line differently."""
-    sides = [text.splitlines(keepends=True) for text in (old, ours, theirs)]
-    if len({len(lines) for lines in sides}) > 1:
-        return None
-    merged = []
-    for before, our, their in zip(*sides, strict=True):
-        if before not in (our, their) and our != their:
-            return None
-        merged.append(their if our == before else our)
-    return b"".join(merged)

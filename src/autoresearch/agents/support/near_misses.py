@@ -13,7 +13,7 @@ import re
 import threading
 from typing import Any
 
-from autoresearch.agents.support.merging import Files, merge_files
+from autoresearch.merging import Files, merge_files
 from autoresearch.protocols import Agent, Failure, History, Proposal, Turn
 from autoresearch.records import Experiment, Status
 
