@@ -10,11 +10,19 @@ from autoresearch.briefing import history_sections, task_sections
 from autoresearch.briefing.digest import DESCRIPTION, GAINING, Digest
 from autoresearch.briefing.facts import Crash, Facts
 from autoresearch.briefing.fitting import Section, fit
-from autoresearch.briefing.logs import Curve, find_curves, get_last_words, mask_numbers, read_ends
+from autoresearch.briefing.logs import (
+    Curve,
+    find_curves,
+    get_last_words,
+    mask_numbers,
+    read_ends,
+)
 from autoresearch.briefing.plateau import suggest_direction
 from autoresearch.briefing.source_code import Names, find_names, show_source
 from autoresearch.core import history
 from autoresearch.git.repository import Repository
+from autoresearch.measure.builds import BUILD
+from autoresearch.measure.diagnosis import find_first_error
 from autoresearch.records import Experiment
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
@@ -143,7 +151,9 @@ class Briefer:
         if not crashed or reason.startswith("score: "):
             return Crash(number, reason, ())
         log = self._paths.runs / crashed[-1].name / "log"
-        return Crash(number, reason, get_last_words(read_ends(log)))
+        lines = read_ends(log)
+        first = find_first_error(lines) if reason.startswith(BUILD) else []
+        return Crash(number, reason, first or get_last_words(lines))
 
 
 def _make_sections(facts: Facts, limit_tokens: int) -> Sequence[Section]:

@@ -197,7 +197,10 @@ def create_record(
 def _check_same(task: Task, record: SessionRecord, fingerprint: Mapping[str, str]) -> None:
     """Raises `TaskError` if a setting changed without which a session's numbers mean nothing. Other
     changes of the environment begin a new segment (`core/segments.py`)."""
-    old, new = ({"[holdout]": "None"} | dict(facts) for facts in (record.fingerprint, fingerprint))
+    old, new = (
+        {"[holdout]": "None", "[run] build": "None"} | dict(facts)
+        for facts in (record.fingerprint, fingerprint)
+    )
     metric = task.metric
     pairs: dict[str, tuple[object, object]] = {
         "[metric]": (f"{record.metric.goal} {record.metric.name}", f"{metric.goal} {metric.name}"),
@@ -223,6 +226,7 @@ def get_fingerprint(task: Task) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "[run] command": task.run.command,
         "[metric] pattern, json, file": str(task.metric_source),
+        "[run] build": str(task.run.build),
         "[score]": str(task.score),
         "[holdout]": str(task.holdout),
         "[guards]": str(task.guards),

@@ -18,6 +18,7 @@ from autoresearch.git.objects import AUTHOR, ObjectStore
 
 SPARE_FILES = 5_000  # in a tree that is kept for the next commit instead of being removed
 SPARES = 4  # at most
+NO_BLOB = pygit2.Oid(hex="0" * 40)
 TICK_NS = 50_000_000  # no file system's clock is coarser
 
 
@@ -31,6 +32,12 @@ class Entry:
     mtime_ns: int = 0
     ctime_ns: int = 0
     inode: int = 0
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Entry:
+        """A file that is in no commit: only its `stat` tells whether it has changed."""
+        times = (status.st_mtime_ns, status.st_ctime_ns)
+        return cls(NO_BLOB, FileMode.BLOB, status.st_size, *times, status.st_ino)
 
     @property
     def is_link(self) -> bool:

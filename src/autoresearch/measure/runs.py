@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,7 @@ from autoresearch.files import clear_path
 from autoresearch.git.repository import Repository
 from autoresearch.git.trees import Manifest
 from autoresearch.measure.artifacts import FOLDER, keep_artefacts
+from autoresearch.measure.builds import BUILD, BuildCache, BuildFailed
 from autoresearch.measure.execution import (
     SESSION,
     UNSETTLED,
@@ -26,7 +29,8 @@ from autoresearch.measure.execution import (
 )
 from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_fingerprint
 from autoresearch.measure.scoring import load_result, read_metric, score_holdout, score_within
-from autoresearch.protocols import Runner, RunResult
+from autoresearch.measure.trees import CommitTree
+from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.records import HoldoutScore, Role, Run
 from autoresearch.sandbox.run_policy import Purpose
 from autoresearch.store.ledger import Ledger
@@ -63,6 +67,7 @@ class RunExecutor:
         self.repository = repository
         self.ledger = ledger
         self.commands = CommandExecutor(task, paths, repository, runner)
+        self.builds = BuildCache(self.commands)
         self.limit_s: float | None = None  # by the budget's clock; set after the baseline
         self.score_limit_s: float | None = None  # the same for a scorer
 
@@ -96,7 +101,12 @@ class RunExecutor:
         tree = self.paths.trees / f"{run.id:05d}"
         result = load_result(folder / "outcome.json")
         if result is None:
-            result, manifest = self._execute(run, folder, tree)
+            try:
+                result, manifest = self._execute(run, folder, tree)
+            except BuildFailed as failure:
+                shutil.copyfile(failure.log, folder / "log")
+                reason = SPOILED if is_spoiled(run) else f"{BUILD}{failure}"
+                return self._finish(run, failure.result, None, reason, {})
         else:  # it ended after the harness was killed
             self.commands.mask_secrets(folder / "log")
             manifest = self.repository.trees.manifest(run.commit)
@@ -184,15 +194,22 @@ class RunExecutor:
             clear_path(folder)
             self.ledger.restart_run(run, time.time())
         folder.mkdir(parents=True)
-        content = self.commands.tree(run.commit)
+        content = self._make_content(run.commit, run.segment)
         command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
         limit_s = _limit_of(run, self.limit_s)
         preload = self.task.run.preload
         spec = self.commands.spec(
             command, tree, log, outcome, run.seed, limit_s=limit_s, preload=preload
         )
+        spec = _let_read_build(spec, content)
         result = self.commands.execute(spec, content)
         return result, content.written or self.repository.trees.manifest(run.commit)
+
+    def _make_content(self, commit: str, segment: int | None = None) -> CommitTree:
+        """A commit's files, and what `[run] build` makes of them. Raises `BuildFailed`."""
+        content = self.commands.tree(commit)
+        content.built = self.builds.get(commit, segment)
+        return content
 
     def give_up(self, run: Run, reason: str) -> Run:
         """Record a run that was lost too often as a crash."""
@@ -209,8 +226,12 @@ class RunExecutor:
         tree = self.paths.trees / f"guard-{folder.name}-{name}"
         folder.mkdir(parents=True, exist_ok=True)
         log, outcome = folder / f"guard-{name}.log", folder / f"guard-{name}.json"
-        spec = self.commands.spec(command, tree, log, outcome, 0)
-        result = self.commands.execute(spec, self.commands.tree(commit))
+        try:
+            content = self._make_content(commit)
+        except BuildFailed as failure:
+            return failure.result
+        spec = _let_read_build(self.commands.spec(command, tree, log, outcome, 0), content)
+        result = self.commands.execute(spec, content)
         clear_path(tree)
         outcome.unlink(missing_ok=True)
         check_settled(result)
@@ -239,6 +260,15 @@ def _is_fault_of_run(error: Exception) -> bool:
     if isinstance(cause, OSError):
         return cause.errno not in DISK_FAULTS
     return not isinstance(error, AutoresearchError | Interrupted)
+
+
+def _let_read_build(spec: RunSpec, content: CommitTree) -> RunSpec:
+    """Let a command read the folder of its build: a program may name libraries by their paths
+    there."""
+    if content.built is None or spec.confinement is None:
+        return spec
+    read = (*spec.confinement.read, str(content.built.folder))
+    return replace(spec, confinement=replace(spec.confinement, read=read))
 
 
 def _limit_of(run: Run, limit_s: float | None) -> float | None:

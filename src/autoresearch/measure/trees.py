@@ -14,6 +14,7 @@ from autoresearch.protocols import TreeFile, TreeManifest
 if TYPE_CHECKING:  # `agents` needs no git
     from autoresearch.git.repository import Repository
     from autoresearch.git.trees import Manifest
+    from autoresearch.measure.builds import Build
 
 
 @dataclass
@@ -26,7 +27,8 @@ class CommitTree:
     links: Mapping[str, Path] = field(default_factory=dict)  # to add where the commit has no file
     copies: Mapping[str, Path] = field(default_factory=dict)  # files to replace the commit's
     may_reuse: bool = True  # may use untouched files of an earlier tree
-    written: Manifest | None = field(default=None, init=False)  # the commit's files, after `write`
+    built: Build | None = None  # files to add, and to replace the commit's
+    written: Manifest | None = field(default=None, init=False)  # what no run made, after `write`
 
     def write(self, folder: Path) -> None:
         clear_path(folder)
@@ -35,6 +37,8 @@ class CommitTree:
         )
         for name in self.hidden:
             remove_tree(folder / name)
+        if self.built is not None:
+            self.written |= self.built.copy_into(folder)
         for name, source in self.links.items():
             target = folder / name
             if not target.exists():
@@ -51,6 +55,7 @@ class CommitTree:
             for path, entry in self.repository.trees.manifest(self.commit).items()
             if not any(_is_at(path, name) for name in self.hidden)
         }
+        files |= self.built.manifest() if self.built else {}
         links = {
             name: str(source)
             for name, source in self.links.items()
@@ -69,7 +74,8 @@ class CommitTree:
         """The content of the copies by blob; None for a file in git."""
         in_git = dict.fromkeys(file.blob for file in self.manifest().files.values())
         copies = (path.read_bytes() for path in self.copies.values())
-        return in_git | {TreeFile.of(content).blob: content for content in copies}
+        built = self.built.contents() if self.built else {}
+        return in_git | built | {TreeFile.of(content).blob: content for content in copies}
 
 
 def _is_at(path: str, name: str) -> bool:

@@ -5,9 +5,12 @@
   <tag>/lock                    held while a process owns the session; its pid is in it
   <tag>/session.log             what a detached session prints
   <tag>/runs/<experiment>/<run> a run's log, result and artefacts
-  <tag>/trees/                  pristine trees of the runs under way
-  <tag>/setup/                  the tree in which the task's `setup` worked, which stays
-  <tag>/turns/                  worktrees of the agent's turns under way
+  <tag>/target/package/         cargo looks for a workspace in the folders above a crate, up to a
+                                folder of this name: without it, it would find the user's
+    trees/                      pristine trees of the runs under way
+    builds/                     what `[run] build` made, by content
+    setup/                      the tree in which the task's `setup` worked, which stays
+    turns/                      worktrees of the agent's turns under way
   <tag>/work/                   the folder of an agent that calls the harness itself
   <tag>/work.json               the state of that folder
   <tag>/try.json                the report on its latest try
@@ -45,9 +48,11 @@ class SessionPaths:
         self.lock = self.folder / "lock"
         self.log = self.folder / "session.log"
         self.runs = self.folder / "runs"
-        self.trees = self.folder / "trees"
-        self.setup = self.folder / "setup"
-        self.turns = self.folder / "turns"
+        package = self.folder / "target" / "package"
+        self.trees = package / "trees"
+        self.builds = package / "builds"
+        self.setup = package / "setup"
+        self.turns = package / "turns"
         self.work = self.folder / "work"
         self.work_state = self.folder / "work.json"
         self.latest_try = self.folder / "try.json"

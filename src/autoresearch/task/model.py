@@ -41,6 +41,8 @@ class RunSettings:
     caches: values.Places = ()  # as written, perhaps with ~; a run may write them
     env: values.Variables = ()
     setup: values.Command | None = None
+    build: values.Command | None = None  # before the clock of a run; see measure/builds.py
+    build_timeout_s: values.Duration = 600.0
     allowance_s: values.Duration | None = None  # None: measured
     preload: values.Modules = ()  # imported once, before all runs
     exit_codes: values.ExitCodes = (0,)  # with which a run counts
