@@ -78,7 +78,7 @@ class Bench:
         return Cost(wall_s * 1000, (self._cpu_s() - cpu_s + run_cpu_s) * 1000)
 
     def run(self, executor: RunExecutor, command: str) -> RunResult:
-        tree = self.root / ".autoresearch" / "bench" / "trees" / "00001"
+        tree = self.root / ".autoresearch" / "bench" / "target" / "package" / "trees" / "00001"
         tree.mkdir(parents=True, exist_ok=True)
         log, outcome = tree.parent / "log", tree.parent / "outcome.json"
         commands = executor.commands

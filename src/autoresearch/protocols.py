@@ -181,6 +181,7 @@ class RunSpec:
     confinement: Confinement | None = None  # if it cannot be enforced, the run must not start
     directory: str = ""  # where the command starts, relative to `tree`
     preload: tuple[str, ...] = ()  # modules that a runner may import once for all runs
+    home: Mapping[str, str] | None = None  # links to make in env["HOME"]: path -> target
 
     def to_json(self) -> dict[str, Any]:
         """The fields as JSON values, for `from_json`."""

@@ -97,8 +97,8 @@ def test_a_night(root: Path, counted: Counted) -> None:
     # Every run counted once, on a seed of its own.
     assert len(counted()) == len(set(counted())) == len(found.runs) - 2  # two never got that far
     assert all(run.finished for run in found.runs)
-    for name in ("trees", "turns"):
-        assert not list((found.paths.folder / name).iterdir())
+    for folder in (found.paths.trees, found.paths.turns):
+        assert not list(folder.iterdir())
 
 
 def test_the_metric_of_a_keep_comes_from_fresh_runs_only(root: Path) -> None:

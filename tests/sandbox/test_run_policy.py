@@ -226,9 +226,10 @@ def test_a_temporary_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 def test_the_logs_of_other_runs(prey: Prey) -> None:
     """A run reads neither the logs nor the trees of other runs."""
     first = prey.root / ".autoresearch" / "t" / "runs" / "0000" / "00001" / "log"
+    trees = first.parents[3] / "target" / "package" / "trees"
     spy = PROGRAM.replace(
         "noise =",
-        f"for place in ({str(first)!r}, {str(first.parents[3] / 'trees')!r}, '..'):\n"
+        f"for place in ({str(first)!r}, {str(trees)!r}, '..'):\n"
         "    look = os.listdir if os.path.isdir(place) else open\n"
         "    try: print('SEEN', list(look(place)))\n"
         "    except OSError as error: print('refused', error.errno)\nnoise =",
@@ -411,8 +412,8 @@ SCORED = '[score]\ncommand = "python -S score.py"\nreads = ["out"]\nhidden = ["h
 SCORER = """\
 import json, os, re, tempfile
 assert not hasattr(json, "cheated"), json.__file__
-assert os.listdir(tempfile.gettempdir()) == []
-for path in (os.environ["HOME"] + "/.ssh/id_ed25519", "{root}/notes", "{root}/holdout/answer"):
+assert os.listdir(tempfile.gettempdir()) == ["home"]
+for path in ("{root}/../home/.ssh/id_ed25519", "{root}/notes", "{root}/holdout/answer"):
     try:
         print(path, open(path).read() == "7")
     except PermissionError:
@@ -471,7 +472,7 @@ def test_what_setup_makes_stays_and_is_read_by_runs(
     tmp_path: Path, servers: tuple[int, int]
 ) -> None:
     """`setup` has its own folder, the caches and the network; runs read the files it made."""
-    folder = tmp_path / "task" / ".autoresearch" / "t" / "setup"
+    folder = tmp_path / "task" / ".autoresearch/t/target/package/setup"
     make = (
         f"import os, socket; socket.create_connection(('127.0.0.1', {servers[0]}))\n"
         "open('made', 'w').write('4')\n"

@@ -153,7 +153,8 @@ class CommandExecutor:
         if limit_s is not None and self._wall_limit_ratio is not None:
             timeout_s = min(timeout_s, limit_s * self._wall_limit_ratio)
         temporary = self.paths.temporary / tree.name
-        env = self.env | self.policies.environment(purpose, tree, temporary)
+        own = self.policies.environment(purpose, tree, temporary)
+        env = self.env | own
         env["AUTORESEARCH_SEED"] = str(seed)
         # So that the seed also decides the order of sets. Warm runs share it, so cold ones must.
         env["PYTHONHASHSEED"] = HASH_SEED if preload else str(seed)
@@ -173,6 +174,7 @@ class CommandExecutor:
             confinement=self.policies.confinement(purpose, command, tree, temporary),
             directory=self.repository.prefix.as_posix(),
             preload=preload,
+            home=self.policies.home_links if "HOME" in own else None,
         )
 
     @storage_errors()

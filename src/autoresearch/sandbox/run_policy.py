@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Literal
 from autoresearch.errors import TaskError
 from autoresearch.files import read_text
 from autoresearch.protocols import Confinement
-from autoresearch.sandbox import landlock, namespaces, nested, seccomp
+from autoresearch.sandbox import home, landlock, namespaces, nested, seccomp
 from autoresearch.sandbox.installed import DEVICES, ENVIRONMENTS, AccessRules, files_named
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.checks import private_paths
@@ -49,18 +49,11 @@ MAPPING = re.compile(r"^MAPPING\b[^=]*= (\{.*\})$", re.MULTILINE)  # in a finder
 
 SETTINGS = (
     *("pyproject.toml", "uv.toml", "setup.cfg", "tox.ini", "pytest.ini", ".python-version"),
-    *(".tool-versions", "Cargo.toml", "package.json"),
+    *(".tool-versions", "Cargo.toml", "package.json", ".cargo/config.toml", "go.work"),
+    *("rust-toolchain", "rust-toolchain.toml"),
 )
 """Tools look for these files from a tree upwards, through the checkout in which it lies, and fail
 if they see one but cannot read it. They hold settings, no secrets and no code of a run."""
-
-HOME_CACHES = (
-    ("TRITON_CACHE_DIR", "~/.triton"),
-    ("NUMBA_CACHE_DIR", "~/.cache/numba"),
-    ("UV_CACHE_DIR", "~/.cache/uv"),
-)
-"""These tools stop if they cannot write their folder in the home folder. They get one in the run's
-temporary folder, unless a declared cache holds theirs or the variable is passed on."""
 
 DENIAL = re.compile(
     r"Permission denied|Operation not permitted|PermissionError|EACCES|EPERM|"
@@ -146,7 +139,7 @@ class RunPolicies:
     def prepare(self) -> None:
         """Look up the parts that all runs share and make the caches, so that no run waits for it.
         Raises `TaskError`."""
-        _ = self._caches, self._editable_packages, self._programs, self._inputs
+        _ = self._caches, self._editable_packages, self._programs, self._inputs, self.home_links
 
     def confinement(
         self, purpose: Purpose, command: str, tree: Path, temporary: Path
@@ -173,18 +166,30 @@ class RunPolicies:
         env = {"TMPDIR": str(temporary)}
         if python_path := self._python_path(tree):
             env["PYTHONPATH"] = python_path
-        caches = [cache.resolve() for cache in self._caches]  # an unconfined run needs them too
+        _ = self._caches  # an unconfined run needs them too
         if why_unconfined(self._task) is not None:
             return env
         if purpose in SCORERS:
             devices = [device for device in list_devices() if device != Path("/dev/shm")]
             confinement = _make_confinement(self._programs, devices, network=False)
             env[nested.PREFIX_VARIABLE] = nested.make_prefix(confinement)
-        for name, home_cache in HOME_CACHES:
-            folder = Path(home_cache).expanduser().resolve()
-            if name not in self._env and not any(map(folder.is_relative_to, caches)):
-                env[name] = str(temporary / name.partition("_")[0].lower())
+        if "HOME" not in self._task.run.env:
+            env["HOME"] = str(temporary / home.NAME)
+            moved = home.XDG.keys() & self._env.keys() - set(self._task.run.env)
+            env |= {name: f"{env['HOME']}/{home.XDG[name]}" for name in moved}
         return env
+
+    @cached_property
+    def home_links(self) -> dict[str, str]:
+        """The links in a run's own home folder."""
+        links = home.make_links([*self._programs, *self._inputs, *self._caches], os.environ)
+        return {name: path for name, path in links.items() if not self._rules.refusal(Path(path))}
+
+    @cached_property
+    def _toolchains(self) -> list[Path]:
+        """The toolchains in the user's home folder."""
+        found = [path for _, path in home.find_toolchains(os.environ)]
+        return [real for path in found for real in self._rules.list_readable(path)]
 
     def _python_path(self, tree: Path) -> str:
         """The tree's copies of the editable packages in the checkout, then the user's PYTHONPATH
@@ -219,7 +224,7 @@ class RunPolicies:
     def _programs(self) -> list[Path]:
         """The system and the installed software."""
         task = self._task
-        read = [*self._rules.list_system(), *self._installed]
+        read = [*self._rules.list_system(), *self._installed, *self._toolchains]
         for package in self._editable_packages:
             read += self._rules.list_readable(package)
         for folder in (task.root, *task.root.parents):

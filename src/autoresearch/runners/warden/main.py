@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import psutil
@@ -42,6 +43,7 @@ from autoresearch.runners.warden.limits import Watch
 from autoresearch.runners.warden.processes import LINUX, MARK, PIDFD
 from autoresearch.runners.warden.requests import Interrupted, Requests
 from autoresearch.runners.warden.zygotes import WarmLauncher
+from autoresearch.sandbox.home import make_home
 
 SAMPLE_S = 0.25 if PIDFD else 0.05  # between two samples of a run
 
@@ -101,6 +103,8 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuC
         spec = replace(spec, env={**spec.env, MARK: mark})
     with spec.log.open("wb") as log:
         try:
+            if spec.home is not None:
+                make_home(Path(spec.env["HOME"]), spec.home)
             launched = _launch(spec, requests, launcher, clock, log)
         except Interrupted:
             return RunResult(None, "interrupted", 0.0, 0.0, None)
