@@ -23,15 +23,15 @@ from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
 from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
-from autoresearch.files import remove_tree, tail
+from autoresearch.files import remove_tree
 from autoresearch.formatting import counted
 from autoresearch.git.repository import Repository
+from autoresearch.measure.diagnosis import explain_failure
 from autoresearch.measure.output import describe_end
 from autoresearch.protocols import RunResult
 from autoresearch.records import Run
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox import landlock, run_policy, seccomp
-from autoresearch.sandbox.run_policy import explain_denial
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.task.model import Task, seconds_until
@@ -251,5 +251,5 @@ def _check_holdout(session: Session, runs: list[Run]) -> None:
             raise BaselineError(
                 f"[holdout] command gave no {session.record.metric.name} for the unchanged "
                 f"program: {holdout.command}\n"
-                f"{describe_end(log)}{explain_denial(session.task, tail(log))}"
+                f"{describe_end(log)}{explain_failure(session.executor.commands, log)}"
             )

@@ -11,13 +11,14 @@ from autoresearch.core.control import Restart, Stopped
 from autoresearch.core.events import BaselineRunFinished, SetupStarted
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
-from autoresearch.files import clear_path, tail
+from autoresearch.files import clear_path
+from autoresearch.measure.diagnosis import explain_failure
 from autoresearch.measure.execution import UNSETTLED
 from autoresearch.measure.missing_metric import explain_reason
 from autoresearch.measure.output import describe_end
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
-from autoresearch.sandbox.run_policy import Purpose, explain_denial, why_unconfined
+from autoresearch.sandbox.run_policy import Purpose, why_unconfined
 
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
 ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
@@ -119,7 +120,7 @@ def check_guards(session: Session) -> None:
             log = session.paths.runs / "0000" / f"guard-{name}.log"
             raise BaselineError(
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
-                f"{describe_end(log)}{explain_denial(session.task, tail(log))}"
+                f"{describe_end(log)}{explain_failure(session.executor.commands, log)}"
             )
 
 
@@ -132,7 +133,8 @@ def _explain_failure(session: Session, run: Run) -> str:
         hint = f"\nThe command is `{session.task.run.command}`."
     elif run.reason == "timeout":
         hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
-    hint += explain_denial(session.task, tail(log))
+    if run.exit_code != 0:  # else a warning of the program's would look like the cause
+        hint += explain_failure(session.executor.commands, log)
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
         f"{describe_end(log)}{hint}"
@@ -197,6 +199,6 @@ def set_up(session: Session) -> None:
             raise Stopped
         raise BaselineError(
             f"[run] setup failed: {how}\n{describe_end(log)}"
-            f"{explain_denial(session.task, tail(log))}"
+            f"{explain_failure(session.executor.commands, log)}"
         )
     done.touch()

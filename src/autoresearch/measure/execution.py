@@ -186,7 +186,8 @@ class CommandExecutor:
         temporary.mkdir(mode=0o700)
         try:
             self.results[spec.argv] = result = self.runner.run(spec, tree)
-            if result.stopped == "timeout" and spec.timeout_s < self.task.run.timeout_s:
+            is_shortened = spec.limit_s is not None and spec.timeout_s < self.task.run.timeout_s
+            if result.stopped == "timeout" and is_shortened:
                 return replace(result, stopped="over budget")  # the limit of `limit_wall_time`
             return result
         finally:
@@ -227,6 +228,10 @@ def _shared_environment(task: Task, paths: SessionPaths) -> dict[str, str]:
     if (environment := task.root / ".venv").is_dir():
         # Otherwise `uv run` builds an environment in every tree.
         env |= {"UV_PROJECT_ENVIRONMENT": str(environment), "UV_NO_SYNC": "1"}
+        if (task.root / "uv.lock").exists() and (environment / "bin").is_dir():
+            # A uv project has its own environment, for `python` too.
+            path = filter(None, [str(environment / "bin"), env.get("PATH")])
+            env |= {"VIRTUAL_ENV": str(environment), "PATH": os.pathsep.join(path)}
     if task.run.budget_s is not None:
         env["AUTORESEARCH_BUDGET"] = f"{task.run.budget_s:g}"
         env["AUTORESEARCH_BUDGET_CLOCK"] = task.run.budget_clock

@@ -28,11 +28,13 @@ from autoresearch.errors import TaskError
 from autoresearch.files import read_text
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import home, landlock, namespaces, nested, seccomp
+from autoresearch.sandbox.import_folders import find_import_folders
 from autoresearch.sandbox.installed import DEVICES, ENVIRONMENTS, AccessRules, files_named
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.checks import private_paths
 from autoresearch.task.files import exists
 from autoresearch.task.model import Task
+from autoresearch.task.values import shell_words
 
 if TYPE_CHECKING:  # `agents` needs no git
     from autoresearch.git.repository import Repository
@@ -54,12 +56,6 @@ SETTINGS = (
 )
 """Tools look for these files from a tree upwards, through the checkout in which it lies, and fail
 if they see one but cannot read it. They hold settings, no secrets and no code of a run."""
-
-DENIAL = re.compile(
-    r"Permission denied|Operation not permitted|PermissionError|EACCES|EPERM|"
-    r"[Nn]etwork is unreachable|[Nn]ame resolution|[Nn]ame or service not known|"
-    r"[Cc]ould not resolve|[Rr]ead-only file system"
-)
 
 
 class Purpose(Enum):
@@ -100,20 +96,6 @@ def list_missing_rules(task: Task) -> list[str]:
     if not namespaces.is_available():
         missing.append("runs share /dev/shm and the times at which files are read")
     return missing
-
-
-def explain_denial(task: Task, log: str) -> str:
-    """A hint for the user whose unchanged program failed with this log, if the confinement may be
-    the cause; otherwise empty."""
-    if why_unconfined(task) is not None or not DENIAL.search(log):
-        return ""
-    network = "" if task.runner.network else "; [runner] network = true lets it use the network"
-    return (
-        "\nSomething was denied, perhaps because runs are confined. Put what a run may read "
-        "outside its tree into [run] inputs (a link in the task's folder will do), and what it may "
-        f"write into [run] caches{network}; [runner] confine = false confines nothing. "
-        "`autoresearch check` says what holds."
-    )
 
 
 def find_checkout(repository: Repository) -> Path:
@@ -192,9 +174,10 @@ class RunPolicies:
         return [real for path in found for real in self._rules.list_readable(path)]
 
     def _python_path(self, tree: Path) -> str:
-        """The tree's copies of the editable packages in the checkout, then the user's PYTHONPATH
-        if it is passed on."""
-        packages = [p for p in self._editable_packages if p.is_relative_to(self._checkout)]
+        """The tree's copies of the editable packages in the checkout and of the folders above a
+        script from which it imports, then the user's PYTHONPATH if it is passed on."""
+        folders = dict.fromkeys((*self._editable_packages, *self._import_folders))
+        packages = [folder for folder in folders if folder.is_relative_to(self._checkout)]
         copies = [str(tree / package.relative_to(self._checkout)) for package in packages]
         return os.pathsep.join(filter(None, [*copies, self._env.get("PYTHONPATH")]))
 
@@ -247,6 +230,15 @@ class RunPolicies:
         """The folders that hold packages installed in editable mode."""
         folders = (folder for site in self.sites for folder in find_editable_packages(site))
         return list(dict.fromkeys(folder.resolve() for folder in folders if folder.is_dir()))
+
+    @cached_property
+    def _import_folders(self) -> list[Path]:
+        root = self._task.root.resolve()
+        words = [*shell_words(self._task.run.command), *self._task.editable]
+        scripts = [
+            root / word for word in words if word.endswith(".py") and (root / word).is_file()
+        ]
+        return list(find_import_folders(scripts, self._checkout, self.sites))
 
     @cached_property
     def _caches(self) -> list[Path]:
