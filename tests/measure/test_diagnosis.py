@@ -87,13 +87,13 @@ def test_what_was_denied_and_the_line_that_allows_it(
     (far / "x").touch()
     text = explain(root, f"import os\nFAR, TASK = {str(far)!r}, {str(root)!r}\n{action}")
     assert hint.format(far=far) in text
-    assert text.count("denied: ") == 1
+    assert text.count("\ndenied: ") == 1
 
 
 def test_a_warning_does_not_blame_the_sandbox_for_a_missing_metric(root: Path) -> None:
     text = explain(root, "print('/root/.config/matplotlib: Permission denied; a temporary folder')")
     assert "no metric" in text
-    assert "denied: " not in text
+    assert "\ndenied: " not in text
 
 
 def test_a_pointer_of_git_lfs(root: Path) -> None:
