@@ -129,12 +129,8 @@ def _explain_failure(session: Session, run: Run) -> str:
     folder = session.paths.runs / run.name
     log = folder / ("score.log" if (folder / "score.log").exists() else "log")
     hint = explain_reason(session.task, log, run)
-    if run.reason == "command not found":
-        hint = f"\nThe command is `{session.task.run.command}`."
-    elif run.reason == "timeout":
-        hint = f"\n[run] timeout is {session.task.run.timeout_s:g} s."
-    if run.exit_code != 0:  # else a warning of the program's would look like the cause
-        hint += explain_failure(session.executor.commands, log)
+    if "metric" not in (run.reason or ""):  # else a mere warning would look like the cause
+        hint += explain_failure(session.executor.commands, log, run.reason)
     return (
         f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
         f"{describe_end(log)}{hint}"

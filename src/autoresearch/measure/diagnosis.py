@@ -47,12 +47,18 @@ def find_first_error(lines: Sequence[str]) -> list[str]:
     return [] if first is None else filled[first : first + ERROR_LINES]
 
 
-def explain_failure(commands: CommandExecutor, log: Path) -> str:
-    """Why the unchanged program's command failed with this log, as far as it can be told, and what
-    helps; each on a line. Empty if nothing is known."""
+def explain_failure(commands: CommandExecutor, log: Path, reason: str | None = None) -> str:
+    """Why a command on the unchanged program failed with this log, as far as it can be told, and
+    what helps; each on a line. Empty if nothing is known. `reason` is the run's."""
+    settings = commands.task.run
+    known = {
+        "command not found": f"The command is `{settings.command}`.",
+        "timeout": f"[run] timeout is {settings.timeout_s:g} s.",
+    }
     text = tail(log, READ_BYTES)
     lines = text.splitlines()
     hints = [
+        *([known[reason]] if reason in known else []),
         *_explain_missing_files(commands, lines),
         *_explain_denials(commands, lines),
         *_explain_modules(commands, text),
