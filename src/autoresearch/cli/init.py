@@ -40,39 +40,43 @@ def init(options: argparse.Namespace) -> int:
         )
     facts: dict[str, Any] = {"written": [], "left": [], "seed_patches": []}
     lines: list[str] = []
-    if options.force or not exists:
-        draft = _make_draft(root, options)
-        facts["written"] = _write(root, write_files(root, draft))
-        files = _read_editable(root)
-        patches = [patch for path in files if (patch := seed_patch(root / path))]
-        proposal = {name: getattr(draft, name) for name in PROPOSED if getattr(draft, name)}
-        facts |= {
-            "layout": draft.layout,
-            "proposed": proposal,
-            "reasons": {name: draft.reasons[name] for name in proposal if name in draft.reasons},
-        }
-        facts["seed_patches"] = patches
-        lines += _describe(draft)
-        lines += [f"{'agent':<10} {_describe_tuner(files)}"]
-        lines += [f"{'first':<10} {problem}" for problem in _find_obstacles(root, draft)]
-        for patch in patches:
-            lines.append("\nThe program sets its own seed. This patch lets it take ours:\n")
-            lines.append(patch)
+    is_new = options.force or not exists
+    if is_new:
+        lines += _make_task(root, options, facts)
     if options.agent_files:
         agent_files, facts["left"] = instructions.write(root)
         facts["written"] = sorted([*facts["written"], *agent_files])
     if facts["written"]:
-        lines.append(f"\nwritten: {', '.join(facts['written'])}. Look at them, then: ")
-        lines[-1] += "autoresearch check"
+        names = ", ".join(facts["written"])
+        lines.append(f"\nwritten: {names}. Look at them, then: autoresearch check")
     lines += [f"{name} is there already, and is left as it is" for name in facts["left"]]
     if instructions.FILE in facts["left"]:
         lines.append(
             f'Unless it says so already, add to it: "For research here, read {instructions.SKILL}"'
         )
-    is_checked = options.check or (not options.json and _is_check_wanted(lines))
-    if not is_checked or not options.json:
+    if not (options.json and options.check):  # one JSON object, with the result of the check
         print_answer(options, facts, "\n".join(lines))
-    return _check(options, facts) if is_checked else 0
+    if options.check or (is_new and not options.json and _is_check_wanted()):
+        return _check(options, facts)
+    return 0
+
+
+def _make_task(root: Path, options: argparse.Namespace, facts: dict[str, Any]) -> list[str]:
+    """Write the task's files, and put what was found into `facts`. Returns it as lines, with the
+    reasons, what the tuner can do, and what has to be done first."""
+    draft = _make_draft(root, options)
+    facts["written"] = _write(root, write_files(root, draft))
+    files = _read_editable(root)
+    patches = [patch for path in files if (patch := seed_patch(root / path))]
+    proposed = {name: getattr(draft, name) for name in PROPOSED if getattr(draft, name)}
+    reasons = {name: draft.reasons[name] for name in proposed if name in draft.reasons}
+    facts |= {"layout": draft.layout, "proposed": proposed, "reasons": reasons}
+    facts["seed_patches"] = patches
+    lines = [*_describe(draft), f"{'agent':<10} {_describe_tuner(files)}"]
+    lines += [f"{'first':<10} {obstacle}" for obstacle in _find_obstacles(root, draft)]
+    for patch in patches:
+        lines += ["\nThe program sets its own seed. This patch lets it take ours:\n", patch]
+    return lines
 
 
 def _make_draft(root: Path, options: argparse.Namespace) -> TaskDraft:
@@ -194,12 +198,10 @@ def _write(root: Path, files: dict[str, str]) -> list[str]:
     return list(files)
 
 
-def _is_check_wanted(lines: list[str]) -> bool:
-    """Ask on a terminal whether to run `check` now. The lines are shown before."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()) or not lines:
+def _is_check_wanted() -> bool:
+    """Ask on a terminal whether to run `check` now."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return False
-    print("\n".join(lines))
-    lines.clear()
     print("\nRun it now? [Y/n] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("", "y", "yes")
 
