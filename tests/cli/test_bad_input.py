@@ -262,7 +262,7 @@ def test_a_baseline_that_fails(
 ) -> None:
     command, program, reason, shown = BROKEN[how]
     task = TASK.replace("python -S -E prog.py", command).replace('"90s"', '"2s"')
-    root = make_task(tmp_path / "task", program, task)
+    root = make_task(tmp_path / "task", f"LR = 0.1  # for the tuner\n{program}", task)
     done = autoresearch("run", root, "--tag", "t")
     assert done.code == BASELINE
     assert f"the unchanged program does not work (run 1 of the baseline): {reason}" in done.error

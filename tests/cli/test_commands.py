@@ -249,7 +249,7 @@ def test_before_the_first_session(root: Path, tmp_path: Path) -> None:
     for command in ("status", "log", "report", "attach", "stop"):
         done = call(root, command)
         assert done.returncode == 2 and "no session was started here yet" in done.stderr
-    broken = make_task(tmp_path / "broken", "raise SystemExit(3)\n")
+    broken = make_task(tmp_path / "broken", "LR = 0.1\nraise SystemExit(3)\n")
     git(broken, "branch", "autoresearch/t")
     assert call(broken, "run", "--tag", "t").returncode == 2  # it leaves an empty ledger
     done = call(broken, "status")

@@ -265,7 +265,9 @@ def _make_scheduler(
 
 
 def _check_files(scheduler: AgentScheduler, repository: Repository) -> None:
-    """Raises `AgentError` if no agent can propose anything for the last commit's files."""
+    """Raises `AgentError` if no agent can propose anything for the last commit's files, and
+    `WorkspaceError` if there are none to edit."""
+    repository.check_editable()
     files = dict(repository.editable_files(repository.head()))
     refusals = [
         refusal
