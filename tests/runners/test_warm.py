@@ -558,13 +558,13 @@ def test_a_module_that_cannot_be_preloaded(own: LocalRunner, place: Place, name:
 
 
 @pytest.mark.skipif(landlock.abi() == 0, reason="no Landlock")
-def test_a_module_from_a_folder_that_runs_may_not_read(runner: LocalRunner, place: Place) -> None:
+def test_a_module_from_a_folder_that_runs_may_not_read(own: LocalRunner, place: Place) -> None:
     """Such as the user's checkout: a cold start could not import it."""
     spec = place.confined(place.spec("pass", "state"))
     assert spec.confinement
     confinement = replace(spec.confinement, read=SYSTEM)
     with pytest.raises(RunnerError, match=f"a module comes from {place.modules}, which a run may"):
-        runner.run(replace(spec, confinement=confinement))
+        own.run(replace(spec, confinement=confinement))
 
 
 # ---- a zygote's end ----------------------------------------------------------------------------
