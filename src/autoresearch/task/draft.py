@@ -50,7 +50,7 @@ class TaskDraft:
             f"editable = {toml(self.editable)}\t# what the agent may edit; all else is frozen",
             "",
             "[run]",
-            *_setting("build", self.build, "", "before the clock of a run starts"),
+            *_setting("build", self.build, "make", "before the clock of a run starts"),
             f"command = {toml(self.command)}\t# prints the metric, or writes its file",
             *_setting(
                 "budget",

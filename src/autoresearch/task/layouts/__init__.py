@@ -21,7 +21,7 @@ from autoresearch.task.layouts import evaluators, original, pi, python, tools
 from autoresearch.task.layouts.folder import Folder
 from autoresearch.task.layouts.printed import find_printed
 from autoresearch.task.model import TASK_FILE
-from autoresearch.task.reading import KEYS, parse_draft
+from autoresearch.task.reading import parse_draft
 
 Recognise = Callable[[Folder], TaskDraft | None]
 
@@ -162,7 +162,6 @@ def write_files(root: Path, draft: TaskDraft) -> dict[str, str]:
         raise TaskError(
             "\n".join([f"{root}: {count} missing:", *lines, f"Say: autoresearch init {flags}"])
         )
-    draft = _lower(draft)
     files = {}
     if draft.layout != "pi-autoresearch":
         if not exists(root / "program.md"):
@@ -171,32 +170,6 @@ def write_files(root: Path, draft: TaskDraft) -> dict[str, str]:
     has_objective = exists(root / draft.objective)
     parse_draft(draft if has_objective else replace(draft, objective="yours"), root)
     return {TASK_FILE: draft.to_toml(), **files}
-
-
-def _lower(draft: TaskDraft) -> TaskDraft:
-    """The draft without the settings that this version of the task file does not have: the command
-    builds, and prints the number that its JSON file holds."""
-    command = draft.command
-    if draft.build and "build" not in KEYS["run"]:
-        command = f"({draft.build}) > /dev/null && {command}"
-        draft = replace(draft, command=command, build=None)
-    if draft.json and "json" not in KEYS["metric"]:
-        number = _to_expression(draft.json)
-        show = f"print('METRIC {draft.metric}=%r' % {number})"
-        command += f' && python3 -c "import json; d = json.load(open({draft.file!r})); {show}"'
-        draft = replace(draft, command=command, json=None, file=None)
-    return draft
-
-
-def _to_expression(path: str) -> str:
-    """A path such as `benchmarks[name=x].stats.median` as a Python expression on `d`."""
-    expression = "d"
-    for key, value, index, name in re.findall(r"\[(\w+)=(\w+)\]|\[(\d+)\]|(\w+)", path):
-        if key:
-            expression = f"next(i for i in {expression} if i[{key!r}] == {value!r})"
-        else:
-            expression += f"[{name!r}]" if name else f"[{index}]"
-    return expression
 
 
 def scaffold(root: Path, **given: Any) -> dict[str, str]:
