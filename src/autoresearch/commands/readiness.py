@@ -110,7 +110,6 @@ def check_text(result: CheckResult, *, verbose: bool = False) -> str:
         lines += [f"enforced   {clause}" for clause in result.enforced]
         lines += [f"NOT so     {clause}" for clause in result.not_enforced]
     lines += [f"note       {remark}" for remark in list_remarks(result)]
-    lines += [f"start      {clause}" for clause in result.starts]
     lines += [
         f"works      {_describe_runs(result)}",
         f"night      {_describe_night(result)}",
