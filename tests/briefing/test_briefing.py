@@ -28,6 +28,7 @@ from support.sessions import (
 )
 
 from autoresearch.briefing import Briefer
+from autoresearch.briefing.digest import Digest
 from autoresearch.briefing.fitting import Section, count_bytes, count_tokens, fit
 from autoresearch.briefing.logs import Curve, find_curves, get_last_words, read_ends
 from autoresearch.briefing.plateau import PLATEAU
@@ -41,7 +42,7 @@ from autoresearch.records import Experiment, Goal, Metric, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Limits, Task
+from autoresearch.task.model import Limits, ScoreSettings, Task
 
 SD = 0.2  # of the runs of a keep: see `OFFSETS`
 OFFSETS = (-1.0, 1.0, -1.0, 1.0, 0.0)
@@ -347,6 +348,15 @@ def test_the_whole_session_by_name(story: Story) -> None:
     assert "dropout 40/0/-" in lines[3] and "before" not in lines[3]
 
 
+def test_a_word_of_every_text_is_no_constant() -> None:
+    digest = Digest(Metric("loss"))
+    digest.add(2, [], ["try all of it: one pass starts early", "One more; ALL 1 -> 2"])
+    assert digest.count("ONE") is digest.count("STARTS") is digest.count("all") is None
+    count = digest.count("ALL")
+    assert count is not None and count.tried == 1
+    assert digest.count("EARLY") is not None and digest.count("PASS") is not None
+
+
 def test_equally_frequent_words_are_in_the_order_of_the_alphabet(story: Story) -> None:
     for _ in range(3):
         story.miss("zebra apple mango kiwi", 1.0, "not better")
@@ -372,12 +382,17 @@ def test_crashes_by_reason_and_the_output_of_two_different_crashes(story: Story)
     assert not [line for line in lines if "KeyError" in line or "shapes 3" in line]
 
 
-def test_the_output_of_the_scorer_is_left_out(story: Story) -> None:
+@pytest.mark.parametrize("hidden", [(), ("answers",)])
+def test_the_output_of_the_scorer_is_left_out_if_files_are_hidden(
+    story: Story, hidden: tuple[str, ...]
+) -> None:
+    story.task = replace(story.task, score=ScoreSettings("python score.py", hidden=hidden))
     crash = story.crash("a", "score: exit code 1", TRACEBACK.format("ValueError: a run's own"))
     [run] = story.ledger.runs(story.record, crash.number)
-    (story.paths.runs / run.name / "score.log").write_text("AssertionError: holdout is 42")
+    (story.paths.runs / run.name / "score.log").write_text("AssertionError: circles overlap")
     text = story.text()
-    assert "- score: exit code 1: 1 time" in text and "holdout" not in text
+    assert "- score: exit code 1: 1 time" in text and "a run's own" not in text
+    assert ("    | AssertionError: circles overlap" in text) == (not hidden)
 
 
 def test_curves_of_the_incumbent_and_of_the_latest(story: Story) -> None:

@@ -147,11 +147,11 @@ class Briefer:
             for run in self._ledger.runs(self._record, number)
             if run.finished and run.metric is None
         ]
-        # The output of a scorer may hold what is hidden from the agent.
-        if not crashed or reason.startswith("score: "):
+        is_score = reason.startswith("score: ")
+        if not crashed or (is_score and self._task.hidden):  # its output may hold what is hidden
             return Crash(number, reason, ())
-        log = self._paths.runs / crashed[-1].name / "log"
-        lines = read_ends(log)
+        log = "score.log" if is_score else "log"
+        lines = read_ends(self._paths.runs / crashed[-1].name / log)
         first = find_first_error(lines) if reason.startswith(BUILD) else []
         return Crash(number, reason, first or get_last_words(lines))
 

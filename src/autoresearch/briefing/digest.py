@@ -26,21 +26,23 @@ WORD_BYTES = bytes(  # bytes of a word stay, the rest become blanks
     byte if (chr(byte).isalnum() and byte < 128) or byte in b"_\n" else ord(" ")
     for byte in range(256)
 )
-FILLERS = """
+FILLER_TEXT = """
 about above after again against all also and another any are around avoid back be because
-been before being below best better between both but by bytes can change changed changes
-combine could current cut does double drop each earlier enough even every faster few fewer
-first for from full gain give gives half have helps higher how improve improves increase
-increased increases instead into its just keep last late later less let lets level like
-little longer low lower lowers make makes many may mean means model modest more most move
-much need needs new next not now off one only other out over part pays per place raise
-raised raises rather reduce reduced reduces remove removes replace run runs same saved set
-sets short shorter should slightly slower small smaller some start stays step steps still
-such take takes test than that the their them then there these they this time too train
-training tried try trying two under until up update use used uses using value values very
-was well were what when where which while will with within without would
+been before begin begins being below best better between both but by bytes can change
+changed changes combine could current cut does double drop each earlier either end ends
+enough even every faster few fewer first for four from full gain give gives half have helps
+higher how improve improves increase increased increases instead into its just keep last
+late later less let lets level like little longer low lower lowers make makes many may mean
+means model modest more most move much need needs new next none not now off once one only
+other out over part pays per place raise raised raises rather reduce reduced reduces remove
+removes replace run runs same saved set sets short shorter should slightly slower small
+smaller some start started starting starts stays step steps still such take takes test than
+that the their them then there these they this three time too train training tried try
+trying two under until up update use used uses using value values very was well were what
+when where which while will with within without would
 """
-"""Words that describe no idea."""
+FILLERS = frozenset(FILLER_TEXT.split())
+"""Words that describe no idea. In prose they name no constant either: "all" is not ALL."""
 
 
 class NearMiss(NamedTuple):
@@ -144,10 +146,11 @@ class Digest:
         self._best = {w: gain for w, gain in self._best.items() if w in self._tried}
 
     def count(self, name: str) -> WordCount | None:
-        """Return what came of a name, in any spelling that the descriptions use (a single letter
-        only as it is). None if no description has it."""
-        ways = {name} if len(name) == 1 else {name, name.lower(), name.upper(), name.title()}
-        spellings = ways & self._tried.keys()
+        """Return what came of a name, in any spelling that the descriptions use (a single letter or
+        a word of every text, such as ALL, only as it is). None if no description has it."""
+        is_exact = len(name) == 1 or name.lower() in FILLERS
+        ways = {name} if is_exact else {name, name.lower(), name.upper(), name.title()}
+        spellings = (ways & self._tried.keys()) - FILLERS
         if not spellings:
             return None
         return WordCount(
@@ -161,7 +164,7 @@ class Digest:
         """Count further words of at least `least` descriptions, the most frequent first: ideas
         that left no trace in the source. A word of every other description is no idea."""
         most = max(least, self.order // 2)
-        skipped = {name.lower() for name in names}.union(FILLERS.split())
+        skipped = {name.lower() for name in names} | FILLERS
         counts = []
         for word in _rank({word: n for word, n in self._tried.items() if least <= n <= most}):
             lower = word.lower()
