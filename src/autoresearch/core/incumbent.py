@@ -10,6 +10,7 @@ from autoresearch.core.control import Restart
 from autoresearch.core.segments import DRIFTED
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
+from autoresearch.formatting import tell_apart
 from autoresearch.records import Experiment, Role, Run
 
 
@@ -99,7 +100,8 @@ class IncumbentUpkeep:
             return before.score if run.metric is None else run.metric
 
         if judge.drifted(before, metric, draw_again):
-            how = f"the incumbent measured {metric:.6g}, {before.score:.6g} before"
+            now, then = tell_apart(metric, before.score)
+            how = f"the incumbent measured {now}, {then} before"
             self._session.segments.begin_after_runs(segment, f"{DRIFTED}: {how}")
 
     def _run(self, best: Experiment, order: int, segment: int, retry: int) -> Run:
