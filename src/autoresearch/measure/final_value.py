@@ -21,6 +21,7 @@ RULE = "---"  # above the original's summary: what is printed before it is no su
 FLOAT = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+\.\d+", re.ASCII)  # 1,234 alone may mean 1.234
 CALL = re.compile(r"(?:\w+\.)?(?:tensor|array|float\d*)\(([^(),]+)(?:, *\w+=.*)?\)")
+BETWEEN = r"(?:\s*(?:[|│┃]|->|→)\s*|\s+(?:is\s+)?)"  # a name and its value, as in a table
 NUMBER = r"([-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?)"  # in a pattern that is proposed
 
 
@@ -53,7 +54,7 @@ def find_final_value(
 
 def propose_pattern(line: str, name: str) -> str | None:
     """A pattern that reads the first number after the name in this line."""
-    after = re.search(rf"{re.escape(name)}\W*?(?=[-+.]?\d)", line)
+    after = re.search(rf"{re.escape(name)}(?:\s+is)?\W*?(?=[-+.]?\d)", line)
     return None if after is None else _escape(after[0]) + NUMBER
 
 
@@ -74,7 +75,7 @@ def _search(text: str, pattern: str) -> FinalValue:
 
 
 def _read_lines(text: str, name: str) -> FinalValue:
-    value = r"(?:\s*(?P<mark>[:=])(?P<rest>.*)|\s+[-+]?[\d.])"
+    value = rf"(?:\s*(?P<mark>[:=])(?P<rest>.*)|{BETWEEN}[-+]?[\d.])"
     naming = re.compile(rf"(?<![\w./@%-]){re.escape(name)}[\"']?{value}")
     finals: dict[str, FinalValue] = {}  # the latest value of either form
     unread = ""  # a line that names the metric after the latest value
