@@ -23,6 +23,73 @@ from autoresearch.core.events import Event
 from autoresearch.task import reading
 from autoresearch.task.tables import keys_of
 
+MEANINGS = {
+    "objective": "what the agent is to do: a file, or the text itself",
+    "editable": "the files that an agent may change; all others are frozen",
+    "run.command": "runs the program once, and prints the metric",
+    "run.budget": "the time of one run, told to the program and enforced",
+    "run.budget_clock": "the clock of the budget: CPU time of all processes, or wall time",
+    "run.timeout": "the wall time after which a run is killed; with a budget, by default ten times "
+    "that and a minute",
+    "run.inputs": "files and folders that a run reads and git does not have",
+    "run.caches": "folders outside the tree that runs may write and share",
+    "run.env": "variables of yours that a run gets beside the standard set",
+    "run.setup": "runs once for a session, before the baseline, with the network",
+    "run.build": "builds the program before the clock of its runs, once for each content",
+    "run.build_timeout": "the wall time after which a build is killed",
+    "run.allowance": "start-up and evaluation beyond the budget; by default as the baseline needs",
+    "run.preload": "modules that are imported once for all runs ([warm starts](#warm-starts))",
+    "run.exit_codes": "the exit codes with which a run counts",
+    "metric.name": "the name of the number, as it is printed",
+    "metric.goal": "whether a lower or a higher number is better",
+    "metric.pattern": "finds the number in other output",
+    "metric.json": "the path of the number in JSON",
+    "metric.file": "the file with that JSON; without it, the output",
+    "score.command": "judges what a run left behind; only its output counts",
+    "score.reads": "files that a run must leave for the scorer",
+    "score.hidden": "files that neither agents nor runs see",
+    "score.preload": "the same for scorers as `preload` of [run]",
+    "holdout.command": "a second score, which decides nothing",
+    "holdout.hidden": "files that only this command sees",
+    "judge.level": "how sure a keep has to be ([levels](judge.md))",
+    "judge.deterministic": "whether one run is exact; by default the baseline tells",
+    "judge.baseline_runs": "how often the unchanged program is measured at first",
+    "judge.simplify": "how much worse, in metric units, simpler code may be in a session",
+    "judge.quarantine": "a gain so many times the usual one is flagged",
+    "judge.combine": "whether near misses are tried together",
+    "limits.experiments": "ends a session after so many, over all resumes",
+    "limits.hours": "ends it after so many hours of work, over all resumes",
+    "limits.until": "ends it at this time of day, local time",
+    "limits.patience": "ends it after so many experiments without a keep",
+    "limits.target": "ends it when the metric reaches this value",
+    "limits.usd": "ends it when the agents have spent so many dollars",
+    "limits.tokens": "ends it when the agents have used so many tokens",
+    "limits.gpu_hours": "ends it after so many hours of runs, added up over the slots",
+    "notify.command": "gets news as JSON on stdin ([being told](watch.md#being-told))",
+    "notify.webhook": "news are posted there as JSON",
+    "notify.desktop": "shows news on this machine's desktop",
+    "notify.on": "which news",
+    "agent.name": "the agents, with their shares ([agents](agents.md))",
+    "agent.timeout": "the time after which a turn is ended",
+    "agent.env": "variables of yours that agents get",
+    "agent.read": "further files and folders that agents may read",
+    "agent.write": "further files and folders that agents may write",
+    "agent.confine": "whether agents are confined",
+    "agent.fallback": "takes over when no other agent can go on",
+    "agent.probe": "whether coding agents take a small turn first",
+    "agent.briefing": "the most that a briefing has, without the source",
+    "runner.name": "where runs are executed",
+    "runner.slots": "how many runs at a time",
+    "runner.memory": "the most memory of one run; more is a crash",
+    "runner.network": "whether runs have the network",
+    "runner.confine": "whether runs are confined",
+    "runner.keep_outputs": "room for the files that runs leave; the oldest go first",
+    "runner.log_limit": "the most that one run prints",
+    "runner.file_limit": "the most that one file of a run holds",
+    "runner.processes": "how many processes and threads one run has at a time",
+}
+"""What each key of the task file decides, for docs/task-file.md."""
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -74,18 +141,22 @@ def events() -> str:
 
 def keys() -> str:
     """Every key of the task file, as the validation knows it."""
-    lines = ["| key | accepted | default |", "|---|---|---|"]
+    lines = ["| key | meaning | accepted | default |", "|---|---|---|---|"]
     for table, known in reading.KEYS.items():
         for name, key in known.items():
             where = f"`[{table}]` `{name}`" if table else f"`{name}`"
+            meaning = MEANINGS[f"{table}.{name}" if table else name]
+            accepts = key.kind.accepts.replace("|", r"\|")
             default = "needed" if key.default is MISSING else default_text(key.default)
-            lines.append(
-                f"| {where} | {key.kind.accepts.replace('|', chr(92) + '|')} | {default} |"
-            )
+            lines.append(f"| {where} | {meaning} | {accepts} | {default} |")
     lines.append(
-        '| `[guards]` `NAME` | `"<= 60000"` (<=, <, >=, >, ==), or a list of such | none |'
+        "| `[guards]` `NAME` | a bound on a number that every run must print | "
+        '`"<= 60000"` (<=, <, >=, >, ==), or a list of such | none |'
     )
-    lines.append("| `[guards.commands]` `NAME` | a command that must exit with 0 | none |")
+    lines.append(
+        "| `[guards.commands]` `NAME` | a test of each change that passed the screen | "
+        "a command that must exit with 0 | none |"
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -102,7 +173,9 @@ def default_text(value: object) -> str:
     if isinstance(value, tuple):
         first = value[0]
         value = first[0] if isinstance(first, tuple) else list(value)  # an agent has a weight
-    return f"`{json.dumps(value)}`" if isinstance(value, (str, bool, list)) else f"{value:,}"
+    if isinstance(value, (str, bool, list)):
+        return f"`{json.dumps(value)}`"
+    return f"{value:g}" if isinstance(value, float) else f"{value:,}"
 
 
 def measured(name: str) -> Callable[[], str]:
