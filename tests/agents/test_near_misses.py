@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import TASK, ScriptedAgent, change, git, make_task, run_session, side
 
-from autoresearch.agents.support.near_misses import COMBINED, PREFIX
+from autoresearch.agents.support.near_misses import COMBINED, PREFIX, _is_near_miss
 from autoresearch.merging import MAX_LINES, merge, merge_files
+from autoresearch.protocols import Failure, Proposal, Turn
+from autoresearch.records import Experiment, Status
 
 LETTERS = "ABCDEF"
 SUMS = """\
@@ -59,6 +62,41 @@ def test_a_resumed_session_does_not_try_them_again(tmp_path: Path) -> None:
     assert sum(one.description.startswith(PREFIX) for one in found.experiments) == 1
 
 
+def test_they_wait_for_an_agent_that_works(tmp_path: Path) -> None:
+    root = make_sums(tmp_path)
+    four = (change(**{name: 1}) for name in LETTERS[:COMBINED])
+    options = {"judge__baseline_runs": 6}
+    run_session(root, ScriptedAgent(*four), limits__experiments=COMBINED, **options)
+
+    def fail(_: Turn) -> Failure:
+        return Failure("no answer", "the service is down", 0.0)
+
+    def copy_the_words(turn: Turn) -> Proposal:
+        change(E=1)(turn)
+        return Proposal(f"{PREFIX}1, 2, 3, 4")
+
+    found = run_session(root, ScriptedAgent(fail, copy_the_words), **options)
+    own, together = found.experiments[COMBINED + 1 :]
+    assert (own.description, own.hypothesis) == (f"{PREFIX}1, 2, 3, 4", "")
+    assert together.description == own.description and together.status == "keep"
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "is_near_miss"),
+    [
+        ("not better", "+0.8 sd in the screen", True),
+        ("not better", "+0.7 sd in the screen", False),
+        ("not confirmed", "+12.1 sd in the screen", True),
+        ("worse", "-0.9 sd in the screen", False),
+        ("guard failed: tests (exit code 1)", "", False),
+        ("not better", "+inf sd in the screen", False),
+    ],
+)
+def test_the_screen_says_what_a_near_miss_is(reason: str, detail: str, is_near_miss: bool) -> None:
+    done = Experiment(1, 0, "c1", "a", "LR 1 -> 2", 0, Status.DISCARD, reason, 1.0, detail)
+    assert _is_near_miss(done) == is_near_miss
+
+
 @pytest.mark.parametrize("toml", ["combine = false", "deterministic = true"])
 def test_no_near_misses(tmp_path: Path, toml: str) -> None:
     program = SUMS if "combine" in toml else SUMS.replace("* 0.1", "* 0").replace("0.065", "-1")
@@ -92,6 +130,8 @@ BASE = b"a\nb\nc\nd\n"
         (b"a\nd\n", b"a\nb\nC\nd\n", None),  # changed what was removed
         (b"a\nb\nc\nd", b"A\nb\nc\nd\n", b"A\nb\nc\nd"),  # the newline at the end
         (b"", b"A\nb\nc\nd\n", None),
+        (b"a\nb\nc\nd", b"a\nb\nc\nd\ne\n", None),  # the newline is gone, and a line follows
+        (b"A\nb\nc\nd\n", b"a\nb\nc\nd\0\n", None),  # no text
     ],
 )
 def test_merge(ours: bytes, theirs: bytes, merged: bytes | None) -> None:
@@ -100,7 +140,17 @@ def test_merge(ours: bytes, theirs: bytes, merged: bytes | None) -> None:
 
 
 def test_long_files_are_not_merged() -> None:
-    assert merge(b"a\n" * (MAX_LINES + 1), b"b\n", b"c\n") is None
+    long = b"a\n" * (MAX_LINES + 1)
+    assert merge(long, b"b\n", b"c\n") is None
+    assert merge_files({"a": long}, {"a": long}, {"a": b"c\n"}) == {"a": b"c\n"}
+
+
+def test_files_of_equal_lines_are_merged_at_once() -> None:
+    """In ten seconds, if whole files were compared."""
+    blank = b"\n" * MAX_LINES
+    began = time.process_time()
+    assert merge(blank, b"a" + blank, blank[1:] + b"b\n") == b"a" + blank[1:] + b"b\n"
+    assert time.process_time() - began < 1
 
 
 def test_files_that_come_or_go_are_not_merged() -> None:
