@@ -14,8 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from autoresearch.agents.tuning.constants import Constant, Value
 
-RATE = re.compile(r"(^|[_:.])(lr|learning_?rate|step_?size)s?($|[_\[])", re.IGNORECASE)
-BATCH = re.compile(r"(^|[_:.])batch(_?size)?s?($|[_\[])", re.IGNORECASE)
+RATE = re.compile(r"(^|[_.])(lr|learning_?rate|step_?size)s?($|[_\[])", re.IGNORECASE)
+BATCH = re.compile(r"(^|[_.])batch(_?size)?s?($|[_\[])", re.IGNORECASE)
+NEITHER = re.compile(  # FINAL_LR_FRAC, LR_WARMUP_STEPS, BATCH_NORM
+    r"decay|warm|steps|epoch|frac|ratio|factor|norm|schedule", re.IGNORECASE
+)
 TOGETHER, ALONE = 2.0, 4.0  # factors of all learning rates, and of one
 
 Move = tuple[Sequence[str], float]
@@ -37,8 +40,9 @@ def list_moves(constants: Mapping[str, Constant]) -> list[Move]:
 
 def _matching(constants: Mapping[str, Constant], pattern: re.Pattern[str]) -> Iterator[str]:
     for name, constant in constants.items():
+        own_name = name.rpartition(":")[2]  # without its file
         is_number = not constant.choices and not isinstance(constant.value, str | bool)
-        if is_number and pattern.search(name):
+        if is_number and pattern.search(own_name) and not NEITHER.search(own_name):
             yield name
 
 
