@@ -1,6 +1,6 @@
 """Is what the judge says true? Simulated sessions, decided by `autoresearch.core.judge` itself.
 
-    python benchmarks/truth.py                  # a minute on one core
+    python benchmarks/truth.py                  # two minutes on one core
     python benchmarks/truth.py --sessions 50 --json truth.json
 
 **Null sessions**: nothing helps, score = 1 sd of noise. Of every keep one knows that it is false,
@@ -16,7 +16,7 @@ false keeps of that table). They end after a number of runs, so that rules compa
 
 `greedy` is the original's rule, in the same simulation: one run, kept if it is the best so far.
 
-Exits with 1 if `default` or `strict` keeps more than it announces (by two standard errors) or if
+Exits with 1 if a level keeps more than it announces (by two standard errors) or if
 the score of an incumbent at the end of a null session is 0.15 sd or more from the truth, or if on a
 machine that stands still more than 0.3 segments a session begin for nothing.
 """
@@ -84,7 +84,7 @@ class Machine:
 class Scorebook:
     """What is known of the commits kept so far: their *scheduled* runs, and nothing else.
 
-    A scheduled run is one that was due whatever the scores were: the baseline's, the four fresh
+    A scheduled run is one that was due whatever the scores were: the baseline's, the three fresh
     runs after a keep, the one every ten experiments. A confirmation's runs are not: they happen
     more often while the incumbent looks bad and stop when it gets lucky: with them its score ends
     0.17 sd too good where nothing helps (`--count-controls` shows it).
@@ -290,7 +290,7 @@ class Row:
     @property
     def broken(self) -> str:
         """Which promise the row breaks, if any."""
-        if self.changes != "null" or self.rule not in ("default", "strict"):
+        if self.changes != "null" or self.announced is None:
             return ""
         faults = []
         if self.excess and self.excess.mean > 2 * self.excess.error:

@@ -225,7 +225,7 @@ def test_a_separation_whose_draw_raises_is_abandoned_at_once(crash_at: int) -> N
 
 
 # --------------------------------------------------------------------------------------------
-# The screen: 0.8 sd after one run, 0.5 after two or three, the t test, at most three
+# The screen: 1.5, 1 and 0.8 sd after one, two and three runs, and the t test
 
 
 def reference(sd: float = 1.0, runs: int = 8, df: int = 7, metric: Metric = LOSS) -> Reference:

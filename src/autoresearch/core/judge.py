@@ -30,7 +30,7 @@ PASS_LEVEL = 0.02  # one-sided level of the t test that ends the screen early
 SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselected runs
 FRESH_RUNS = 3  # a new incumbent is measured again so often
 TOPUP_EVERY = 10  # experiments after which the incumbent is measured once more
-DRIFT_LEVEL = 0.02  # two-sided, of two runs each: 0.1 to 0.2 false alarms in 1,000 experiments
+DRIFT_LEVEL = 0.02  # two-sided, of two runs each: 0.1 to 0.3 false alarms in 1,000 experiments
 USUAL_SD = 4  # sd of one run: the least that a session's largest effect is taken for
 
 Draw = Callable[[int], float]
