@@ -87,7 +87,7 @@ class Scorebook:
     A scheduled run is one that was due whatever the scores were: the baseline's, the three fresh
     runs after a keep, the one every ten experiments. A confirmation's runs are not: they happen
     more often while the incumbent looks bad and stop when it gets lucky: with them its score ends
-    0.17 sd too good where nothing helps (`--count-controls` shows it).
+    0.1 sd too good where nothing helps (`--count-controls` shows it).
     """
 
     def __init__(self, baseline: Sequence[float]) -> None:

@@ -74,7 +74,7 @@ class Role(StrEnum):
 
 UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP, Role.SEGMENT)
 """Runs made on schedule, on which no choice depends: only these make an incumbent's score. With the
-controls of its confirmations the score ends 0.2 sd too good (`benchmarks/truth.py`)."""
+controls of its confirmations the score ends 0.1 sd too good (`benchmarks/truth.py`)."""
 
 HELD_OUT = (Role.BASELINE, Role.REMEASURE, Role.SEGMENT, Role.VERIFY, Role.VERIFY_BASELINE)
 """Runs that are scored on the sealed holdout: of keeps, of both commits that are compared at the
