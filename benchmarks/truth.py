@@ -10,9 +10,8 @@ a ramp towards worse scores (which flatters the incumbent) or a random walk; or 
 at once, in the middle of it. Where the incumbent's top-ups say that the machine drifted, a new
 segment begins, as in a session: `seg.` is how often.
 
-**Mixed sessions**: the world of the accept-rule table in peers.md. 4 % of the changes are real,
-0.5-4 sd; 45 % do nothing; the others harm, by 0-4 sd (with which the original's rule has the 25
-false keeps of that table). They end after a number of runs, so that rules compare at equal cost.
+**Mixed sessions**: 4 % of the changes are real, 0.5-4 sd; 45 % do nothing; the others harm, by 0-4
+sd. They end after a number of runs, so that rules compare at equal cost.
 
 `greedy` is the original's rule, in the same simulation: one run, kept if it is the best so far.
 
