@@ -96,6 +96,20 @@ def test_collect_returns_changed_added_and_deleted_files(repo: Path, tree: Path)
     assert changes == {"prog.py": program, "src/b.py": None, "model.py": b"new\n"}
 
 
+def test_what_the_program_writes_is_no_change(repo: Path, tree: Path) -> None:
+    """An agent may run the program in its folder, which leaves what the scorer reads there."""
+    repository = open_repository(repo)
+    manifest = repository.trees.materialize(repository.head(), tree)
+    edit(tree, VALUE=2.0)
+    (tree / "model.bin").write_bytes(b"weights")
+    assert set(repository.edits.collect(tree, manifest, ["model.bin"])) == {"prog.py"}
+    with pytest.raises(Refused, match=r"outside `editable`: model\.bin"):
+        repository.edits.collect(tree, manifest)
+    (tree / "data" / "x.txt").write_text("other\n")
+    with pytest.raises(Refused, match=r"outside `editable`: data/x\.txt"):
+        repository.edits.collect(tree, manifest, ["data/x.txt", "model.bin"])
+
+
 def test_the_same_content_written_again_is_no_change(repo: Path, tree: Path) -> None:
     def change(tree: Path) -> None:
         (tree / "prog.py").write_text(PROGRAM)

@@ -112,8 +112,9 @@ class TurnTaker:
             session.repository.trees.put_aside(worktree, manifest)
 
     def _collect(self, folder: Path, manifest: Manifest) -> Files:
+        outputs = self._session.task.outputs
         try:
-            return self._session.repository.edits.collect(folder, manifest)
+            return self._session.repository.edits.collect(folder, manifest, outputs)
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
             raise Refused("unreadable", str(error)) from error
 

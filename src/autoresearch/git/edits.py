@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 import pygit2
@@ -98,8 +98,11 @@ class EditRules:
         # Filters, such as those of line ends and of LFS, may make it the same.
         return ask_git(self._top, "hash-object", "--", path) == str(entry.blob)
 
-    def collect(self, folder: Path, manifest: Manifest) -> Files:
+    def collect(self, folder: Path, manifest: Manifest, outputs: Collection[str] = ()) -> Files:
         """The changes of an agent in a materialised tree.
+
+        New files named in `outputs`, relative to the task's folder, are no changes: the program
+        makes them when an agent runs it there.
 
         Raises `Refused` for changes that the harness does not run: none, of a frozen file, a
         deleted or binary file, a link, only of a seed.
@@ -127,7 +130,8 @@ class EditRules:
                     changes[path] = data
             elif entry is None:
                 is_ignored = self._objects.repo.path_is_ignored(path)
-                if not is_ignored and LITTER.isdisjoint(path.split("/")):
+                is_output = path.removeprefix(self._prefix) in outputs
+                if not is_ignored and not is_output and LITTER.isdisjoint(path.split("/")):
                     frozen.append(path)
             elif not entry.describes(file):
                 frozen.append(path)

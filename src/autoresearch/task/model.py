@@ -204,6 +204,12 @@ class Task:
         """The holdout's files, which the scorer does not see either."""
         return self.holdout.hidden if self.holdout else ()
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The files that a run leaves for the scorer, or with its metric in them."""
+        file = self.metric_source.file
+        return (*(self.score.reads if self.score else ()), *((file,) if file else ()))
+
     def may_edit(self, path: str) -> bool:
         """Whether `path` (relative to the root, with `/`) is editable.
 
