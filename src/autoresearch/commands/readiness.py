@@ -102,7 +102,10 @@ def check_text(result: CheckResult, *, verbose: bool = False) -> str:
     """Describe the result for people: four lines, after what explains them."""
     lines = [""]
     if result.seed_patch:
-        lines.append(f"This patch lets the program take its seed:\n\n{result.seed_patch}")
+        lines.append(
+            "This patch lets the program take its seed. If the program divides its data by that "
+            f"seed, give the division a seed of its own first:\n\n{result.seed_patch}"
+        )
     if verbose or any(start.startswith("cold") for start in result.starts):
         lines += [f"start      {clause}" for clause in result.starts]
     if verbose:

@@ -15,22 +15,28 @@ from autoresearch.errors import TaskError
 from autoresearch.task.files import read_text
 
 SEEDERS = {"manual_seed", "manual_seed_all", "seed", "set_seed", "seed_everything", "seed_all"}
-SEEDERS |= {"default_rng", "PRNGKey", "RandomState", "Random"}
+GENERATORS = {"default_rng", "PRNGKey", "RandomState", "Random"}
 SEED_NAMES = {"seed", "random_seed", "random_state", "rng_seed"}
+SPLIT = re.compile(r"split|fold|\bGenerator\b", re.IGNORECASE)
+"""Calls that divide data. Another seed of these changes what is measured."""
 
 
 def seed_patch(path: Path) -> str | None:
     """Return a unified diff after which the program at `path` takes AUTORESEARCH_SEED as its seed.
 
-    Every `SEED = 1337`, `seed=0` and `manual_seed(42)` keeps its number as the default. Returns
-    None if there is no such number, the program reads the variable already, or it is not Python.
+    Every `SEED = 1337`, `seed=0` and `manual_seed(42)` keeps its number as the default; if there is
+    none, every `default_rng(0)` does. A seed in a call that divides data stays. Returns None if
+    there is no such number, the program reads the variable already, or it is not Python.
     """
     try:
         before = read_text(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in somebody else's source
             tree = ast.parse(before)
-        spots = sorted(_seeds(before), reverse=True)
+        fixed = list(_find_splits(tree))
+        seeds = [seed for seed in _seeds(before) if not any(a <= seed[1][:2] < b for a, b in fixed)]
+        rank = min((rank for rank, _ in seeds), default=0)
+        spots = sorted((spot for r, spot in seeds if r == rank), reverse=True)
     except (TaskError, SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
         return None
     if "AUTORESEARCH_SEED" in before or not spots:
@@ -47,14 +53,23 @@ def seed_patch(path: Path) -> str | None:
     return "".join(d if d.endswith("\n") else f"{d}\n\\ No newline at end of file\n" for d in diff)
 
 
-def _seeds(source: str) -> Iterator[tuple[int, int, int]]:
-    """Yield (line from 0, first column, end column) of every number that is a seed."""
+def _find_splits(tree: ast.Module) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Yield begin and end, as (line from 0, column), of each call that divides data."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and SPLIT.search(ast.unparse(node.func)):
+            end = (node.end_lineno or node.lineno) - 1, node.end_col_offset or 0
+            yield (node.lineno - 1, node.col_offset), end
+
+
+def _seeds(source: str) -> Iterator[tuple[int, tuple[int, int, int]]]:
+    """Yield every number that is a seed: its rank (0 for the program's, 1 for a generator's) and
+    (line from 0, first column, end column)."""
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
     tokens = [token for token in tokens if token.type not in (tokenize.NL, tokenize.COMMENT)]
     for name, mark, number, after in zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False):
         line, is_seed = number.line, False
         if mark.string == "(":
-            is_seed = name.string in SEEDERS and after.string in (")", ",")
+            is_seed = name.string in SEEDERS | GENERATORS and after.string in (")", ",")
         elif mark.string == "=":
             is_typed = re.match(r"\s*(?i:seed|random_seed|rng_seed)\s*:\s*int\s*=", line)
             is_seed = (
@@ -63,7 +78,10 @@ def _seeds(source: str) -> Iterator[tuple[int, int, int]]:
                 or (name.string == "default" and bool(re.search(r"--seed\b", line)))
             )
         if is_seed and number.string.isdigit():
-            yield number.start[0] - 1, number.start[1], number.end[1]
+            yield (
+                int(name.string in GENERATORS),
+                (number.start[0] - 1, number.start[1], number.end[1]),
+            )
 
 
 def _imports_os(tree: ast.Module) -> bool:
