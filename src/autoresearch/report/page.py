@@ -252,8 +252,8 @@ def list_warnings(summary: Summary) -> list[str]:
     if summary.deterministic:
         warnings.append(
             "**Deterministic:** every run of the same code gives the same number, so changes "
-            "were compared exactly and a keep had to reproduce once. Seeds were not varied: "
-            "nothing here says how the result carries over to another seed."
+            "were compared exactly and a keep had to reproduce once. The runs had different seeds, "
+            "which made no difference: nothing here says how the result carries over to other data."
         )
     return warnings
 
