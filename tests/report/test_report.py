@@ -17,6 +17,7 @@ from support.fabricated import ACCURACY, BPB, NOW, FabricatedSession
 from autoresearch.core import judge
 from autoresearch.core.events import Warned
 from autoresearch.core.history import noise
+from autoresearch.core.judge import FRESH_RUNS
 from autoresearch.errors import LedgerError
 from autoresearch.formatting import (
     Numbers,
@@ -261,7 +262,7 @@ def test_every_kind_of_open_run_is_described(ledger: Ledger) -> None:
         session.open_run(number, role, 1)
     lines = "\n".join(text.list_open_runs(session.summary(), running=True))
     assert "#2 confirmation, run 2 of 6, 7.0 s of about 12 s wider" in lines
-    assert "measuring the new best, run 2 of 4" in lines
+    assert f"measuring the new best, run 2 of {FRESH_RUNS}" in lines
     assert "#1 measuring the best once more" in lines
     assert "verifying the best, run 2" in lines
     assert "and 1 run more" in draw(session.summary())
