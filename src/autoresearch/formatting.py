@@ -88,7 +88,7 @@ def tell_apart(value: float, other: float) -> tuple[str, str]:
     """
     texts = (plain(value), plain(other))
     digits = SIGNIFICANT
-    while texts[0] == texts[1] and digits < 17:
+    while value != other and texts[0] == texts[1]:
         digits += 1
         texts = (f"{value:.{digits}g}", f"{other:.{digits}g}")
     return texts
