@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -45,6 +46,7 @@ from autoresearch.report.page import describe_trends, draw_page
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import Segment
+from autoresearch.task.reading import override
 
 DATA = TASK.replace("[run]", '[run]\ninputs = ["data/"]')
 READS = PROGRAM.replace(
@@ -369,6 +371,7 @@ def test_a_package_is_upgraded(root: Path, tmp_path: Path, monkeypatch: pytest.M
     for name in ("numpy-1.26.4.dist-info", "other-1.0.dist-info"):
         (site / name).mkdir(parents=True)
     (tmp_path / "installed" / "bin").mkdir()
+    (tmp_path / "installed" / "bin" / "python").symlink_to(os.path.realpath(sys.executable))
     path = f"{tmp_path / 'installed' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)
 
@@ -383,6 +386,25 @@ def test_a_package_is_upgraded(root: Path, tmp_path: Path, monkeypatch: pytest.M
     assert decided_in(found, 2) == {1}
     assert any("package numpy 1.26.4 -> 2.0.0" in warning for warning in found.record.warnings)
     agrees(found)
+
+
+def test_a_path_that_finds_the_same_interpreter_is_no_change(root: Path, tmp_path: Path) -> None:
+    """Its packages count. A script may call any interpreter, so all packages count there."""
+    sites = []
+    for name in ("a", "b"):
+        binary = tmp_path / name / "bin" / "python"
+        binary.parent.mkdir(parents=True)
+        binary.symlink_to(os.path.realpath(sys.executable))
+        sites.append(tmp_path / name / "lib" / "python3.11" / "site-packages")
+        (sites[-1] / f"numpy-{len(sites)}.0.dist-info").mkdir(parents=True)
+
+    def find(command: str, *sites: Path) -> str | None:
+        task = override(task_of(root), **{"run.command": command})
+        env = {"PATH": f"{tmp_path / 'a' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        return make_fingerprint(task, env, sites, ()).refresh({}).get("package numpy")
+
+    assert find("python prog.py", *sites) == find("python prog.py", sites[0]) == "1.0"
+    assert find("sh run.sh", *sites) == find("sh run.sh", *reversed(sites)) == "1.0, 2.0"
 
 
 def test_what_a_change_is_called() -> None:

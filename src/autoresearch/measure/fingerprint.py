@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import stat
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +28,7 @@ NAMED_FILES = 50  # an input with more files is one fact
 SHOWN_CHANGES = 5
 KEY = "@"  # before the name of a key that is stored with the facts, and is not a fact
 DIGESTS = ("input ", "hidden ", "variable ")  # facts that mean nothing to people
+INTERPRETER = re.compile(r"python[\d.]*")
 DRIVERS = ("/sys/module/nvidia/version", "/sys/module/amdgpu/version")
 
 Facts = dict[str, str]
@@ -126,7 +128,8 @@ def make_fingerprint(
         if not any(_is_in(name, path) for path in tracked)
     ]
     parts += [_program_part(name, path) for name, path in _find_programs(task, env)]
-    parts.append(_package_part(list(dict.fromkeys(site.resolve() for site in sites))))
+    used = _select_sites([site.resolve() for site in sites], task, env)
+    parts.append(_package_part(list(dict.fromkeys(used))))
     parts += [_driver_part(Path(name)) for name in DRIVERS]
     fixed = _system() | _variables(task, env)  # cannot change while this process lives
     parts.append(Part("system", lambda: None, lambda: fixed))
@@ -189,13 +192,35 @@ def _hash_file(file: Path) -> str:
 # ---- programs, packages, the system ------------------------------------------------------------
 
 
+def _list_commands(task: Task) -> list[str]:
+    """The words that start runs and scorers."""
+    scorers = [scorer.command for scorer in (task.score, task.holdout) if scorer]
+    return [shell_words(command)[0] for command in (task.run.command, *scorers)]
+
+
 def _find_programs(task: Task, env: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
     """The programs that start runs and scorers, and `python`, which those may call."""
-    scorers = [scorer.command for scorer in (task.score, task.holdout) if scorer]
-    names = [shell_words(command)[0] for command in (task.run.command, *scorers)]
-    for name in dict.fromkeys([*names, "python"]):
+    for name in dict.fromkeys([*_list_commands(task), "python"]):
         if path := shutil.which(name, path=env.get("PATH")):
             yield name, Path(path)
+
+
+def _select_sites(sites: Sequence[Path], task: Task, env: Mapping[str, str]) -> Sequence[Path]:
+    """The folders of packages of the interpreters that execute runs and scorers, so that another
+    `PATH` with the same interpreter is no change. All folders if a command starts something else:
+    a script or a build tool may call any interpreter."""
+    programs = dict(_find_programs(task, env))
+    started = [name for name in _list_commands(task) if name in programs]
+    if started != _list_commands(task) or not all(map(_is_interpreter, started)):
+        return sites
+    folders = [Path.home() / ".local"]  # of `pip install --user`
+    for path in programs.values():
+        folders += [Path(os.path.realpath(path.parent)).parent, path.resolve().parent.parent]
+    return [site for site in sites if any(site.is_relative_to(folder) for folder in folders)]
+
+
+def _is_interpreter(name: str) -> bool:
+    return INTERPRETER.fullmatch(Path(name).name) is not None
 
 
 def _program_part(name: str, path: Path) -> Part:
@@ -217,7 +242,7 @@ def _package_part(sites: Sequence[Path]) -> Part:
                 name, _, version = stem.partition("-")
                 if kind in ("dist-info", "egg-info") and version:
                     versions.setdefault(name.lower(), []).append(version.partition("-py")[0])
-        return {f"package {name}": ", ".join(some) for name, some in versions.items()}
+        return {f"package {name}": ", ".join(sorted({*some})) for name, some in versions.items()}
 
     return Part("packages", lambda: tuple(map(_stat, sites)), facts)
 
