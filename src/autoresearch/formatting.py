@@ -184,7 +184,7 @@ def short(commit: str) -> str:
 
 def describe_cost(run: Run) -> str:
     """Which run, and the CPU time it used where that is why it crashed."""
-    used = [f"{run.cpu_s:.1f} s of CPU time"] if run.cpu_s is not None else []
+    used = [f"{run.cpu_s:.1f} s of CPU time, all threads together"] if run.cpu_s is not None else []
     used += [f"{run.score_cpu_s:.1f} s to score it"] if run.score_cpu_s is not None else []
     over = (run.reason or "").endswith("over budget")
     return f"run {run.name}" + (f", {', '.join(used)}" if over and used else "")

@@ -335,6 +335,11 @@ def test_exact_comparisons(tmp_path: Path) -> None:
     assert found.verdicts == [("keep", None), ("discard", "worse"), ("keep", None)]
     assert [run.metric for run in found.runs_of(1, "segment")] == [5.0]
     assert "added up over 2 segments" in report(root)
+    with open_session(task_of(root), "t", lambda event: None) as session:
+        Loop(session).begin()
+        verify(session, runs=1)
+    assert "`score` 7 → 4.5: 2.5 better" in report(root)  # both in one segment
+    assert "added up" not in report(root)
     agrees(found)
 
 

@@ -157,17 +157,23 @@ def _claim(summary: Summary, baseline: Kept, best: Kept) -> tuple[str, str]:
 
 
 def _claim_exact(summary: Summary, baseline: Kept, best: Kept) -> tuple[str, str]:
-    before, after = summary.numbers.value(baseline.score), summary.numbers.value(best.score)
-    gain = join(summary.numbers.gain(summary.gain or 0.0), percent(summary.gain_share))
-    means, within = f"{before} → {after}", ""
-    if len(summary.segments) > 1:
-        gain += f" than the baseline, added up over {len(summary.segments)} segments"
-        means, within = after, "within a segment "
-    return (
-        f"`{summary.metric.name}` {means}: {gain}",
-        f"Deterministic: {within}the same code gives exactly this number again, so there is no "
-        f"interval.",
+    numbers, exact = (
+        summary.numbers,
+        "the same code gives exactly this number again, so there is no ",
     )
+    if (result := summary.verification) is not None:  # both in one segment
+        share = result.gain / abs(result.old_mean) if result.old_mean else None
+        means = f"{numbers.value(result.old_mean)} → {numbers.value(result.new_mean)}"
+        claim = f"{means}: {join(numbers.gain(result.gain), percent(share))}"
+    elif len(summary.segments) > 1:
+        share_text = f" ({percent(summary.gain_share)})" if summary.gain_share else ""
+        claim = f"{numbers.value(best.score)}: {numbers.gain(summary.gain or 0.0)}{share_text}"
+        claim += f" than the baseline, added up over {len(summary.segments)} segments"
+        exact = f"within a segment {exact}"
+    else:
+        means = f"{numbers.value(baseline.score)} → {numbers.value(best.score)}"
+        claim = f"{means}: {join(numbers.gain(summary.gain or 0.0), percent(summary.gain_share))}"
+    return f"`{summary.metric.name}` {claim}", f"Deterministic: {exact}interval."
 
 
 def _claim_repeated(summary: Summary, result: Verification) -> tuple[str, str]:
