@@ -81,6 +81,8 @@ ROLES = {
     Role.TOPUP: "measured once more",
     Role.SEGMENT: "new segment",
     Role.VERIFY: "verified",
+    Role.ABLATION: "for the ablation",
+    Role.REDUCED: "against the reduced version",
 }
 
 
