@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -333,6 +334,14 @@ def test_a_deterministic_keep_is_better_and_the_same_twice(
     series = Series(scores)
     assert reproduces(reference(sd=0.0, runs=1, df=0), series.side("change")) == expected
     assert [index for _, index in series.asked] == list(range(len(scores)))
+
+
+def test_a_difference_of_rounding_is_no_gain() -> None:
+    known = replace(reference(sd=0.0, runs=1, df=0), scores=(2.6342,))
+    assert not reproduces(known, lambda _: 2.6342 - 1.8e-15).passed
+    assert reproduces(known, lambda _: 2.6342 - 1e-10).passed
+    crashed = replace(known, scores=(known.metric.crash,))
+    assert reproduces(crashed, lambda _: 5.0).passed
 
 
 def test_a_deterministic_task_raises_what_its_draw_raises() -> None:

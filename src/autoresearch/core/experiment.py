@@ -172,7 +172,8 @@ class Attempt:
         self.metric = result.values[0]
         self._check_exact(result.values[-1])
         if not result.passed:
-            self._discard("not better" if self.metric == self.reference.score else "worse")
+            is_worse = self.reference.metric.better(self.reference.score, self.metric)
+            self._discard("worse" if is_worse else "not better")
 
     def _check_exact(self, again: float) -> None:
         """Raise `Restart` in a new segment if a second run of the change differs from its first."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from autoresearch.core.statistics import t_quantile
+from autoresearch.formatting import ROUNDING
 from autoresearch.records import Metric
 
 DROP_BELOW = (1.5, 1.0, 0.8)  # sd better than the incumbent, after one, two, three runs
@@ -127,9 +128,10 @@ def separate(
 
 
 def reproduces(reference: Reference, draw: Draw) -> TestResult:
-    """For a deterministic task: one run, compared exactly, and a better one twice."""
-    first = draw(0)
-    if not reference.metric.better(first, reference.scores[-1]):  # a mean would round
+    """For a deterministic task: one run, compared exactly, and a better one twice. A difference of
+    rounding, as another order of a sum makes, is no gain."""
+    first, best = draw(0), reference.scores[-1]  # a mean would round
+    if not reference.metric.better(first, best) or math.isclose(first, best, rel_tol=ROUNDING):
         return TestResult(False, (first,))
     second = draw(1)
     return TestResult(first == second, (first, second))
