@@ -200,6 +200,19 @@ SHAPES = [
         options=["--goal", "minimize"],
     ),
     Shape(
+        "Cargo with a bench target",  # cargo must not find the checkout's Cargo.toml above the run
+        {
+            "Cargo.toml": '[package]\nname = "digits"\nversion = "0.1.0"\nedition = "2021"\n'
+            '[[bench]]\nname = "b"\nharness = false\n',
+            "src/lib.rs": "pub fn f() -> u32 { 7 }\n",
+            "benches/b.rs": 'fn main() { println!("METRIC ns_per_op={}", digits::f()); }\n',
+        },
+        "", "cargo bench --offline", ["src/*.rs"], "ns_per_op", "minimize",
+        tools=["cargo"],
+        options=["--command", "cargo bench --offline --bench b", "--editable", "src/*.rs",
+                 "--metric", "ns_per_op", "--goal", "minimize"],
+    ),
+    Shape(
         "npm",
         {
             "package.json": '{"scripts": {"bench": "node bench.js", "test": "node test.js"}}',
