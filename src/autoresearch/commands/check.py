@@ -39,7 +39,7 @@ from autoresearch.task.reading import override
 from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import shell_words
 
-RUNS_PER_EXPERIMENT = 1.7  # at the default level, all runs counted (benchmarks/truth.py)
+RUNS_PER_EXPERIMENT = 1.5  # at the default level, all runs counted (benchmarks/truth.py)
 TAG = ".check"  # no session can have this name
 
 
