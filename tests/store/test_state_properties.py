@@ -170,7 +170,8 @@ def test_a_value_of_another_type_is_read_as_none(
     if found is not None:
         assert getattr(found, name) == value
         database = sqlite3.connect(":memory:")  # as the ledger stores it
-        database.execute(f"SELECT {', '.join('?' * 7)}", tuple(asdict(found).values()))
+        cells = tuple(asdict(found).values())
+        database.execute(f"SELECT {', '.join('?' * len(cells))}", cells)
         database.close()
 
 

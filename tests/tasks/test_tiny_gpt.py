@@ -512,14 +512,13 @@ def test_training_without_valid_data_says_to_prepare(code, task, tmp_path, monke
 
 
 @pytest.mark.parametrize("part", ["val", "holdout"])
-def test_altered_held_out_text_is_not_scored_on(code, task, tmp_path, monkeypatch, part):
-    root = shutil.copytree(task, tmp_path / "task")
+def test_altered_held_out_text_is_not_scored_on(trained, tmp_path, part):
+    root = shutil.copytree(trained, tmp_path / "task")
     (root / part / "tokens.bin").write_bytes(bytes(100_000))
-    monkeypatch.setattr(code.prepare, "ROOT", root)
-    monkeypatch.setattr(sys, "argv", ["score.py", *([part] if part == "holdout" else [])])
-    message = f"^error: {part}/tokens.bin is not the file that prepare.py wrote"
-    with pytest.raises(SystemExit, match=message):
-        code.score.main()
+    done = run(root, "score.py", *([part] if part == "holdout" else []))
+    assert done.returncode == 1
+    assert f"error: {part}/tokens.bin is not the file that prepare.py wrote" in done.stderr
+    assert "val_bpb" not in done.stdout
 
 
 @pytest.mark.parametrize("budget", ["soon", "0", "-1", "nan", "inf"])

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -28,7 +29,7 @@ from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.requests import END_ASKED, Requests
-from autoresearch.web.model import Selection, SessionModel, select
+from autoresearch.web.model import LOOK_S, Selection, SessionModel, select
 from autoresearch.web.places import Place, find_places
 
 
@@ -179,8 +180,9 @@ def test_the_overview_shows_all_and_says_what_cannot_be_read(tmp_path: Path) -> 
         assert "was written by a newer autoresearch" in shown
         shutil.rmtree(tmp_path / "good")
         assert "No session was started here yet" in read(page.get("/").text)
-        gone = page.get("/s/good/nov23/")
-        assert gone.status == 404
+        deadline = time.monotonic() + 10 * LOOK_S  # a page looks at most so often
+        while (gone := page.get("/s/good/nov23/")).status != 404:
+            assert time.monotonic() < deadline
         assert "was" in gone.text and "moved or deleted" in read(gone.text)
 
 

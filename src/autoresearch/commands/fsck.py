@@ -323,7 +323,8 @@ class _Audit:
         run has ended, its files are in there."""
         open_trees = {f"{run.id:05d}" for run in self.all_runs if not run.finished}
         trees = [tree for tree in self.paths.trees.glob("*") if tree.name not in open_trees]
-        stuck = self.paths.folder.glob(f"*{LEFT}*")
+        places = (self.paths.folder, self.paths.trees.parent)
+        stuck = [folder for place in places for folder in place.glob(f"*{LEFT}*")]
         for folder in sorted((*trees, *self.paths.turns.glob("*"), *stuck)):
             remove: Callable[[], object] = partial(remove_tree, folder)
             if LEFT in folder.name:
