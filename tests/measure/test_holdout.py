@@ -330,7 +330,7 @@ def test_a_failing_holdout_scorer_costs_no_run(tmp_path: Path) -> None:
 def test_check_reports_it(tmp_path: Path, shown: Callable[..., str]) -> None:
     root = make(tmp_path)
     output = shown(root, "check", "--runs", "2")
-    assert "holdout    sealed: scored for the baseline and keeps" in output
+    assert "the sealed holdout is scored for the baseline and for keeps" in output
     assert "7700" not in output
     plain = make_task(tmp_path / "plain")
     assert "holdout" not in shown(plain, "check", "--runs", "2")
