@@ -105,7 +105,7 @@ class Night:
         began = self._witnessed()
         process = self.start()
         if number >= kills - max(1, kills // 10):
-            while process.poll() is None and b"measuring the result" not in self.log.read_bytes():
+            while process.poll() is None and b"measuring again: " not in self.log.read_bytes():
                 time.sleep(0.01)
         if self.rng.random() < 0.8:  # else perhaps before it has begun anything
             wanted = self._witnessed() + self.rng.randint(1, 16)
@@ -299,7 +299,7 @@ def main() -> None:
             if night.kill(killed, options.kills):
                 killed += 1
             else:
-                night.experiments += options.experiments // 5
+                night.experiments += max(4, options.experiments // 5)
         if not night.problems:
             last = night.start()
             last.wait()

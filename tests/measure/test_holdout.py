@@ -251,7 +251,7 @@ def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> No
     gains = summary.holdout.gains
     assert gains[1] == pytest.approx(0.5, abs=0.1) and gains[2] == pytest.approx(0, abs=0.1)
     kept = [line for line in text.splitlines() if line.startswith("| 2 |")]
-    assert len(kept) == 1 and kept[0].count("|") == 9
+    assert len(kept) == 1 and kept[0].count("|") == 10
     assert "**Warning" not in draw_page(replace(summary, holdout=None))
 
 
