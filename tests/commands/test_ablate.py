@@ -10,18 +10,42 @@ from typing import Any
 
 import pytest
 from support.commands import Done, call
-from support.sessions import ScriptedAgent, change, git, make_task, night, run_session
+from support.sessions import (
+    PROGRAM,
+    ScriptedAgent,
+    change,
+    git,
+    make_task,
+    night,
+    run_session,
+    side,
+)
 
 from autoresearch.commands.fsck import audit
 from autoresearch.task.reading import load
 
-FAST = {"judge__level": "fast", "judge__baseline_runs": 2}
+FAST = {"judge__level": "fast"}
+
+ALTERNATING = """\
+with open(f"{SIDE}/{{VALUE}}-{{BONUS}}", "a+") as file:
+    noise = SPREAD / 2 if file.tell() % 2 else -SPREAD / 2
+    file.write("x")
+"""
+"""A version's runs lie above and below its value by turns: no verdict here hangs on luck."""
+
+
+def alternating(side: Path) -> str:
+    lines = PROGRAM.splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if line.startswith("noise = "))
+    lines[at] = ALTERNATING.format(SIDE=side)
+    return "".join(lines)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three keeps. The second makes the first useless: BONUS counts only while VALUE is above 5."""
-    root = make_task(tmp_path_factory.mktemp("finished") / "task")
+    root = tmp_path_factory.mktemp("finished") / "task"
+    make_task(root, alternating(side(root)))
     agent = ScriptedAgent(
         change("a bonus", BONUS=1.0), change("a low value", VALUE=4.0), change("less", VALUE=3.0)
     )
