@@ -54,6 +54,7 @@ MEANINGS = {
     "judge.level": "how sure a keep has to be ([levels](judge.md))",
     "judge.deterministic": "whether one run is exact; by default the baseline tells",
     "judge.baseline_runs": "how often the unchanged program is measured at first",
+    "judge.least": "by how much, in metric units, a keep has to be better ([rule](judge.md))",
     "judge.simplify": "how much worse, in metric units, simpler code may be in a session",
     "judge.quarantine": "a gain so many times the usual one is flagged",
     "judge.combine": "whether near misses are tried together",

@@ -436,10 +436,12 @@ def test_a_deterministic_task(story: Story) -> None:
     assert "- 1: worse, -0.0001: worse by a hair" in text
 
 
-def test_the_rules_name_simplify_if_the_task_has_it(story: Story) -> None:
-    assert "Removing code" not in story.text()
-    story.task = replace(story.task, judge=replace(story.task.judge, simplify=0.01))
+def test_the_rules_name_least_and_simplify_if_the_task_has_them(story: Story) -> None:
+    assert "Removing code" not in story.text() and "gains less" not in story.text()
+    settings = replace(story.task.judge, simplify=0.01, least=0.02)
+    story.task = replace(story.task, judge=settings)
     assert "worse by more than 0.01" in story.text()
+    assert "gains less than 0.02 is not kept" in story.text()
 
 
 # ---- a real session ------------------------------------------------------------------------------

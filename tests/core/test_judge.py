@@ -332,16 +332,36 @@ def test_a_deterministic_keep_is_better_and_the_same_twice(
     scores: tuple[float, ...], expected: JudgeResult
 ) -> None:
     series = Series(scores)
-    assert reproduces(reference(sd=0.0, runs=1, df=0), series.side("change")) == expected
+    assert reproduces(reference(sd=0.0, runs=1, df=0), 0.0, series.side("change")) == expected
     assert [index for _, index in series.asked] == list(range(len(scores)))
 
 
-def test_a_difference_of_rounding_is_no_gain() -> None:
-    known = replace(reference(sd=0.0, runs=1, df=0), scores=(2.6342,))
-    assert not reproduces(known, lambda _: 2.6342 - 1.8e-15).passed
-    assert reproduces(known, lambda _: 2.6342 - 1e-10).passed
-    crashed = replace(known, scores=(known.metric.crash,))
-    assert reproduces(crashed, lambda _: 5.0).passed
+@pytest.mark.parametrize(
+    ("best", "least", "score", "passed"),
+    [
+        (2.6342, 2.6e-9, 2.6342 - 1.8e-15, False),
+        (2.6342, 2.6e-9, 2.6342 - 1e-8, True),
+        (2.6342, 0.0, 2.6342 - 1e-10, True),
+        (2.6342, 0.0, 2.6342, False),
+        (1.3, 0.1, 1.2, True),  # 1.3 - 1.2 is 0.10000000000000009
+        (0.3, 0.1, 0.2, True),  # 0.3 - 0.2 is 0.09999999999999998
+        (1e9 + 1, 1.0, 1e9, True),
+        (1e9 + 1, 1.0, 1e9 + 1, False),
+        (0.0, 0.0, 0.0, False),
+        (5.0, 1e-15, 5.0, False),  # less than rounding, and still a tie
+        (5.0, -0.1, 5.0, True),  # simpler code may lose 0.1
+        (5.0, -0.1, 5.1, True),
+        (5.0, -0.1, 5.11, False),
+        (math.inf, math.inf, 5.0, True),  # an incumbent that crashes
+        (math.inf, 0.1, 5.0, True),
+        (math.inf, -0.1, 5.0, True),
+    ],
+)
+def test_a_deterministic_keep_gains_the_least(
+    best: float, least: float, score: float, passed: bool
+) -> None:
+    known = replace(reference(sd=0.0, runs=1, df=0), scores=(best,))
+    assert reproduces(known, least, lambda _: score).passed == passed
 
 
 def test_a_deterministic_task_raises_what_its_draw_raises() -> None:
@@ -351,7 +371,7 @@ def test_a_deterministic_task_raises_what_its_draw_raises() -> None:
         return -1.0
 
     with pytest.raises(Abandoned):
-        reproduces(reference(sd=0.0), draw)
+        reproduces(reference(sd=0.0), 0.0, draw)
 
 
 # --------------------------------------------------------------------------------------------
@@ -371,15 +391,16 @@ def mirrored(outcome: JudgeResult) -> JudgeResult:
     st.lists(SCORES, min_size=3, max_size=3),
     st.floats(0.001, 1e6),
     st.integers(1, 40),
+    st.floats(-1, 1e3),
 )
 def test_mirror_of_the_single_sided_rules(
-    incumbent: list[float], change: list[float], sd: float, df: int
+    incumbent: list[float], change: list[float], sd: float, df: int, least: float
 ) -> None:
     down = Reference(LOSS, tuple(incumbent), sd, df)
     up = Reference(ACCURACY, tuple(-v for v in incumbent), sd, df)
     low, high = draws(*change), draws(*(-v for v in change))
-    assert screen(up, high) == mirrored(screen(down, low))
-    assert reproduces(up, high) == mirrored(reproduces(down, low))
+    assert screen(up, high, least) == mirrored(screen(down, low, least))
+    assert reproduces(up, least, high) == mirrored(reproduces(down, least, low))
 
 
 @given(
@@ -537,7 +558,9 @@ def test_a_change_that_is_worse_by_the_whole_margin_is_kept_as_rarely_as_a_null(
     assert (kept, deals) == (1, math.comb(2 * k, k))
 
 
-def test_a_worsened_reference_is_the_same_but_for_its_scores() -> None:
-    reference = Reference(Metric("m", Goal.MAXIMIZE), (5.0, 7.0), 0.5, 3)
-    assert reference.worsened(2.0) == Reference(reference.metric, (3.0, 5.0), 0.5, 3)
-    assert reference.worsened(0.0) == reference
+def test_the_screen_holds_a_change_against_an_incumbent_that_is_better_by_the_least_gain() -> None:
+    known = reference(sd=0.01)
+    assert screen(known, draws(-0.2), least=0.1).passed
+    assert not screen(known, draws(-0.05), least=0.1).passed
+    assert screen(known, draws(0.05), least=-0.1).passed
+    assert not screen(reference(sd=0.0), draws(-1.0), least=1.0).passed

@@ -976,6 +976,24 @@ def test_a_simpler_deterministic_program_may_cost_the_margin(tmp_path: Path) -> 
     assert found.verdicts == [("keep", None), ("discard", "worse")]
 
 
+def test_a_keep_gains_the_least(tmp_path: Path) -> None:
+    """A gain of 1 is real, and the user has said that less than 2 is not worth a commit."""
+    root = make_task(tmp_path / "task")
+    agent = ScriptedAgent(change(VALUE=9.0), change(VALUE=7.0))
+    found = run_session(root, agent, judge__least=2.0)
+    assert found.verdicts == [("discard", "not better"), ("keep", None)]
+
+
+def test_on_a_deterministic_task_a_tie_and_a_gain_of_rounding_are_no_progress(
+    tmp_path: Path,
+) -> None:
+    root = make_task(tmp_path / "task", program=PROGRAM.replace("SPREAD = 0.1", "SPREAD = 0.0"))
+    agent = ScriptedAgent(change(VALUE=10), change(VALUE=9.999999999), change(VALUE=9.9999999))
+    found = run_session(root, agent, judge__deterministic=True)
+    assert found.verdicts == [("discard", "not better"), ("discard", "not better"), ("keep", None)]
+    assert found.experiments[2].detail == "a gain of 1e-09, below 1e-08"
+
+
 # ---- a session that goes on ---------------------------------------------------------------------
 
 

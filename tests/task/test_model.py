@@ -72,6 +72,7 @@ tests = "pytest -q"
 level = "strict"
 deterministic = true
 baseline_runs = 4
+least = 0.001
 simplify = 0.01
 combine = false
 quarantine = 3

@@ -70,6 +70,8 @@ def describe_rules(facts: Facts) -> Section:
     if task.guards.commands:
         names = ", ".join(name for name, _ in task.guards.commands)
         lines.append(f"- A change that passes the screen must also pass: {shorten(names)}.")
+    if task.judge.least:
+        lines.append(f"- A change that gains less than {task.judge.least:g} is not kept.")
     if task.judge.simplify is not None:
         lines.append(
             "- Removing code counts: a change that takes out lines of code is kept unless it is "

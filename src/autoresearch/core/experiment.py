@@ -81,15 +81,14 @@ class Attempt:
                 tree=self.ledger.recorded_tree(record, experiment.number),
             )
         self.reference = history.reference(self.ledger, record, self.incumbent)
-        self.margin = self._allowed_loss()
+        self.least = self._least_gain()
 
     def screen(self) -> None:
         """Drop what one to three runs show to be not promising, or one on an exact task."""
-        bar = self.reference.worsened(self.margin)
         if self.session.record.deterministic:
-            self._reproduce(bar)
+            self._reproduce()
             return
-        result = judge.screen(bar, self._draw_candidate(Role.SCREEN))
+        result = judge.screen(self.reference, self._draw_candidate(Role.SCREEN), self.least)
         self.metric = fmean(result.values)
         gain_sd = self.reference.gain_in_sd(result.values)
         self.detail = f"{gain_sd:+.1f} sd in the screen"
@@ -107,7 +106,7 @@ class Attempt:
     def confirm(self) -> None:
         """Separate the change from the incumbent by fresh runs of both."""
         record = self.session.record
-        simpler = f", simpler and not {self.margin:.3g} worse" if self.margin else ""
+        simpler = f", simpler and not {-self.least:.3g} worse" if self.least < 0 else ""
         if record.deterministic:
             self.detail = f"reproduced exactly{simpler}"
             return
@@ -167,13 +166,14 @@ class Attempt:
     def _discard(self, reason: str) -> NoReturn:
         raise Decided(Verdict(Status.DISCARD, reason, self.metric, self.detail))
 
-    def _reproduce(self, bar: judge.Reference) -> None:
-        result = judge.reproduces(bar, self._draw_candidate(Role.SCREEN))
+    def _reproduce(self) -> None:
+        result = judge.reproduces(self.reference, self.least, self._draw_candidate(Role.SCREEN))
         self.metric = result.values[0]
         self._check_exact(result.values[-1])
         if not result.passed:
-            is_worse = self.reference.metric.better(self.reference.score, self.metric)
-            self._discard("worse" if is_worse else "not better")
+            gain = self.reference.metric.gain(self.metric, self.reference.scores[-1])
+            self.detail = f"a gain of {gain:.3g}, below {self.least:.3g}" if gain > 0 else ""
+            self._discard("worse" if gain < 0 else "not better")
 
     def _check_exact(self, again: float) -> None:
         """Raise `Restart` in a new segment if a second run of the change differs from its first."""
@@ -203,11 +203,11 @@ class Attempt:
         return draw
 
     def _draw_control(self, index: int) -> float:
-        """The same for the incumbent, worsened by what the change may lose. If it crashes, every
+        """The same for the incumbent, improved by the least gain. If it crashes, every
         number is better: else a kept change that crashes later could never be replaced."""
         run = self._run(Role.CONTROL, index, self.incumbent.commit)
         metric = self.session.record.metric
-        return metric.crash if run.metric is None else metric.worsened(run.metric, self.margin)
+        return metric.crash if run.metric is None else metric.worsened(run.metric, -self.least)
 
     def _run(self, role: Role, index: int, commit: str) -> Run:
         experiment = self.experiment
@@ -235,17 +235,20 @@ class Attempt:
             self.repository.refs.keep(record.tag, experiment.number, commit)
         return moved
 
-    def _allowed_loss(self) -> float:
-        """By how much this change may be worse, in metric units: 0 unless it removes code, and
+    def _least_gain(self) -> float:
+        """By how much this change has to be better, in metric units. Negative if it removes code:
         what is left of `[judge] simplify` after what the session has given away already."""
-        allowed = self.session.task.judge.simplify
-        if allowed is None:
-            return 0.0
-        count_lines = self.repository.code_lines
-        if count_lines(self.experiment.commit) >= count_lines(self.incumbent.commit):
-            return 0.0
-        given_away = history.lost(self.ledger, self.session.record, self.reference.score)
-        return max(0.0, allowed - given_away)
+        settings, record = self.session.task.judge, self.session.record
+        if settings.simplify is not None:
+            count_lines = self.repository.code_lines
+            left = settings.simplify - history.lost(self.ledger, record, self.reference.score)
+            if left > 0 and count_lines(self.experiment.commit) < count_lines(
+                self.incumbent.commit
+            ):
+                return -left
+        if settings.least is None and record.deterministic:
+            return judge.LEAST_SHARE * abs(self.reference.scores[-1])
+        return settings.least or 0.0
 
     def _explain_flag(self, metric: float) -> str | None:
         """Why a keep is too good for the session's history; None when it is not."""

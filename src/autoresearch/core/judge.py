@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 from autoresearch.core.statistics import t_quantile
@@ -32,6 +32,7 @@ SCORE_RUNS = 8  # an incumbent's score is the mean of its last so many unselecte
 FRESH_RUNS = 3  # a new incumbent is measured again so often
 TOPUP_EVERY = 10  # experiments after which the incumbent is measured once more
 DRIFT_LEVEL = 0.02  # two-sided, of two runs each: 0.1 to 0.3 false alarms in 1,000 experiments
+LEAST_SHARE = 1e-9  # of a deterministic task's score: a smaller gain is no progress
 USUAL_SD = 4  # sd of one run: the least that a session's largest effect is taken for
 
 Draw = Callable[[int], float]
@@ -67,14 +68,10 @@ class Reference:
     def score(self) -> float:
         return fmean(self.scores)
 
-    def worsened(self, margin: float) -> Reference:
-        """Return the reference with every score made worse by `margin`, in metric units."""
-        scores = tuple(self.metric.worsened(score, margin) for score in self.scores)
-        return replace(self, scores=scores)
-
-    def gain_in_sd(self, values: Sequence[float]) -> float:
-        """How much better these runs are on average, in standard deviations of one run."""
-        gain = self.metric.gain(fmean(values), self.score)
+    def gain_in_sd(self, values: Sequence[float], least: float = 0.0) -> float:
+        """How much more than `least`, in metric units, these runs gain on average, in standard
+        deviations of one run."""
+        gain = self.metric.gain(fmean(values), self.score) - least
         if self.sd == 0:
             return math.copysign(math.inf, gain) if gain else 0.0
         return gain / self.sd
@@ -89,8 +86,8 @@ class TestResult:
     controls: tuple[float, ...] = ()  # the incumbent's, in a separation
 
 
-def screen(reference: Reference, draw: Draw) -> TestResult:
-    """One to three runs of a change against the incumbent's score.
+def screen(reference: Reference, draw: Draw, least: float = 0.0) -> TestResult:
+    """One to three runs of a change against the incumbent's score, improved by `least`.
 
     Dropped when less than 1.5, 1 and 0.8 sd better after one, two and three runs; passed as soon
     as t = gain / (sd * sqrt(1/n + 1/m)) reaches the one-sided 0.02 level; else dropped.
@@ -98,7 +95,7 @@ def screen(reference: Reference, draw: Draw) -> TestResult:
     values: list[float] = []
     for look, threshold in enumerate(DROP_BELOW):
         values.append(draw(look))
-        gain = reference.gain_in_sd(values)
+        gain = reference.gain_in_sd(values, least)
         if gain < threshold:
             return TestResult(False, tuple(values))
         t = gain / math.sqrt(1 / len(values) + 1 / len(reference.scores))
@@ -127,11 +124,12 @@ def separate(
     return TestResult(True, tuple(values), tuple(controls))
 
 
-def reproduces(reference: Reference, draw: Draw) -> TestResult:
-    """For a deterministic task: one run, compared exactly, and a better one twice. A difference of
-    rounding, as another order of a sum makes, is no gain."""
+def reproduces(reference: Reference, least: float, draw: Draw) -> TestResult:
+    """For a deterministic task: one run, and a second one, exactly alike, if the first gains at
+    least `least` (negative: may lose as much). Only then an equal score is enough."""
     first, best = draw(0), reference.scores[-1]  # a mean would round
-    if not reference.metric.better(first, best) or math.isclose(first, best, rel_tol=ROUNDING):
+    gain = reference.metric.gain(first, best)
+    if gain < least - ROUNDING * abs(best) or gain <= 0 <= least:
         return TestResult(False, (first,))
     second = draw(1)
     return TestResult(first == second, (first, second))

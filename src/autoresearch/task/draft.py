@@ -84,6 +84,7 @@ class TaskDraft:
             "",
             "# [judge]",
             "# deterministic = true\t# the same code gives exactly the same number",
+            "# least = 0.001\t# in units of the metric: what a keep has to gain",
             "# simplify = 0.001\t# in units of the metric: what simpler code may cost",
             "",
             f"{'' if self.experiments else '# '}[limits]\t# without them, it runs until Ctrl-C",

@@ -113,6 +113,7 @@ class JudgeSettings:
     level: values.JudgeLevel = "default"
     deterministic: values.Flag | None = None  # None: undeclared
     baseline_runs: values.Several = 6
+    least: values.LeastGain | None = None  # metric units; None: `judge.LEAST_SHARE` or any
     simplify: values.Amount | None = None  # metric units that a simpler program may lose
     quarantine: values.Multiple = 5.0  # times the session's usual gain: see `too_good`
     combine: values.Flag = True  # try near misses together
