@@ -75,6 +75,7 @@ def autoresearch(*words: str) -> list[str]:
 def quiet(tree: Path) -> dict[str, object]:
     """How to run a program with the code of that tree."""
     environment = os.environ | {"PYTHONPATH": str(tree / "src")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users have compiled files
     return {"env": environment, "check": True, "stdout": subprocess.DEVNULL}
 
 
