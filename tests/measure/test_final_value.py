@@ -72,6 +72,7 @@ def test_the_value_that_is_right(tmp_path: Path, text: str) -> None:
         ("loss: 3\nloss: 1_000\n", "1_000"),
         ("loss: 3\nloss: \u0661\u0662\n", "\u0661\u0662"),
         ("loss: 3\nloss: tensor([1.0, 2.0])\n", "tensor([1.0, 2.0])"),
+        ("loss: 3\nLoss: 0.5137\n", "Loss: 0.5137"),
     ],
 )
 def test_a_line_that_is_not_clear_is_quoted_and_no_earlier_value_counts(
@@ -85,6 +86,14 @@ def test_a_line_that_is_not_clear_is_quoted_and_no_earlier_value_counts(
 def test_what_is_no_finite_number(tmp_path: Path, word: str) -> None:
     found = read(tmp_path, f"loss: 3\nloss: {word}\n")
     assert found.value is None and found.reason == f"metric is {word!r}, not a finite number"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Loss: 9\nloss: 3\n", "METRIC loss=3\nLoss: 9\n", "loss: 3\nLoss: lower is better\n"],
+)
+def test_another_case_that_leaves_no_doubt(tmp_path: Path, text: str) -> None:
+    assert read(tmp_path, text).value == 3
 
 
 def test_thousands(tmp_path: Path) -> None:

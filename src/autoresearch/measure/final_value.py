@@ -76,7 +76,7 @@ def _search(text: str, pattern: str) -> FinalValue:
 
 def _read_lines(text: str, name: str) -> FinalValue:
     value = rf"(?:\s*(?P<mark>[:=])(?P<rest>.*)|{BETWEEN}[-+]?[\d.])"
-    naming = re.compile(rf"(?<![\w./@%-]){re.escape(name)}[\"']?{value}")
+    naming = re.compile(rf"(?<![\w./@%-])(?P<name>{re.escape(name)})[\"']?{value}", re.IGNORECASE)
     finals: dict[str, FinalValue] = {}  # the latest value of either form
     unread = ""  # a line that names the metric after the latest value
     for line in _clean_lines(text, (name, RULE)):
@@ -89,6 +89,10 @@ def _read_lines(text: str, name: str) -> FinalValue:
             continue
         form = {"": ":", "METRIC": "="}.get(line[: match.start()].strip())
         final = _to_final((match["rest"] or "").strip(), line)
+        if match["name"] != name:  # `Loss: 0.5` after `loss: 3.0`: which of them is meant?
+            if ":" in finals and form == match["mark"] == ":" and final.value is not None:
+                unread = line
+            continue
         if form is None or form != match["mark"] or (final.value is None and not final.reason):
             unread = line
         else:
@@ -127,10 +131,12 @@ def _to_final(word: str, line: str) -> FinalValue:
 
 
 def _clean_lines(text: str, words: tuple[str, ...] = ("",)) -> Iterator[str]:
-    """The lines that hold one of the words, without colours, indentation, and what a progress bar
+    """The lines that hold one of the words in any case, without colours, indentation, and what a progress bar
     wrote over. Only a newline ends a line."""
+    words = tuple(word.lower() for word in words)
     for raw in text.split("\n"):
-        if any(word in raw for word in words):
+        lower = raw.lower()
+        if any(word in lower for word in words):
             shown = ESCAPE.sub("", raw).rstrip("\r").rpartition("\r")[2]
             yield shown.strip()
 
