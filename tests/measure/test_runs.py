@@ -169,6 +169,7 @@ def test_the_environment_is_an_allow_list(tmp_path: Path, monkeypatch: pytest.Mo
     assert env["MINE"] == "x"
     assert env["AUTORESEARCH_SEED"] == env["PYTHONHASHSEED"] == str(run.seed)
     assert (env["AUTORESEARCH_BUDGET"], env["AUTORESEARCH_BUDGET_CLOCK"]) == ("5", "cpu")
+    assert env["OMP_NUM_THREADS"] == "1"
     assert env["PATH"] == os.environ["PATH"]
     assert not {"SECRET_KEY", "PYTHONPATH", "NOT_SET"} & env.keys()
 

@@ -235,6 +235,9 @@ def _shared_environment(task: Task, paths: SessionPaths) -> dict[str, str]:
     if task.run.budget_s is not None:
         env["AUTORESEARCH_BUDGET"] = f"{task.run.budget_s:g}"
         env["AUTORESEARCH_BUDGET_CLOCK"] = task.run.budget_clock
+        if task.run.budget_clock == "cpu":
+            # More threads use up the budget sooner, and sum in another order: other digits.
+            env.setdefault("OMP_NUM_THREADS", "1")
     return env
 
 
