@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 from support.commands import COMMAND, call
 from support.screens import run_on_terminal
-from support.sessions import PROGRAM, ScriptedAgent, change, commit_all, make_task, run_session
+from support.sessions import (
+    PROGRAM,
+    TASK,
+    ScriptedAgent,
+    change,
+    commit_all,
+    make_task,
+    run_session,
+)
 
 from autoresearch.cli.parser import GROUPS, make_parser
 from autoresearch.commands.readiness import POWER, final_error_sd, recognised_gain_sd
@@ -90,9 +98,12 @@ def test_no_colour_where_nobody_wants_it(night: Path) -> None:
 
 def test_check_shows_progress_and_ends_with_four_lines(tmp_path: Path) -> None:
     slow = "import time\nprint('epoch 3 of 9', flush=True)\ntime.sleep(0.8)\n"
-    root = make_task(tmp_path / "task", slow + PROGRAM)
+    build = 'build = "echo compiling; sleep 0.8"'
+    toml = TASK.replace("[run]\n", f"[run]\n{build}\n")
+    root = make_task(tmp_path / "task", slow + PROGRAM, toml)
     code, shown = run_on_terminal(root, "check", "--runs", 2)
     assert code == 0
+    assert re.search(r"build, \d[\d.]* s: compiling", shown)
     assert re.search(r"run 1 of 2, \d[\d.]* s: epoch 3 of 9", shown)
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     labels = [line.split()[0] for line in plain.rstrip().splitlines()[-4:]]

@@ -1,4 +1,5 @@
-"""How far the runs of `check` are: the time since the run began, and the program's last line."""
+"""How far the runs of `check` are: the time since the build or run began, and the last line that it
+printed."""
 
 from __future__ import annotations
 
@@ -12,16 +13,17 @@ from pathlib import Path
 from autoresearch.core.events import BaselineRunFinished, Event
 from autoresearch.files import tail
 from autoresearch.formatting import cut, duration, one_line
+from autoresearch.store.paths import SessionPaths
 
 PLAIN_EVERY_S = 30.0  # a line where there is no terminal
 LAST_LINE_BYTES = 4000
 
 
 class RunProgress:
-    """A listener that counts the runs and reads their logs in the folder `runs`."""
+    """A listener that counts a session's runs, and reads the logs of its builds and runs."""
 
-    def __init__(self, runs: Path, wanted: int) -> None:
-        self._runs = runs
+    def __init__(self, paths: SessionPaths, wanted: int) -> None:
+        self._paths = paths
         self._wanted = wanted
         self._done = 0
         self._since = time.monotonic()
@@ -32,21 +34,26 @@ class RunProgress:
             self._since = time.monotonic()
 
     def describe(self) -> str:
-        """ "run 2 of 4, 12 s: epoch 3 of 10"."""
+        """ "run 2 of 4, 12 s: epoch 3 of 10", or "build, 5 s: cc -O2 main.c"."""
         if self._done == self._wanted:
             return "finishing"
         took = duration(time.monotonic() - self._since)
-        line = self._read_last_line()
-        return f"run {self._done + 1} of {self._wanted}, {took}: {line or '(nothing printed yet)'}"
+        log = self._find_log()
+        is_build = log is not None and log.parent == self._paths.builds
+        what = "build" if is_build else f"run {self._done + 1} of {self._wanted}"
+        return f"{what}, {took}: {_read_last_line(log) or '(nothing printed yet)'}"
 
-    def _read_last_line(self) -> str:
-        """The last line of the newest log. A program's own buffer may hold back what follows."""
-        logs = [(path.stat().st_mtime, path) for path in self._runs.glob("*/*/*log")]
-        if not logs:
-            return ""
-        text = tail(max(logs)[1], LAST_LINE_BYTES).replace("\r", "\n")
-        lines = [one_line(line) for line in text.split("\n")]
-        return next((line for line in reversed(lines) if line), "")
+    def _find_log(self) -> Path | None:
+        """The log that was written last."""
+        logs = (*self._paths.builds.glob("*.log"), *self._paths.runs.glob("*/*/*log"))
+        return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+
+
+def _read_last_line(log: Path | None) -> str:
+    """A program's own buffer may hold back what follows."""
+    text = tail(log, LAST_LINE_BYTES).replace("\r", "\n") if log is not None else ""
+    lines = [one_line(line) for line in text.split("\n")]
+    return next((line for line in reversed(lines) if line), "")
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def run_check(task: Task, runs: int, *, is_quiet: bool) -> CheckResult:
     """Check a task, and show how far it is unless `is_quiet`."""
     if is_quiet:
         return check_task(task, runs, lambda event: None)
-    progress = RunProgress(SessionPaths(task.root, TAG).runs, runs)
+    progress = RunProgress(SessionPaths(task.root, TAG), runs)
 
     def listen(event: Event) -> None:
         progress.note(event)

@@ -131,8 +131,8 @@ def _to_final(word: str, line: str) -> FinalValue:
 
 
 def _clean_lines(text: str, words: tuple[str, ...] = ("",)) -> Iterator[str]:
-    """The lines that hold one of the words in any case, without colours, indentation, and what a progress bar
-    wrote over. Only a newline ends a line."""
+    """The lines that hold one of the words in any case, without colours, indentation, and what a
+    progress bar wrote over. Only a newline ends a line."""
     words = tuple(word.lower() for word in words)
     for raw in text.split("\n"):
         lower = raw.lower()
