@@ -22,10 +22,12 @@ from pathlib import Path
 import numpy as np
 
 from autoresearch import agents
-from autoresearch.agents.tuning.constants import Constant, edit, find
+from autoresearch.agents.tuning.constants import Constant
+from autoresearch.agents.tuning.sources import edit, find
 from autoresearch.protocols import Agent, Proposal, Turn
 from autoresearch.records import Experiment, Metric, Status
 
+PATH = "train.py"
 PROGRAM = b"""\
 DEPTH = 4  # in [1, 8]
 WIDTH = 256
@@ -40,7 +42,7 @@ WARMUP_RATIO = 0.1  # in [0, 0.4]
 WARMDOWN_RATIO = 0.5
 ACTIVATION = "relu"  # one of: relu, gelu, silu
 """
-SPACE = find(PROGRAM)
+SPACE = find(PATH, PROGRAM)
 NUMBERS = [constant for constant in SPACE if not constant.choices]
 OPTIMUM = 0.1
 
@@ -66,7 +68,7 @@ class Landscape:
         self.alternatives = dict(zip(("gelu", "silu"), rng.uniform(-0.02, 0.01, 2), strict=True))
 
     def gain(self, source: bytes) -> float | None:
-        values = {constant.name: constant.value for constant in find(source)}
+        values = {constant.name: constant.value for constant in find(PATH, source)}
         here = np.array([c.position(values[c.name]) for c in NUMBERS])
         if any(sign * (here[axis] - self.start[axis]) > 0.38 for axis, sign in self.crashes):
             return None
@@ -137,10 +139,10 @@ class OneAtATime:
         path = turn.worktree / "train.py"
         source = path.read_bytes()
         while True:
-            constant = find(source)[self._rng.integers(len(SPACE))]
+            constant = find(PATH, source)[self._rng.integers(len(SPACE))]
             value = self._step(constant, SPACE[[c.name for c in SPACE].index(constant.name)])
             if value != constant.value:
-                path.write_bytes(edit(source, {constant.name: value}))
+                path.write_bytes(edit(PATH, source, {constant.name: value}))
                 return Proposal(constant.name)
 
     def _step(self, now: Constant, ranged: Constant):

@@ -6,8 +6,9 @@ import keyword
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.constants import between, edit, find
 
-from autoresearch.agents.tuning.constants import Constant, SourceError, edit, find
+from autoresearch.agents.tuning.constants import Constant, SourceError
 
 
 def constant(source: str | bytes, name: str | None = None) -> Constant:
@@ -261,13 +262,7 @@ def test_edit_changes_the_values_and_nothing_else(source: bytes, data: st.DataOb
     after = edit(source, changes)
     expected = {c.name: changes.get(c.name, c.value) for c in before}
     assert {c.name: c.value for c in find(after)} == expected
-    assert _without(after, find(after)) == _without(source, before)
-
-
-def _without(source: bytes, constants: list[Constant]) -> list[bytes]:
-    """The bytes between the constants' literals."""
-    edges = [0, *(edge for c in constants for edge in c.span), len(source)]
-    return [source[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    assert between(after, find(after)) == between(source, before)
 
 
 @settings(deadline=None)

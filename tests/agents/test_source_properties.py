@@ -8,8 +8,9 @@ import warnings
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.constants import between, edit, find
 
-from autoresearch.agents.tuning.constants import Constant, SourceError, Value, edit, find
+from autoresearch.agents.tuning.constants import Constant, SourceError, Value
 
 NUMBERS = st.one_of(
     st.integers().map(str),
@@ -111,11 +112,6 @@ def check_values(constant: Constant) -> None:
         assert effective is not None
         assert math.isfinite(effective)
     assert constant.shown(constant.value)
-
-
-def between(source: bytes, constants: list[Constant]) -> list[bytes]:
-    edges = [0, *(edge for c in constants for edge in c.span), len(source)]
-    return [source[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def check(source: bytes, positions: list[float]) -> None:

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.constants import edit, find
 
 from autoresearch import agents
-from autoresearch.agents.tuning.constants import edit, find
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.records import Experiment, Metric, Status
@@ -157,6 +157,20 @@ def test_a_proposal_changes_constants_and_nothing_else(turn_taker: TurnTaker, sa
     after = (turn_taker.folder / "train.py").read_bytes()
     assert digits.sub(b"", after) == digits.sub(b"", PROGRAM)
     assert b"SEED = 1\n" in after
+
+
+def test_a_kernel_and_its_makefile_are_tuned_together(tmp_path: Path) -> None:
+    files = {
+        "kernel.c": b"#define BLOCK 64 // in [16, 256]\nint run(void) { return BLOCK; }\n",
+        "Makefile": b"CFLAGS = -O2 -funroll-loops -fno-inline\nall:\n\techo done\n",
+    }
+    taker = TurnTaker(tmp_path / "tree", Past({"c0": files}))
+    agent = agents.load("tuner", seed=1)
+    answers = [taker.ask(agent) for _ in range(12)]
+    said = " ".join(answer.description for answer in answers if isinstance(answer, Proposal))
+    assert "kernel.c:BLOCK 64 -> " in said
+    assert "Makefile:CFLAGS -O 2 -> " in said
+    assert re.search(r"Makefile:CFLAGS -finline False -> True", said)
 
 
 def test_the_description_names_each_change(turn_taker: TurnTaker):

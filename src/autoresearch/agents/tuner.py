@@ -1,4 +1,4 @@
-"""The tuner: proposes other values for the constants of the editable Python files.
+"""The tuner: proposes other values for the constants of the editable files.
 
 It needs no key and no network. All it knows it reads from the history, so a resumed session goes on
 as if nothing had happened. Its proposals come from an Optuna study of what was measured, by one of
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.agents.tuning import opening
-from autoresearch.agents.tuning.constants import SourceError, Value, edit
+from autoresearch.agents.tuning.constants import SourceError, Value
+from autoresearch.agents.tuning.sources import edit, find_missing_parsers
 from autoresearch.agents.tuning.space import Divisibility, Key, Program, Space, take_apart
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Failure, History, Proposal, Turn
@@ -39,8 +40,9 @@ DESCRIPTION_LENGTH = 80
 ORIGIN = re.compile(r"\bspace of (\w+)")
 HOW_TO = (
     "the tuner found no constants in {paths}. It changes numbers, and lists of them, that have a "
-    "name in a Python file, such as `LR = 3e-4  # in [1e-5, 1e-2]`, a field of a dataclass or the "
-    "default of an option, and strings with their alternatives, such as "
+    "name in a file of Python, C, C++, CUDA, Rust, Go, JavaScript, TOML, YAML or JSON, in a "
+    "Makefile or in a list of compiler flags, such as `LR = 3e-4  # in [1e-5, 1e-2]`, a field of a "
+    "dataclass or the default of an option, and strings with their alternatives, such as "
     "`ACTIVATION = 'relu'  # one of: relu, gelu`"
 )
 
@@ -254,7 +256,9 @@ def _find_with_constants(files: Mapping[str, bytes]) -> set[str]:
     """The files that hold constants. Raises `AgentError` if none does."""
     paths = {path for path in files if _take_apart({path: files[path]}).constants}
     if not paths:
-        raise AgentError(HOW_TO.format(paths=", ".join(sorted(files)) or "the editable files"))
+        why = "".join(f"; {problem}" for problem in find_missing_parsers(files))
+        where = ", ".join(sorted(files)) or "the editable files"
+        raise AgentError(HOW_TO.format(paths=where) + why)
     return paths
 
 
@@ -267,7 +271,7 @@ def _write(
             for name, value in changes.items()
             if program.paths[name] == path
         }
-        (worktree / path).write_bytes(edit(files[path], inside))
+        (worktree / path).write_bytes(edit(path, files[path], inside))
 
 
 def describe(program: Program, changes: Mapping[str, Value]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.agents.tuning.constants import SourceError
+from autoresearch.agents.tuning.sources import find_missing_parsers
 from autoresearch.agents.tuning.space import take_apart
 from autoresearch.cli.common import load_task, print_answer, task_path
 from autoresearch.commands.readiness import check_text, list_problems
@@ -168,7 +169,8 @@ def _describe_tuner(files: dict[str, bytes]) -> str:
     except SourceError as error:
         return f"the tuner cannot read the constants ({error}): {other}"
     if not names:
-        return f"the tuner sees no constants to change: {other}"
+        missing = "".join(f" ({problem})" for problem in find_missing_parsers(files)[:1])
+        return f"the tuner sees no constants to change{missing}: {other}"
     return f"the tuner sees {counted(len(names), 'constant')}: {_show(names)}"
 
 

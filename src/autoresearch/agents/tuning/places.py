@@ -13,19 +13,11 @@ of the others: a program that declares its settings means them, and a function's
 from __future__ import annotations
 
 import ast
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-IGNORED = re.compile(
-    r"seed|^__.*__$|^_*(?:type_checking|debug|verbose|quiet|silent|dry_?run|port|version)$",
-    re.IGNORECASE,
-)
-"""No settings of the program's result: a better seed is no improvement."""
-
-SETTINGS = re.compile(r"conf|cfg|param|hyper|setting|option|opts|default|args", re.IGNORECASE)
-"""Names of dictionaries and classes that hold settings; other dictionaries are data."""
+from autoresearch.agents.tuning.names import SETTINGS, is_ignored
 
 DEEPEST = 3  # of nested dictionaries
 
@@ -61,20 +53,9 @@ def find_inner_places(tree: ast.Module) -> list[Place]:
     return _drop_repeated(places)
 
 
-def get_setting_name(name: str) -> str:
-    """The part of a place's name that tells what it sets: `lr` of `CONFIG[optim][lr]`."""
-    words = re.findall(r"\w+", re.sub(r"(?:\[\d+\])+$", "", name).replace("-", "_"))
-    return words[-1].strip("_") if words else name
-
-
 def _drop_repeated(places: list[Place]) -> list[Place]:
     counts = Counter(place.name for place in places)
-    return [place for place in places if counts[place.name] == 1 and not _is_ignored(place.name)]
-
-
-def _is_ignored(name: str) -> bool:
-    plain = re.split(r"[.\[]", name.rstrip("]"))[-1].lstrip("-").replace("-", "_")
-    return IGNORED.search(plain) is not None or IGNORED.search(get_setting_name(name)) is not None
+    return [place for place in places if counts[place.name] == 1 and not is_ignored(place.name)]
 
 
 def _find_at_top(tree: ast.Module, has_globals: bool) -> Iterator[Place]:

@@ -8,7 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autoresearch.agents.tuning.constants import Constant, SourceError, Value, find
+from autoresearch.agents.tuning import sources
+from autoresearch.agents.tuning.constants import Constant, SourceError, Value
+from autoresearch.agents.tuning.trees import MissingParser
 
 LEVELS = 64  # an int with no more values than this is searched value by value
 
@@ -50,13 +52,13 @@ def _coarse(value: Value) -> Value:
 
 
 def take_apart(files: Mapping[str, bytes], main: str | None = None) -> Program:
-    """Read the constants of the Python files. Those of the file `main` go by their own name, those
-    of others by `path:NAME`. Raises `SourceError` if a file does not parse."""
+    """Read the constants of the files in a known language. Those of the file `main` go by their own
+    name, those of others by `path:NAME`. Raises `SourceError` if a file does not parse."""
     digest = hashlib.blake2b(digest_size=8)
     constants: dict[str, Constant] = {}
     paths: dict[str, str] = {}
     for path, source in sorted(files.items()):
-        found = _find(path, source) if path.endswith(".py") else []
+        found = _find(path, source)
         end = 0
         for constant in found:
             name = constant.name if path == main else f"{path}:{constant.name}"
@@ -69,7 +71,9 @@ def take_apart(files: Mapping[str, bytes], main: str | None = None) -> Program:
 
 def _find(path: str, source: bytes) -> list[Constant]:
     try:
-        return find(source)
+        return sources.find(path, source)
+    except MissingParser:
+        return []  # `find_missing_parsers` tells of it where nothing else can be tuned
     except SourceError as error:
         raise SourceError(f"{path}: {error}") from error
 
