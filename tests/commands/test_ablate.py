@@ -87,6 +87,9 @@ def test_a_change_that_a_later_one_made_useless_is_found_and_left_out(root: Path
     text = call(root, "verify", *words).stdout  # all runs are there: none is made again
     assert len(night(root).runs) == before
     assert "To take it without them: autoresearch finish --without 1" in text
+    call(root, "report", "--html")
+    for report in (root / "report.md", root / "report.html"):
+        assert "#3 earns its place" in report.read_text()
     taken = call(root, "finish", "--without", 1).stdout
     assert "Measured as it is: " in taken and "better than the baseline (95 % interval" in taken
     assert audit(load(root)) == []

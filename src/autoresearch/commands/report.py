@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
+from autoresearch.commands.ablate import ablation_text, read_ablation
 from autoresearch.commands.check import not_enforced
 from autoresearch.errors import NotOursError, WorkspaceError
 from autoresearch.files import replace_file
@@ -15,6 +16,7 @@ from autoresearch.report.summary import Summary
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.published import publish
+from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
 
@@ -50,14 +52,21 @@ def _gather_facts(ledger: Ledger, paths: SessionPaths, task: Task, summary: Summ
     record = ledger.session(paths.tag)
     names = ("machine", "python")
     known = {name: record.fingerprint[name] for name in names if name in record.fingerprint}
+    repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
+    owned = ledger.runs(record, summary.incumbent.number) if summary.incumbent else []
     runs = []
-    if summary.verification is not None and summary.incumbent is not None:
+    if summary.verification is not None:
         verifying = (Role.VERIFY, Role.VERIFY_BASELINE)
-        owned = ledger.runs(record, summary.incumbent.number)
         runs = [run for run in owned if run.role in verifying and run.finished]
+    ablation = ""
+    if any(run.role is Role.ABLATION for run in owned):
+        with suppress(WorkspaceError):  # a commit that is gone: `fsck` tells of it
+            result = read_ablation(ledger, record, repository)
+            ablation = ablation_text(result, record, summary.typical_run_s)
     return page.Facts(
         sandbox="; ".join(not_enforced(task)),
-        changes=_read_changes(ledger, paths, summary),
+        changes=_read_changes(ledger, record, repository, summary),
+        ablation=ablation,
         command=task.run.command,
         environment=", ".join(f"{name} {value}" for name, value in known.items()),
         runs=[run for run in runs if run.segment == max(run.segment for run in runs)],
@@ -65,12 +74,10 @@ def _gather_facts(ledger: Ledger, paths: SessionPaths, task: Task, summary: Summ
 
 
 def _read_changes(
-    ledger: Ledger, paths: SessionPaths, summary: Summary
+    ledger: Ledger, record: SessionRecord, repository: Repository, summary: Summary
 ) -> dict[int, page.ChangeText]:
     """The change of each keep. A commit that is gone has no diff: `fsck` tells of it."""
-    repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
     commits = {keep.number: keep.commit for keep in summary.keeps}
-    record = ledger.session(paths.tag)
     changes = {}
     for keep in summary.keeps[1:]:
         experiment, diff = ledger.experiment(record, keep.number), ""

@@ -61,6 +61,7 @@ class Facts:
     command: str = ""  # of a run
     environment: str = ""  # in which the session began
     runs: Sequence[Run] = ()  # that verified the result
+    ablation: str = ""  # the best without each change, as `verify --ablate` tells it
 
 
 class Section(NamedTuple):
@@ -97,6 +98,7 @@ def list_sections(summary: Summary, facts: Facts) -> list[Section]:
     sections = [
         _list_keeps(summary),
         _list_changes(summary, facts),
+        _describe_ablation(facts),
         _describe_holdout(summary),
         _list_near_misses(summary),
         _list_discards(summary),
@@ -303,6 +305,14 @@ def _list_changes(summary: Summary, facts: Facts) -> Section | None:
         for part in _describe_change(keep, facts.changes[keep.number])
     ]
     return _make_section(CHANGES, *parts) if parts else None
+
+
+def _describe_ablation(facts: Facts) -> Section | None:
+    if not facts.ablation:
+        return None
+    return _make_section(
+        "Does each change still earn its place?", _fence(printable(facts.ablation), "text")
+    )
 
 
 def _describe_change(keep: Kept, change: ChangeText) -> list[str]:
