@@ -112,9 +112,8 @@ def measure(root: Path, runs: int, rng: random.Random) -> list[dict[str, Cost]]:
     task = load(root)
     with open_session(task, "bench", lambda line: None) as session:
         free_task = override(task, **{"runner.confine": False})
-        free = RunExecutor(
-            free_task, session.paths, session.repository, session.runner, session.ledger
-        )
+        parts = (session.paths, session.repository, session.runner, session.ledger)
+        free = RunExecutor(free_task, *parts, session.record.base_commit)
         bench = Bench(root, session.executor, free)
         rounds = []
         for number in range(WARM_UP + runs):

@@ -50,7 +50,7 @@ class Bench:
         begun = {"base": 0, "commit": record.base_commit, "tree": tree, "agent": "", "now": 0.0}
         session.ledger.begin(record, proposal=Proposal("baseline"), **begun)
         cold = override(session.task, **{"run.preload": [], "score.preload": []})
-        parts = (session.paths, repository, session.runner, session.ledger)
+        parts = (session.paths, repository, session.runner, session.ledger, record.base_commit)
         self._executors = {"cold": RunExecutor(cold, *parts), "warm": session.executor}
         self._count = 0
 

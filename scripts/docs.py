@@ -45,6 +45,10 @@ MEANINGS = {
     "metric.pattern": "finds the number in other output",
     "metric.json": "the path of the number in JSON",
     "metric.file": "the file with that JSON; without it, the output",
+    "metric.measure": "the harness measures the metric ([speed](#speed-as-the-metric))",
+    "metric.repeats": "repetitions of the program in each run; by default 5, or 1 of instructions",
+    "metric.relative": "whether the unchanged program runs in turns with it, and the metric is the "
+    "ratio; by default for times",
     "score.command": "judges what a run left behind; only its output counts",
     "score.reads": "files that a run must leave for the scorer",
     "score.hidden": "files that neither agents nor runs see",
@@ -81,6 +85,7 @@ MEANINGS = {
     "agent.briefing": "the most that a briefing has, without the source",
     "runner.name": "where runs are executed",
     "runner.slots": "how many runs at a time",
+    "runner.cores": "cores that each slot has for itself (the runner `local`); 1 with `measure`",
     "runner.memory": "the most memory of one run; more is a crash",
     "runner.network": "whether runs have the network",
     "runner.confine": "whether runs are confined",

@@ -238,6 +238,7 @@ class RunResult:
     slot: int | None = None
     detail: str = ""
     spared_s: float | None = None  # CPU seconds of imports, by a warm start; None: a cold one
+    instructions: int | None = None  # outside the kernel, of all processes; None: not counted
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -298,7 +299,8 @@ class Runner(Protocol):
 
     The harness calls `run` from several threads at once, more than there are slots, and the other
     methods from any thread. Optional: `misses_cpu_time`, true where children that nobody waits for
-    cost no CPU time, so that wall time is limited too; `hold(descriptor)`, called before the first
+    cost no CPU time, so that wall time is limited too; `counts_instructions`, true where results
+    have the number of instructions; `hold(descriptor)`, called before the first
     run, gives a runner the open file of the session's lock. Its helper processes on this machine
     inherit it, so that the session stays locked until the last of them has ended.
     """

@@ -399,7 +399,8 @@ def test_a_score_from_before_a_kill_is_not_repeated(
         run = made.open()
         executor = made.executor
         runner = Cut(stem, after)
-        cut = RunExecutor(executor.task, made.paths, made.repository, runner, made.ledger)
+        first = executor.first_commit
+        cut = RunExecutor(executor.task, made.paths, made.repository, runner, made.ledger, first)
         with pytest.raises(error):
             cut.measure(run, untouched)
         runner.close()

@@ -494,11 +494,11 @@ def test_a_control_group_counts_them_too(monkeypatch: pytest.MonkeyPatch) -> Non
     """Where there is no performance counter. In a process of its own, which stays in the group."""
     script = (
         "from autoresearch.runners.warden import cpu_clock as clock\nimport os, time\n"
-        "clock._open = lambda: -1\ncounted = clock.CpuClock()\n"
+        "clock.open_counter = lambda *_: -1\ncounted = clock.CpuClock()\n"
         f"if (pid := os.fork()) == 0:\n    exec({HIDDEN.format(6)!r})\n    os._exit(0)\n"
         "os.waitpid(pid, 0)\nprint(counted.used_s(), os.times().children_user)\n"
     )
-    monkeypatch.setattr(cpu_clock, "_open", lambda: -1)
+    monkeypatch.setattr(cpu_clock, "open_counter", lambda *_: -1)
     if not cpu_clock.is_available.__wrapped__():
         pytest.skip("this system lets us make no control group")
     command = [sys.executable, "-c", script]

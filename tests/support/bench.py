@@ -76,7 +76,8 @@ def bench(root: Path, **settings: object) -> Iterator[Bench]:
     paths.folder.mkdir(parents=True)
     runner, ledger = LocalRunner(1), Ledger(paths.ledger)
     try:
-        yield Bench(RunExecutor(task, paths, repository, runner, ledger), ledger)
+        first = repository.head()
+        yield Bench(RunExecutor(task, paths, repository, runner, ledger, first), ledger)
     finally:
         runner.close()
         ledger.close()

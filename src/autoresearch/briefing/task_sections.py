@@ -61,6 +61,7 @@ def describe_rules(facts: Facts) -> Section:
         "With several ideas at once nobody knows which one it was.",
         f"- Only what the harness measures counts{scorer}. What you measure, print or claim "
         "decides nothing.",
+        *_describe_measure(facts),
         _describe_budget(facts),
     ]
     lines += [
@@ -78,6 +79,16 @@ def describe_rules(facts: Facts) -> Section:
             f"worse by more than {task.judge.simplify:g}, summed over the session."
         )
     return Section("Rules", lines)
+
+
+def _describe_measure(facts: Facts) -> Iterator[str]:
+    if (measure := facts.task.measure) is not None:
+        beside = ", divided by that of the unchanged program" if measure.relative else ""
+        yield (
+            f"- The metric is the {measure.what.replace('_', ' ')} of a run, start-up included, "
+            f"over all its processes: of {counted(measure.repeats, 'repetition')} the "
+            f"cheapest{beside}. Nothing passes from one repetition to the next."
+        )
 
 
 def _describe_budget(facts: Facts) -> str:

@@ -28,6 +28,7 @@ from autoresearch.formatting import counted
 from autoresearch.git.repository import Repository
 from autoresearch.measure.diagnosis import explain_failure
 from autoresearch.measure.output import describe_end
+from autoresearch.measure.timing import check_measurable
 from autoresearch.protocols import RunResult
 from autoresearch.records import Run
 from autoresearch.runners.warden import cpu_clock
@@ -48,7 +49,7 @@ class CheckResult:
     """What `check` measured. Times in seconds, `sd` in metric units."""
 
     metric: str
-    metric_source: str  # `pattern`, `json` and `file` of [metric]; empty without
+    metric_source: str  # `pattern`, `json` and `file` of [metric], or `measure`; empty without
     values: tuple[float, ...]
     mean: float
     sd: float
@@ -93,6 +94,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         stack.callback(ledger.close)
         runner = runners.load(task.runner)
         stack.callback(runner.close)
+        check_measurable(task.measure, runner)
         record = create_record(task, TAG, repository, ledger, limits={})
         briefer = Briefer(task, ledger, record, repository, paths)
         agents = AgentScheduler(())
@@ -121,7 +123,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     patches = [seed_patch(Path(task.root, path)) for path in editable if is_deterministic]
     return CheckResult(
         metric=task.metric.name,
-        metric_source=str(task.metric_source),
+        metric_source=str(task.measure or task.metric_source),
         values=values,
         mean=statistics.fmean(values),
         sd=sd,

@@ -26,6 +26,7 @@ from autoresearch.errors import AgentError, DirtyError, StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.formatting import short
 from autoresearch.git.repository import Repository
+from autoresearch.measure.timing import check_measurable
 from autoresearch.protocols import Agent
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox.run_policy import list_missing_rules
@@ -88,6 +89,7 @@ def open_session(
         stack.callback(scheduler.close, listener)
         runner = runners.load(task.runner)
         stack.callback(runner.close)
+        check_measurable(task.measure, runner)
         if hold := getattr(runner, "hold", None):
             hold(lock.fd)
         briefer = Briefer(task, ledger, record, repository, paths)
@@ -198,7 +200,7 @@ def _check_same(task: Task, record: SessionRecord, fingerprint: Mapping[str, str
     """Raises `TaskError` if a setting changed without which a session's numbers mean nothing. Other
     changes of the environment begin a new segment (`core/segments.py`)."""
     old, new = (
-        {"[holdout]": "None", "[run] build": "None"} | dict(facts)
+        {"[holdout]": "None", "[run] build": "None", "[metric] measure": "None"} | dict(facts)
         for facts in (record.fingerprint, fingerprint)
     )
     metric = task.metric
@@ -226,6 +228,7 @@ def get_fingerprint(task: Task) -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "[run] command": task.run.command,
         "[metric] pattern, json, file": str(task.metric_source),
+        "[metric] measure": str(task.measure),
         "[run] build": str(task.run.build),
         "[score]": str(task.score),
         "[holdout]": str(task.holdout),

@@ -56,7 +56,7 @@ class Session:
         self.record = record
         self.listeners = [listener]  # of events; a tracker or a web page adds its own
         self.try_agents = try_agents  # called before anything is measured
-        self.executor = RunExecutor(task, paths, repository, runner, ledger)
+        self.executor = RunExecutor(task, paths, repository, runner, ledger, record.base_commit)
         get_environment = partial(self.executor.environment, record.base_commit)
         self.segments = Segments(ledger, record, get_environment, self.warn)
         self.set_limits()

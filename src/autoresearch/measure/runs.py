@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -29,6 +30,7 @@ from autoresearch.measure.execution import (
 )
 from autoresearch.measure.fingerprint import EnvironmentFingerprint, make_fingerprint
 from autoresearch.measure.scoring import load_result, read_metric, score_holdout, score_within
+from autoresearch.measure.timing import Repetitions
 from autoresearch.measure.trees import CommitTree
 from autoresearch.protocols import Runner, RunResult, RunSpec
 from autoresearch.records import HoldoutScore, Role, Run
@@ -44,7 +46,8 @@ DISK_FAULTS = (
 """Errors of the machine, which end the session. Any other is the fault of the run's files."""
 
 SCORES = ("score", "again", "load", "holdout")
-OUTCOMES = ("outcome.json", *(f"{name}.json" for name in SCORES))
+REPETITION = "repetition.json"  # the result of the latest one, if the program is repeated
+OUTCOMES = ("outcome.json", REPETITION, *(f"{name}.json" for name in SCORES))
 """Results in a run's folder, until it is recorded."""
 KEPT_LIMIT_FACTOR = 1.5  # on a limit, for runs of a change that was kept
 UNEXPECTED = "unexpected error: "  # begins the reason of a crash of the harness's own code
@@ -61,11 +64,14 @@ class RunExecutor:
         repository: Repository,
         runner: Runner,
         ledger: Ledger,
+        first_commit: str,
     ) -> None:
+        """`first_commit` has the unchanged program."""
         self.task = task
         self.paths = paths
         self.repository = repository
         self.ledger = ledger
+        self.first_commit = first_commit
         self.commands = CommandExecutor(task, paths, repository, runner)
         self.builds = BuildCache(self.commands)
         self.limit_s: float | None = None  # by the budget's clock; set after the baseline
@@ -137,8 +143,7 @@ class RunExecutor:
         """Score and record a run that ended. Everything here reads what the program left."""
         keep_artefacts(manifest, tree, folder / FOLDER)
         ended, scored, purpose = result, None, Purpose.RUN
-        has_ended = result.stopped is None and result.exit_code in self.task.run.exit_codes
-        if has_ended and self.task.score is not None:
+        if self._has_ended(result) and self.task.score is not None:
             limit_s = _limit_of(run, self.score_limit_s)
             scored = score_within(self.commands, run, folder, self.task.score.command, limit_s)
             purpose = Purpose.SCORE
@@ -194,16 +199,37 @@ class RunExecutor:
             clear_path(folder)
             self.ledger.restart_run(run, time.time())
         folder.mkdir(parents=True)
-        content = self._make_content(run.commit, run.segment)
-        command, log, outcome = self.task.run.command, folder / "log", folder / "outcome.json"
-        limit_s = _limit_of(run, self.limit_s)
-        preload = self.task.run.preload
-        spec = self.commands.spec(
-            command, tree, log, outcome, run.seed, limit_s=limit_s, preload=preload
+        if self.task.measure is None:
+            return self._execute_once(run, run.commit, folder, tree, "outcome.json")
+        own, reference = (
+            partial(self._execute_once, run, commit, folder, tree, REPETITION)
+            for commit in (run.commit, self.first_commit)
         )
-        spec = _let_read_build(spec, content)
-        result = self.commands.execute(spec, content)
-        return result, content.written or self.repository.trees.manifest(run.commit)
+        places = (self.repository.trees, folder, tree)
+        repetitions = Repetitions(self.task.measure, *places, self._has_ended)
+        return repetitions.make(own, reference, run.seed, run.commit == self.first_commit)
+
+    def _execute_once(
+        self, run: Run, commit: str, folder: Path, tree: Path, outcome: str
+    ) -> tuple[RunResult, Manifest]:
+        """Execute the program of a commit for this run. The result's file has the name `outcome`
+        in the run's folder."""
+        content = self._make_content(commit, run.segment)
+        spec = self.commands.spec(
+            self.task.run.command,
+            tree,
+            folder / "log",
+            folder / outcome,
+            run.seed,
+            limit_s=_limit_of(run, self.limit_s),
+            preload=self.task.run.preload,
+        )
+        result = self.commands.execute(_let_read_build(spec, content), content)
+        return result, content.written or self.repository.trees.manifest(commit)
+
+    def _has_ended(self, result: RunResult) -> bool:
+        """Whether a run ended by itself, and as it should."""
+        return result.stopped is None and result.exit_code in self.task.run.exit_codes
 
     def _make_content(self, commit: str, segment: int | None = None) -> CommitTree:
         """A commit's files, and what `[run] build` makes of them. Raises `BuildFailed`."""

@@ -12,6 +12,7 @@ from autoresearch.measure.execution import UNSETTLED, CommandExecutor, check_set
 from autoresearch.measure.final_value import FinalValue, find_final_value
 from autoresearch.measure.json_value import find_file_value, find_json_value
 from autoresearch.measure.output import read_log, whole_lines
+from autoresearch.measure.timing import Costs
 from autoresearch.protocols import RunResult
 from autoresearch.records import HoldoutScore, Run
 from autoresearch.sandbox.run_policy import Purpose, readable_hidden_files
@@ -142,6 +143,8 @@ def read_metric(
         numbers = read_log(whole_lines(_log(folder, Purpose.RUN))).numbers | numbers
     numbers.pop(task.metric.name, None)
     numbers = dict(list(numbers.items())[-MAX_NUMBERS:])
+    if task.measure is not None and reason is None:
+        numbers |= Costs.read(folder).numbers(task.measure)
     if metric is None:
         return None, reason, numbers
     for bound in task.guards.bounds:
@@ -165,6 +168,8 @@ def _metric_or_reason(
     if result.exit_code not in _good_codes(commands.task, purpose):
         return None, _exit_reason(result.exit_code)
     task, log = commands.task, _log(folder, purpose)
+    if task.measure is not None:
+        return Costs.read(folder).metric, None
     name, source = task.metric.name, task.metric_source
     if source.json and source.file:
         file = _metric_file(commands, folder, purpose)

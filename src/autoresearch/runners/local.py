@@ -4,24 +4,26 @@ and watches its runs, and ends with the harness (`warden/main.py`)."""
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
 
 from autoresearch.errors import RunnerError
 from autoresearch.protocols import NOT_PRELOADED, RunResult, RunSpec, TreeSource
-from autoresearch.runners.support.resources import SlotResources, divide_machine
-from autoresearch.runners.warden import cpu_clock
+from autoresearch.runners.support.resources import SlotResources, divide_machine, list_cores
+from autoresearch.runners.warden import cpu_clock, instructions
 from autoresearch.store import values
 from autoresearch.store.paths import make_module_command
 from autoresearch.task.model import RunnerSettings
 
 
 def create(settings: RunnerSettings) -> LocalRunner:
-    return LocalRunner(settings.slots)
+    return LocalRunner(settings.slots, settings.cores)
 
 
 class LocalRunner:
@@ -31,19 +33,26 @@ class LocalRunner:
     name = "local"
     warden: ClassVar[str] = "autoresearch.runners.warden.main"  # or a module that calls its `main`
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, cores: int | None = None) -> None:
+        """With `cores`, each slot has so many for itself: this process, and so the agents that it
+        starts, leave them. Raises `RunnerError` if there are too few."""
         self.slots = slots
         self._free = list(range(slots))
         self._changed = threading.Condition()
         self._spared_s: float | None = None  # by the latest warm start
-        self._wardens = [
-            _Warden(self.warden, slot, part) for slot, part in enumerate(divide_machine(slots))
-        ]
+        parts = divide_machine(slots, cores)
+        self._wardens = [_Warden(self.warden, slot, part) for slot, part in enumerate(parts)]
+        self._left = set(list_cores()) if cores else set()  # to go back to
+        _move_to(self._left.difference(*(part.cores for part in parts)))
 
     @property
     def misses_cpu_time(self) -> bool:
         """Whether the CPU time of children that nobody waits for is not counted here."""
         return not cpu_clock.is_available()
+
+    @property
+    def counts_instructions(self) -> bool:
+        return instructions.is_available()
 
     def hold(self, descriptor: int) -> None:
         """Let the wardens inherit an open file, before the first run: a lock on it holds until the
@@ -90,6 +99,7 @@ class LocalRunner:
         for warden in self._wardens:
             warden.close()
         cpu_clock.remove_groups()
+        _move_to(self._left)
 
 
 class _Warden:
@@ -163,6 +173,13 @@ class _Warden:
             process, self._process = self._process, None
         if process:
             _finish(process)
+
+
+def _move_to(cores: Collection[int]) -> None:
+    """Let this thread, and what it starts, run on these cores; anywhere if there are none."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        with suppress(OSError):  # a core was switched off
+            os.sched_setaffinity(0, cores)
 
 
 def _finish(process: subprocess.Popen[str]) -> None:

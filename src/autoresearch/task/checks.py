@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
+from autoresearch.records import Goal
 from autoresearch.task.files import exists
 from autoresearch.task.globs import matches_only_below
 from autoresearch.task.model import Task
@@ -18,6 +19,7 @@ Problem = tuple[str, str, str]  # table, key, what is wrong
 def find_problems(task: Task) -> Iterator[Problem]:
     yield from _check_contradictions(task)
     yield from _check_metric_source(task)
+    yield from _check_measure(task)
     yield from _check_frozen_files(task)
     yield from _check_caches(task)
     yield from _check_grants(task)
@@ -62,6 +64,32 @@ def _check_metric_source(task: Task) -> Iterator[Problem]:
         if _overlap(PurePosixPath(file), PurePosixPath(name)):
             writer = "the scorer" if task.score else "the run"
             yield "metric", "file", f"{show(file)} is in {place} too; {writer} must write it"
+
+
+def _check_measure(task: Task) -> Iterator[Problem]:
+    """Refuse what makes no sense, or could be forged, where the harness measures the metric."""
+    given, measure = task.document.get("metric", {}), task.measure
+    if measure is None:
+        for key in ("repeats", "relative"):
+            if key in given:
+                yield "metric", key, 'needs `measure`, such as measure = "cpu_time"'
+        return
+    for key in ("pattern", "json", "file"):
+        if key in given:
+            yield "metric", key, "reads a number, but `measure` measures it; keep one of them"
+    if task.metric.goal is not Goal.MINIMIZE:
+        yield "metric", "goal", f'found "maximize"; a {measure.what} can only be minimized'
+    if task.run.budget_s is not None:
+        yield "run", "budget", "a run that keeps to a budget takes as long as that; use `timeout`"
+    if task.run.caches:
+        yield (
+            *("run", "caches"),
+            "with `measure`, a program could find there what an earlier repetition has computed",
+        )
+    if task.judge.deterministic and measure.is_time:
+        yield "judge", "deterministic", f"a {measure.what} is never the same twice"
+    if task.holdout is not None:
+        yield "holdout", "command", "with `measure` there is no score that a holdout could have"
 
 
 def _check_frozen_files(task: Task) -> Iterator[Problem]:

@@ -22,6 +22,8 @@ TASK_FILE = "autoresearch.toml"
 OWN_FOLDERS = {".git", ".autoresearch", ".auto"}  # never editable, like OWN_FILES
 OWN_FILES = {TASK_FILE, "autoresearch.md", "autoresearch.sh", "autoresearch.checks.sh"}
 
+TIME_REPEATS = 5  # of a program whose time is the metric, in each run
+
 OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "<": operator.lt,
@@ -55,6 +57,26 @@ class MetricSettings:
     pattern: values.Pattern | None = None
     json: values.JsonPath | None = None
     file: values.OnePath | None = None
+    measure: values.MeasureWord | None = None
+    repeats: values.Count | None = None
+    relative: values.Flag | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The metric is what a run costs, which the harness measures: see `measure/timing.py`."""
+
+    what: str  # "cpu_time", "wall_time" or "instructions"
+    repeats: int  # of the program in each run
+    relative: bool  # to the unchanged program, which then runs in turns with it
+
+    def __str__(self) -> str:
+        settings = {"measure": self.what, "repeats": self.repeats, "relative": self.relative}
+        return ", ".join(f"{key} = {values.show(it)}" for key, it in settings.items())
+
+    @property
+    def is_time(self) -> bool:
+        return self.what != "instructions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +185,7 @@ class AgentSettings:
 class RunnerSettings:
     name: values.RunnerName = "local"
     slots: values.Count = 1
+    cores: values.Count | None = None  # of each slot, which nothing else of ours uses
     memory_bytes: values.Size | None = None
     network: values.Flag = False
     confine: values.Flag = True
@@ -183,6 +206,7 @@ class Task:
     run: RunSettings
     metric: Metric
     metric_source: MetricSource = MetricSource()
+    measure: Measure | None = None  # None: the program, or the scorer, prints the metric
     score: ScoreSettings | None = None
     holdout: HoldoutSettings | None = None
     guards: Guards = Guards()
@@ -223,6 +247,17 @@ class Task:
         if any(matches(glob[1:], path) for glob in self.editable if glob[0] == "!"):
             return False
         return any(matches(glob, path) for glob in self.editable if glob[0] != "!")
+
+
+def make_measure(what: str | None, repeats: int | None, relative: bool | None) -> Measure | None:
+    """The measure that the keys of [metric] ask for, with the defaults that `benchmarks/timing.py`
+    has found. Neighbours of the program change its time, but not the number of instructions."""
+    if what is None:
+        return None
+    is_time = what != "instructions"
+    return Measure(
+        what, repeats or (TIME_REPEATS if is_time else 1), is_time if relative is None else relative
+    )
 
 
 def default_timeout(budget_s: float | None) -> float:

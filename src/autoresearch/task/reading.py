@@ -38,6 +38,7 @@ TABLES: Mapping[str, type] = {
     "agent": model.AgentSettings,
     "runner": model.RunnerSettings,
 }
+MEASURE_KEYS = ("measure", "repeats", "relative")  # of [metric]
 OPTIONAL = ("score", "holdout")  # None if the table is absent
 PLUGGED = ("agent", "runner")  # sub-tables are options that the plug-in of that name checks
 KEYS: Mapping[str, Mapping[str, Key]] = {
@@ -114,9 +115,13 @@ def _read(
     settings["guards"] = problems.read_guards(document.get("guards", {}))
     problems.raise_any()
     tables["run"].setdefault("timeout_s", default_timeout(tables["run"].get("budget_s")))
+    if "measure" in tables["metric"]:
+        tables["runner"].setdefault("cores", 1)
     settings |= {name: TABLES[name](**table) for name, table in tables.items()}
     where = {key: tables["metric"].pop(key, None) for key in ("pattern", "json", "file")}
     settings["metric_source"] = model.MetricSource(**where)
+    keys = [tables["metric"].pop(key, None) for key in MEASURE_KEYS]
+    settings["measure"] = model.make_measure(*keys)
     settings["metric"] = Metric(**tables["metric"])
     task = Task(root=root, source=source, layout=layout, document=document, **settings)
     try:

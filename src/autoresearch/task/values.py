@@ -282,6 +282,7 @@ Pattern = Annotated[
 ]
 GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
 BudgetClock = Annotated[str, one_of("wall", "cpu")]
+MeasureWord = Annotated[str, one_of("cpu_time", "wall_time", "instructions")]
 JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
 Url = Annotated[
     str, Kind("an address such as https://host/path", matching(r"https?://[^\s/?#]+[^\s]*"))

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from autoresearch.errors import RunnerError
+from autoresearch.formatting import counted
+
 T = TypeVar("T")
 
 
@@ -32,12 +35,28 @@ class SlotResources:
         return env
 
 
-def divide_machine(slots: int) -> list[SlotResources]:
-    """The part of this machine for each slot."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = sorted(os.sched_getaffinity(0)) if has_affinity else range(os.cpu_count() or 1)
-    gpus = _list_gpus()
-    return [SlotResources(share(cores, n, slots), share(gpus, n, slots)) for n in range(slots)]
+def divide_machine(slots: int, cores_each: int | None = None) -> list[SlotResources]:
+    """The part of this machine for each slot. With `cores_each` a slot has so many cores of its
+    own: the last ones, as interrupts and other programs mostly use the first. Raises `RunnerError`
+    if there are fewer."""
+    gpus = [share(_list_gpus(), n, slots) for n in range(slots)]
+    cores = list_cores()
+    if cores_each is None:
+        return [SlotResources(share(cores, n, slots), gpus[n]) for n in range(slots)]
+    if (needed := slots * cores_each) > len(cores):
+        raise RunnerError(
+            f"[runner] slots = {slots} with cores = {cores_each} need {counted(needed, 'core')}; "
+            f"this process may use {len(cores)}. Lower one of them"
+        )
+    own = cores[-needed:]
+    return [SlotResources(share(own, n, slots) or tuple(own), gpus[n]) for n in range(slots)]
+
+
+def list_cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
 
 
 def share(items: Sequence[T], slot: int, slots: int) -> tuple[T, ...]:

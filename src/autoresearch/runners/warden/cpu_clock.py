@@ -21,7 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}  # system calls
-TYPE_SOFTWARE, TASK_CLOCK = 1, 1
+SOFTWARE, TASK_CLOCK = 1, 1
+READ_TIMES = 3  # the time enabled, and the time running
 INHERIT, EXCLUDE_KERNEL, EXCLUDE_HYPERVISOR = 1 << 1, 1 << 5, 1 << 6
 """Unprivileged counters must exclude the kernel. This one counts its time all the same."""
 ATTR_BYTES, CLOSE_ON_EXEC = 128, 8
@@ -35,7 +36,7 @@ class CpuClock:
     """Counts from its creation, for processes started after that."""
 
     def __init__(self) -> None:
-        self._fd = _open()
+        self._fd = open_counter(SOFTWARE, TASK_CLOCK)
         self._group = _join_group() if self._fd < 0 else None
         self._own_s = time.process_time()
 
@@ -53,7 +54,7 @@ class CpuClock:
 @lru_cache(maxsize=1)
 def is_available() -> bool:
     """Whether the kernel counts the time of all descendants, and lets this user have it."""
-    if (fd := _open()) >= 0:
+    if (fd := open_counter(SOFTWARE, TASK_CLOCK)) >= 0:
         os.close(fd)
         return True
     if sys.platform != "linux":
@@ -72,12 +73,14 @@ def remove_groups() -> None:
                 group.rmdir()
 
 
-def _open() -> int:
-    """A file descriptor of a counter, -1 where there is none."""
+def open_counter(kind: int, event: int, *, inherit: bool = True, times: bool = False) -> int:
+    """A file descriptor of a counter of this process, and with `inherit` of all that it starts; -1
+    where there is none. With `times`, a read also gives for how long it was wanted, and ran."""
     if sys.platform != "linux" or (number := PERF_EVENT_OPEN.get(os.uname().machine)) is None:
         return -1
-    flags = INHERIT | EXCLUDE_KERNEL | EXCLUDE_HYPERVISOR
-    values = struct.pack("=IIQQQQQ", TYPE_SOFTWARE, ATTR_BYTES, TASK_CLOCK, 0, 0, 0, flags)
+    flags = EXCLUDE_KERNEL | EXCLUDE_HYPERVISOR | (INHERIT if inherit else 0)
+    fields = (kind, ATTR_BYTES, event, 0, 0, READ_TIMES if times else 0, flags)
+    values = struct.pack("=IIQQQQQ", *fields)
     attr = ctypes.create_string_buffer(values, ATTR_BYTES)
     own, any_core, no_group = 0, -1, -1
     return int(LIBC.syscall(number, attr, own, any_core, no_group, CLOSE_ON_EXEC))

@@ -32,6 +32,7 @@ from autoresearch.files import replace_file
 from autoresearch.protocols import NOT_PRELOADED, RunResult, RunSpec
 from autoresearch.runners.warden import processes
 from autoresearch.runners.warden.cpu_clock import CpuClock
+from autoresearch.runners.warden.instructions import InstructionCounter
 from autoresearch.runners.warden.launch import (
     ForkLost,
     Launcher,
@@ -50,7 +51,7 @@ SAMPLE_S = 0.25 if PIDFD else 0.05  # between two samples of a run
 
 def main(launcher: Launcher | None = None) -> None:
     scheduling = Scheduling([int(core) for core in sys.argv[1].split(",") if core])
-    clock = CpuClock()
+    clock, counter = CpuClock(), InstructionCounter()
     processes.adopt_orphans()
     launcher = launcher or WarmLauncher()
     requests = Requests(sys.stdin.fileno())
@@ -61,8 +62,11 @@ def main(launcher: Launcher | None = None) -> None:
         slot = request.pop("slot")
         spec = RunSpec.from_json(request)
         scheduling.restore()
+        before = counter.used()
         result = supervise(spec, requests, launcher, clock)
-        result = replace(result, slot=slot)
+        after = counter.used()
+        counted = None if before is None or after is None else after - before
+        result = replace(result, slot=slot, instructions=counted)
         if requests.closed and result.stopped == "interrupted":
             return  # the harness is gone: the next one executes the run again
         answer = json.dumps(result.to_json())
