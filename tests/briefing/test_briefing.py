@@ -42,7 +42,7 @@ from autoresearch.records import Experiment, Goal, Metric, Role, Status, Verdict
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
-from autoresearch.task.model import Limits, ScoreSettings, Task
+from autoresearch.task.model import Limits, Measure, ScoreSettings, Task
 
 SD = 0.2  # of the runs of a keep: see `OFFSETS`
 OFFSETS = (-1.0, 1.0, -1.0, 1.0, 0.0)
@@ -434,6 +434,14 @@ def test_a_deterministic_task(story: Story) -> None:
     text = story.text()
     assert "compared exactly" in text and " sd" not in text.partition("## The source")[0]
     assert "- 1: worse, -0.0001: worse by a hair" in text
+
+
+def test_what_a_measured_metric_is(story: Story) -> None:
+    story.task = replace(story.task, measure=Measure("cpu_time", 5, relative=True))
+    expected = "of 5 repetitions the cheapest, divided by that of the unchanged program."
+    assert (
+        f"cpu time of a run, start-up included, over all its processes: {expected}" in story.text()
+    )
 
 
 def test_the_rules_name_least_and_simplify_if_the_task_has_them(story: Story) -> None:
