@@ -160,6 +160,7 @@ RULES = (
     Rule("minimum of 3, relative", 3, min, relative=True),
     Rule("minimum of 5, relative", 5, min, relative=True),
     Rule("minimum of 9, relative", 9, min, relative=True),
+    Rule("minimum of 25, relative", 25, min, relative=True),
 )
 
 
