@@ -1,10 +1,8 @@
 """The task tiny_gpt on a small generated text: data, clock, training and score."""
 
-import importlib
 import itertools
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +13,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.tiny_gpt import TASK, write_corpus
+from support.tiny_gpt import TASK, import_modules, write_corpus
+from support.tiny_gpt import run_python as run
 
 torch = pytest.importorskip("torch", reason="tiny_gpt trains with torch: pip install torch")
 pytest.importorskip("tokenizers", reason="tiny_gpt needs tokenizers: pip install tokenizers")
@@ -25,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
+MODULES = ("corpus", "device", "prepare", "train", "score")
 KEYS = [
     "training_seconds",
     "total_seconds",
@@ -35,19 +35,6 @@ KEYS = [
     "num_params_M",
     "depth",
 ]
-
-
-def run(folder, *command, **env):
-    """Run `python COMMAND` in `folder`, without AUTORESEARCH_ variables of the environment."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("AUTORESEARCH_")}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=folder,
-        env=kept | {f"AUTORESEARCH_{k}": v for k, v in env.items()},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def copy_task(folder):
@@ -102,15 +89,8 @@ def code(task):
     """The copy's modules. One thread, because two add numbers in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(task))
-        for name in ("prepare", "train", "score"):
-            patch.delitem(sys.modules, name, raising=False)
-        yield SimpleNamespace(
-            **{name: importlib.import_module(name) for name in ("prepare", "train", "score")}
-        )
-        for name in ("prepare", "train", "score"):
-            sys.modules.pop(name, None)
+    with import_modules(task, MODULES) as modules:
+        yield modules
     torch.set_num_threads(threads)
 
 
@@ -525,15 +505,15 @@ def test_altered_held_out_text_is_not_scored_on(trained, tmp_path, part):
 def test_a_budget_that_is_no_number_of_seconds_is_refused(code, monkeypatch, budget):
     monkeypatch.setenv("AUTORESEARCH_BUDGET", budget)
     with pytest.raises(SystemExit, match="positive number of seconds"):
-        code.prepare.Budget("cpu")
+        code.device.Budget("cpu", 10.0)
 
 
 def test_a_cpu_budget_is_trained_on_the_cpu(code, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setenv("AUTORESEARCH_BUDGET_CLOCK", "cpu")
-    assert code.prepare.pick_device() == "cpu"
+    assert code.device.pick_device() == "cpu"
     monkeypatch.setenv("AUTORESEARCH_BUDGET_CLOCK", "wall")
-    assert code.prepare.pick_device() == "cuda"
+    assert code.device.pick_device() == "cuda"
 
 
 # ------------------------------------------------------------------------------------- Apple's MPS

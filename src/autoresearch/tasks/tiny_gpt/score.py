@@ -35,6 +35,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import zip_longest
@@ -42,7 +43,15 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import numpy as np
-from prepare import ROOT, fail, load_meta, load_token_bytes, load_tokens
+from corpus import fail
+from prepare import (
+    BATCH_TOKENS,
+    MAX_CONTEXT,
+    ROOT,
+    load_meta,
+    load_token_bytes,
+    load_tokens,
+)
 
 try:
     from autoresearch_aside import become  # the harness has imported PyTorch for this process
@@ -53,11 +62,10 @@ except ImportError:
 WALL = shlex.split(os.environ.get("AUTORESEARCH_ASIDE", ""))
 PIPE_BYTES = 1 << 20  # of the answers' pipes, where the system allows it: 64 kB fill 8,000 times
 
-MAX_CONTEXT = 1024
-BATCH_TOKENS = 2048  # asked at a time: 17 MB of logits at a vocabulary of 2,048
 CHECK_TOKENS = 8192  # asked again with another future, in 64 to 128 windows
 LOOK_BACK = 64  # predictions that are compared before a cut
 TOLERANCE = 2e-3  # nats by which two predictions may differ; rounding causes 1e-5
+THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 FLOOR = -30.0  # nats; lower log-probabilities mean "impossible" and are too large to compare
 
 MAX_SOURCE_BYTES = 100_000
@@ -74,8 +82,8 @@ class Model:
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size
         self.folder = Path(tempfile.mkdtemp(prefix="model-", dir=ROOT))
-        for name in ("train.py", "prepare.py", "serve.py", "model.pt"):
-            shutil.copyfile(ROOT / name, self.folder / name)
+        for file in (*ROOT.glob("*.py"), ROOT / "model.pt"):
+            shutil.copyfile(file, self.folder / file.name)
         withheld = ("AUTORESEARCH_SEED", "PYTHONHASHSEED", "PYTHONPATH")
         env = {name: value for name, value in os.environ.items() if name not in withheld}
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process
@@ -225,17 +233,18 @@ def bits_per_byte(models: tuple[Model, Model], tokens: np.ndarray) -> tuple[floa
     cuts = {question.window: question.cut for part in lists for question in part if question.cut}
     size = max(1, BATCH_TOKENS // context)
     batches = ([part[at : at + size] for at in range(0, len(part), size)] for part in lists)
-    for pair in zip_longest(*batches):
-        turns = [(model, batch) for model, batch in zip(models, pair, strict=True) if batch]
-        for model, batch in turns:
-            model.ask(np.stack([question.idx for question in batch]))
-        for model, batch in turns:
-            for question, logits in zip(batch, model.answer(len(batch), context), strict=True):
-                log_p = LogProbabilities(logits)
-                if question.cut is None:
-                    nats[question.window] = surprise(log_p, tokens, question.window, context)
-                if question.window in cuts:
-                    compare(first_answers, question.window, cuts[question.window], log_p)
+    with ThreadPoolExecutor(THREADS) as threads:
+        for pair in zip_longest(*batches):
+            turns = [(model, batch) for model, batch in zip(models, pair, strict=True) if batch]
+            for model, batch in turns:
+                model.ask(np.stack([question.idx for question in batch]))
+            for model, batch in turns:
+                answers = threads.map(LogProbabilities, model.answer(len(batch), context))
+                for question, log_p in zip(batch, answers, strict=True):
+                    if question.cut is None:
+                        nats[question.window] = surprise(log_p, tokens, question.window, context)
+                    if question.window in cuts:
+                        compare(first_answers, question.window, cuts[question.window], log_p)
     predicted_bytes = load_token_bytes()[tokens[1:]].sum()
     return math.fsum(nats.values()) / math.log(2) / int(predicted_bytes), len(cuts)
 
@@ -302,6 +311,21 @@ def refuse_text_in_the_source(source: bytes, text: bytes) -> None:
         fail("train.py holds a part of the text that it is scored on")
 
 
+def read_claim(name: str) -> float | None:
+    """Return a number that the run claims of itself in run.json, so that a guard can be on it; None
+    if the task does not pass that file on."""
+    file = ROOT / "run.json"
+    if not file.is_file():
+        return None
+    try:
+        value = json.loads(file.read_bytes()[:MAX_SOURCE_BYTES])[name]
+    except (ValueError, TypeError, KeyError):
+        value = None
+    if type(value) not in (int, float) or not 0 <= value < math.inf:
+        fail(f"run.json has no number {name} that is 0 or more")
+    return float(value)
+
+
 def main() -> None:
     part = "holdout" if sys.argv[1:] == ["holdout"] else "val"
     if sys.argv[1:] not in ([], ["holdout"]):
@@ -318,9 +342,12 @@ def main() -> None:
         text = (ROOT / part / "text.txt").read_bytes()
         refuse_text_in_the_source((ROOT / "train.py").read_bytes(), text)
         bpb, checked = bits_per_byte((first, second), load_tokens(part))
+        vram_mb = read_claim("peak_vram_mb")
     print("---")
     print(f"val_bpb:          {bpb:.6f}")
     print(f"checked_windows:  {checked}")
+    if vram_mb is not None:
+        print(f"peak_vram_mb:     {vram_mb:.1f}")
 
 
 if __name__ == "__main__":

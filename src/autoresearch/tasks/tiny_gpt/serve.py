@@ -1,7 +1,7 @@
 """
 Answer the questions of score.py, in a process that executes the agent's code. Frozen.
 
-It is started in a folder with train.py, prepare.py and model.pt, and sees nothing else. First it
+It is started in a folder with the programs and model.pt, and sees nothing else. First it
 writes how many tokens the model reads at a time. Then it answers until its input ends:
 
     out    {"context": N}, a line
@@ -22,7 +22,7 @@ os.dup2(2, 1)  # the model's own output goes to stderr
 
 def main():
     import torch
-    from prepare import keep_freed_memory, pick_device
+    from device import keep_freed_memory, pick_device
     from train import load_model
 
     device = pick_device()

@@ -4,8 +4,8 @@ Train a small GPT for a fixed time and save it as model.pt.
     python train.py && python score.py
 
 This is the file to edit: the knobs, the model, the optimizer, the schedule, the loop. Frozen are
-prepare.py (the data, the clock) and score.py (the metric: bits per byte on held-out text), which
-calls `load_model` in a process that sees only this file, prepare.py and model.pt.
+prepare.py (the data), device.py (the clock) and score.py (the metric: bits per byte on held-out
+text), which calls `load_model` in a process that sees only the programs and model.pt.
 """
 
 import math
@@ -14,14 +14,8 @@ from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
-from prepare import (
-    Budget,
-    keep_freed_memory,
-    load_meta,
-    make_loader,
-    pick_device,
-    print_summary,
-)
+from device import Budget, keep_freed_memory, pick_device, print_summary
+from prepare import TIME_BUDGET, load_meta, make_loader
 from torch import nn
 
 # -------------------------------------------------------------------------------------------------
@@ -274,7 +268,7 @@ def main():
     torch.manual_seed(seed)
     vocab_size = load_meta()["vocab_size"]
 
-    budget = Budget(device)
+    budget = Budget(device, TIME_BUDGET)
     model = GPT(vocab_size).to(device)
     steps = train(model, budget, seed, device)
     training_seconds = budget.elapsed()
