@@ -11,14 +11,14 @@ from autoresearch.core.control import Restart, Stopped
 from autoresearch.core.events import BaselineRunFinished, SetupStarted
 from autoresearch.core.session import Session
 from autoresearch.errors import BaselineError
-from autoresearch.files import clear_path
 from autoresearch.measure.diagnosis import explain_failure
-from autoresearch.measure.execution import UNSETTLED
-from autoresearch.measure.missing_metric import explain_reason
+from autoresearch.measure.execution import Interrupted
+from autoresearch.measure.missing_metric import explain_run
 from autoresearch.measure.output import describe_end
+from autoresearch.measure.setup import find_setup, run_setup
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run, Status, Verdict
-from autoresearch.sandbox.run_policy import Purpose, why_unconfined
+from autoresearch.sandbox.run_policy import why_unconfined
 
 SAME_RUNS = 3  # identical runs on different seeds mean that the seed changes nothing
 ALLOWANCE_FACTOR, ALLOWANCE_S = 1.25, 1.0  # over the baseline's own start-up and evaluation
@@ -92,7 +92,7 @@ def make_runs(session: Session, attempt: int) -> list[Run]:
         commit = session.record.base_commit
         run = session.make(0, attempt, Role.BASELINE, index, commit, segment)
         if run.metric is None or run.reason is not None:
-            raise BaselineError(_explain_failure(session, run))
+            raise BaselineError(explain_run(session.executor.commands, run))
         name = session.record.metric.name
         session.emit(BaselineRunFinished(index + 1, wanted, name, run.metric, run.took_s))
 
@@ -122,19 +122,6 @@ def check_guards(session: Session) -> None:
                 f"the unchanged program fails [guards.commands] {name} ({why}): {command}\n"
                 f"{describe_end(log)}{explain_failure(session.executor.commands, log)}"
             )
-
-
-def _explain_failure(session: Session, run: Run) -> str:
-    """Explain a failed run of the unchanged program, with the end of its log."""
-    folder = session.paths.runs / run.name
-    log = folder / ("score.log" if (folder / "score.log").exists() else "log")
-    hint = explain_reason(session.task, log, run)
-    if "metric" not in (run.reason or ""):  # else a mere warning would look like the cause
-        hint += explain_failure(session.executor.commands, log, run.reason)
-    return (
-        f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
-        f"{describe_end(log)}{hint}"
-    )
 
 
 def _record_noise(session: Session, values: list[float]) -> None:
@@ -176,25 +163,14 @@ def _record_allowances(session: Session, runs: list[Run]) -> None:
 
 
 def set_up(session: Session) -> None:
-    """Run the task's `setup` command once a session, in a tree of its own that stays."""
-    command = session.task.run.setup
-    done = session.paths.folder / "setup.done"
-    if command is None or done.exists():
+    """Run the task's `setup` command, unless that is done. Raises `BaselineError` if it fails."""
+    commands = session.executor.commands
+    if (command := find_setup(commands)) is None:
         return
     session.emit(SetupStarted(command))
-    folder = session.paths.setup
-    log = session.paths.folder / "setup.log"
-    commands = session.executor.commands
-    result = done.with_suffix(".json")
-    spec = commands.spec(command, folder, log, result, 0, purpose=Purpose.SETUP)
-    outcome = commands.execute(spec, commands.tree(session.record.base_commit))
-    if outcome.stopped or outcome.exit_code != 0:
-        how = outcome.stopped or f"exit code {outcome.exit_code}"
-        clear_path(folder)
-        if outcome.stopped in UNSETTLED and session.stopping is not None:
-            raise Stopped
-        raise BaselineError(
-            f"[run] setup failed: {how}\n{describe_end(log)}"
-            f"{explain_failure(session.executor.commands, log)}"
-        )
-    done.touch()
+    try:
+        run_setup(commands, command, session.record.base_commit)
+    except Interrupted as interrupted:
+        if session.stopping is not None:
+            raise Stopped from None
+        raise BaselineError(f"[run] setup failed: {interrupted}") from None

@@ -1,9 +1,12 @@
-"""Explains to a person why a log has no metric: the nearest line, and what would read it."""
+"""Explains to a person why the unchanged program gave no metric: the end of its log, the nearest
+line, and what would read it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from autoresearch.measure.diagnosis import explain_failure
+from autoresearch.measure.execution import CommandExecutor
 from autoresearch.measure.final_value import (
     SHOWN,
     find_final_value,
@@ -11,9 +14,23 @@ from autoresearch.measure.final_value import (
     propose_pattern,
 )
 from autoresearch.measure.json_value import find_json_value
+from autoresearch.measure.output import describe_end
 from autoresearch.records import Run
 from autoresearch.task.json_path import quote
 from autoresearch.task.model import Task
+
+
+def explain_run(commands: CommandExecutor, run: Run) -> str:
+    """A failed run of the baseline: the reason, the end of its log, and hints."""
+    folder = commands.paths.runs / run.name
+    log = folder / ("score.log" if (folder / "score.log").exists() else "log")
+    hint = explain_reason(commands.task, log, run)
+    if "metric" not in (run.reason or ""):  # else a mere warning would look like the cause
+        hint += explain_failure(commands, log, run.reason)
+    return (
+        f"the unchanged program does not work (run {run.index + 1} of the baseline): {run.reason}\n"
+        f"{describe_end(log)}{hint}"
+    )
 
 
 def explain_reason(task: Task, log: Path, run: Run) -> str:
