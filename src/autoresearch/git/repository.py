@@ -124,7 +124,8 @@ class Repository:
         return builder.write()
 
     def rebase(self, base: str, commit: str, onto: str) -> str | None:
-        """The change `base..commit` on top of `onto`, as a new commit; None if they conflict."""
+        """The change `base..commit` on top of `onto`, as a new commit; None if they conflict, as in
+        `merge_tree`."""
 
         def create() -> str | None:
             merged = self._merge(base, commit, onto)
@@ -138,15 +139,13 @@ class Repository:
         """The tree of `onto` with the change `base..commit`; None if they conflict. Each may be a
         commit or a tree. Changes of lines beside each other do not conflict here, as they do for
         git: constants are written so."""
-        merged = self._objects.run(lambda: self._merge(base, commit, onto, by_line=True))
+        merged = self._objects.run(lambda: self._merge(base, commit, onto))
         return None if merged is None else str(merged)
 
-    def _merge(
-        self, base: str, commit: str, onto: str, *, by_line: bool = False
-    ) -> pygit2.Oid | None:
+    def _merge(self, base: str, commit: str, onto: str) -> pygit2.Oid | None:
         tree = self._objects.tree
         index = self._repo.merge_trees(tree(base), tree(onto), tree(commit))
-        if index.conflicts is not None and by_line:
+        if index.conflicts is not None:
             for sides in list(index.conflicts):
                 entries = [side for side in sides if side is not None]
                 if len(entries) < len(sides):
