@@ -942,7 +942,8 @@ def test_a_simpler_program_may_be_a_little_worse_once(tmp_path: Path) -> None:
     second."""
     root = make_task(tmp_path / "task", program=SIMPLE)
     agent = ScriptedAgent(without("score -= TRICK_A"), without("score -= TRICK_B"))
-    found = run_session(root, agent, judge__simplify=0.1)
+    # By six runs: an unlucky estimate of the noise by three hides a gain of 7 sd.
+    found = run_session(root, agent, judge__simplify=0.1, judge__baseline_runs=6)
     assert found.verdicts == [("keep", None), ("discard", "worse")]
     assert "simpler and not 0.1 worse" in found.experiments[1].detail
 
