@@ -82,6 +82,8 @@ MEANINGS = {
     "agent.confine": "whether agents are confined",
     "agent.fallback": "takes over when no other agent can go on",
     "agent.probe": "whether coding agents take a small turn first",
+    "agent.ahead": "whether the next change is proposed while runs go on "
+    "([proposals ahead](#proposals-ahead)); by default if an agent reads briefings",
     "agent.briefing": "the most that a briefing has, without the source",
     "runner.name": "where runs are executed",
     "runner.slots": "how many runs at a time",

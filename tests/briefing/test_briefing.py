@@ -50,7 +50,7 @@ HEADINGS = (
     *("Objective", "Rules", "What is better, and how it is decided", "Where we are", "Kept"),
     *("Near misses, worth combining", "What the whole session tried, by name"),
     *("Tried last, and not kept", "Crashes", "Training curves", "Notes of agents to themselves"),
-    *("Turns that came to nothing", "Being measured now, by others", "Change direction"),
+    *("Turns that came to nothing", "Being measured now, not yet known", "Change direction"),
     "What is left",
 )
 TRACEBACK = """\
@@ -424,7 +424,7 @@ def test_fruitless_turns_in_flight_and_left(story: Story) -> None:
     text = story.briefer().text(["63 experiments of 100"])
     told = section(text, "Turns that came to nothing")
     assert "- frozen file: prepare.py was changed (2 times)" in told
-    assert "- 1: under way" in section(text, "Being measured now, by others")
+    assert "- 1: under way" in section(text, "Being measured now, not yet known")
     assert section(text, "What is left") == ["- 63 experiments of 100", ""]
 
 

@@ -180,11 +180,11 @@ def list_fruitless_turns(facts: Facts) -> Section:
 
 def list_in_flight(facts: Facts) -> Section:
     return Section(
-        "Being measured now, by others",
+        "Being measured now, not yet known",
         [
             f"- {experiment.number}: {shorten(experiment.description, DESCRIPTION)}"
             for experiment in facts.in_flight[-16:]
         ],
         share=0.04,
-        intro=["Do something else."],
+        intro=["Do something else. If one of these is kept, your change is merged onto it."],
     )

@@ -202,6 +202,8 @@ def _add_session_commands(add: Any) -> None:
     command.add_argument("--fallback", metavar="A", help=text)
     _add_session_settings(command)
     command.add_argument("--slots", type=int, metavar="S", help="how many runs at a time")
+    text = "let the agent propose the next change while runs go on (default: if it reads briefings)"
+    command.add_argument("--ahead", action=argparse.BooleanOptionalAction, help=text)
     text = "end when the agents have spent so many dollars"
     command.add_argument("--usd", type=float, metavar="X", help=text)
     text = "end when the agents have used so many tokens"

@@ -85,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
             "limits.usd": options.usd,
             "limits.tokens": options.tokens,
             "runner.slots": options.slots,
+            "agent.ahead": options.ahead,
             **read_ways(options.notify or ()),
         },
     )

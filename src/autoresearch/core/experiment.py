@@ -221,7 +221,9 @@ class Attempt:
         base = self.ledger.experiment(record, experiment.base)
         commit = self.repository.rebase(base.commit, experiment.commit, self.incumbent.commit)
         if commit is None:
-            self.detail = f"does not fit onto experiment {self.incumbent.number}, kept meanwhile"
+            self.detail = (
+                f"changes the same lines as experiment {self.incumbent.number}, kept since"
+            )
             self._discard("conflict")
         tree = self.repository.tree_id(commit)
         known = self.ledger.with_tree(record, tree)

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 
 from autoresearch.core import baseline
@@ -30,6 +31,8 @@ class Loop:
         self.session = session
         self.publisher = Publisher(session)
         self.upkeep = IncumbentUpkeep(session)
+        self._turn = threading.Lock()
+        self._slots = threading.Semaphore(session.runner.slots)
 
     def run(self) -> str:
         """Work until a limit is reached or the session is stopped. Return why, in words.
@@ -42,7 +45,8 @@ class Loop:
         try:
             self.begin()
             turns = TurnTaker(session)
-            session.in_slots([lambda: self._work(turns)] * session.runner.slots)
+            workers = session.runner.slots + session.is_ahead
+            session.in_slots([lambda: self._work(turns)] * workers, workers)
             if session.stopping is None:
                 verify(session)
                 self.publisher.release_artifacts(session.ledger.incumbent(session.record))
@@ -80,6 +84,15 @@ class Loop:
         self.upkeep.top_up(done)
 
     def _work(self, turns: TurnTaker) -> None:
-        """What each slot does: one experiment after another."""
-        while (experiment := turns.next_experiment()) is not None:
-            self.carry_out(experiment)
+        """Take one experiment after another to its verdict. With proposals ahead there is one more
+        worker than slots: the one that holds `_turn` and a proposal waits here for a slot."""
+        while True:
+            with self._turn:
+                if (experiment := turns.next_experiment()) is None:
+                    return
+                self._slots.acquire()
+            try:
+                if turns.may_begin():
+                    self.carry_out(experiment)
+            finally:
+                self._slots.release()

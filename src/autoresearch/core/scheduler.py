@@ -81,6 +81,11 @@ class AgentScheduler:
         """For people."""
         return ", ".join(member.name for member in self.members)
 
+    @property
+    def has_readers(self) -> bool:
+        """Whether an agent reads briefings, as programs and models do."""
+        return any(member.agent.wants_briefing for member in self.members)
+
     # ---- whose turn it is ------------------------------------------------------------------
 
     def next(self, now: float) -> Member | None:

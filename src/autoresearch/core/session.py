@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
 
 from autoresearch.core import limits
@@ -155,9 +156,9 @@ class Session:
             return outcome.stopped or failed
         return f"lost {LOST_LIMIT} times running"
 
-    def in_slots(self, jobs: Sequence[Callable[[], object]]) -> None:
-        """Do the jobs, as many at a time as there are slots. The first error ends the others at
-        their next run and is raised here. `Stopped` and `Restart` only end their job."""
+    def in_slots(self, jobs: Sequence[Callable[[], object]], workers: int | None = None) -> None:
+        """Do the jobs, so many at a time, by default as there are slots. The first error ends the
+        others at their next run and is raised here. `Stopped` and `Restart` only end their job."""
 
         def do(job: Callable[[], object]) -> None:
             try:
@@ -168,7 +169,7 @@ class Session:
                 self.stop("error")
                 raise
 
-        with ThreadPoolExecutor(self.runner.slots) as pool:
+        with ThreadPoolExecutor(workers or self.runner.slots) as pool:
             futures = [pool.submit(do, job) for job in jobs]
             try:
                 # In short waits, so that the main thread keeps answering signals.
@@ -198,11 +199,14 @@ class Session:
         """Reach the limit `until` after so many seconds, even if the clock is set meanwhile."""
         self._deadline = limits.boot_clock() + seconds
 
-    def limit(self) -> str | None:
-        """Return the limit that is reached, in words, or None to go on."""
+    def limit(self, *, is_proposed: bool = False) -> str | None:
+        """Return the limit that is reached, in words, or None to go on: to propose a change, or to
+        measure one that `is_proposed`, which the limits on proposals count already."""
         if self.requests.ends:
             return END_ASKED
         wanted = self.task.limits
+        if is_proposed:
+            wanted = replace(wanted, experiments=None, tokens=None, usd=None)
         reserve_s = self._reserve_s()
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
             return f"it is {wanted.until:%H:%M}"
@@ -253,6 +257,13 @@ class Session:
             self._ticked += seconds
 
     # ---- agents ----------------------------------------------------------------------------
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the next change is proposed while every slot is busy. By default it is if an
+        agent reads briefings: it may think for minutes."""
+        wanted = self.task.agent.ahead
+        return self.scheduler.has_readers if wanted is None else wanted
 
     def grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""

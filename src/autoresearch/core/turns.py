@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,53 +11,60 @@ from autoresearch.core.scheduler import Member
 from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, Refused, ServiceRefusal
 from autoresearch.files import clear_path
-from autoresearch.formatting import quote_trailers
 from autoresearch.git.edits import Files
+from autoresearch.git.messages import write_message
 from autoresearch.git.trees import Manifest
 from autoresearch.protocols import KILLED_REASONS, Failure, Proposal, Turn
 from autoresearch.records import Experiment
 from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.store.answers import make_recordable
 
-SUBJECT_LENGTH = 72
 REFUSED_S = 60.0  # until an agent whose service refused it is asked once more
 POLL_S = 0.2  # while all agents wait, and while the session is paused
 
 
 class TurnTaker:
-    """Gives experiments to the slots, one turn at a time. A turn that yields nothing measurable is
+    """Gives experiments to the slots. A turn that yields nothing measurable is
     recorded, costs no run and is no experiment."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._lock = threading.Lock()
         self._unfinished = session.ledger.in_flight(session.record)
         self._worked: set[str] = set()  # names of agents
         self.closed = False  # no agent has anything more to propose
-        starts_programs = any(member.agent.wants_briefing for member in session.scheduler.members)
-        if starts_programs and (why := why_unconfined(session.task, "agent")):
+        if session.scheduler.has_readers and (why := why_unconfined(session.task, "agent")):
             session.warn(
                 f"the agent's program is not confined, and can read and write what you can: {why}"
             )
 
     def next_experiment(self) -> Experiment | None:
-        """Return an interrupted experiment, else a new one, or None when the session is to end."""
-        with self._lock:
-            while self._session.stopping is None and not self.closed:
-                if self._unfinished:
-                    return self._unfinished.pop(0)
-                if self._session.limit() is not None:
-                    return None
-                if self._session.requests.is_paused:
-                    self._session.pause(POLL_S)
-                    continue
-                self._session.executor.commands.check_disk()
-                member = self._session.scheduler.next(time.monotonic())
-                if member is None:
-                    time.sleep(POLL_S)
-                elif (experiment := self._ask(member)) is not None:
-                    return experiment
-            return None
+        """Return an interrupted experiment, else a new one, or None when the session is to end. One
+        thread at a time may call this."""
+        while self._session.stopping is None and not self.closed:
+            if self._unfinished:
+                return self._unfinished.pop(0)
+            if self._session.limit() is not None:
+                return None
+            if self._session.requests.is_paused:
+                self._session.pause(POLL_S)
+                continue
+            self._session.executor.commands.check_disk()
+            member = self._session.scheduler.next(time.monotonic())
+            if member is None:
+                time.sleep(POLL_S)
+            elif (experiment := self._ask(member)) is not None:
+                return experiment
+        return None
+
+    def may_begin(self) -> bool:
+        """Wait while the session is paused. Return whether an experiment that was proposed before a
+        slot was free may begin; if not, a resumed session begins with it."""
+        session = self._session
+        while session.stopping is None and session.limit(is_proposed=True) is None:
+            if not session.requests.is_paused:
+                return True
+            time.sleep(POLL_S)
+        return False
 
     def take(self, folder: Path, base: str, proposal: Proposal) -> Experiment:
         """Open an experiment from edits in `folder`, a copy of the files of commit `base`, which
@@ -173,12 +179,7 @@ class TurnTaker:
     ) -> Experiment:
         """Commit the changes by plumbing and enter the experiment in the ledger."""
         session = self._session
-        subject = " ".join(proposal.description.split()) or "(no description)"
-        message = f"{subject[:SUBJECT_LENGTH]}\n\n"
-        if len(subject) > SUBJECT_LENGTH or proposal.hypothesis:
-            message += quote_trailers(f"{subject}\n\n{proposal.hypothesis}".strip()) + "\n\n"
-        message += f"Autoresearch-Session: {session.record.tag}\n"
-        message += f"Autoresearch-Agent: {member.name}\n"
+        message = write_message(proposal, session.record.tag, member.name)
         commit = session.repository.commit(base or incumbent.commit, changes, message)
         if base is not None and base != incumbent.commit:
             moved = session.repository.rebase(base, commit, incumbent.commit)

@@ -116,7 +116,8 @@ def _draw_runs(summary: Summary, running: bool) -> list[RenderableType]:
     rows = [row for run in runs[:OPEN_SHOWN] for row in _draw_run(summary, run, len(runs) == 1)]
     if len(runs) > OPEN_SHOWN:
         rows.append(Text(f"and {counted(len(runs) - OPEN_SHOWN, 'run')} more", style="dim"))
-    return rows
+    waiting = text.list_waiting(summary)
+    return [*rows, *(Text(line, style="dim", no_wrap=True) for line in waiting)]
 
 
 def _draw_run(summary: Summary, run: OpenRun, is_alone: bool) -> Iterator[RenderableType]:

@@ -213,8 +213,10 @@ def list_shares(summary: Summary) -> list[str]:
 def list_open_runs(summary: Summary, running: bool) -> list[str]:
     """One line for each run under way, or one that says what the session waits for."""
     runs = summary.open_runs
+    waiting = list_waiting(summary)
     if not running:
-        return [f"{counted(len(runs), 'run')} to make again on resume"] if runs else []
+        again = [f"{counted(len(runs), 'run')} to make again on resume"] if runs else []
+        return [*again, *waiting]
     lines = []
     for run in runs:
         typical = f" of about {duration(summary.typical_run_s)}" if summary.typical_run_s else ""
@@ -222,13 +224,24 @@ def list_open_runs(summary: Summary, running: bool) -> list[str]:
         change = f" {cut(experiment.description, 60)}" if experiment and experiment.number else ""
         phase = describe_phase(summary, run)
         lines.append(f"#{run.experiment} {phase}, {duration(run.age_s)}{typical}{change}")
-    if not lines and not summary.open_experiments and summary.request == PAUSE_ASKED:
-        return ["paused; `autoresearch resume` goes on"]
-    if not lines and summary.open_experiments:
-        return [f"#{summary.open_experiments[0].number} between runs"]
-    if not lines and summary.baseline:
-        return [f"{one_line(summary.agent) or 'the agent'} is thinking"]
-    return lines or ["starting"]
+    begun = [row for row in summary.open_experiments if row.runs_done]
+    if not lines and not begun and summary.request == PAUSE_ASKED:
+        lines = ["paused; `autoresearch resume` goes on"]
+    elif not lines and begun:
+        lines = [f"#{begun[0].number} between runs"]
+    elif not lines and summary.baseline and not waiting:
+        lines = [f"{one_line(summary.agent) or 'the agent'} is thinking"]
+    return [*lines, *waiting] or ["starting"]
+
+
+def list_waiting(summary: Summary) -> list[str]:
+    """One line for each change that was proposed and has no run yet."""
+    running = {run.experiment for run in summary.open_runs}
+    return [
+        f"#{row.number} waits to be measured {cut(row.description, 60)}"
+        for row in summary.open_experiments
+        if row.number and not row.runs_done and row.number not in running
+    ]
 
 
 def find_open_experiment(summary: Summary, number: int) -> OpenExperiment | None:

@@ -177,6 +177,7 @@ class AgentSettings:
     confine: values.Flag = True
     fallback: values.AgentName | None = None  # takes over when the others cannot go on
     probe: values.Flag = True  # agents that need a service take a small turn first
+    ahead: values.Flag | None = None  # propose while runs go on; None: see `Session.is_ahead`
     briefing: values.BriefingTokens = 8000  # the most, without the source
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
