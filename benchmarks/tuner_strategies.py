@@ -1,22 +1,31 @@
 """Compares how much each way of proposing constants finds in a hundred noisy experiments.
 
     python benchmarks/tuner_strategies.py [--sessions 30] [--experiments 100] [--noise 0.006]
+    python benchmarks/tuner_strategies.py --only trend --ahead 0 1 2 --sessions 200
 
 Each simulated session is a program of 13 constants with a hidden optimum worth 0.1, reached through
 six good settings of 0.008 to 0.03 each, on a skewed bowl with interactions and two crashing
 corners. The judge drops a change unless its first run is 0.8 sd better than the incumbent's score,
 and keeps it if three fresh runs all beat three fresh runs of the incumbent. Reported is the *true*
 gain of the last incumbent, which no strategy can see.
+
+`--ahead 0 1 2` compares sessions in which a proposal is made while so many earlier ones wait for
+their results, as by `[agent] ahead`, on the same programs. One that was made on an earlier
+incumbent is merged onto the present one, and dropped where both changed the same lines: a turn that
+measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import os
+import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +33,7 @@ import numpy as np
 from autoresearch import agents
 from autoresearch.agents.tuning.constants import Constant
 from autoresearch.agents.tuning.sources import edit, find
+from autoresearch.merging import merge_files
 from autoresearch.protocols import Agent, Proposal, Turn
 from autoresearch.records import Experiment, Metric, Status
 
@@ -103,6 +113,7 @@ class Past:
     best: Experiment
     metric: Metric = field(default_factory=lambda: Metric("val_bpb"))
     done: list[Experiment] = field(default_factory=list)
+    waiting: list[Experiment] = field(default_factory=list)
     score: float = 0.0
 
     def __post_init__(self) -> None:
@@ -121,10 +132,21 @@ class Past:
         return self.done[after:]
 
     def in_flight(self) -> list[Experiment]:
-        return []
+        return list(self.waiting)
 
     def editable_files(self, commit: str) -> dict[str, bytes]:
         return self.files[commit]
+
+    def rebase(self, experiment: Experiment) -> bool:
+        """Put a change on the present incumbent. Return whether it fits."""
+        if experiment.base == self.best.number:
+            return True
+        commits = (f"c{experiment.base}", self.best.commit, experiment.commit)
+        merged = merge_files(*map(self.editable_files, commits))
+        if merged is None or merged == self.files[self.best.commit]:
+            return False
+        self.files[experiment.commit] = merged
+        return True
 
 
 class OneAtATime:
@@ -158,11 +180,12 @@ class Night:
     halfway: float
     keeps: int
     crashes: int
+    conflicts: int
     milliseconds: float
 
 
-def night(agent: Agent, seed: int, experiments: int, noise: float) -> Night:
-    """One simulated session."""
+def night(agent: Agent, seed: int, experiments: int, noise: float, ahead: int = 0) -> Night:
+    """One simulated session. A conflict is no experiment."""
     landscape, rng = Landscape(seed), np.random.default_rng(10_000 + seed)
     first = Experiment(0, 0, "c0", "", "baseline", status=Status.KEEP, order=0, metric=0.0)
     past = Past(noise, {"c0": {"train.py": PROGRAM}}, first)
@@ -171,7 +194,7 @@ def night(agent: Agent, seed: int, experiments: int, noise: float) -> Night:
     gains, cost = [], []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.py"
-        for number in range(1, experiments + 1):
+        for number in itertools.count(1):
             past.score = -statistics.fmean(incumbent_runs[-8:])
             path.write_bytes(past.files[past.best.commit]["train.py"])
             before = time.process_time()
@@ -179,26 +202,36 @@ def night(agent: Agent, seed: int, experiments: int, noise: float) -> Night:
             cost.append(time.process_time() - before)
             assert isinstance(proposal, Proposal)
             past.files[f"c{number}"] = {"train.py": path.read_bytes()}
-            gain = landscape.gain(path.read_bytes())
-            status, metric = Status.CRASH, None
+            past.waiting.append(
+                Experiment(
+                    number, past.best.number, f"c{number}", agent.name, proposal.description,
+                    notes=proposal.notes,
+                )
+            )  # fmt: skip
+            if len(past.waiting) <= ahead:
+                continue
+            experiment, status, metric = past.waiting.pop(0), Status.CRASH, None
+            order = len(past.done) + 1
+            if not past.rebase(experiment):
+                past.done.append(replace(experiment, status=Status.DISCARD, order=order))
+                continue
+            gain = landscape.gain(past.files[experiment.commit]["train.py"])
             if gain is not None:
                 status, metric = _judge(gain, truth, incumbent_runs, rng, noise)
+            done = replace(experiment, base=past.best.number, status=status, metric=metric)
+            past.done.append(replace(done, order=order))
             if status is Status.KEEP:
-                truth = gain
-            experiment = Experiment(
-                number, past.best.number, f"c{number}", agent.name, proposal.description,
-                status=status, metric=metric, order=number, notes=proposal.notes,
-            )  # fmt: skip
-            past.done.append(experiment)
-            if status is Status.KEEP:
-                past.best = experiment
+                truth, past.best = gain, past.done[-1]
             gains.append(truth)
+            if len(gains) == experiments:
+                break
     statuses = [e.status for e in past.done]
     return Night(
         truth,
         gains[len(gains) // 2 - 1],
         statuses.count(Status.KEEP),
         statuses.count(Status.CRASH),
+        sum(e.status is Status.DISCARD and e.metric is None for e in past.done),
         1e3 * statistics.median(cost),
     )
 
@@ -230,27 +263,49 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=100)
     parser.add_argument("--noise", type=float, default=0.006)
     parser.add_argument("--only", help="one strategy")
+    parser.add_argument("--ahead", type=int, nargs="+", default=[0], metavar="N")
     options = parser.parse_args()
-    print("| strategy | true gain, median | quartiles | halfway | keeps | crashes | CPU ms |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"{machine()}; {options.sessions} sessions of {options.experiments} experiments\n")
+    print("| strategy | ahead | true gain, mean | quartiles | halfway | beside the first |", end="")
+    print(" keeps | crashes | conflicts | CPU ms |")
+    print("|---|--:|---|---|---|---|---|---|---|---|")
     for name, _ in strategies(0):
         if options.only not in (None, name):
             continue
-        nights = [
-            night(dict(strategies(seed))[name], seed, options.experiments, options.noise)
-            for seed in range(options.sessions)
-        ]
-        low, median, high = statistics.quantiles((n.gain for n in nights), n=4)
-        halfway = statistics.median(n.halfway for n in nights)
-        keeps, crashes = (
-            statistics.fmean(getattr(n, what) for n in nights) for what in ("keeps", "crashes")
-        )
-        cost = statistics.median(n.milliseconds for n in nights)
-        print(
-            f"| {name} | {median:.4f} | {low:.4f} to {high:.4f} | {halfway:.4f} | {keeps:.1f}"
-            f" | {crashes:.1f} | {cost:.1f} |",
-            flush=True,
-        )
+        first: list[Night] = []
+        for ahead in options.ahead:
+            nights = [
+                night(dict(strategies(seed))[name], seed, options.experiments, options.noise, ahead)
+                for seed in range(options.sessions)
+            ]
+            first = first or nights
+            print(describe(name, ahead, nights, first), flush=True)
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+def describe(name: str, ahead: int, nights: list[Night], first: list[Night]) -> str:
+    """A row of the table. `first` are the nights on the same programs in the first row."""
+    gains = [night.gain for night in nights]
+    low, _, high = statistics.quantiles(gains, n=4)
+    halfway, keeps, crashes, conflicts = (
+        statistics.fmean(getattr(night, what) for night in nights)
+        for what in ("halfway", "keeps", "crashes", "conflicts")
+    )
+    beside = [gain - other.gain for gain, other in zip(gains, first, strict=True)]
+    cost = statistics.median(night.milliseconds for night in nights)
+    return (
+        f"| {name} | {ahead} | {with_error(gains)} | {low:.4f} to {high:.4f} | {halfway:.4f}"
+        f" | {with_error(beside)} | {keeps:.1f} | {crashes:.1f} | {conflicts:.1f} | {cost:.1f} |"
+    )
+
+
+def with_error(values: list[float]) -> str:
+    """The mean and its standard error."""
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):.4f} ± {error:.4f}"
 
 
 if __name__ == "__main__":
