@@ -351,6 +351,20 @@ def test_what_was_measured_is_not_measured_again(root: Path) -> None:
     assert any("duplicate: the same files as experiment 1" in line for line in found.lines)
 
 
+def test_comments_and_formatting_are_not_measured(root: Path) -> None:
+    """Neither beside the incumbent nor beside what was measured against it. The answer is in the
+    ledger."""
+    commented = rewrite("# as before\n" + PROGRAM, "a comment")
+    spelled = rewrite(PROGRAM.replace("VALUE = 10.0", "VALUE = (2_0.00)"), "the same 20")
+    other = rewrite(PROGRAM.replace("VALUE = 10.0", "VALUE = 2_1.0"), "another number")
+    found = run_session(root, ScriptedAgent(commented, change(VALUE=20.0), spelled, other))
+    assert [one.description for one in found.experiments[1:]] == ["VALUE 20.0", "another number"]
+    said = [line for line in found.lines if "duplicate" in line]
+    same = "duplicate: but for comments and formatting the same program as experiment"
+    assert f"{same} 0 (keep, 3 runs)" in said[0]
+    assert f"{same} 1 (discard, worse, -" in said[1]
+
+
 def test_a_failing_agent_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Longer and longer, from the start again after an experiment; and not beyond the limits."""
     pauses: list[float] = []
@@ -965,7 +979,7 @@ def test_only_removing_code_counts_as_simpler(tmp_path: Path) -> None:
 def worse_without_comments(turn: Turn) -> Proposal:
     without("#", "\n")(turn)
     file = turn.worktree / "prog.py"
-    file.write_text(file.read_text().replace("PENALTY = 0.0", "PENALTY = 0.05"))
+    file.write_text(file.read_text().replace("PENALTY = 0.0", "PENALTY = 0.051"))
     return Proposal("fewer lines, none of them code")
 
 

@@ -56,7 +56,7 @@ def describe_rules(facts: Facts) -> Section:
     lines = [
         f"- Edit only: {shorten(', '.join(task.editable), 400)}. All else is frozen: a turn that "
         "changes anything else is refused, and so is a change that only moves a seed or makes the "
-        "same files as an earlier experiment.",
+        "same program as an earlier experiment, comments and formatting apart.",
         "- One idea a turn, one that you could defend; two that only make sense together are one. "
         "With several ideas at once nobody knows which one it was.",
         f"- Only what the harness measures counts{scorer}. What you measure, print or claim "

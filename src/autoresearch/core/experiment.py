@@ -225,11 +225,10 @@ class Attempt:
                 f"changes the same lines as experiment {self.incumbent.number}, kept since"
             )
             self._discard("conflict")
-        tree = self.repository.tree_id(commit)
-        known = self.ledger.with_tree(record, tree)
-        if known is not None and known.number != experiment.number:
-            self.detail = f"on the new incumbent it is the same as experiment {known.number}"
+        if known := self.session.known.find(commit, self.incumbent, besides=experiment.number):
+            self.detail = f"on the new incumbent it is {known}"
             self._discard("duplicate")
+        tree = self.repository.tree_id(commit)
         with self.repository.refs.keep_moving(record.tag, experiment.number, commit):
             moved = self.ledger.move_base(
                 record, experiment.number, base=self.incumbent.number, commit=commit, tree=tree

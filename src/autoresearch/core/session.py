@@ -18,6 +18,7 @@ from autoresearch.core.segments import Segments
 from autoresearch.errors import AgentError
 from autoresearch.git.repository import Repository
 from autoresearch.measure.execution import Interrupted
+from autoresearch.measure.known import KnownPrograms
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.protocols import Briefer, Grants, Runner
 from autoresearch.records import Role, Run
@@ -62,6 +63,7 @@ class Session:
         self.segments = Segments(ledger, record, get_environment, self.warn)
         self.set_limits()
         self.history = SessionHistory(ledger, record, repository)
+        self.known = KnownPrograms(ledger, record, repository)
         self.briefer = briefer
         self.requests = Requests(paths)
         self.stopping: str | None = None  # why no further run is to begin

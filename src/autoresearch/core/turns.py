@@ -187,15 +187,14 @@ class TurnTaker:
                 why = f"it does not fit onto the incumbent, experiment {incumbent.number}"
                 raise Refused("conflict", why)
             commit = moved
-        tree = session.repository.tree_id(commit)
-        if known := session.ledger.with_tree(session.record, tree):
-            raise Refused("duplicate", f"the same files as experiment {known.number}")
+        if known := session.known.find(commit, incumbent):
+            raise Refused("duplicate", str(known))
         with session.ledger.transaction():
             experiment = session.ledger.begin(
                 session.record,
                 base=incumbent.number,
                 commit=commit,
-                tree=tree,
+                tree=session.repository.tree_id(commit),
                 agent=member.name,
                 proposal=proposal,
                 lines=session.repository.changed_lines(incumbent.commit, commit),

@@ -379,6 +379,11 @@ class Ledger:
         where = "INDEXED BY experiment_tree WHERE session = ? AND tree = ? LIMIT 1"
         return next(iter(self.select_experiments(where, session.id, tree)), None)
 
+    def on_base(self, session: SessionRecord, base: int, last: int) -> list[Experiment]:
+        """The latest `last` experiments that are built on experiment `base`, latest first."""
+        where = "WHERE session = ? AND base = ? AND number > 0 ORDER BY number DESC LIMIT ?"
+        return self.select_experiments(where, session.id, base, last)
+
     def recorded_tree(self, session: SessionRecord, number: int) -> str:
         """The git tree that an experiment measured, or measures."""
         sql = "SELECT tree FROM experiment WHERE session = ? AND number = ?"
