@@ -291,6 +291,32 @@ def _type_into_terminal(
         os.close(terminal)
 
 
+@pytest.mark.skipif(not namespaces.is_available(), reason="needs namespaces")
+def test_an_agent_has_terminals_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # of `no_namespaces`
+    program = (
+        "import errno, os, pty, sys\n"
+        "mine, terminal = pty.openpty()\n"
+        "os.write(terminal, b'x')\n"
+        "print(os.read(mine, 1).decode(), os.ttyname(terminal))\n"
+        "os.close(terminal), os.close(mine)\n"
+        "try:\n    os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)\n"
+        "except OSError as error:\n    print(errno.errorcode[error.errno])\n"
+    )
+    master, terminal = pty.openpty()
+    command_line = [sys.executable, "-S", "-E", "-c", program, os.ttyname(terminal)]
+    confinement = Confinement(read=SYSTEM, write=("/dev/tty", "/dev/ptmx", "/dev/pts"))
+    try:
+        with Ruleset(confinement) as ruleset:
+            done = subprocess.run(
+                command_line, stdout=subprocess.PIPE, preexec_fn=ruleset.apply, check=True
+            )
+    finally:
+        os.close(master)
+        os.close(terminal)
+    assert done.stdout.decode().splitlines() == ["x /dev/pts/0", "ENOENT"]
+
+
 @needs_seccomp
 @pytest.mark.parametrize("network", [None, False])
 def test_the_limits_of_others_stay_as_they_are(attempt: Try, network: bool | None) -> None:

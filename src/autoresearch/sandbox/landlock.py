@@ -145,8 +145,9 @@ class Ruleset:
                 raise  # a run of root's could change the kernel's settings
             return False
         self._allow(namespaces.TEMPORARY, WRITE)  # another folder now, and its own
-        if namespaces.SHARED_MEMORY in granted.write:
-            self._allow(namespaces.SHARED_MEMORY, WRITE)
+        for path in (namespaces.SHARED_MEMORY, namespaces.TERMINALS, namespaces.NEW_TERMINAL):
+            if path in granted.write:
+                self._allow(path, WRITE)
         return True
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 Landlock has no right for extended attributes, times, modes and owners of files, and none for the
 kernel's message queues. So a confined process gets a mount namespace (a user namespace first, if
 it is not root) in which every mount is read-only, with the granted folders mounted over themselves
-writable, and an empty `/dev/shm` and `/tmp`; and an IPC namespace. Nothing in there can be mounted
-again: Landlock refuses mounts, and holds from the next step on.
+writable, an empty `/dev/shm` and `/tmp`, and pseudo-terminals of its own; and an IPC namespace.
+Nothing in there can be mounted again: Landlock refuses mounts, and holds from the next step on.
 https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
 """
 
@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWIPC = 0x20000, 0x10000000, 0x08000000
-MS_NOSUID, MS_NODEV, MS_REC, MS_PRIVATE = 2, 4, 16384, 1 << 18
+MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442  # system calls, on every architecture
 OPEN_TREE_CLONE, AT_RECURSIVE, AT_EMPTY_PATH, AT_FDCWD = 1, 0x8000, 0x1000, -100
 MOVE_MOUNT_FROM_EMPTY_PATH = 4
@@ -30,6 +30,7 @@ MOUNT_ATTR_RDONLY = 1
 
 SHARED_MEMORY = "/dev/shm"
 TEMPORARY = "/tmp"
+TERMINALS, NEW_TERMINAL = "/dev/pts", "/dev/ptmx"
 SIZES = {SHARED_MEMORY: b"50%", TEMPORARY: b"10%"}  # of the machine's memory, which holds them
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -42,9 +43,10 @@ class Unavailable(OSError):
 def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = ()) -> None:
     """Give this process file systems of its own, in the child between fork and exec.
 
-    `write` stays writable, except for what is `closed` in it. `/dev/shm` and `/tmp` are new; of the
-    old `/tmp`, `read` and `write` stay at their paths. Raises `Unavailable` where the system does
-    not allow it, `OSError` when it fails later: the child must then not go on.
+    `write` stays writable, except for what is `closed` in it. `/dev/shm` and `/tmp` are new, and so
+    is `/dev/pts` in `write`; of the old `/tmp`, `read` and `write` stay at their paths. Raises
+    `Unavailable` where the system does not allow it, `OSError` when it fails later: the child must
+    then not go on.
     """
     _unshare()
     if "/" in write:
@@ -53,7 +55,7 @@ def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = (
     keeps_temporary = {"/", TEMPORARY}.intersection((*read, *write))
     shared = [SHARED_MEMORY, *([] if keeps_temporary else [TEMPORARY])]
     kept = [path for path in read if _is_below(path, shared) and not _is_below(path, write)]
-    mounts = _clone_mounts(path for path in write if path not in shared)
+    mounts = _clone_mounts(path for path in write if path not in (*shared, TERMINALS))
     mounts |= _clone_mounts([*closed, *kept], read_only=True)
     _set_read_only(AT_FDCWD, b"/", AT_RECURSIVE)
     for path in shared:
@@ -66,6 +68,8 @@ def isolate(read: Sequence[str], write: Sequence[str], closed: Sequence[str] = (
         if _is_below(path, shared):
             _make_place(path, is_folder=stat.S_ISDIR(os.fstat(mounts[path]).st_mode))
         _attach(mounts[path], path)
+    if TERMINALS in write and Path(TERMINALS).is_dir():
+        _mount_terminals()
     with suppress(FileNotFoundError):  # a folder that was not granted
         os.chdir(folder)  # or it would stay on the mount that is covered now
 
@@ -132,6 +136,14 @@ def _attach(fd: int, path: str) -> None:
     target, flags = os.fsencode(path), MOVE_MOUNT_FROM_EMPTY_PATH
     _check(LIBC.syscall(MOVE_MOUNT, fd, b"", AT_FDCWD, target, flags), path)
     os.close(fd)
+
+
+def _mount_terminals() -> None:
+    """Mount pseudo-terminals that nobody else has. Those of the user's windows stay outside."""
+    flags, options = MS_NOSUID | MS_NOEXEC, b"newinstance,ptmxmode=0666,mode=620"
+    target, maker = TERMINALS.encode(), NEW_TERMINAL.encode()
+    _check(LIBC.mount(b"devpts", target, b"devpts", flags, options), TERMINALS)
+    _check(LIBC.mount(target + b"/ptmx", maker, None, MS_BIND, None), NEW_TERMINAL)
 
 
 def _make_place(path: str, *, is_folder: bool) -> None:
