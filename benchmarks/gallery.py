@@ -1,0 +1,88 @@
+"""A real session of a ready task, from `autoresearch new` to its verified result.
+
+    python benchmarks/gallery.py NAME --work DIR [--experiments 150] [--agent tuner] [--save]
+
+NAME is a folder of src/autoresearch/tasks. Called again with the same DIR it goes on. It prints
+what the session found and what that cost. With `--save` the text goes to
+benchmarks/results/gallery_NAME.txt, from where `python scripts/docs.py` takes it into
+docs/gallery.md and the task's README, and the session's picture to docs/gallery/NAME.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "autoresearch"]
+ENV = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+TAG = "gallery"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("name")
+    parser.add_argument("--work", type=Path, required=True, help="folder to work in")
+    parser.add_argument("--experiments", type=int, default=150)
+    parser.add_argument("--agent", default="tuner")
+    parser.add_argument("--save", action="store_true", help="write what README and docs/ show")
+    options = parser.parse_args()
+    folder = options.work.resolve() / options.name
+    if not folder.exists():
+        call("new", options.name, str(folder))
+        if (folder / "prepare.py").exists():
+            subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, env=ENV)
+    limit = ["--experiments", str(options.experiments)]
+    task = [str(folder), "--tag", TAG]
+    call("run", *task, "--plain", "--agent", options.agent, *limit)
+    text = describe(json.loads(call("report", *task, "--json")), options.name)
+    print(text)
+    if options.save:
+        (ROOT / "benchmarks" / "results" / f"gallery_{options.name}.txt").write_text(f"{text}\n")
+        (ROOT / "docs" / "gallery").mkdir(exist_ok=True)
+        shutil.copyfile(folder / "progress.png", ROOT / "docs" / "gallery" / f"{options.name}.png")
+
+
+def call(*arguments: str) -> str:
+    """Call a command of the product. Return what it prints."""
+    command = [*COMMAND, *arguments]
+    return subprocess.run(command, check=True, env=ENV, stdout=subprocess.PIPE, text=True).stdout
+
+
+def describe(report: dict[str, Any], name: str) -> str:
+    metric, verified = report["metric"]["name"], report["verification"]
+    minutes, cpu_minutes = report["elapsed_s"] / 60, report["cpu_s"] / 60
+    counts = ", ".join(f"{report[word]} {word}" for word in ("keep", "discard", "crash"))
+    lines = [
+        f"{name}: {report['finished']} experiments by `{report['agent']}`, {report['runs']} runs "
+        f"in {minutes:.0f} minutes ({cpu_minutes:.0f} of CPU time in runs)",
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        f"{counts}; {report['confirmations']} confirmations, "
+        f"{report['false_keeps_expected']:.2f} false keeps expected at most",
+        "",
+    ]
+    if verified:
+        lines += [
+            f"{metric}, measured again on {verified['new_runs']} fresh seeds each: "
+            f"{verified['old_mean']:.4g} -> {verified['new_mean']:.4g}",
+            f"gain {verified['gain']:.4g}, 95 % interval {verified['low']:.4g} to "
+            f"{verified['high']:.4g} ({'; '.join(report['checks']['words'])})",
+        ]
+    else:
+        best, first = report["incumbent"]["score"], report["baseline"]["score"]
+        lines.append(f"{metric}: {first:.10g} -> {best:.10g}, reproduced exactly")
+    lines += ["", f"kept, with {metric} as measured then:"]
+    keeps = report["keeps"]
+    lines += [f"{keep['number']:5} {keep['score']:.4g} {keep['description']}" for keep in keeps]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
