@@ -238,8 +238,9 @@ def bits_per_byte(models: tuple[Model, Model], tokens: np.ndarray) -> tuple[floa
             turns = [(model, batch) for model, batch in zip(models, pair, strict=True) if batch]
             for model, batch in turns:
                 model.ask(np.stack([question.idx for question in batch]))
-            for model, batch in turns:
-                answers = threads.map(LogProbabilities, model.answer(len(batch), context))
+            received = threads.map(lambda turn: turn[0].answer(len(turn[1]), context), turns)
+            for (_, batch), logits in zip(turns, list(received), strict=True):
+                answers = threads.map(LogProbabilities, logits)
                 for question, log_p in zip(batch, answers, strict=True):
                     if question.cut is None:
                         nats[question.window] = surprise(log_p, tokens, question.window, context)
