@@ -1,6 +1,9 @@
 """The task gpt at toy size, on the CPU: data, training, score. What needs a GPU is in
 test_gpu.py."""
 
+import contextlib
+import gc
+import io
 import math
 import re
 import shutil
@@ -39,12 +42,19 @@ def code(task):
 
 
 @pytest.fixture(scope="module")
-def training(task, tmp_path_factory):
-    """(a copy of the task with a model that was trained for one second, the output)."""
+def training(code, task, tmp_path_factory):
+    """(a folder with a model that was trained for one second, the output). In this process, which
+    saves an import of torch; test_gpt_session.py has the processes."""
     folder = shutil.copytree(task, tmp_path_factory.mktemp("trained") / "task")
-    done = run_python(folder, "train.py", BUDGET="1", BUDGET_CLOCK="cpu", SEED="7")
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
+        patch.chdir(folder)
+        for name, value in (("BUDGET", "1"), ("BUDGET_CLOCK", "cpu"), ("SEED", "7")):
+            patch.setenv(f"AUTORESEARCH_{name}", value)
+        code.train.main()
+    gc.enable()
+    gc.unfreeze()
+    return folder, output.getvalue()
 
 
 class Steps:
@@ -93,7 +103,7 @@ def test_a_run_says_what_it_uses_and_keeps_to_its_budget(training):
 
 
 def test_the_model_is_scored_by_the_scorer_of_tiny_gpt(code, training, monkeypatch, capsys):
-    """In this process, which saves two imports of torch; test_gpt_session.py has the processes."""
+    """In this process too."""
     folder, _ = training
     model, context = code.train.load_model(folder / "model.pt", "cpu")
     assert (context, model.dtype) == (64, torch.float32)
@@ -146,9 +156,9 @@ def test_a_claim_of_the_run_that_is_no_number_is_refused(code, tmp_path, monkeyp
 
 
 def test_the_same_seed_and_steps_give_the_same_weights(code):
-    first = weights_after(code, 1)
-    assert torch.equal(first, weights_after(code, 1))
-    assert not torch.equal(first, weights_after(code, 2))
+    first = weights_after(code, 1, steps=2)
+    assert torch.equal(first, weights_after(code, 1, steps=2))
+    assert not torch.equal(first, weights_after(code, 2, steps=2))
 
 
 def test_warming_up_learns_nothing(code):
@@ -205,6 +215,7 @@ def test_a_batch_that_does_not_divide_is_named(code, monkeypatch):
         make_trainer(code)
 
 
+@pytest.mark.slow
 def test_at_full_size_it_has_fifty_million_parameters():
     with import_modules(GPT, ("train",)) as modules:
         model = modules.train.GPT(8192, None, torch.bfloat16)

@@ -157,7 +157,8 @@ def find_flash(package):
         function = importlib.import_module(package).flash_attn_func
     except (ImportError, AttributeError, OSError):
         return None
-    if package == "flash_attn_interface" and torch.cuda.get_device_capability()[0] != 9:
+    is_hopper = torch.version.hip is None and torch.cuda.get_device_capability()[0] == 9
+    if package == "flash_attn_interface" and not is_hopper:
         return None
 
     def first(*args, **options):
@@ -378,15 +379,15 @@ class Muon:
 class AdamW:
     """Adam with decoupled weight decay, for a list of parameters."""
 
-    def __init__(self, params, lr, step, decay=0.0, beta1=BETA1):
+    def __init__(self, params, lr, step, decay=0.0, beta1=BETA1, beta2=BETA2):
         self.params, self.function, self.steps = params, step, 0
-        self.lr, self.decay, self.beta1 = lr, decay, beta1
+        self.lr, self.decay, self.betas = lr, decay, (beta1, beta2)
         self.mean = [torch.zeros_like(p) for p in params]
         self.square = [torch.zeros_like(p) for p in params]
 
     def step(self, rate, decay, momentum):
         self.steps += 1
-        numbers = (float(self.steps), self.lr * rate, self.decay, self.beta1, BETA2)
+        numbers = (float(self.steps), self.lr * rate, self.decay, *self.betas)
         numbers = [torch.tensor(number) for number in numbers]
         for p, mean, square in zip(self.params, self.mean, self.square, strict=True):
             self.function(p, p.grad, mean, square, *numbers)
@@ -486,9 +487,6 @@ class Trainer:
             self.update(0.0, 0.0, MOMENTUM)
         for optimizer in self.optimizers:
             optimizer.reset()
-        gc.collect()  # then never: a collection takes half a second
-        gc.freeze()
-        gc.disable()
 
     def train(self, loader, budget):
         """Train until the budget is spent. Returns the number of steps."""
@@ -547,6 +545,9 @@ def run():
     if RANK == 0:
         print(f"device {device} x {WORLD}, attention {trainer.attention}, seed {seed}", flush=True)
     trainer.warm_up()
+    gc.collect()  # then never: a collection takes half a second
+    gc.freeze()
+    gc.disable()
     budget = Budget(device, TIME_BUDGET)
     loader = make_loader(trainer.rows, SEQ_LEN, seed, device, budget, RANK, WORLD)
     steps = trainer.train(loader, budget)
