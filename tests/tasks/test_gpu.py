@@ -1,5 +1,5 @@
 """On a machine with an NVIDIA GPU: `make test-gpu`. Runs compute on it although they are confined,
-slots share it out, and tiny_gpt trains and is scored there."""
+slots share it out, and tiny_gpt and gpt train and are scored there."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from support.sessions import TASK, ScriptedAgent, change, git, make_task, run_session
+from support.tiny_gpt import GPT, import_modules, run_python, write_corpus
 from support.tiny_gpt import TASK as TINY_GPT
-from support.tiny_gpt import write_corpus
 
 from autoresearch.commands.fsck import audit
 from autoresearch.sandbox import landlock
@@ -74,4 +74,31 @@ def test_tiny_gpt_trains_and_is_scored_on_the_gpu(tmp_path: Path) -> None:
         assert run.numbers["num_steps"] > 20
         assert run.numbers["checked_windows"] > 0
         assert run.numbers["training_seconds"] == pytest.approx(3.0, rel=0.2)
+    assert audit(load(root)) == []
+
+
+def test_gpt_trains_and_is_scored_on_the_gpu(tmp_path: Path) -> None:
+    """Smaller than by default, but with all that only a GPU has: bfloat16, compiled kernels from
+    precompile.py, windows by FlexAttention or FlashAttention."""
+    root = shutil.copytree(GPT, tmp_path / "task", ignore=shutil.ignore_patterns("__pyc*"))
+    with import_modules(root, ("toy",)) as modules:
+        file = root / "train.py"
+        knobs = {"DEPTH": "4", "WIDTH": "256", "SEQ_LEN": "512", "TOTAL_BATCH": "2**15"}
+        file.write_text(modules.toy.set_values(file.read_text(), knobs | {"DEVICE_BATCH": "32"}))
+    file = root / "autoresearch.toml"
+    file.write_text(file.read_text().replace('"5m"', '"5s"'))
+    corpus = write_corpus(tmp_path / "corpus.txt", size=3_000_000)
+    for command in (["prepare.py", "--corpus", str(corpus)], ["precompile.py"]):
+        done = run_python(root, *command)
+        assert done.returncode == 0, done.stderr
+    git(root, "init", "-q", "--initial-branch=main")
+    git(root, "add", "--all")
+    git(root, "commit", "-qm", "start")
+    found = run_session(root, ScriptedAgent())
+    assert found.verdicts == []
+    for run in found.runs:
+        assert run.reason is None and run.metric is not None and 0 < run.metric < 8
+        assert run.numbers["peak_vram_mb"] > 10
+        assert run.numbers["training_seconds"] == pytest.approx(5.0, rel=0.2)
+        assert run.numbers["checked_windows"] > 0
     assert audit(load(root)) == []
