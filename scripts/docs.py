@@ -39,6 +39,8 @@ MEANINGS = {
     "run.build_timeout": "the wall time after which a build is killed",
     "run.allowance": "start-up and evaluation beyond the budget; by default as the baseline needs",
     "run.preload": "modules that are imported once for all runs ([warm starts](#warm-starts))",
+    "run.stop_doomed": "whether runs that print NaN or diverge end at once "
+    "([doomed runs](#doomed-runs))",
     "run.exit_codes": "the exit codes with which a run counts",
     "metric.name": "the name of the number, as it is printed",
     "metric.goal": "whether a lower or a higher number is better",

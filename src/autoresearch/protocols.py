@@ -186,6 +186,9 @@ class RunSpec:
     confinement: Confinement | None = None  # if it cannot be enforced, the run must not start
     directory: str = ""  # where the command starts, relative to `tree`
     preload: tuple[str, ...] = ()  # modules that a runner may import once for all runs
+    # Curves in the log and their bounds, see measure/doom.py; a runner may leave them unwatched.
+    doom: Mapping[str, float] | None = None
+    is_audited: bool = False  # a doomed run is not stopped, only reported
     home: Mapping[str, str] | None = None  # links to make in env["HOME"]: path -> target
 
     def to_json(self) -> dict[str, Any]:
@@ -245,6 +248,7 @@ class RunResult:
     slot: int | None = None
     detail: str = ""
     spared_s: float | None = None  # CPU seconds of imports, by a warm start; None: a cold one
+    doomed: str | None = None  # what in its log doomed it, if the spec asks for that
     instructions: int | None = None  # outside the kernel, of all processes; None: not counted
 
     def to_json(self) -> dict[str, Any]:

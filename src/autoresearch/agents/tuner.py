@@ -34,7 +34,8 @@ SAMPLERS = ("trend", "tpe", "random")
 
 GUESSES = 300  # at random, before counting what is left of the space
 COUNTABLE = 2_000  # a space of no more points than this can be exhausted
-COSTLY = ("over budget", "timeout", "memory", "log too large")  # crashes of size, not of shape
+# Reasons of crashes of size or of the loss: they tell nothing of the shapes that fit together.
+NO_SHAPE = ("over budget", "timeout", "memory", "log too large", "doomed")
 KEEP_RUNS = 3  # fresh runs behind the metric of a keep
 DESCRIPTION_LENGTH = 80
 ORIGIN = re.compile(r"\bspace of (\w+)")
@@ -146,7 +147,7 @@ class Tuner:
         crashed = experiment.status is Status.CRASH
         if not crashed and experiment.metric is None:
             return
-        if experiment.reason not in COSTLY:
+        if not (experiment.reason or "").startswith(NO_SHAPE):
             self._rules.learn(program.integers(program.values), crashed)
         score = None if crashed else self._score(history, experiment.metric)
         runs = KEEP_RUNS if experiment.status is Status.KEEP else 1

@@ -10,21 +10,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch.measure.doom import LOSS_NAME, LOSS_WORDS, VALUE, match_points
+
 EDGE_BYTES = 64_000  # read at either end
 LINE = 400  # characters of a line that are read
 POINTS = 10  # of a curve, in a briefing
 FEWEST = 3  # points of a curve
 SERIES = 2  # of a log, such as train_loss and val_loss
 READ_LINES = 200  # among those that may hold a point
-LOSS_WORDS = "loss|bpb|nll|ppl|perplexity|cross_entropy"
-VALUE = r"[-+]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][-+]?\d{1,3})?"
-LOSS = re.compile(
-    r"(?<![\w./-])((?:[A-Za-z]\w{0,20}[./_ -])?"
-    rf"(?:{LOSS_WORDS})(?:[./_-]\w{{1,12}})?)"
-    r"(?:[\"']?\s{0,8}[:=|]\s{0,8}|\s{1,8})"
-    rf"({VALUE}|nan|-?inf)(?![\w.])",
-    re.IGNORECASE,
-)
+LOSS = match_points(LOSS_NAME)
 STEP = re.compile(
     r"(?<![\w./-])(step|iter|iteration|epoch|batch|update)s?[\"']?\s{0,8}[:=#]?\s{0,8}\[?"
     r"(\d{1,12}(?:\.\d{1,6})?)",

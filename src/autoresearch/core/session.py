@@ -263,9 +263,9 @@ class Session:
     @property
     def is_ahead(self) -> bool:
         """Whether the next change is proposed while every slot is busy. By default it is if an
-        agent reads briefings: it may think for minutes."""
+        agent reads briefings, as it may think for minutes, and no run is timed meanwhile."""
         wanted = self.task.agent.ahead
-        return self.scheduler.has_readers if wanted is None else wanted
+        return self.scheduler.has_readers and not self.task.measure if wanted is None else wanted
 
     def grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""

@@ -20,6 +20,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.git.trees import Manifest
 from autoresearch.measure.artifacts import FOLDER, keep_artefacts
 from autoresearch.measure.builds import BUILD, BuildCache, BuildFailed
+from autoresearch.measure.doom import AUDITED, DOOMED, learn_bounds
 from autoresearch.measure.execution import (
     SESSION,
     UNSETTLED,
@@ -74,6 +75,7 @@ class RunExecutor:
         self.first_commit = first_commit
         self.commands = CommandExecutor(task, paths, repository, runner)
         self.builds = BuildCache(self.commands)
+        self._bounds: dict[str, float] | None = None  # see `learn_bounds`; None: not learned yet
         self.limit_s: float | None = None  # by the budget's clock; set after the baseline
         self.score_limit_s: float | None = None  # the same for a scorer
 
@@ -152,6 +154,9 @@ class RunExecutor:
         metric, reason, numbers = read_metric(self.commands, ended, folder, purpose)
         if ended is not result:
             reason = f"score: {reason}"
+        numbers.pop(DOOMED, None)
+        if result.doomed is not None:
+            numbers[DOOMED] = 1.0
         if is_spoiled(run):
             metric, reason = None, SPOILED
         held_out = reason is None and run.is_held_out
@@ -224,8 +229,19 @@ class RunExecutor:
             limit_s=_limit_of(run, self.limit_s),
             preload=self.task.run.preload,
         )
-        result = self.commands.execute(_let_read_build(spec, content), content)
+        spec = self._let_stop_doomed(run, _let_read_build(spec, content))
+        result = self.commands.execute(spec, content)
         return result, content.written or self.repository.trees.manifest(commit)
+
+    def _let_stop_doomed(self, run: Run, spec: RunSpec) -> RunSpec:
+        """Let a run that decides about its change end as soon as it is doomed."""
+        task = self.task
+        if not _decides(run) or task.measure is not None or not task.run.stop_doomed:
+            return spec
+        if self._bounds is None:
+            logs = [self.paths.runs / honest.name / "log" for honest in self.commands.honest]
+            self._bounds = learn_bounds(logs, task.metric.name)
+        return replace(spec, doom=self._bounds, is_audited=run.seed % AUDITED == 0)
 
     def _has_ended(self, result: RunResult) -> bool:
         """Whether a run ended by itself, and as it should."""
@@ -300,8 +316,11 @@ def _let_read_build(spec: RunSpec, content: CommitTree) -> RunSpec:
 def _limit_of(run: Run, limit_s: float | None) -> float | None:
     """The limit of a run that decides about its change, or a higher limit for other runs: on a busy
     machine the incumbent would crash at the same limit."""
-    decides = run.role in (Role.SCREEN, Role.CANDIDATE)
-    return limit_s if limit_s is None or decides else KEPT_LIMIT_FACTOR * limit_s
+    return limit_s if limit_s is None or _decides(run) else KEPT_LIMIT_FACTOR * limit_s
+
+
+def _decides(run: Run) -> bool:
+    return run.role in (Role.SCREEN, Role.CANDIDATE)
 
 
 def leftovers(paths: SessionPaths, seed: int | None = None) -> list[psutil.Process]:

@@ -14,10 +14,12 @@ from typing import Any
 from autoresearch.core.history import SegmentAlignment, noise
 from autoresearch.core.judge import LEVELS
 from autoresearch.core.limits import FRUITLESS_TURNS
+from autoresearch.measure.doom import DOOMED
 from autoresearch.records import Experiment, Role, Status
 from autoresearch.report.effects import compare_finished, divide, gain_over, score_keeps
 from autoresearch.report.summary import (
     AgentShare,
+    Doomed,
     Flagged,
     Kept,
     OpenExperiment,
@@ -70,7 +72,7 @@ def summarise(
     keeps = score_keeps(kept, known, starts, metric)
     baseline, incumbent = (keeps[0], keeps[-1]) if keeps else (None, None)
     flagged = tuple(derive(Flagged, keep) for keep in kept if keep.flag is not None)
-    gain = verification = holdout = machine = checks = None
+    gain = verification = holdout = machine = doomed = checks = None
     if baseline and incumbent and incumbent is not baseline:
         if incumbent.score is not None:
             score = SegmentAlignment(ledger, session).now(incumbent.score)
@@ -88,6 +90,7 @@ def summarise(
         from autoresearch.report.machine import find_trends
 
         machine = find_trends(queries.list_incumbents_runs(ledger, session), metric)
+        doomed = _count_doomed(ledger, session)
 
     in_flight = ledger.in_flight(session)
     latest = ledger.finished(session, last=None if whole else RECENT)
@@ -133,6 +136,7 @@ def summarise(
         noise_df=df,
         segments=tuple(_view_segments(segments, kept, keeps)),
         machine=machine,
+        doomed=doomed,
         confirmations=confirmations,
         false_keep=false_keep,
         false_keeps_expected=confirmations * false_keep,
@@ -217,6 +221,18 @@ def _share_out(shares: Sequence[Share], keeps: Sequence[Kept]) -> Iterator[Agent
 def _name_agents(in_flight: Sequence[Experiment], latest: Sequence[Experiment]) -> str:
     experiments = (*in_flight, *reversed(latest))
     return ", ".join(dict.fromkeys(row.agent for row in experiments if row.number))
+
+
+def _count_doomed(ledger: Ledger, session: SessionRecord) -> Doomed | None:
+    """None if no run was doomed."""
+    runs = queries.list_doomed(ledger, session, DOOMED)
+    audited = [run for run in runs if not (run[0] or "").startswith(DOOMED)]
+    better = session.metric.better
+    wrong = sum(
+        metric is not None and incumbent is not None and better(metric, incumbent)
+        for _, metric, incumbent in audited
+    )
+    return Doomed(len(runs) - len(audited), len(audited), wrong) if runs else None
 
 
 def _describe_open(

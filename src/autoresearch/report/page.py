@@ -393,7 +393,8 @@ def _list_discards(summary: Summary) -> Section | None:
 
 def _list_crashes(summary: Summary) -> Section | None:
     lines = _group(summary, Status.CRASH)
-    return _make_section("Crashes", lines=lines) if lines else None
+    doomed = str(summary.doomed) if summary.doomed else ""
+    return _make_section("Crashes", doomed, lines=lines) if lines or doomed else None
 
 
 def _group(summary: Summary, status: Status) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from autoresearch.formatting import Numbers
+from autoresearch.formatting import Numbers, counted
 from autoresearch.records import Metric, Role, Status
 
 if TYPE_CHECKING:  # each costs the start of `status` a millisecond
@@ -100,6 +100,23 @@ class OpenRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Doomed:
+    """The runs that were stopped because of what they printed, and the audit of that rule."""
+
+    stopped: int
+    audited: int  # finished all the same
+    wrong: int  # of these, better than their incumbent
+
+    def __str__(self) -> str:
+        rate = f", a rate of false stops of {self.wrong / self.audited:.0%}" if self.audited else ""
+        return (
+            f"{counted(self.stopped, 'doomed run')} ended early: the loss was not finite, or far "
+            f"beyond the baseline's. As an audit {counted(self.audited, 'other')} went on to the "
+            f"end: {self.wrong} gave a better metric than the incumbent's{rate}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class OpenExperiment:
     number: int
     base: int
@@ -174,6 +191,7 @@ class Summary:
 
     segments: tuple[SegmentView, ...]
     machine: Machine | None  # None also in a summary that is not whole
+    doomed: Doomed | None  # the same
 
     confirmations: int
     false_keep: float  # P(keep) of a change that does nothing, per confirmation

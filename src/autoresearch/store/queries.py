@@ -136,6 +136,22 @@ def list_incumbents_runs(ledger: Ledger, session: SessionRecord) -> list[Run]:
     )
 
 
+def list_doomed(
+    ledger: Ledger, session: SessionRecord, mark: str
+) -> list[tuple[str | None, float | None, float | None]]:
+    """Of the runs whose numbers have a `mark`: reason, metric, metric of the incumbent then."""
+    rows = ledger.select(
+        "SELECT run.reason, run.metric, base.metric FROM run JOIN experiment ON"
+        " experiment.session = run.session AND experiment.number = run.experiment"
+        " JOIN experiment AS base ON base.session = run.session AND base.number = experiment.base"
+        " WHERE run.session = ? AND run.finished = 1"
+        " AND json_extract(run.numbers, '$.' || ?) IS NOT NULL",
+        session.id,
+        mark,
+    )
+    return [(row[0], row[1], row[2]) for row in rows]
+
+
 def list_shares(ledger: Ledger, session: SessionRecord) -> list[Share]:
     """Each agent's experiments and turns, by name, without the baseline."""
     rows = ledger.select(

@@ -47,6 +47,7 @@ class RunSettings:
     build_timeout_s: values.Duration = 600.0
     allowance_s: values.Duration | None = None  # None: measured
     preload: values.Modules = ()  # imported once, before all runs
+    stop_doomed: values.Flag = True  # runs that print NaN or diverge; see measure/doom.py
     exit_codes: values.ExitCodes = (0,)  # with which a run counts
 
 

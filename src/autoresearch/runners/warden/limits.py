@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 
+from autoresearch.measure.doom import DOOMED, DoomWatch
 from autoresearch.protocols import RunSpec
 from autoresearch.runners.warden.cpu_clock import CpuClock
 from autoresearch.runners.warden.processes import (
@@ -42,6 +43,8 @@ class Watch:
         self.cpu_s = 0.0  # of the latest sample, outside Linux: orphans are not our children there
         self.family: Family = {}
         self._spec = spec
+        self._doom = DoomWatch(spec.log, spec.doom) if spec.doom else None
+        self.doomed: str | None = None  # what in its log dooms the run
         self._mark = mark
         self._began = began
         self._used_s = used_s
@@ -64,7 +67,7 @@ class Watch:
         self.cpu_s = 0.0 if LINUX else max(self.cpu_s, cpu_s)
         if self._spec.memory_bytes is not None and memory_bytes > self._spec.memory_bytes:
             return "memory"
-        return self.check_log() or self.check_budget(wall_s, cpu_s)
+        return self.check_log() or self.check_budget(wall_s, cpu_s) or self._check_doom()
 
     def check_log(self) -> str | None:
         limit = self._spec.log_bytes
@@ -75,6 +78,11 @@ class Watch:
         limit = self._spec.limit_s
         spent = cpu_s if self._spec.limit_clock == "cpu" else wall_s
         return "over budget" if limit is not None and spent > limit else None
+
+    def _check_doom(self) -> str | None:
+        if self._doom is not None and self.doomed is None:
+            self.doomed = self._doom.look()
+        return f"{DOOMED}: {self.doomed}" if self.doomed and not self._spec.is_audited else None
 
     def _sample(self) -> tuple[int, float]:
         """(resident bytes, CPU seconds) of all processes, those that were reaped included."""

@@ -145,6 +145,7 @@ def supervise(spec: RunSpec, requests: Requests, launcher: Launcher, clock: CpuC
         peak_bytes,
         detail=launcher.detail,
         spared_s=launcher.spared_s,
+        doomed=watch.doomed,
     )
 
 
