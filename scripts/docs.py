@@ -20,7 +20,7 @@ from pathlib import Path
 from autoresearch.agents import llm
 from autoresearch.cli.parser import make_parser
 from autoresearch.core.events import Event
-from autoresearch.task import reading
+from autoresearch.task import reading, values
 from autoresearch.task.tables import keys_of
 
 MEANINGS = {
@@ -55,6 +55,9 @@ MEANINGS = {
     "score.reads": "files that a run must leave for the scorer",
     "score.hidden": "files that neither agents nor runs see",
     "score.preload": "the same for scorers as `preload` of [run]",
+    "second.name": "a second number that every run prints, for the report "
+    "([how](judge.md#a-second-number))",
+    "second.goal": "whether a lower or a higher one is better",
     "holdout.command": "a second score, which decides nothing",
     "holdout.hidden": "files that only this command sees",
     "judge.level": "how sure a keep has to be ([levels](judge.md))",
@@ -170,7 +173,8 @@ def keys() -> str:
     )
     lines.append(
         "| `[guards.commands]` `NAME` | a test of each change that passed the screen | "
-        "a command that must exit with 0 | none |"
+        f"{values.GUARD_COMMAND.accepts}; it must exit with 0 within that time, by default "
+        "`[run]` `timeout` | none |"
     )
     return "\n".join(lines) + "\n"
 

@@ -232,6 +232,16 @@ def test_a_guard_command(tmp_path: Path) -> None:
     assert (found.paths.runs / "0001" / "guard-sane.log").exists()
 
 
+def test_a_guard_command_has_a_time_limit_of_its_own(tmp_path: Path) -> None:
+    program = PROGRAM + "SLOW = False\n"
+    guard = "import prog, time\ntime.sleep(60 if prog.SLOW else 0)\n"
+    toml = TASK + "[guards.commands]\n"
+    toml += 'quick = { command = "python -S -E guard.py", timeout = "3s" }\n'
+    root = make_task(tmp_path / "task", program, toml, files={"guard.py": guard})
+    found = run_session(root, ScriptedAgent(change(VALUE=1.0, SLOW=True), change(VALUE=1.0)))
+    assert found.verdicts == [("discard", "guard failed: quick (timeout)"), ("keep", None)]
+
+
 def test_a_guard_command_that_the_unchanged_program_fails(tmp_path: Path) -> None:
     """Else every change of the night would be discarded for it."""
     root = make_task(tmp_path / "task", toml=TASK + '[guards.commands]\ntests = "false"\n')

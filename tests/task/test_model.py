@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from autoresearch.errors import TaskError
-from autoresearch.records import Goal
+from autoresearch.records import Goal, Metric
 from autoresearch.task import draft
 from autoresearch.task.checks import private_paths
 from autoresearch.task.layouts import scaffold
@@ -68,6 +68,10 @@ peak_vram_mb = "<= 60000"
 share = [">= 0.1", "< 1"]
 [guards.commands]
 tests = "pytest -q"
+slow = { command = "pytest -q slow", timeout = "5m" }
+[second]
+name = "peak_vram_mb"
+goal = "minimize"
 [judge]
 level = "strict"
 deterministic = true
@@ -180,7 +184,9 @@ def test_every_key_is_read(root: Path) -> None:
     assert task.judge.quarantine == 3
     bounds = [str(bound) for bound in task.guards.bounds]
     assert bounds == ["peak_vram_mb <= 60000", "share >= 0.1", "share < 1"]
-    assert task.guards.commands == (("tests", "pytest -q"),)
+    assert task.guards.commands == (("tests", "pytest -q"), ("slow", "pytest -q slow"))
+    assert task.guards.timeouts == {"slow": 300.0}
+    assert task.second == Metric("peak_vram_mb")
     assert task.limits.until == datetime.time(7)
     assert (task.limits.usd, task.limits.target) == (2.5, 0.9)
     assert task.agent.portfolio == (("tuner", 1.0), ("claude", 3.0))

@@ -41,6 +41,7 @@ from autoresearch.task.seeds import seed_patch
 from autoresearch.task.values import shell_words
 
 RUNS_PER_EXPERIMENT = 1.5  # at the default level, all runs counted (benchmarks/truth.py)
+SHOWN_NUMBERS = 20  # by name, in a message
 TAG = ".check"  # no session can have this name
 
 
@@ -108,6 +109,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
             change = session.record.warnings[-1]
             raise BaselineError(f"{change}. Check again when all is at rest") from None
         _check_holdout(session, measured)
+        _check_second(session, measured)
     remove_tree(paths.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in measured if run.metric is not None)
     is_deterministic = len(set(values)) == 1
@@ -242,6 +244,18 @@ def _estimate_duration(task: Task, per_experiment_s: float) -> float | None:
     if limits.until:
         ends.append(seconds_until(limits.until, datetime.datetime.now()))
     return min(ends, default=None)
+
+
+def _check_second(session: Session, runs: list[Run]) -> None:
+    """Raise `BaselineError` if a run of the unchanged program did not print the second number."""
+    second = session.task.second
+    for run in runs:
+        if second is not None and second.name not in run.numbers:
+            printed = ", ".join(list(run.numbers)[:SHOWN_NUMBERS]) or "none"
+            raise BaselineError(
+                f"[second] name: no run prints {second.name!r}; accepted: a number that every run, "
+                f"or the scorer, prints as `NAME: NUMBER`. Printed were: {printed}"
+            )
 
 
 def _check_holdout(session: Session, runs: list[Run]) -> None:

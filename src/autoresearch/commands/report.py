@@ -13,6 +13,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.records import Role
 from autoresearch.report import collect, page, plot
 from autoresearch.report.summary import Summary
+from autoresearch.report.tradeoffs import find_tradeoff
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.published import publish
@@ -67,6 +68,7 @@ def _gather_facts(ledger: Ledger, paths: SessionPaths, task: Task, summary: Summ
         sandbox="; ".join(not_enforced(task)),
         changes=_read_changes(ledger, record, repository, summary),
         ablation=ablation,
+        tradeoff=find_tradeoff(ledger, record, task.second) if task.second else None,
         command=task.run.command,
         environment=", ".join(f"{name} {value}" for name, value in known.items()),
         runs=[run for run in runs if run.segment == max(run.segment for run in runs)],

@@ -273,6 +273,8 @@ class RunExecutor:
         except BuildFailed as failure:
             return failure.result
         spec = _let_read_build(self.commands.spec(command, tree, log, outcome, 0), content)
+        timeout_s = self.task.guards.timeouts.get(name, spec.timeout_s)
+        spec = replace(spec, timeout_s=timeout_s)
         result = self.commands.execute(spec, content)
         clear_path(tree)
         outcome.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ from autoresearch.formatting import (
     join,
     one_line,
     percent,
+    plain,
     printable,
     short,
 )
@@ -32,9 +33,11 @@ from autoresearch.report import text
 from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import Machine, Trend
 from autoresearch.report.summary import Finished, Kept, Summary
+from autoresearch.report.tradeoffs import Tradeoff
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
+FRONT = 20  # experiments of a Pareto front
 REASONS = 10  # of crashes and discards; the rarer ones are counted together
 EXAMPLES = 5  # of each reason
 DIFF_LINES = 120  # shown of one change in report.md
@@ -62,6 +65,7 @@ class Facts:
     environment: str = ""  # in which the session began
     runs: Sequence[Run] = ()  # that verified the result
     ablation: str = ""  # the best without each change, as `verify --ablate` tells it
+    tradeoff: Tradeoff | None = None  # if the task names a second number
 
 
 class Section(NamedTuple):
@@ -99,6 +103,7 @@ def list_sections(summary: Summary, facts: Facts) -> list[Section]:
         _list_keeps(summary),
         _list_changes(summary, facts),
         _describe_ablation(facts),
+        _list_tradeoff(summary, facts.tradeoff),
         _describe_holdout(summary),
         _list_near_misses(summary),
         _list_discards(summary),
@@ -312,6 +317,37 @@ def _describe_ablation(facts: Facts) -> Section | None:
         return None
     return _make_section(
         "Does each change still earn its place?", _fence(printable(facts.ablation), "text")
+    )
+
+
+def _list_tradeoff(summary: Summary, tradeoff: Tradeoff | None) -> Section | None:
+    """The experiments that no other beats in both numbers."""
+    if tradeoff is None:
+        return None
+    metric, second = _escape(tradeoff.metric.name), _escape(tradeoff.second.name)
+    heading = f"{metric} beside {second}"
+    if not tradeoff.points:
+        return _make_section(heading, f"No run printed {second}.")
+    lines = [f"| # | commit | {metric} | {second} | runs | verdict | change |"]
+    lines.append("|--:|:--|--:|--:|--:|:--|:--|")
+    for point in tradeoff.points[:FRONT]:
+        lines.append(
+            f"| {point.number} | `{short(point.commit)}` | {summary.numbers.value(point.metric)} "
+            f"| {plain(point.second)} | {point.runs} | {point.status} "
+            f"| {_make_cell(point.description)} |"
+        )
+    more = len(tradeoff.points) - FRONT
+    luck = (
+        " Discards were measured by their screen alone, and the luckiest of them stand here: "
+        "measure one again before you use it."
+    )
+    luck = "" if summary.deterministic else luck
+    return _make_section(
+        heading,
+        f"{metric} alone decided what was kept; {second} ({tradeoff.second.goal}) decides nothing "
+        f"beyond its bounds in [guards]. Of {counted(tradeoff.measured, 'experiment')} with both "
+        f"numbers, no other beats these in both (the Pareto front).{luck}",
+        lines=[*lines, *([f"\n{more} more are not shown."] if more > 0 else [])],
     )
 
 

@@ -41,6 +41,8 @@ def _check_contradictions(task: Task) -> Iterator[Problem]:
             yield "", "editable", f"{show(glob)} is never editable"
     if task.holdout and not task.score:
         yield "holdout", "command", "needs a table [score]: it reads what that `reads`"
+    if task.second and task.second.name == task.metric.name:
+        yield "second", "name", f"{show(task.second.name)} is the metric; name another number"
     for table, settings in (("score", task.score), ("holdout", task.holdout)):
         for word in re.findall(r"[^\s|&;<>()$`'\"]+", settings.command if settings else ""):
             if task.may_edit(str(PurePosixPath(word))):

@@ -129,6 +129,17 @@ class Bound:
 class Guards:
     bounds: tuple[Bound, ...] = ()
     commands: tuple[tuple[str, str], ...] = ()  # (name, command)
+    timeouts: Mapping[str, float] = field(default_factory=dict, repr=False)
+    """Wall seconds after which the command of that name is killed; without, [run] timeout. Not part
+    of what a session must keep."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecondSettings:
+    """A second number that runs print. It decides nothing: see `report/tradeoffs.py`."""
+
+    name: values.MetricName
+    goal: values.GoalWord
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +221,7 @@ class Task:
     metric_source: MetricSource = MetricSource()
     measure: Measure | None = None  # None: the program, or the scorer, prints the metric
     score: ScoreSettings | None = None
+    second: Metric | None = None
     holdout: HoldoutSettings | None = None
     guards: Guards = Guards()
     judge: JudgeSettings = JudgeSettings()

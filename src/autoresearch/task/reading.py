@@ -31,6 +31,7 @@ TABLES: Mapping[str, type] = {
     "run": model.RunSettings,
     "metric": model.MetricSettings,
     "score": model.ScoreSettings,
+    "second": model.SecondSettings,
     "holdout": model.HoldoutSettings,
     "judge": model.JudgeSettings,
     "limits": model.Limits,
@@ -39,7 +40,7 @@ TABLES: Mapping[str, type] = {
     "runner": model.RunnerSettings,
 }
 MEASURE_KEYS = ("measure", "repeats", "relative")  # of [metric]
-OPTIONAL = ("score", "holdout")  # None if the table is absent
+OPTIONAL = ("score", "second", "holdout")  # None if the table is absent
 PLUGGED = ("agent", "runner")  # sub-tables are options that the plug-in of that name checks
 KEYS: Mapping[str, Mapping[str, Key]] = {
     name: keys_of(settings) for name, settings in {"": Task, **TABLES}.items()
@@ -123,6 +124,8 @@ def _read(
     keys = [tables["metric"].pop(key, None) for key in MEASURE_KEYS]
     settings["measure"] = model.make_measure(*keys)
     settings["metric"] = Metric(**tables["metric"])
+    if "second" in tables:
+        settings["second"] = Metric(**tables["second"])
     task = Task(root=root, source=source, layout=layout, document=document, **settings)
     try:
         task = replace(task, objective_text=_read_objective(task))
@@ -197,8 +200,12 @@ class Problems:
             self.read_table("guards", {name: name for name in given}, values.METRIC_NAME)
         guards = self.read_table("guards", given, values.BOUNDS)
         bounds = [Bound(name, *bound) for name, listed in guards.items() for bound in listed]
-        commands = self.read_table("guards.commands", commands, values.COMMAND)
-        return Guards(tuple(bounds), tuple(commands.items()))
+        commands = self.read_table("guards.commands", commands, values.GUARD_COMMAND)
+        return Guards(
+            tuple(bounds),
+            tuple((name, command) for name, (command, _) in commands.items()),
+            {name: timeout_s for name, (_, timeout_s) in commands.items() if timeout_s},
+        )
 
 
 def _hint(table: str, key: str) -> str:

@@ -56,6 +56,8 @@ def explain(kind: Kind, value: object, error: Mapping[str, Any]) -> str:
 
 
 REASONS = {
+    "extra_forbidden": "unknown key",
+    "missing": "a key is missing",
     "dict_type": "not a list or a table",
     "finite_number": "not a finite number",
     "float_type": "not a number",
@@ -263,6 +265,28 @@ BOUNDS = Kind(
     '"<= 60000" (<=, <, >=, >, ==), or a list of such',
     _before(
         lambda value: value if isinstance(value, list) else [value], _list(after(_to_bound, TEXT))
+    ),
+)
+
+GUARD_COMMAND = Kind(
+    'a command such as "pytest -q", or { command = "pytest -q", timeout = "5m" }',
+    _before(
+        lambda value: value if isinstance(value, dict) else {"command": value},
+        after(
+            lambda given: (given["command"], given.get("timeout")),
+            {
+                "type": "typed-dict",
+                "extra_behavior": "forbid",
+                "fields": {
+                    "command": {"type": "typed-dict-field", "schema": COMMAND.schema},
+                    "timeout": {
+                        "type": "typed-dict-field",
+                        "schema": DURATION.schema,
+                        "required": False,
+                    },
+                },
+            },
+        ),
     ),
 )
 
