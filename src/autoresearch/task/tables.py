@@ -61,7 +61,7 @@ def read_table(
             name = str(error["loc"][0])
             if name not in keys:
                 problems[name] = None
-            elif error["type"] == "missing":
+            elif error["type"] == "missing" and len(error["loc"]) == 1:
                 problems[name] = f"missing; needed: {keys[name].kind.accepts}"
             else:  # of several wrong items of a list, the first
                 problems.setdefault(name, explain(keys[name].kind, given[name], error))
