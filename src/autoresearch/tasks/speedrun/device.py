@@ -1,0 +1,1 @@
+../tiny_gpt/device.py
