@@ -232,7 +232,7 @@ def train(model, seed, device):
         if step % 10 == 0 or smoothed < STOP_LOSS:
             print(f"step {step:05d} | loss {smoothed:.4f}")
         if smoothed < STOP_LOSS:
-            return step
+            break
         if step == MAX_STEPS or not smoothed < 100:  # true for nan as well
             raise SystemExit(f"error: the loss is {smoothed:.4g} after {step} steps")
         loss.backward()
@@ -241,6 +241,7 @@ def train(model, seed, device):
             for optimizer in optimizers:
                 optimizer.step(rate, WEIGHT_DECAY * rate)
         model.zero_grad(set_to_none=True)
+    return step
 
 
 def load_model(path, device):
