@@ -26,6 +26,7 @@ from autoresearch.errors import BaselineError
 from autoresearch.files import remove_tree
 from autoresearch.formatting import counted
 from autoresearch.git.repository import Repository
+from autoresearch.measure.absent import list_absent_files
 from autoresearch.measure.diagnosis import explain_failure
 from autoresearch.measure.output import describe_end
 from autoresearch.measure.timing import check_measurable
@@ -75,6 +76,7 @@ class CheckResult:
     seed_patch: str | None
     agent_problems: tuple[str, ...]  # why the task's agents could propose nothing
     load: str | None  # of the machine before, if it was busy
+    absent_files: tuple[str, ...]  # what the checkout has and a run has not, in words
 
 
 def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
@@ -152,6 +154,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         seed_patch=next(filter(None, patches), None),
         agent_problems=tuple(agent_problems),
         load=load,
+        absent_files=tuple(list_absent_files(task, repository)),
     )
 
 

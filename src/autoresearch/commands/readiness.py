@@ -94,6 +94,7 @@ def list_remarks(result: CheckResult) -> Iterator[str]:
         )
     if result.load is not None:
         yield f"other programs were at work on this machine before ({result.load})"
+    yield from result.absent_files
     if result.holdout:
         yield "the sealed holdout is scored for the baseline and for keeps; the report shows it"
 

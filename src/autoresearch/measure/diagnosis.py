@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from autoresearch.files import tail
+from autoresearch.measure.absent import POINTER
 from autoresearch.measure.execution import CommandExecutor
 from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.task.checks import private_paths
@@ -36,7 +37,6 @@ NETWORK = re.compile(
     r"[Nn]etwork is unreachable|[Nn]ame resolution|[Nn]ame or service not known|"
     r"[Cc]ould not resolve|EAI_AGAIN"
 )
-POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def find_first_error(lines: Sequence[str]) -> list[str]:
