@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow test-gpu test-faults test-web test-agents check format clean
+.PHONY: demo test test-slow test-gpu test-faults test-web test-agents test-cluster check format clean
 
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu and not web"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu and not web and not cluster"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow
@@ -27,6 +27,10 @@ test-faults: $(VENV)/torch $(VENV)/dev
 # The page of `watch` in the system's chromium.
 test-web: $(VENV)/torch $(VENV)/dev $(VENV)/browser
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m web
+
+# Ray clusters of several nodes on this machine.
+test-cluster: $(VENV)/torch $(VENV)/dev $(VENV)/cluster
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m cluster
 
 # Real coding agents, installed here from their registries, against a scripted model server.
 test-agents: $(VENV)/torch $(VENV)/dev .agents/made
@@ -61,6 +65,10 @@ $(VENV)/torch: $(VENV)/made pyproject.toml
 
 $(VENV)/browser: $(VENV)/made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
+	@touch $@
+
+$(VENV)/cluster: $(VENV)/made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ray]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/made pyproject.toml

@@ -77,7 +77,7 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy the content of a regular file. Holes stay holes: a program makes one of any size, and
     its zeros would fill the disk."""
     with source.open("rb") as old, target.open("wb") as new:
-        for begin, end in _find_data(old.fileno()):
+        for begin, end in find_data(old.fileno()):
             old.seek(begin)
             new.seek(begin)
             while begin < end and (data := old.read(min(1 << 20, end - begin))):
@@ -85,7 +85,7 @@ def copy_file(source: Path, target: Path) -> None:
         new.truncate(os.fstat(old.fileno()).st_size)
 
 
-def _find_data(fd: int) -> Iterator[tuple[int, int]]:
+def find_data(fd: int) -> Iterator[tuple[int, int]]:
     """The parts of a file that are no holes, as (begin, end)."""
     end = 0
     while True:

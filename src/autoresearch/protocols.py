@@ -205,19 +205,19 @@ class RunSpec:
         lists = {name: tuple(given[name]) for name in ("argv", "preload")}
         return cls(**{**given, **paths, **lists, "confinement": confinement})
 
-    def moved(self, folder: Path) -> RunSpec:
+    def moved(self, folder: Path, inputs: Mapping[str, str] | None = None) -> RunSpec:
         """The same run with all its files in `folder`, for a runner on another machine.
 
         Replaces the tree and the temporary folder (TMPDIR) in the command, the environment and the
-        confinement. Other paths stay: the programs, inputs and caches must be on the other machine,
-        too. The caller makes `folder / "tmp"`."""
-        moves = {str(self.tree): str(folder / "tree")}
+        confinement, and the paths of `inputs` by those there. Other paths stay: the programs, other
+        inputs and caches must be on the other machine, too. The caller makes `folder / "tmp"`."""
+        moves = {str(self.tree): str(folder / "tree")} | dict(inputs or {})
         if temporary := self.env.get("TMPDIR"):
             moves[temporary] = str(folder / "tmp")
 
         def move(text: str) -> str:
             for old, new in moves.items():
-                text = new.join(re.split(rf"{re.escape(old)}(?=[/:\s]|$)", text))
+                text = new.join(re.split(rf"(?<![\w./-]){re.escape(old)}(?=[/:\s]|$)", text))
             return text
 
         confinement = self.confinement and replace(
@@ -313,7 +313,10 @@ class Runner(Protocol):
     cost no CPU time, so that wall time is limited too; `counts_instructions`, true where results
     have the number of instructions; `hold(descriptor)`, called before the first
     run, gives a runner the open file of the session's lock. Its helper processes on this machine
-    inherit it, so that the session stays locked until the last of them has ended.
+    inherit it, so that the session stays locked until the last of them has ended; `check(task)`,
+    called before anything is measured, raises `RunnerError` if it cannot execute the task's runs;
+    `facts`, a mapping of words about its machines, begins a new segment of the session where it
+    differs from the one before.
     """
 
     name: str

@@ -1,32 +1,33 @@
 """A runner whose processes share no folder with the harness.
 
 It shows that the contract in `protocols.py` is enough for a runner on other machines. The far
-process gets a run as JSON, asks for files by blob, makes the tree in a folder of its own, and
-returns the result, the log and the changed files as content. The harness's paths are replaced
-before a run is sent.
+process has a `RemoteSlot`, as a worker of a cluster has. Calls and answers travel through its pipes
+as pickles; each call is carried out in a thread of its own.
 """
 
 from __future__ import annotations
 
 import base64
-import json
+import pickle
 import queue
-import shutil
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from concurrent.futures import Future, wait
+from itertools import count
 from typing import Any
 
 from autoresearch.errors import RunnerError
-from autoresearch.files import replace_file
-from autoresearch.protocols import RunResult, RunSpec, TreeManifest, TreeSource
-from autoresearch.runners.local import LocalRunner
-from autoresearch.runners.support.content import changed_files, write_tree
+from autoresearch.protocols import RunResult, RunSpec, TreeSource
+from autoresearch.runners.support.remote_slot import RemoteSlot
+from autoresearch.runners.support.shipping import (
+    InputPacker,
+    follow_log,
+    make_shipment,
+    receive,
+)
 
-PLACEHOLDER = Path("/harness")  # replaces the harness's paths on the way; does not exist
+FOLLOW_S = 0.1  # between two looks at the output of a run
 
 
 class FarRunner:
@@ -34,8 +35,9 @@ class FarRunner:
 
     name = "far"
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, mounted: tuple[str, ...] = ("/",), limit_bytes: int = 0) -> None:
         self.slots = slots
+        self._packer = InputPacker(mounted, limit_bytes, "Mount them.")
         self._far = [_Far(slot) for slot in range(slots)]
         self._free: queue.Queue[_Far] = queue.Queue()
         self._is_closed = False
@@ -47,13 +49,14 @@ class FarRunner:
             raise RunnerError("the runner is closed")
         far = self._free.get()
         try:
-            return far.run(spec, source)
+            return far.run(spec, source, self._packer)
         finally:
             self._free.put(far)
 
     def interrupt(self) -> None:
         for far in self._far:
-            far.send({"interrupt": True})
+            if far.number is not None:
+                far.call("interrupt", far.number)
 
     def close(self) -> None:
         self._is_closed = True
@@ -63,106 +66,114 @@ class FarRunner:
 
 class _Far:
     def __init__(self, slot: int) -> None:
+        self.number: int | None = None  # of the run under way
         self._slot = slot
-        self._lock = threading.Lock()  # for writing
-        self._reading = threading.Lock()
+        self._known: set[str] = set()  # blobs
+        self._inputs: set[str] = set()
+        self._numbers = count()
+        self._calls: dict[int, Future[Any]] = {}
+        self._lock = threading.Lock()
         self._process = subprocess.Popen(
             [sys.executable, "-P", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
             cwd="/",
         )
+        self._reader = threading.Thread(target=self._read_answers)
+        self._reader.start()
 
-    def send(self, message: dict[str, Any]) -> None:
+    def call(self, method: str, *arguments: object) -> Future[Any]:
         assert self._process.stdin
+        future: Future[Any] = Future()
         with self._lock:
+            self._calls[number := next(self._numbers)] = future
             try:
-                self._process.stdin.write(json.dumps(message) + "\n")
+                self._process.stdin.write(to_line((number, method, arguments)))
                 self._process.stdin.flush()
-            except (OSError, ValueError):
-                pass  # the process has ended: `run` gets no answer either
+            except (OSError, ValueError) as error:
+                future.set_exception(EOFError(str(error)))
+        return future
 
-    def run(self, spec: RunSpec, source: TreeSource) -> RunResult:
-        manifest = source.manifest()
-        self.send({"spec": spec.moved(PLACEHOLDER).to_json(), "manifest": manifest.to_json()})
+    def _read_answers(self) -> None:
         assert self._process.stdout
-        with self._reading:
-            while line := self._process.stdout.readline():
-                answer = json.loads(line)
-                if "read" not in answer:
-                    return self._receive(spec, answer)
-                self.send({"content": _to_text(source.read(answer["read"]))})
-        return RunResult(None, "lost", 0.0, None, None, self._slot, "the far process ended")
+        with self._process.stdout as stdout:
+            for line in stdout:
+                number, value = from_line(line)
+                future = self._calls.pop(number)
+                if isinstance(value, Exception):
+                    future.set_exception(value)
+                else:
+                    future.set_result(value)
+        for future in list(self._calls.values()):
+            if not future.done():
+                future.set_exception(EOFError("the far process ended"))
 
-    def _receive(self, spec: RunSpec, answer: dict[str, Any]) -> RunResult:
-        """Write the answer to the harness's paths."""
-        spec.log.write_bytes(base64.b64decode(answer["log"]))
-        for path, content in answer["files"].items():
-            target = spec.tree / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(base64.b64decode(content))
-        result = RunResult.from_json(answer["result"] | {"slot": self._slot})
-        if result.stopped not in ("interrupted", "lost"):
-            replace_file(spec.outcome, json.dumps(result.to_json()).encode())
-        return result
+    def _read(self, path: str, begin: int, end: int) -> bytes:
+        content: bytes = self.call("read", path, begin, end).result()
+        return content
+
+    def run(self, spec: RunSpec, source: TreeSource, packer: InputPacker) -> RunResult:
+        inputs = packer.pack(set(source.manifest().links.values()))
+        number = next(self._numbers)
+        shipment = make_shipment(number, spec, source, self._known, inputs)
+        spec.log.write_bytes(b"")
+        try:
+            for packed in inputs.values():
+                if packed.name not in self._inputs:
+                    for part in packed.chunks():
+                        self.call("add_input", packed.name, part, False).result()
+                    self.call("add_input", packed.name, {}, True).result()
+                    self._inputs.add(packed.name)
+            self.number = number
+            running = self.call("run", shipment)
+            self._known = {file.blob for file in shipment.manifest.files.values()}
+            while not wait([running], FOLLOW_S).done:
+                follow_log(spec, self._read)
+            return receive(spec, running.result(), self._read, self._slot)
+        except EOFError as error:
+            return RunResult(None, "lost", 0.0, None, None, self._slot, str(error))
+        finally:
+            self.number = None
 
     def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
         with self._lock:
             self._process.stdin.close()
         self._process.wait()
-        with self._reading:
-            self._process.stdout.close()
+        self._reader.join()
 
 
 # ---- the far process ---------------------------------------------------------------------------
 
 
 def main() -> None:
-    runner = LocalRunner(1)
-    contents: queue.Queue[bytes] = queue.Queue()
+    slot = RemoteSlot()
+    lock = threading.Lock()
+    threads = []
 
-    def read(blob: str) -> bytes:
-        print(json.dumps({"read": blob}), flush=True)
-        return contents.get()
+    def carry_out(number: int, method: str, arguments: tuple[object, ...]) -> None:
+        try:
+            value = getattr(slot, method)(*arguments)
+        except Exception as error:
+            value = error
+        with lock:
+            sys.stdout.buffer.write(to_line((number, value)))
+            sys.stdout.buffer.flush()
 
-    running: threading.Thread | None = None
-    for line in sys.stdin:
-        message = json.loads(line)
-        if "interrupt" in message:
-            runner.interrupt()
-        elif "content" in message:
-            contents.put(base64.b64decode(message["content"]))
-        else:
-            running = threading.Thread(target=execute, args=(runner, message, read), daemon=True)
-            running.start()
-    runner.close()
-    if running:
-        running.join(10)
-
-
-def execute(runner: LocalRunner, request: dict[str, Any], read: Callable[[str], bytes]) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="far-"))
-    try:
-        spec = RunSpec.from_json(request["spec"]).moved(folder)
-        manifest = TreeManifest.from_json(request["manifest"])
-        (folder / "tmp").mkdir()
-        write_tree(manifest, read, spec.tree)
-        (spec.tree / spec.directory).mkdir(parents=True, exist_ok=True)
-        result = runner.run(spec)
-        files = {
-            path: _to_text(file.read_bytes()) for path, file in changed_files(manifest, spec.tree)
-        }
-        log = _to_text(spec.log.read_bytes()) if spec.log.exists() else ""
-        answer = {"result": result.to_json(), "log": log, "files": files}
-        print(json.dumps(answer), flush=True)
-    finally:
-        shutil.rmtree(folder)
+    for line in sys.stdin.buffer:
+        threads.append(threading.Thread(target=carry_out, args=from_line(line), daemon=True))
+        threads[-1].start()
+    slot.close()
+    for thread in threads:
+        thread.join(10)
 
 
-def _to_text(content: bytes) -> str:
-    return base64.b64encode(content).decode()
+def to_line(value: object) -> bytes:
+    return base64.b64encode(pickle.dumps(value)) + b"\n"
+
+
+def from_line(line: bytes) -> Any:
+    return pickle.loads(base64.b64decode(line))
 
 
 if __name__ == "__main__":

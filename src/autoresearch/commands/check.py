@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from autoresearch import runners
 from autoresearch.briefing import Briefer
 from autoresearch.commands.readiness import NIGHT_S, final_error_sd, recognised_gain_sd
-from autoresearch.commands.start import create_record, list_agent_problems
+from autoresearch.commands.start import create_record, list_agent_problems, make_runner
 from autoresearch.core import baseline
 from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
@@ -29,7 +28,6 @@ from autoresearch.git.repository import Repository
 from autoresearch.measure.absent import list_absent_files
 from autoresearch.measure.diagnosis import explain_failure
 from autoresearch.measure.output import describe_end
-from autoresearch.measure.timing import check_measurable
 from autoresearch.protocols import RunResult
 from autoresearch.records import Run
 from autoresearch.runners.warden import cpu_clock
@@ -95,9 +93,8 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         stack.callback(remove_tree, paths.temporary)
         ledger = Ledger(paths.folder / "ledger.sqlite")
         stack.callback(ledger.close)
-        runner = runners.load(task.runner)
+        runner = make_runner(task)
         stack.callback(runner.close)
-        check_measurable(task.measure, runner)
         record = create_record(task, TAG, repository, ledger, limits={})
         briefer = Briefer(task, ledger, record, repository, paths)
         agents = AgentScheduler(())

@@ -27,7 +27,7 @@ from autoresearch.files import remove_tree
 from autoresearch.formatting import short
 from autoresearch.git.repository import Repository
 from autoresearch.measure.timing import check_measurable
-from autoresearch.protocols import Agent
+from autoresearch.protocols import Agent, Runner
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox.run_policy import list_missing_rules
 from autoresearch.store import queries
@@ -75,6 +75,11 @@ def open_session(
             scheduler = _make_scheduler(task, 0, ledger, repository, {})
             scheduler.close(lambda event: None)
             _check_files(scheduler, repository)
+        stack.callback(_remove, paths.temporary)
+        runner = make_runner(task)
+        stack.callback(runner.close)
+        if hold := getattr(runner, "hold", None):
+            hold(lock.fd)
         record = _open_record(task, tag, repository, ledger, paths, keep_deadline)
         if ledger.has_baseline(record):
             _compare_head(task, record, repository, ledger, listener)
@@ -85,16 +90,23 @@ def open_session(
                 share.agent: share.experiments for share in queries.list_shares(ledger, record)
             }
             scheduler = _make_scheduler(task, record.secret, ledger, repository, begun)
-        stack.callback(_remove, paths.temporary)
         stack.callback(scheduler.close, listener)
-        runner = runners.load(task.runner)
-        stack.callback(runner.close)
-        check_measurable(task.measure, runner)
-        if hold := getattr(runner, "hold", None):
-            hold(lock.fd)
         briefer = Briefer(task, ledger, record, repository, paths)
         parts = (task, paths, repository, ledger, runner, scheduler, record, briefer, listener)
         yield Session(*parts, probe_agents)
+
+
+def make_runner(task: Task) -> Runner:
+    """The task's runner. Raises `RunnerError` or `TaskError` if it cannot execute its runs."""
+    runner = runners.load(task.runner)
+    try:
+        if check := getattr(runner, "check", None):
+            check(task)
+        check_measurable(task.measure, runner)
+    except BaseException:
+        runner.close()
+        raise
+    return runner
 
 
 def _remove(folder: Path) -> None:

@@ -116,10 +116,15 @@ def summarize_changes(changes: Sequence[str]) -> str:
 
 
 def make_fingerprint(
-    task: Task, env: Mapping[str, str], sites: Iterable[Path], tracked: Collection[str]
+    task: Task,
+    env: Mapping[str, str],
+    sites: Iterable[Path],
+    tracked: Collection[str],
+    runner: Mapping[str, str] | None = None,
 ) -> EnvironmentFingerprint:
     """Make the fingerprint for a task's runs. `env` is the environment that all runs share, `sites`
-    are the folders of packages that they see. Data that is `tracked` in the commit is left out."""
+    are the folders of packages that they see, `runner` has the facts of the runner's machines. Data
+    that is `tracked` in the commit is left out."""
     data = [("input", name, NAMED_FILES) for name in task.run.inputs]
     data += [("hidden", name, 0) for name in task.hidden]
     parts = [
@@ -131,7 +136,9 @@ def make_fingerprint(
     used = _select_sites([site.resolve() for site in sites], task, env)
     parts.append(_package_part(list(dict.fromkeys(used))))
     parts += [_driver_part(Path(name)) for name in DRIVERS]
-    fixed = _system() | _variables(task, env)  # cannot change while this process lives
+    fixed = (
+        _system() | _variables(task, env) | dict(runner or {})
+    )  # cannot change while this process lives
     parts.append(Part("system", lambda: None, lambda: fixed))
     return EnvironmentFingerprint(parts)
 
@@ -141,7 +148,7 @@ def make_fingerprint(
 
 def _data_part(name: str, path: Path, named_files: int) -> Part:
     def facts() -> Facts:
-        files = sorted(_list_files(str(path)))
+        files = sorted(list_files(str(path)))
         is_large = sum(size for _, size, _ in files) > HASHED_BYTES_IN_ALL
         digests = {
             file: f"{size} bytes of {mtime}" if is_large else _hash_file(path / file)
@@ -154,10 +161,10 @@ def _data_part(name: str, path: Path, named_files: int) -> Part:
         folder = name.rstrip("/")
         return {f"{folder}/{file}" if file else name: digest for file, digest in digests.items()}
 
-    return Part(name, lambda: tuple(_list_files(str(path))), facts, is_slow=True)
+    return Part(name, lambda: tuple(list_files(str(path))), facts, is_slow=True)
 
 
-def _list_files(top: str) -> Iterator[tuple[str, int, int]]:
+def list_files(top: str) -> Iterator[tuple[str, int, int]]:
     """(name below `top`, size, mtime in ns) of a file, or of all files of a folder. Follows links.
     The size is -1 for an entry that is gone or cannot be read."""
     pending, visited = [""], set[tuple[int, int]]()
@@ -264,13 +271,16 @@ def _driver_part(path: Path) -> Part:
     return Part(name, read, lambda: {name: version} if (version := read()) else {})
 
 
-def _system() -> Facts:
+def find_cpu_model() -> str:
     lines = read_text(Path("/proc/cpuinfo")).splitlines()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    model = models[0] if models else platform.processor() or platform.machine()
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+def _system() -> Facts:
     return {
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "CPU": f"{model}, {os.cpu_count()} cores",
+        "CPU": f"{find_cpu_model()}, {os.cpu_count()} cores",
     }
 
 

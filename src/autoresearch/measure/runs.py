@@ -84,7 +84,9 @@ class RunExecutor:
         prefix = self.repository.prefix
         paths = [Path(path) for path in self.repository.trees.manifest(commit)]
         tracked = {str(path.relative_to(prefix)) for path in paths if path.is_relative_to(prefix)}
-        return make_fingerprint(self.task, self.commands.env, self.commands.policies.sites, tracked)
+        runner = getattr(self.commands.runner, "facts", {})
+        sites = self.commands.policies.sites
+        return make_fingerprint(self.task, self.commands.env, sites, tracked, runner)
 
     def end_leftovers(self, seed: int | None = None) -> None:
         """Kill the processes of all runs, or of the run with this seed, if a killed warden left

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
-from autoresearch.errors import AgentError
+from autoresearch.errors import AgentError, AutoresearchError
 from autoresearch.task.values import Kind, explain, show
 
 Settings = TypeVar("Settings")
@@ -74,17 +74,23 @@ def did_you_mean(key: str, accepted: Iterable[str], otherwise: str) -> str:
     return f"did you mean {show(near[0])}?" if near else otherwise
 
 
-def read_options(settings: type[Settings], agent: str, given: Mapping[str, object]) -> Settings:
-    """Read `[agent.NAME]` into the dataclass that declares its keys. Raises `AgentError`."""
+def read_options(
+    settings: type[Settings],
+    plugin: str,
+    given: Mapping[str, object],
+    error: type[AutoresearchError] = AgentError,
+) -> Settings:
+    """Read `[agent.NAME]`, or the table of a runner, into the dataclass that declares its keys.
+    Raises `error`."""
     keys: Mapping[str, Key] = keys_of(settings)
     values, problems = read_table(keys, given)
     accepted = f"accepted: {', '.join(keys)}"
     lines = [
-        f"{agent}: option {key}: {sentence}"
+        f"{plugin}: option {key}: {sentence}"
         if sentence
-        else f"{agent}: unknown option {key!r}; {did_you_mean(key, keys, accepted)}"
+        else f"{plugin}: unknown option {key!r}; {did_you_mean(key, keys, accepted)}"
         for key, sentence in problems.items()
     ]
     if lines:
-        raise AgentError("\n".join(lines))
+        raise error("\n".join(lines))
     return settings(**values)

@@ -172,6 +172,7 @@ Number = Annotated[float, Kind("a finite number", number())]
 Amount = Annotated[float, Kind("a number above 0, or no such key for no limit", number(gt=0))]
 LeastGain = Annotated[float, Kind("a number, at least 0", number(ge=0))]
 Multiple = Annotated[float, Kind("a number, at least 1", number(ge=1))]
+Share = Annotated[float, Kind("a number, at least 0", number(ge=0))]
 Limit = Annotated[int, Kind("a whole number above 0, or no such key for no limit", _whole())]
 Count = Annotated[int, Kind("a whole number above 0", _whole())]
 Several = Annotated[int, Kind("a whole number, at least 2", _whole(2))]
@@ -308,6 +309,19 @@ GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
 BudgetClock = Annotated[str, one_of("wall", "cpu")]
 MeasureWord = Annotated[str, one_of("cpu_time", "wall_time", "instructions")]
 JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
+AMOUNTS = Kind(
+    "a table of names and numbers above 0, such as { fast = 1 }",
+    after(
+        lambda table: tuple(table.items()),
+        {
+            "type": "dict",
+            "strict": True,
+            "keys_schema": TEXT,
+            "values_schema": number(gt=0),
+        },
+    ),
+)
+Amounts = Annotated[tuple[tuple[str, float], ...], AMOUNTS]
 Url = Annotated[
     str, Kind("an address such as https://host/path", matching(r"https?://[^\s/?#]+[^\s]*"))
 ]
