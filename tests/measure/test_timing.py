@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import pytest
 from support.bench import bench, untouched
+from support.commands import call
 from support.sessions import commit_all, git, linux_only, make_task
 
 from autoresearch.commands.check import check_task
@@ -175,6 +176,13 @@ def test_what_was_measured_before_a_kill_is_not_measured_again(tmp_path: Path) -
             done = made.executor.measure(run, untouched)
         assert done.metric == min(costs.own)
         assert done.numbers["loss"] == 0.5
+
+
+def test_check_says_what_nothing_checks(tmp_path: Path) -> None:
+    root = make(tmp_path, "N = 1\n", TASK.replace("repeats = 3", "repeats = 1"))
+    said = call(root, "check", "--runs", "2").stdout
+    assert 'time ([metric] measure = "cpu_time", repeats = 1, relative = false)' in said
+    assert "NOT: nothing checks that the program does the same in less time ([score])" in said
 
 
 # ---- what is refused -----------------------------------------------------------------------------

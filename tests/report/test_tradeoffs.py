@@ -36,7 +36,7 @@ def test_the_front_is_what_no_other_beats_in_both(values: list[tuple[float, floa
     assert [p.metric for p in front] == sorted(p.metric for p in front)
 
 
-SIZED = f"{TASK}[second]\nname = 'size'\ngoal = 'minimize'\n"
+SIZED = f"{TASK}[second]\nname = 'size'\ngoal = 'minimize'\n[guards]\nsize = '< 200'\n"
 
 
 def test_the_report_of_a_session(tmp_path: Path) -> None:
@@ -45,8 +45,10 @@ def test_the_report_of_a_session(tmp_path: Path) -> None:
     program += "print('size:', 100 - 3 * VALUE - (50 if BONUS else 0))\n"
     root = make_task(tmp_path / "task", program, SIZED)
     steps = [change(VALUE=4.0), change(VALUE=4.5, BONUS=1.0), change(VALUE=20.0)]
-    found = run_session(root, ScriptedAgent(*steps, change(VALUE=30.0, SPREAD="crash")))
-    assert [status for status, _ in found.verdicts] == ["keep", "discard", "discard", "crash"]
+    steps += [change(VALUE=30.0, SPREAD="crash"), change(VALUE=-50.0), change(VALUE=-60.0)]
+    found = run_session(root, ScriptedAgent(*steps))
+    verdicts = ["keep", "discard", "discard", "crash", "discard", "discard"]
+    assert [status for status, _ in found.verdicts] == verdicts
     assert call(root, "report", "--html").returncode == 0
     page = (root / "report.md").read_text()
     section = page.partition("## score beside size\n")[2].partition("\n## ")[0]
@@ -56,12 +58,13 @@ def test_the_report_of_a_session(tmp_path: Path) -> None:
         ("| 1", "4", "88", "3", "keep"),
         ("| 2", "4.5", "36.5", "1", "discard"),
     ]  # the baseline is beaten in both
-    assert "Of 4 experiments with both numbers" in section
+    assert "Of 4 experiments with both numbers that kept to the guards" in section
+    assert "- 2 × **guard failed: size**: VALUE -60.0 (#6), VALUE -50.0 (#5)" in page
     assert "score beside size" in (root / "report.html").read_text()
 
 
 def test_a_second_number_that_nothing_prints(tmp_path: Path) -> None:
-    root = make_task(tmp_path / "task", toml=SIZED)
+    root = make_task(tmp_path / "task", toml=SIZED.replace("[guards]\nsize = '< 200'\n", ""))
     done = call(root, "check")
     assert done.returncode != 0
     assert "[second] name: no run prints 'size'; accepted: a number that every run" in done.stderr

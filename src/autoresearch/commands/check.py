@@ -50,6 +50,7 @@ class CheckResult:
 
     metric: str
     metric_source: str  # `pattern`, `json` and `file` of [metric], or `measure`; empty without
+    measured: bool  # whether the harness measures the metric
     values: tuple[float, ...]
     mean: float
     sd: float
@@ -125,6 +126,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
     return CheckResult(
         metric=task.metric.name,
         metric_source=str(task.measure or task.metric_source),
+        measured=task.measure is not None,
         values=values,
         mean=statistics.fmean(values),
         sd=sd,

@@ -72,9 +72,10 @@ def list_problems(result: CheckResult) -> Iterator[str]:
         )
     share = result.recognised_gain / abs(result.mean) if result.mean else 0.0
     if share > COARSE_SHARE:
+        more = "Raise [metric] `repeats`" if result.measured else "Let a run average over more work"
         yield (
             f"the noise is large: only gains above {100 * share:.0f} % of {result.metric} can be "
-            "told apart. Let a run average over more work, or give it a machine of its own"
+            f"told apart. {more}, or give it a machine of its own"
         )
     if result.experiments_in_a_night < ENOUGH_EXPERIMENTS:
         yield (
@@ -161,11 +162,9 @@ def _describe_protection(result: CheckResult) -> str:
     first, *_ = result.not_enforced
     if first.startswith("runs read and write"):
         return f"NO: {first}"
-    own = (
-        ""
-        if result.scored
-        else (
-            "; NOT: the program prints its own number, so that an edit could falsify it ([score])"
-        )
-    )
+    own = ""
+    if not result.scored and result.measured:
+        own = "; NOT: nothing checks that the program does the same in less time ([score])"
+    elif not result.scored:
+        own = "; NOT: the program prints its own number, so that an edit could falsify it ([score])"
     return f"time, memory, files and network of a run{own}"

@@ -33,7 +33,7 @@ from autoresearch.report import text
 from autoresearch.report.holdout import Gap
 from autoresearch.report.machine import Machine, Trend
 from autoresearch.report.summary import Finished, Kept, Summary
-from autoresearch.report.tradeoffs import Tradeoff
+from autoresearch.report.tradeoffs import GUARD_FAILED, Tradeoff
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
@@ -346,7 +346,7 @@ def _list_tradeoff(summary: Summary, tradeoff: Tradeoff | None) -> Section | Non
         heading,
         f"{metric} alone decided what was kept; {second} ({tradeoff.second.goal}) decides nothing "
         f"beyond its bounds in [guards]. Of {counted(tradeoff.measured, 'experiment')} with both "
-        f"numbers, no other beats these in both (the Pareto front).{luck}",
+        f"numbers that kept to the guards, no other beats these in both (the Pareto front).{luck}",
         lines=[*lines, *([f"\n{more} more are not shown."] if more > 0 else [])],
     )
 
@@ -400,7 +400,10 @@ def _list_near_misses(summary: Summary) -> Section | None:
     misses = [
         (experiment.gain, experiment)
         for experiment in summary.recent
-        if experiment.status is Status.DISCARD and experiment.gain and experiment.gain > 0
+        if experiment.status is Status.DISCARD
+        and experiment.gain
+        and experiment.gain > 0
+        and not (experiment.reason or "").startswith(GUARD_FAILED)
     ]
     if not misses:
         return None
@@ -434,11 +437,12 @@ def _list_crashes(summary: Summary) -> Section | None:
 
 
 def _group(summary: Summary, status: Status) -> list[str]:
-    """A line for each reason of a status, the most frequent first."""
+    """A line for each reason of a status, the most frequent first. A guard is one reason, whatever
+    its number was."""
     groups: dict[str, list[Finished]] = defaultdict(list)
     for experiment in summary.recent:
         if experiment.status is status:
-            groups[experiment.reason or "unknown"].append(experiment)
+            groups[(experiment.reason or "unknown").partition(" = ")[0]].append(experiment)
     reasons = sorted(groups.items(), key=lambda item: len(item[1]), reverse=True)
     lines = []
     for reason, experiments in reasons[:REASONS]:

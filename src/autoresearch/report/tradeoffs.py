@@ -15,6 +15,8 @@ from autoresearch.records import Metric, Status
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord
 
+GUARD_FAILED = "guard failed"  # begins the reason of a discard
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -34,11 +36,11 @@ class Tradeoff:
     metric: Metric
     second: Metric
     points: Sequence[Point]  # that no other beats in both, the best by the metric first
-    measured: int  # experiments that have both numbers
+    measured: int  # experiments that have both numbers and kept to the guards
 
 
 def find_tradeoff(ledger: Ledger, record: SessionRecord, second: Metric) -> Tradeoff:
-    """Compare all experiments that did not crash, the baseline included."""
+    """Compare all experiments that kept to the guards and did not crash, the baseline included."""
     points = list(_list_points(ledger, record, second))
     return Tradeoff(record.metric, second, find_front(points, record.metric, second), len(points))
 
@@ -46,7 +48,8 @@ def find_tradeoff(ledger: Ledger, record: SessionRecord, second: Metric) -> Trad
 def _list_points(ledger: Ledger, record: SessionRecord, second: Metric) -> Iterator[Point]:
     scale = SegmentAlignment(ledger, record)
     for experiment in map(scale.align, ledger.all_experiments(record)):
-        if experiment.metric is None or experiment.status in (None, Status.CRASH):
+        has_failed = (experiment.reason or "").startswith(GUARD_FAILED)
+        if experiment.metric is None or experiment.status in (None, Status.CRASH) or has_failed:
             continue
         runs = ledger.runs(record, experiment.number)
         own = [run.numbers for run in runs if run.commit == experiment.commit]
