@@ -89,6 +89,7 @@ MEANINGS = {
     "agent.probe": "whether coding agents take a small turn first",
     "agent.ahead": "whether the next change is proposed while runs go on "
     "([proposals ahead](#proposals-ahead)); by default if an agent reads briefings",
+    "agent.memory": "whether the briefing tells what earlier sessions of the task learned",
     "agent.briefing": "the most that a briefing has, without the source",
     "runner.name": "where runs are executed",
     "runner.slots": "how many runs at a time",

@@ -50,6 +50,7 @@ HEADINGS = (
     *("Objective", "Rules", "What is better, and how it is decided", "Where we are", "Kept"),
     *("Near misses, worth combining", "What the whole session tried, by name"),
     *("Tried last, and not kept", "Crashes", "Training curves", "Notes of agents to themselves"),
+    "Earlier sessions of this task",
     *("Turns that came to nothing", "Being measured now, not yet known", "Change direction"),
     "What is left",
 )
@@ -191,6 +192,28 @@ def story(root: Path) -> Iterator[Story]:
     story = tell(root)
     yield story
     story.ledger.close()
+
+
+def test_what_earlier_sessions_learned(story: Story, root: Path) -> None:
+    story.keep("a better rate", 3.0)
+    story.miss("a wider model", 1.0, "not confirmed")
+    heading = "Earlier sessions of this task"
+    assert not section(story.text(), heading)
+    later, other = tell(root, "later"), tell(root, "other", metric__name="other")
+    try:
+        lines = section(later.text(), heading)
+        assert lines[0].endswith("What was kept may be in the source already.")
+        assert lines[1:4] == [
+            "- t: 2 experiments, 1 keep",
+            "- t: kept, +0.6: a better rate",
+            "- t: not kept, +0.2: a wider model",
+        ]
+        assert not section(other.text(), heading)  # of another metric
+        later.task = task_of(root, agent__memory=False)
+        assert not section(later.text(), heading)
+    finally:
+        later.ledger.close()
+        other.ledger.close()
 
 
 def set_objective(story: Story, text: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from autoresearch.briefing import history_sections, task_sections
-from autoresearch.briefing.digest import DESCRIPTION, GAINING, Digest
+from autoresearch.briefing.digest import Digest
+from autoresearch.briefing.earlier import Earlier, list_earlier, read_earlier, read_into
 from autoresearch.briefing.facts import Crash, Facts
 from autoresearch.briefing.fitting import Section, fit
 from autoresearch.briefing.logs import (
@@ -54,6 +55,7 @@ class Briefer:
         self._repository = repository
         self._paths = paths
         self._digest = Digest(record.metric)
+        self._earlier: list[Earlier] | None = None
         # These never change, so each is read once.
         self._find_names = lru_cache(CACHED)(self._find_names_of)
         self._show_source = lru_cache(CACHED)(self._show_source_of)
@@ -67,22 +69,10 @@ class Briefer:
         self._record = record = self._ledger.session(self._record.tag)
         incumbent = self._ledger.incumbent(record)
         scale = history.SegmentAlignment(self._ledger, record)
-        self._update_digest(scale)
+        read_into(self._digest, self._ledger, record, scale)
         facts = self._look_up(incumbent, scale, limits_left)
         limit = self._task.agent.briefing
         return fit(_make_sections(facts, limit), limit) + self._show_source(incumbent.commit)
-
-    def _update_digest(self, scale: history.SegmentAlignment) -> None:
-        """Add what finished since the last briefing."""
-        record, after = self._record, self._digest.order
-        last = self._ledger.last_order(record)
-        if last > after:
-            attempts = queries.list_past_attempts(self._ledger, record, after, last, GAINING)
-            self._digest.add(
-                last,
-                [row._replace(metric=scale.then(row.metric, row.order)) for row in attempts],
-                queries.list_descriptions(self._ledger, record, max(0, after), last, DESCRIPTION),
-            )
 
     def _look_up(
         self, incumbent: Experiment, scale: history.SegmentAlignment, limits_left: Sequence[str]
@@ -97,6 +87,7 @@ class Briefer:
             reference=history.reference(ledger, record, incumbent),
             incumbent=incumbent,
             digest=self._digest,
+            earlier=self._read_earlier(),
             names=Names(names.constants, names.all | first_names.all),
             latest=[scale.align(experiment) for experiment in latest],
             scale=scale,
@@ -108,6 +99,12 @@ class Briefer:
             turns=queries.list_failed_turns(ledger, record, last=TURNS),
             limits_left=limits_left,
         )
+
+    def _read_earlier(self) -> list[Earlier]:
+        if self._earlier is None:
+            remembers = self._task.agent.memory
+            self._earlier = read_earlier(self._ledger, self._record) if remembers else []
+        return self._earlier
 
     def _find_names_of(self, commit: str) -> Names:
         return find_names(self._repository.editable_files(commit))
@@ -169,6 +166,7 @@ def _make_sections(facts: Facts, limit_tokens: int) -> Sequence[Section]:
         history_sections.list_crashes(facts),
         history_sections.list_curves(facts),
         history_sections.list_notes(facts),
+        list_earlier(facts.earlier),
         history_sections.list_fruitless_turns(facts),
         history_sections.list_in_flight(facts),
         suggest_direction(facts),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoresearch.briefing.digest import Digest
+from autoresearch.briefing.earlier import Earlier
 from autoresearch.briefing.logs import Curve
 from autoresearch.briefing.source_code import Names
 from autoresearch.core.history import SegmentAlignment
@@ -32,6 +33,7 @@ class Facts:
     reference: Reference  # what a change has to beat now
     incumbent: Experiment
     digest: Digest
+    earlier: Sequence[Earlier]  # sessions of the same task
     names: Names
     latest: Sequence[Experiment]  # finished, the oldest first
     scale: SegmentAlignment  # on which earlier metrics are given

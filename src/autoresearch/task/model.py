@@ -191,6 +191,7 @@ class AgentSettings:
     probe: values.Flag = True  # agents that need a service take a small turn first
     ahead: values.Flag | None = None  # propose while runs go on; None: see `Session.is_ahead`
     briefing: values.BriefingTokens = 8000  # the most, without the source
+    memory: values.Flag = True  # briefings tell what earlier sessions learned
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
 
 
