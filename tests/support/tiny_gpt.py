@@ -50,5 +50,5 @@ def run_python(folder, *command, **env):
         env=kept | {f"AUTORESEARCH_{k}": v for k, v in env.items()},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )

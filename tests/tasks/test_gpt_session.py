@@ -202,3 +202,52 @@ def test_a_run_reads_the_kernels_and_cannot_write_them(root: Path) -> None:
     assert [run.metric for run in found.runs[:2]] == [7.0, 7.0], found.lines
     assert (root / "compiled/kernels.bin").read_bytes() == b"kernels"
     assert [path.name for path in (root / "compiled").iterdir()] == ["kernels.bin"]
+
+
+COMPILED = """
+import functools
+import torch
+import torch._dynamo
+import prepare, train
+
+torch.set_num_threads(1)
+vocab_size = prepare.load_meta()["vocab_size"]
+
+
+class Clock:
+    def elapsed(self):
+        return 0.0
+
+
+def steps(compiler, dtype):
+    train.pick_compiler = lambda device: (compiler, dtype)
+    torch.manual_seed(1)
+    trainer = train.Trainer(vocab_size, "cpu")
+    trainer.warm_up()
+    torch._dynamo.config.error_on_recompile = True
+    loader = prepare.make_loader(trainer.rows, train.SEQ_LEN, 1, "cpu", Clock())
+    for step in range(3):
+        for _ in range(trainer.micro_steps):
+            loss = trainer.backward(*next(loader))
+        trainer.update(0.5 + 0.1 * step, 0.1 * step, 0.9 + 0.01 * step)
+    torch._dynamo.config.error_on_recompile = False
+    torch._dynamo.reset()
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
+    return loss.item()
+
+
+eager = steps(lambda function, **options: function, torch.float32)
+compiler = functools.partial(torch.compile, backend="aot_eager")
+compiled = steps(compiler, torch.float32)
+half = steps(compiler, torch.bfloat16)
+print(eager, compiled, half)
+assert abs(eager - compiled) < 0.005 and abs(eager - half) < 0.1
+"""
+
+
+def test_what_is_compiled_does_the_same_and_is_compiled_once(root: Path) -> None:
+    """In float32 and in bfloat16, as far as a compiler goes before it makes kernels, which takes
+    minutes on a CPU. Other rates compile nothing again: the warm-up has compiled everything."""
+    (root / "compiled.py").write_text(COMPILED)
+    done = run_python(root, "compiled.py")
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """
 Compile the unchanged program once, so that runs need not. Frozen.
 
-    python precompile.py        # after prepare.py, on the GPU; takes a minute
+    python precompile.py        # after prepare.py, on the GPU
 
 torch.compile's kernels go to compiled/kernels.bin. A run reads them from there and keeps what it
 compiles itself in its own temporary folder: runs cannot write compiled/, so no run can change what

@@ -4,7 +4,7 @@ Prepare the text, and provide the batches of a training run.
 train.py imports this file, and device.py for the clock. train.py is the file to edit, these are
 frozen. score.py computes the metric.
 
-    python prepare.py                     # once: 10 shards of ClimbMix (1 GB), write 3 folders
+    python prepare.py                     # once: 10 shards of ClimbMix, write 3 folders
     python prepare.py --shards 40         # more of them
     python prepare.py --from PLACE        # shards from a mirror's address, or from a folder
     python prepare.py --corpus PATH       # your own text: a .txt file, or a folder of them
@@ -188,7 +188,7 @@ def load_token_bytes() -> np.ndarray:
 #     compiled/               the kernels of precompile.py, if it was called
 
 HELD_OUT = ("val", "holdout")
-HASHED_BYTES = 64_000_000  # of larger files, the size is compared: a hash takes a second per GB
+HASHED_BYTES = 64_000_000  # of larger files only the size is compared: every run would wait
 
 
 class Part:
@@ -337,7 +337,8 @@ def make_loader(
             if device == "cuda":
                 batch = batch.pin_memory().to(device, non_blocking=True)
             batch = batch.to(device).long()
-            yield batch[:, :-1], batch[:, 1:]
+            # Contiguous: a compiler makes other kernels for other strides.
+            yield batch[:, :-1].contiguous(), batch[:, 1:].contiguous()
 
 
 # -------------------------------------------------------------------------------------------------

@@ -190,7 +190,8 @@ def attend_sdpa(q, k, v, window):
     q, k, v = (t.transpose(1, 2) for t in (q, k, v))
     length, mask = q.size(2), None
     if window < length - 1:
-        back = torch.arange(length, device=q.device)[:, None] - torch.arange(length).to(q.device)
+        place = torch.arange(length, device=q.device)
+        back = place[:, None] - place
         mask = (back >= 0) & (back <= window)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
     return y.transpose(1, 2)
@@ -441,14 +442,20 @@ def muon_momentum(step, progress):
 # Training
 
 
+def pick_compiler(device):
+    """Return the compiler, which does nothing without a GPU, and the type to compute in."""
+    if device == "cuda":
+        return torch.compile, torch.bfloat16
+    return lambda function, **options: function, torch.float32
+
+
 class Trainer:
     """A model with its optimizers, compiled if there is a GPU."""
 
     def __init__(self, vocab_size, device):
         self.device = device
         self.attention, attend = pick_attention(device)
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        compiler = torch.compile if device == "cuda" else lambda function, **_: function
+        compiler, dtype = pick_compiler(device)
         self.model = GPT(vocab_size, attend, dtype).to(device)
         self.forward = compiler(self.model, dynamic=False)
         self.optimizers = make_optimizers(
@@ -480,10 +487,11 @@ class Trainer:
     def warm_up(self):
         """Compile everything and allocate the memory, outside the budget. It learns nothing: the
         tokens are all the same, the rates are 0, and the optimizers forget them."""
-        tokens = torch.zeros(self.rows, SEQ_LEN, dtype=torch.long, device=self.device)
+        shape = (2, self.rows, SEQ_LEN)
+        inputs, targets = torch.zeros(shape, dtype=torch.long, device=self.device).unbind()
         for _ in range(2 if self.device == "cuda" else 1):
             for _ in range(self.micro_steps):
-                self.backward(tokens, tokens)
+                self.backward(inputs, targets)
             self.update(0.0, 0.0, MOMENTUM)
         for optimizer in self.optimizers:
             optimizer.reset()
@@ -545,7 +553,7 @@ def run():
     if RANK == 0:
         print(f"device {device} x {WORLD}, attention {trainer.attention}, seed {seed}", flush=True)
     trainer.warm_up()
-    gc.collect()  # then never: a collection takes half a second
+    gc.collect()  # then never: a collection stalls the GPU
     gc.freeze()
     gc.disable()
     budget = Budget(device, TIME_BUDGET)
