@@ -1,4 +1,4 @@
-"""Everything about the task `gpt` that needs a GPU, in ten minutes, with short runs.
+"""Everything about the task `gpt` that needs a GPU, with short runs: some ten minutes.
 
     python benchmarks/gpu.py --work DIR                          # on 2 shards of ClimbMix
     python benchmarks/gpu.py --work DIR --corpus TEXT            # without network

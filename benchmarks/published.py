@@ -1,7 +1,7 @@
 """Which published improvements hold up under our judge: the patches of the task `gpt`, in order.
 
     autoresearch new gpt DIR            # then prepare.py and precompile.py, as docs/gpu.md says
-    python benchmarks/published.py DIR  # a night on one H100; call it again to go on
+    python benchmarks/published.py DIR  # reckon with a night; call it again to go on
 
 A session by the agent `replay` proposes each patch on what was kept so far. What is printed is each
 patch with the gain that was published, ours over the incumbent, and the verdict. Gains of keeps are
