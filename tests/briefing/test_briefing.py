@@ -205,8 +205,8 @@ def test_what_earlier_sessions_learned(story: Story, root: Path) -> None:
         assert lines[0].endswith("What was kept may be in the source already.")
         assert lines[1:4] == [
             "- t: 2 experiments, 1 keep",
-            "- t: kept, +0.6: a better rate",
-            "- t: not kept, +0.2: a wider model",
+            "- t: kept, +0.60: a better rate",
+            "- t: not kept, +0.20: a wider model",
         ]
         assert not section(other.text(), heading)  # of another metric
         later.task = task_of(root, agent__memory=False)

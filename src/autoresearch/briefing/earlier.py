@@ -8,7 +8,7 @@ from itertools import islice
 
 from autoresearch.briefing.digest import DESCRIPTION, GAINING, Digest
 from autoresearch.briefing.fitting import Section, shorten
-from autoresearch.core.history import SegmentAlignment
+from autoresearch.core.history import SegmentAlignment, noise
 from autoresearch.formatting import Numbers, counted
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
@@ -24,6 +24,7 @@ class Earlier:
     """What one earlier session learned."""
 
     record: SessionRecord
+    sd: float | None  # of one run
     digest: Digest
     notes: Sequence[str]
 
@@ -41,7 +42,8 @@ def _read(ledger: Ledger, record: SessionRecord) -> Earlier:
     read_into(digest, ledger, record, SegmentAlignment(ledger, record))
     notes = [one.notes for one in queries.list_with_notes(ledger, record, NOTES, among=300)]
     notes += [note.text for note in queries.list_notes(ledger, record, NOTES)]
-    return Earlier(record, digest, notes[-NOTES:])
+    sd, df = noise(ledger, record)
+    return Earlier(record, sd if df else None, digest, notes[-NOTES:])
 
 
 def read_into(
@@ -72,7 +74,7 @@ def list_earlier(sessions: Iterable[Earlier]) -> Section:
 
 
 def _describe(earlier: Earlier) -> Iterator[str]:
-    digest, numbers = earlier.digest, Numbers(earlier.record.metric, None)
+    digest, numbers = earlier.digest, Numbers(earlier.record.metric, earlier.sd)
     keeps = digest.keeps[1:]
     yield f"{counted(digest.order, 'experiment')}, {counted(len(keeps), 'keep')}"
     gains = {keep.number: digest.gain(keep.base, keep.metric) or 0.0 for keep in keeps}
