@@ -1,14 +1,14 @@
 """The share of time in which the device trains, while an agent thinks for 20 % of a run's length.
 
-    python benchmarks/utilisation.py                    # 23 minutes, of which it sleeps nearly all
+    python benchmarks/utilisation.py                    # 11 minutes, of which it sleeps nearly all
     python benchmarks/utilisation.py --run-s 3 --experiments 10
 
 Real sessions of the command `autoresearch run`, with real processes, git and confinement. The agent
 is a program (`command:`) that sleeps and then sets another constant. The "device" sleeps, too, so
-that the machine's two cores disturb nobody. Every change is worse and takes one run: the agent is
-asked as often as can be. Measured is the time from the first change's run to the end of the last,
-with the incumbent's runs in between: the seconds of training, as the runs print them, for each
-second and slot.
+that the four sessions can run side by side. Every change is worse and takes one run: the agent is
+asked as often as can be. Measured is the time from the moment when every slot has a change to the
+start of the last change, with the incumbent's runs in between: the seconds of training, as the runs
+print them, for each second and slot.
 
 `one after another` is `--no-ahead`: a slot waits for its proposal. `ahead` is the default of an
 agent that reads briefings. Exits with 1 if a device with one slot trains for less than 97 % of the
@@ -23,9 +23,11 @@ import platform
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autoresearch.files import remove_tree
+from autoresearch.records import Role
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths
 
@@ -89,36 +91,44 @@ def measure(folder: Path, slots: int) -> float:
         run for done in ledger.all_experiments(record) for run in ledger.runs(record, done.number)
     ]
     ledger.close()
-    began = min(run.started_at for run in runs if run.experiment)
-    runs = [run for run in runs if run.started_at >= began]
-    ended = max(run.started_at + (run.wall_s or 0.0) for run in runs)
-    trained = sum(run.numbers["training_seconds"] for run in runs)
+    starts = sorted(run.started_at for run in runs if run.role is Role.SCREEN)
+    began, ended = starts[slots - 1], starts[-1]
+    trained = 0.0
+    for run in runs:
+        end = run.started_at + (run.wall_s or 0.0)
+        start = end - run.numbers["training_seconds"]
+        trained += max(0.0, min(end, ended) - max(start, began))
     return trained / (slots * (ended - began))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run-s", type=float, default=30.0, help="length of a run (%(default)s)")
-    parser.add_argument("--experiments", type=int, default=10, help="per slot (%(default)s)")
+    parser.add_argument("--run-s", type=float, default=60.0, help="length of a run (%(default)s)")
+    parser.add_argument("--experiments", type=int, default=7, help="per slot (%(default)s)")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores; runs of {options.run_s:g} s, an agent that "
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.0f} by others; runs of {options.run_s:g} s, an agent that "
         f"thinks for {THINKING * options.run_s:g} s, {options.experiments} experiments a slot"
     )
     print("\n| the device trains | one after another | ahead | reach |\n|---|--:|--:|--:|")
-    is_reached = True
+    plans = [(slots, way) for slots in REACH for way in ("--no-ahead", "--ahead")]
     with tempfile.TemporaryDirectory(prefix="autoresearch-utilisation-") as name:
-        for slots, reach in REACH.items():
-            shares = []
-            for way in ("--no-ahead", "--ahead"):
-                folder = Path(name, f"{slots}{way}")
-                args = (slots, way, options.run_s, slots * options.experiments)
-                shares.append(run_session(folder, *args))
-                remove_tree(folder)
-            is_reached &= shares[1] >= reach
-            row = " | ".join(f"{100 * share:.1f} %" for share in (*shares, reach))
-            print(f"| {slots} slot{'s' if slots > 1 else ''} | {row} |", flush=True)
-    sys.exit(not is_reached)
+
+        def carry_out(plan: tuple[int, str]) -> float:
+            slots, way = plan
+            folder = Path(name, f"{slots}{way}")
+            return run_session(folder, slots, way, options.run_s, slots * options.experiments)
+
+        with ThreadPoolExecutor(len(plans)) as pool:
+            shares = dict(zip(plans, pool.map(carry_out, plans), strict=True))
+        for slots, way in plans:
+            remove_tree(Path(name, f"{slots}{way}"))
+    for slots, reach in REACH.items():
+        row = [shares[slots, "--no-ahead"], shares[slots, "--ahead"], reach]
+        cells = " | ".join(f"{100 * share:.1f} %" for share in row)
+        print(f"| {slots} slot{'s' if slots > 1 else ''} | {cells} |")
+    sys.exit(any(shares[slots, "--ahead"] < reach for slots, reach in REACH.items()))
 
 
 if __name__ == "__main__":

@@ -573,7 +573,7 @@ def test_many_slots_agree_with_the_ledger(root: Path, counted: Counted) -> None:
     """Top-ups included: each run is made once, whoever asks for it."""
     steps = [change(VALUE=10.0 + (i + 1) / 7) for i in range(24)]
     steps[4] = change(VALUE=5.0)
-    found = run_session(root, ScriptedAgent(*steps), runner__slots=4)
+    found = run_session(root, ScriptedAgent(*steps), runner__slots=2)
     assert len(counted()) == len(set(counted())) == len(found.runs)
     assert sorted(run.index for run in found.runs if run.role == "topup") == [10, 20]
     assert sorted(e.order or 0 for e in found.experiments) == list(range(25))
@@ -919,7 +919,7 @@ def test_a_session_in_a_linked_worktree(root: Path, tmp_path: Path) -> None:
 
 def test_desk_is_closed_when_the_agent_has_nothing_more(root: Path) -> None:
     agent = ScriptedAgent()
-    run_session(root, agent, runner__slots=3)
+    run_session(root, agent, runner__slots=2)
     assert len(agent.turns) == 1
     assert TurnTaker.__doc__
     assert SessionPaths(root, "t").ledger.exists()

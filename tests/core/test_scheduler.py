@@ -322,7 +322,7 @@ def test_shares_over_several_sessions_and_a_resume(quick: Path) -> None:
 
 def test_shares_with_slots(quick: Path) -> None:
     pair = [Fake("a", worse()), Fake("b", worse())]
-    found = spend(quick, pair, {"a": 1, "b": 2}, limits__experiments=12, runner__slots=3)
+    found = spend(quick, pair, {"a": 1, "b": 2}, limits__experiments=12, runner__slots=2)
     assert by(found) == {"a": 4, "b": 8}
 
 

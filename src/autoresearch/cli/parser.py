@@ -180,7 +180,8 @@ def _add_task_commands(add: Any) -> None:
     command = add("check", "session.check", text, "check", "check --runs 2")
     text = "how often the program runs (default: 4)"
     command.add_argument("--runs", type=int, default=4, metavar="N", help=text)
-    command.add_argument("--slots", type=int, metavar="S", help="how many runs at a time")
+    text = "also measure how many runs at a time pay, up to S; `auto`: as many as the machine has"
+    command.add_argument("--slots", metavar="S", help=text)
     text = "print everything that was found, such as what is enforced on a run"
     command.add_argument("--verbose", action="store_true", help=text)
 
@@ -201,7 +202,8 @@ def _add_session_commands(add: Any) -> None:
     text = "the agent that takes over when no other can go on"
     command.add_argument("--fallback", metavar="A", help=text)
     _add_session_settings(command)
-    command.add_argument("--slots", type=int, metavar="S", help="how many runs at a time")
+    text = "how many runs at a time; `auto` measures first how many pay"
+    command.add_argument("--slots", metavar="S", help=text)
     text = "let the agent propose the next change while runs go on (default: if it reads briefings)"
     command.add_argument("--ahead", action=argparse.BooleanOptionalAction, help=text)
     text = "end when the agents have spent so many dollars"

@@ -35,12 +35,11 @@ class RunProgress:
 
     def describe(self) -> str:
         """ "run 2 of 4, 12 s: epoch 3 of 10", or "build, 5 s: cc -O2 main.c"."""
-        if self._done == self._wanted:
-            return "finishing"
         took = duration(time.monotonic() - self._since)
         log = self._find_log()
         is_build = log is not None and log.parent == self._paths.builds
-        what = "build" if is_build else f"run {self._done + 1} of {self._wanted}"
+        further = "further runs" if self._done == self._wanted else ""
+        what = "build" if is_build else further or f"run {self._done + 1} of {self._wanted}"
         return f"{what}, {took}: {_read_last_line(log) or '(nothing printed yet)'}"
 
     def _find_log(self) -> Path | None:

@@ -33,6 +33,7 @@ from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.notify import notifying, read_ways
 from autoresearch.commands.readiness import check_text, list_problems
 from autoresearch.commands.report import write_report
+from autoresearch.commands.slots import AUTO, LEAST_RUNS, read_most
 from autoresearch.commands.start import open_session
 from autoresearch.core.events import Event, StopRequested
 from autoresearch.core.loop import Loop
@@ -41,6 +42,7 @@ from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
 from autoresearch.formatting import one_line
 from autoresearch.git.repository import Repository
 from autoresearch.report import live, summary, text
+from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
@@ -55,17 +57,20 @@ REFUSAL_S = 1.0  # most starts that are refused are refused within this time
 def check(options: argparse.Namespace) -> int:
     if options.runs < 2:
         raise TaskError(f"--runs {options.runs}: at least 2, as one run tells nothing of the noise")
-    task = override(load_task(options), **{"runner.slots": options.slots})
-    result = run_check(task, options.runs, is_quiet=options.json)
+    task = load_task(options)
+    most = 1 if options.slots is None else read_most(options.slots, task)
+    if options.slots not in (None, AUTO):
+        task = override(task, **{"runner.slots": most})
+    result = run_check(task, options.runs, most, is_quiet=options.json)
     facts = asdict(result) | {"to_mend": list(list_problems(result))}
     print_answer(options, facts, check_text(result, verbose=options.verbose))
     return 0
 
 
-def run_check(task: Task, runs: int, *, is_quiet: bool) -> CheckResult:
+def run_check(task: Task, runs: int, most_slots: int = 1, *, is_quiet: bool) -> CheckResult:
     """Check a task, and show how far it is unless `is_quiet`."""
     if is_quiet:
-        return check_task(task, runs, lambda event: None)
+        return check_task(task, runs, lambda event: None, most_slots)
     progress = RunProgress(SessionPaths(task.root, TAG), runs)
 
     def listen(event: Event) -> None:
@@ -73,23 +78,24 @@ def run_check(task: Task, runs: int, *, is_quiet: bool) -> CheckResult:
         print(one_line(str(event)), flush=True)
 
     with show_progress(progress):
-        return check_task(task, runs, listen)
+        return check_task(task, runs, listen, most_slots)
 
 
 def run(options: argparse.Namespace) -> int:
+    tag = options.tag or make_tag()
+    task = load_task(options)
     task = override(
-        override_settings(load_task(options), options),
+        override_settings(task, options),
         **{
             "agent.name": options.agent and parse_agents(options.agent),
             "agent.fallback": options.fallback,
             "limits.usd": options.usd,
             "limits.tokens": options.tokens,
-            "runner.slots": options.slots,
+            "runner.slots": options.slots and _read_slots(options, task, tag),
             "agent.ahead": options.ahead,
             **read_ways(options.notify or ()),
         },
     )
-    tag = options.tag or make_tag()
     if options.detach:
         return _run_detached(task, tag, options)
     has_view = sys.stdout.isatty() and not options.plain and not options.json
@@ -112,6 +118,30 @@ def run(options: argparse.Namespace) -> int:
         lines.append(f"To go on: autoresearch run --tag {tag}")
     print_answer(options, {"stopped": reason, **summary.to_json(result)}, "\n".join(lines))
     return INTERRUPTED if session.stopping else 0
+
+
+def _read_slots(options: argparse.Namespace, task: Task, tag: str) -> int:
+    """The number of slots; with `auto` those that pay, measured now, or those that the session
+    had."""
+    most = read_most(options.slots, task)
+    if options.slots != AUTO or most == 1:
+        return most
+    if (used := _count_used_slots(task, tag)) is not None:
+        return used
+    result = run_check(task, LEAST_RUNS, most, is_quiet=options.json)
+    return result.best_slots or 1
+
+
+def _count_used_slots(task: Task, tag: str) -> int | None:
+    """The slots of a session that has its baseline; None if there is none."""
+    paths = SessionPaths(task.root, tag)
+    if not paths.ledger.exists():
+        return None
+    with closing(Ledger(paths.ledger, readonly=True)) as ledger:
+        record = ledger.find_session(tag)
+        if record is None or not ledger.has_baseline(record):
+            return None
+        return queries.count_slots(ledger, record)
 
 
 def print_line(event: Event) -> None:
@@ -172,6 +202,8 @@ def _run_detached(task: Task, tag: str, options: argparse.Namespace) -> int:
     if find_owner(paths) is not None:
         raise BusyError(f"session {tag!r} is running already: autoresearch attach --tag {tag}")
     words = [word for word in sys.argv[1:] if word != "--detach"]
+    if options.slots:  # `auto` has been measured
+        words += ["--slots", str(task.runner.slots)]
     command = DetachedCommand(paths, words if options.tag else [*words, "--tag", tag])
     process = command.process
     while process.poll() is None and find_owner(paths) != process.pid:

@@ -15,6 +15,8 @@ from pathlib import Path
 from autoresearch.briefing import Briefer
 from autoresearch.commands.readiness import NIGHT_S, final_error_sd, recognised_gain_sd
 from autoresearch.commands.start import create_record, list_agent_problems, make_runner
+from autoresearch.commands.slots import choose, measure_slots
+from autoresearch.commands.start import create_record, list_agent_problems
 from autoresearch.core import baseline
 from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
@@ -76,10 +78,13 @@ class CheckResult:
     agent_problems: tuple[str, ...]  # why the task's agents could propose nothing
     load: str | None  # of the machine before, if it was busy
     absent_files: tuple[str, ...]  # what the checkout has and a run has not, in words
+    slots: tuple[str, ...] = ()  # what runs take in so many slots; empty if only one was tried
+    best_slots: int | None = None  # that pay
 
 
-def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
-    """Run the unchanged program `runs` times. Records nothing; raises like a session's start."""
+def check_task(task: Task, runs: int, listener: Listener, most_slots: int = 1) -> CheckResult:
+    """Run the unchanged program `runs` times, and then in up to `most_slots` slots at a time.
+    Records nothing; raises like a session's start."""
     repository = Repository(task.root, task.editable, task.may_edit)
     editable = repository.check_editable()
     repository.exclude(*OURS)
@@ -110,6 +115,7 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
             raise BaselineError(f"{change}. Check again when all is at rest") from None
         _check_holdout(session, measured)
         _check_second(session, measured)
+        tried = measure_slots(session, most_slots) if most_slots > 1 else []
     remove_tree(paths.folder)  # only now: an error names the log of the failed run
     values = tuple(run.metric for run in measured if run.metric is not None)
     is_deterministic = len(set(values)) == 1
@@ -154,6 +160,8 @@ def check_task(task: Task, runs: int, listener: Listener) -> CheckResult:
         agent_problems=tuple(agent_problems),
         load=load,
         absent_files=tuple(list_absent_files(task, repository)),
+        slots=tuple(map(str, tried)),
+        best_slots=choose(tried, task.metric) if tried else None,
     )
 
 

@@ -114,6 +114,10 @@ def check_text(result: CheckResult, *, verbose: bool = False) -> str:
         lines.append(f"python     {result.python or 'not found on PATH'}")
         lines += [f"enforced   {clause}" for clause in result.enforced]
         lines += [f"NOT so     {clause}" for clause in result.not_enforced]
+    lines += [f"slots      {tried}" for tried in result.slots]
+    if result.best_slots is not None:
+        pays = "1 slot pays best" if result.best_slots == 1 else f"{result.best_slots} slots pay"
+        lines.append(f"slots      {pays}: autoresearch run --slots {result.best_slots}")
     lines += [f"note       {remark}" for remark in list_remarks(result)]
     lines += [
         f"works      {_describe_runs(result)}",
