@@ -108,8 +108,9 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.0f} by others; runs of {options.run_s:g} s, an agent that "
-        f"thinks for {THINKING * options.run_s:g} s, {options.experiments} experiments a slot"
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.0f} by other programs\n"
+        f"runs of {options.run_s:g} s, an agent that thinks for {THINKING * options.run_s:g} s, "
+        f"{options.experiments} experiments a slot"
     )
     print("\n| the device trains | one after another | ahead | reach |\n|---|--:|--:|--:|")
     plans = [(slots, way) for slots in REACH for way in ("--no-ahead", "--ahead")]
