@@ -389,6 +389,11 @@ class Ledger:
         sql = "SELECT tree FROM experiment WHERE session = ? AND number = ?"
         return str(self.select(sql, session.id, number)[0][0])
 
+    def recorded_trees(self, session: SessionRecord) -> dict[int, str]:
+        """The same of all experiments, by number."""
+        sql = "SELECT number, tree FROM experiment WHERE session = ?"
+        return {row[0]: row[1] for row in self.select(sql, session.id)}
+
     def started(self, session: SessionRecord) -> int:
         """Experiments begun, the baseline excluded."""
         sql = "SELECT max(number) FROM experiment WHERE session = ?"
@@ -530,6 +535,9 @@ class Ledger:
     def runs(self, session: SessionRecord, experiment: int) -> list[Run]:
         where = "WHERE session = ? AND experiment = ? ORDER BY id"
         return self.select_runs(where, session.id, experiment)
+
+    def all_runs(self, session: SessionRecord) -> list[Run]:
+        return self.select_runs("WHERE session = ? ORDER BY id", session.id)
 
     def list_missing(
         self,
