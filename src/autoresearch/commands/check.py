@@ -14,9 +14,8 @@ from pathlib import Path
 
 from autoresearch.briefing import Briefer
 from autoresearch.commands.readiness import NIGHT_S, final_error_sd, recognised_gain_sd
-from autoresearch.commands.start import create_record, list_agent_problems, make_runner
 from autoresearch.commands.slots import choose, measure_slots
-from autoresearch.commands.start import create_record, list_agent_problems
+from autoresearch.commands.start import create_record, list_agent_problems, make_runner
 from autoresearch.core import baseline
 from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from autoresearch import runners
+from autoresearch.commands.start import make_runner
 from autoresearch.core.session import Session
 from autoresearch.core.statistics import pooled_noise, t_quantile
 from autoresearch.errors import BaselineError, TaskError
@@ -100,7 +100,7 @@ def _list_counts(most: int) -> Iterator[int]:
 def _measure(session: Session, slots: int, first: int) -> SlotRuns:
     """`first` is the index of the first run: each has its own."""
     task = session.task
-    runner = runners.load(replace(task.runner, slots=slots))
+    runner = make_runner(replace(task, runner=replace(task.runner, slots=slots)))
     first_commit = session.record.base_commit
     parts = (task, session.paths, session.repository, runner, session.ledger, first_commit)
     executor = RunExecutor(*parts)
