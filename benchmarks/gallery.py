@@ -3,9 +3,11 @@
     python benchmarks/gallery.py NAME --work DIR [--experiments 150] [--agent tuner] [--save]
 
 NAME is a folder of src/autoresearch/tasks. Called again with the same DIR it goes on. It prints
-what the session found and what that cost. With `--save` the text goes to
-benchmarks/results/gallery_NAME.txt, from where `python scripts/docs.py` takes it into
-docs/gallery.md and the task's README, and the session's picture to docs/gallery/NAME.png.
+what the session found and what that cost. If docs/gallery/NAME/changes holds the changes of an
+agent's session, they are measured again; else the tuner makes its own. With `--save` the text goes
+to benchmarks/results/gallery_NAME.txt, from where `python scripts/docs.py` takes it into
+docs/gallery.md and the task's README, and the session's picture to docs/gallery/NAME.png, or what
+benchmarks/gallery_NAME.py draws instead.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--work", type=Path, required=True, help="folder to work in")
     parser.add_argument("--experiments", type=int, default=150)
-    parser.add_argument("--agent", default="tuner")
+    parser.add_argument("--agent", help="by default the saved changes, or else the tuner")
     parser.add_argument("--save", action="store_true", help="write what README and docs/ show")
     options = parser.parse_args()
     folder = options.work.resolve() / options.name
@@ -41,13 +43,24 @@ def main() -> None:
             subprocess.run([sys.executable, "prepare.py"], cwd=folder, check=True, env=ENV)
     limit = ["--experiments", str(options.experiments)]
     task = [str(folder), "--tag", TAG]
-    call("run", *task, "--plain", "--agent", options.agent, *limit)
+    changes = ROOT / "docs" / "gallery" / options.name / "changes"
+    agent = options.agent or (f"replay:{changes}" if changes.exists() else "tuner")
+    call("run", *task, "--plain", "--agent", agent, *limit)
     text = describe(json.loads(call("report", *task, "--json")), options.name)
     print(text)
     if options.save:
         (ROOT / "benchmarks" / "results" / f"gallery_{options.name}.txt").write_text(f"{text}\n")
-        (ROOT / "docs" / "gallery").mkdir(exist_ok=True)
-        shutil.copyfile(folder / "progress.png", ROOT / "docs" / "gallery" / f"{options.name}.png")
+        save_picture(options.name, folder)
+
+
+def save_picture(name: str, folder: Path) -> None:
+    picture = ROOT / "docs" / "gallery" / f"{name}.png"
+    picture.parent.mkdir(exist_ok=True)
+    own = ROOT / "benchmarks" / f"gallery_{name}.py"
+    if own.exists():
+        subprocess.run([sys.executable, own, folder, picture], check=True, env=ENV)
+    else:
+        shutil.copyfile(folder / "progress.png", picture)
 
 
 def call(*arguments: str) -> str:
@@ -79,8 +92,11 @@ def describe(report: dict[str, Any], name: str) -> str:
         best, first = report["incumbent"]["score"], report["baseline"]["score"]
         lines.append(f"{metric}: {first:.10g} -> {best:.10g}, reproduced exactly")
     lines += ["", f"kept, with {metric} as measured then:"]
-    keeps = report["keeps"]
-    lines += [f"{keep['number']:5} {keep['score']:.4g} {keep['description']}" for keep in keeps]
+    digits = 4 if verified else 7
+    lines += [
+        f"{keep['number']:5} {keep['score']:.{digits}g} {keep['description']}"
+        for keep in report["keeps"]
+    ]
     return "\n".join(lines)
 
 
