@@ -110,6 +110,7 @@ TASKS = ROOT / "src" / "autoresearch" / "tasks"
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "gallery").glob("*.md")),
     *sorted(TASKS.glob("*/README.md")),
 ]
 PART = re.compile(r"(<!-- (\w+): [^>]* -->\n).*?(<!-- end -->)", re.DOTALL)
