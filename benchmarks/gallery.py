@@ -91,6 +91,13 @@ def describe(report: dict[str, Any], name: str) -> str:
     else:
         best, first = report["incumbent"]["score"], report["baseline"]["score"]
         lines.append(f"{metric}: {first:.10g} -> {best:.10g}, reproduced exactly")
+    if report["holdout"]:
+        held, gap = report["holdout"]["held_out"], report["holdout"]["gap"]
+        interval = f"95 % interval {gap['low']:.4g} to {gap['high']:.4g}" if verified else "exactly"
+        lines.append(
+            f"on the sealed holdout: {held['old_mean']:.4g} -> {held['new_mean']:.4g}; the gap has "
+            f"grown by {gap['growth']:.4g} ({interval})"
+        )
     lines += ["", f"kept, with {metric} as measured then:"]
     digits = 4 if verified else 7
     lines += [
