@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -239,9 +240,10 @@ def write_data(
             if whole and not part.tokens:
                 part.add(tokenizer, [""], token_bytes, bos=True)
             part.add(tokenizer, batch, token_bytes, bos=not whole)
-            print(f"\r{name:<10} {part.tokens / 1e6:,.1f}M tokens", end="", flush=True)
+            if sys.stdout.isatty():
+                print(f"{name:<10} {part.tokens / 1e6:,.1f}M tokens", end="\r", flush=True)
         sizes[name] = part.close()
-        print(f"\r{name:<10} {part.tokens:,} tokens, {part.bytes:,} bytes")
+        print(f"{name:<10} {part.tokens:,} tokens, {part.bytes:,} bytes")
     files = [ROOT / "data/tokenizer.json", tokens_file("train")]
     files += [ROOT / part / name for part in HELD_OUT for name in ("tokens.bin", "text.txt")]
     meta = {
