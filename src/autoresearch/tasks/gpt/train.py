@@ -395,7 +395,8 @@ class AdamW:
 
     def reset(self):
         self.steps = 0
-        torch._foreach_zero_([*self.mean, *self.square])
+        for tensor in (*self.mean, *self.square):
+            tensor.zero_()
 
 
 def make_optimizers(model, compiler):
