@@ -169,11 +169,13 @@ def test_a_missing_file_is_an_error_at_once(download, server, tmp_path):
     assert len(server.asked) == 1
 
 
-def test_a_server_that_is_ill_for_a_while(download, server, tmp_path):
+def test_a_server_that_is_ill_for_a_while(download, server, tmp_path, capsys):
     server.status = 503
     with pytest.raises(SystemExit, match="503"):
         fetch(download, server, tmp_path)
     assert len(server.asked) == download.ATTEMPTS
+    said = capsys.readouterr().out.splitlines()
+    assert said == [f"{NAME}: 503 Service Unavailable; again in 0 s"] * (download.ATTEMPTS - 1)
 
 
 def test_several_at_a_time(download, server, tmp_path, capsys):

@@ -100,7 +100,10 @@ def fetch(
                 f"{url}: {reason}\nCall this again to go on where it stopped. "
                 "Or name a mirror or a folder: --from ADDRESS-OR-FOLDER"
             )
-        stopping.wait(WAIT_S * 2**failed if failed else 0)
+        if failed:
+            wait_s = WAIT_S * 2 ** (failed - 1)
+            progress.say(f"{target.name}: {reason}; again in {wait_s:.0f} s")
+            stopping.wait(wait_s)
 
 
 def receive(url: str, part: Path, progress: Progress, stopping: threading.Event) -> str | None:
@@ -234,6 +237,10 @@ class Progress:
         with self.lock:
             self.finished += 1
             self.show()
+
+    def say(self, text: str) -> None:
+        with self.lock:
+            print(f"\r{text}\033[K" if self.is_terminal else text, flush=True)
 
     def show(self) -> None:
         self.shown = self.clock()
