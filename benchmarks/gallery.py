@@ -1,6 +1,7 @@
 """A real session of a ready task, from `autoresearch new` to its verified result.
 
-    python benchmarks/gallery.py NAME --work DIR [--experiments 150] [--agent tuner] [--save]
+    python benchmarks/gallery.py NAME --work DIR [--experiments 150] [--agent tuner] [--runs 12]
+        [--save]
 
 NAME is a folder of src/autoresearch/tasks. Called again with the same DIR it goes on. It prints
 what the session found and what that cost. If docs/gallery/NAME/changes holds the changes of an
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -26,6 +28,7 @@ ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "autoresearch"]
 ENV = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 TAG = "gallery"
+NEAR_MISSES = "near misses together"  # begins the description of such an experiment
 
 
 def main() -> None:
@@ -34,6 +37,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder to work in")
     parser.add_argument("--experiments", type=int, default=150)
     parser.add_argument("--agent", help="by default the saved changes, or else the tuner")
+    parser.add_argument("--runs", type=int, help="of each version, for `verify --ablate`")
     parser.add_argument("--save", action="store_true", help="write what README and docs/ show")
     options = parser.parse_args()
     folder = options.work.resolve() / options.name
@@ -46,7 +50,12 @@ def main() -> None:
     changes = ROOT / "docs" / "gallery" / options.name / "changes"
     agent = options.agent or (f"replay:{changes}" if changes.exists() else "tuner")
     call("run", *task, "--plain", "--agent", agent, *limit)
-    text = describe(json.loads(call("report", *task, "--json")), options.name)
+    ablation = ""
+    if options.runs:
+        said = call("verify", *task, "--ablate", "--runs", str(options.runs))
+        ablation = f"\n\n{said[said.index('experiment ') :].strip()}"
+    report, experiments = (json.loads(call(name, *task, "--json")) for name in ("report", "log"))
+    text = describe(report, experiments, options.name) + ablation
     print(text)
     if options.save:
         (ROOT / "benchmarks" / "results" / f"gallery_{options.name}.txt").write_text(f"{text}\n")
@@ -69,7 +78,7 @@ def call(*arguments: str) -> str:
     return subprocess.run(command, check=True, env=ENV, stdout=subprocess.PIPE, text=True).stdout
 
 
-def describe(report: dict[str, Any], name: str) -> str:
+def describe(report: dict[str, Any], experiments: list[dict[str, Any]], name: str) -> str:
     metric, verified = report["metric"]["name"], report["verification"]
     minutes, cpu_minutes = report["elapsed_s"] / 60, report["cpu_s"] / 60
     counts = ", ".join(f"{report[word]} {word}" for word in ("keep", "discard", "crash"))
@@ -102,11 +111,17 @@ def describe(report: dict[str, Any], name: str) -> str:
     which = "kept" if latest >= report["keep"] else f"the last {latest} of {report['keep']} keeps"
     lines += ["", f"{which}, with {metric} as measured then:"]
     digits = 4 if verified else 7
-    lines += [
-        f"{keep['number']:5} {keep['score']:.{digits}g} {keep['description']}"
-        for keep in report["keeps"]
-    ]
+    for keep in report["keeps"]:
+        lines.append(f"{keep['number']:5} {keep['score']:.{digits}g} {keep['description']}")
+        lines += [f"{'':11} #{part}" for part in list_parts(keep, experiments)]
     return "\n".join(lines)
+
+
+def list_parts(keep: dict[str, Any], experiments: list[dict[str, Any]]) -> list[str]:
+    """The changes of a keep that was made of near misses."""
+    numbers = re.findall(r"\d+", keep["description"]) if NEAR_MISSES in keep["description"] else []
+    known = {one["number"]: one["description"] for one in experiments}
+    return [f"{number} {known[int(number)]}" for number in numbers]
 
 
 if __name__ == "__main__":

@@ -204,12 +204,23 @@ def measured(name: str) -> Callable[[], str]:
     return lambda: f"```text\n{(RESULTS / f'{name}.txt').read_text().strip()}\n```\n"
 
 
+def found(path: Path) -> Callable[[], str]:
+    """What a session of the gallery found, but not how: an agent on the task may read it."""
+
+    def cut() -> str:
+        head = path.read_text().partition("\n\nkept")[0]
+        return f"```text\n{head.strip()}\n```\n"
+
+    return cut
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "commands": commands,
     "events": events,
     "keys": keys,
     "llm_keys": llm_keys,
     **{path.stem: measured(path.stem) for path in RESULTS.glob("*.txt")},
+    **{f"found_{path.stem[8:]}": found(path) for path in RESULTS.glob("gallery_*.txt")},
 }
 
 

@@ -75,14 +75,11 @@ def noise(ledger: Ledger, session: SessionRecord, before: int | None = None) -> 
     the cost does not grow with the session."""
     keeps = ledger.keeps(session, last=NOISE_KEEPS)
     known = ledger.scores(session, list(dict.fromkeys(keep.commit for keep in keeps)), before)
-    return latest_noise(known)
-
-
-def latest_noise(known: Mapping[tuple[str, int], Sequence[float]]) -> tuple[float, int]:
-    """Return (sd of one run, degrees of freedom) from metrics by (commit, segment)."""
     for latest in sorted({segment for _, segment in known}, reverse=True):
-        groups = [runs for (_, segment), runs in known.items() if segment == latest]
-        sd, df = pooled_noise([group[-judge.SCORE_RUNS :] for group in groups])
+        groups = [runs[-judge.SCORE_RUNS :] for (_, at), runs in known.items() if at == latest]
+        if session.has_relative_noise:  # what it is for the latest commit, which comes last
+            groups = [[run * fmean(groups[-1]) / fmean(g) for run in g] for g in groups]
+        sd, df = pooled_noise(groups)
         if df:
             return sd, df
     return 0.0, 0

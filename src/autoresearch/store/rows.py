@@ -78,6 +78,12 @@ class SessionRecord:
         return self.fingerprint.get("[holdout]", "None") != "None"
 
     @property
+    def has_relative_noise(self) -> bool:
+        """Whether a run's noise is a share of its metric, as that of a time is: a program that is
+        five times as fast has a fifth of it."""
+        return self.fingerprint.get("[metric] measure", "None") != "None"
+
+    @property
     def not_enforced(self) -> tuple[str, ...]:
         """What nothing enforced on the session's runs, a clause each."""
         return tuple(filter(None, self.fingerprint.get(NOT_ENFORCED, "").split(CLAUSES)))
