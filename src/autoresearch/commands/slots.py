@@ -8,6 +8,7 @@ the metric is not worse for it.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,7 +54,7 @@ def read_most(text: str, task: Task) -> int:
     """The most slots that an option asks to try: a number, or `auto` for all that this machine has.
     Raises `TaskError`."""
     if text != AUTO:
-        if not text.isascii() or not text.isdigit() or int(text) < 1:
+        if not re.fullmatch(r"-?\d{1,9}", text, re.ASCII):
             raise TaskError(f"--slots {text}: accepted: a whole number above 0, or {AUTO}")
         return int(text)
     if task.runner.name != "local":
