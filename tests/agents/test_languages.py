@@ -405,19 +405,23 @@ def test_what_cannot_be_edited_safely_says_why(path: str, source: bytes, message
 
 
 @pytest.mark.parametrize(
-    "source",
+    ("path", "source"),
     [
-        b"int x = 5; void f() { x++; }",
-        b"int x = 5; void f() { g(&x); }",
-        b"#define x 5\n#undef x\n",
-        b"int x = f(5);",
-        b"int x = 5 +;",
-        b"long x = 0x1p3;",
-        b"void f() { for (int i = 5; i < 9; i++) g(i); }",
+        ("a.c", b"int x = 5; void f() { x++; }"),
+        ("a.c", b"int x = 5; void f() { g(&x); }"),
+        ("a.c", b"#define x 5\n#undef x\n"),
+        ("a.c", b"int x = f(5);"),
+        ("a.c", b"int x = 5 +;"),
+        ("a.c", b"long x = 0x1p3;"),
+        ("a.c", b"void f() { for (int i = 5; i < 9; i++) g(i); }"),
+        ("a.c", "#define x \u0663\n".encode()),
+        ("a.mk", b"x = 5\nx = $(shell nproc)\n"),
     ],
 )
-def test_a_name_that_is_bound_again_or_does_not_parse_is_no_constant(source: bytes) -> None:
-    assert find("a.c", source) == []
+def test_a_name_that_is_bound_again_or_does_not_parse_is_no_constant(
+    path: str, source: bytes
+) -> None:
+    assert find(path, source) == []
 
 
 def test_an_unknown_language_has_no_constants() -> None:

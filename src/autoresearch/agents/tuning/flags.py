@@ -57,14 +57,15 @@ def find(source: bytes) -> list[Constant]:
 def find_in_makefile(source: bytes) -> list[Constant]:
     """Return the constants in the variables of a Makefile. Raises `SourceError`."""
     literals: list[Literal] = []
+    assigned: Counter[str] = Counter()
     for node in walk(parse("make", source)):
         name, value = (node.child_by_field_name(field) for field in ("name", "value"))
         if node.type == "variable_assignment" and name and value and not node.has_error:
             variable, text = get_text(name).decode(), get_text(value).decode()
-            literals += _find_in_variable(
-                variable, text, value.start_byte, value.start_point[0] + 1
-            )
-    return _make_constants(literals)
+            assigned[variable] += 1
+            line = value.start_point[0] + 1
+            literals += _find_in_variable(variable, text, value.start_byte, line)
+    return _make_constants(literal for literal in literals if assigned[literal.name] <= 1)
 
 
 def _make_constants(literals: Iterable[Literal]) -> list[Constant]:

@@ -17,10 +17,13 @@ FLOAT = rf"(?:{DIGITS}\.(?:{DIGITS})?|\.{DIGITS})(?:[eE][-+]?\d+)?|{DIGITS}[eE][
 SUFFIX = r"_?(?:[uUlLzZ]{1,3}|[fF](?:16|32|64|128)?|[iu](?:8|16|32|64|128|size)|n)"
 """Of the type. It stays as it is. JavaScript's `10n`, Rust's `4_u32`, C's `64UL` and `0.1f`."""
 
-NUMBER = re.compile(rf"[\s(]*(-?\s*(?:{FLOAT}|{INTEGER}))({SUFFIX})?[\s)]*")
-POWER = re.compile(rf"[\s(]*(?:1(?:{SUFFIX})?\s*<<|(\d+)\s*\*\*)\s*(\d+)(?:{SUFFIX})?[\s)]*")
-BOOL = re.compile(r"\s*(true|false|True|False|TRUE|FALSE)\s*")
-STRING = re.compile(r"""\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)'|`([^`\\\n]*)`)\s*""")
+NUMBER = re.compile(rf"[\s(]*(-?\s*(?:{FLOAT}|{INTEGER}))({SUFFIX})?[\s)]*", re.ASCII)
+POWER = re.compile(
+    rf"[\s(]*(?:1(?:{SUFFIX})?\s*<<|(\d+)\s*\*\*)\s*(\d+)(?:{SUFFIX})?[\s)]*", re.ASCII
+)
+BOOL = re.compile(r"\s*(true|false|True|False|TRUE|FALSE)\s*", re.ASCII)
+STRING = re.compile(r"""\s*(?:"([^"\\\n]*)"|'([^'\\\n]*)'|`([^`\\\n]*)`)\s*""", re.ASCII)
+SPACE = " \t\n\r\f\v"  # what `\s` matches in ASCII: one byte each
 AMBIGUOUS = re.compile(r"-?\s*0[\d_']+")
 """Octal in C, decimal in Rust, both in YAML: no setting is worth a guess."""
 
@@ -48,8 +51,8 @@ def read_literal(source: bytes) -> Part | None:
         return _read_power(match)
     if match := BOOL.fullmatch(text):
         return Part(match[1].lower() == "true", match.span(1), write=partial(_write_bool, match[1]))
-    if match := STRING.fullmatch(text):
-        return _read_string(text.strip(), len(text) - len(text.lstrip()))
+    if STRING.fullmatch(text):
+        return _read_string(text)
     return None
 
 
@@ -69,9 +72,11 @@ def _read_power(match: re.Match[str]) -> Part | None:
     return Part(exponent, match.span(2), base)
 
 
-def _read_string(text: str, indent: int) -> Part:
-    start, end = (indent + len(part.encode()) for part in ("", text))
-    return Part(text[1:-1], (start, end), write=partial(_write_string, text[0]))
+def _read_string(text: str) -> Part:
+    word = text.strip(SPACE)
+    start = len(text) - len(text.lstrip(SPACE))
+    write = partial(_write_string, word[0])
+    return Part(word[1:-1], (start, start + len(word.encode())), write=write)
 
 
 def _write_bool(old: str, value: Value) -> str:
