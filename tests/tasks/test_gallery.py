@@ -121,11 +121,6 @@ def test_compiler(made: Bench) -> None:
     check_honest(honest := made.measure())
     assert 0 < honest.numbers["error"] < 1e-5
 
-    def improve(root: Path) -> None:
-        replace_in("kernel.c", ("ORDER 0", "ORDER 1"), ("UNROLL 1", "UNROLL 8"))(root)
-        (root / "kernel.flags").write_text("-O3 -ffast-math\n")
-
-    check_honest(run_with(made, improve))
     blocks = ("BLOCK_ROWS 400", "BLOCK_ROWS 200")
     half = replace_in(
         "kernel.c", blocks, ("i = 0; i < SIZE; i \\+= B", "i = 200; i < SIZE; i += B")
@@ -138,9 +133,6 @@ def test_compiler(made: Bench) -> None:
 @pytest.mark.parametrize("made", ["sort"], indirect=True)
 def test_sort(made: Bench) -> None:
     check_honest(made.measure())
-    better = replace_in("sort.c", ("METHOD 0", "METHOD 2"), ("RADIX_BITS 4", "RADIX_BITS 11"))
-    check_honest(run_with(made, better))
     merge = (r"\.key < spare\[left\]\.key", ".key <= spare[left].key")
-    unstable = replace_in("sort.c", ("METHOD 2", "METHOD 0"), merge)
-    check_refused(run_with(made, unstable), "wrong")
+    check_refused(run_with(made, replace_in("sort.c", merge)), "wrong")  # not stable
     check_refused(run_with(made, precompute("sorted.bin", "sort.c")), "wrong")
