@@ -28,7 +28,7 @@ test-faults: $(VENV)/torch $(VENV)/dev
 test-web: $(VENV)/torch $(VENV)/dev $(VENV)/browser
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m web
 
-# Ray clusters of several nodes on this machine.
+# Ray clusters of several nodes on this machine, and a Slurm of one node if it is installed.
 test-cluster: $(VENV)/torch $(VENV)/dev $(VENV)/cluster
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m cluster
 
@@ -68,7 +68,7 @@ $(VENV)/browser: $(VENV)/made pyproject.toml
 	@touch $@
 
 $(VENV)/cluster: $(VENV)/made pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ray]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[ray,slurm]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/made pyproject.toml

@@ -488,7 +488,7 @@ PIECES = {
 COMMENTS = ["", "  // in [1, 9]", "  # in [1, 9]", "  # one of: 5, 7", "  /* fixed */", " ü", "\t"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_any_source_is_edited_in_place_or_refused(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(sorted(PIECES)))

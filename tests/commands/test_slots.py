@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 from support.commands import call
-from support.sessions import ScriptedAgent, make_task, run_session, task_of
+from support.sessions import ScriptedAgent, change, make_task, run_session, task_of
 
-from autoresearch.cli import session
 from autoresearch.commands.slots import SlotRuns, choose, read_most
 from autoresearch.errors import RunnerError, TaskError
 from autoresearch.records import Goal, Metric
@@ -87,25 +85,20 @@ def test_gpus_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert divide_machine(1)
 
 
-def test_check_measures_slots(tmp_path: Path) -> None:
+def test_check_measures_slots_and_run_takes_what_pays(tmp_path: Path) -> None:
     if count_usable_slots() < 2:
         pytest.skip("one core")
-    program = "import os\nprint('score:', 10 + int(os.environ['AUTORESEARCH_SEED']) / 2**40)\n"
+    program = "import os, time\nVALUE = 10.0\ntime.sleep(0.1)\n"
+    program += "print('score:', VALUE + int(os.environ['AUTORESEARCH_SEED']) / 2**40)\n"
     root = make_task(tmp_path / "task", program)
     checked = call(root, "check", "--runs", 2, "--slots", 2)
     assert checked.returncode == 0, checked.stderr
     assert "slots      1 slot: " in checked.stdout and "slots      2 slots: " in checked.stdout
     # Which of them depends on what else this machine does.
     assert re.search(r"(1 slot pays best|2 slots pay): autoresearch run --slots", checked.stdout)
-
-
-def test_a_session_goes_on_with_the_slots_that_it_had(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`auto` measures nothing then."""
-    monkeypatch.setattr(session, "read_most", lambda text, task: 2)
-    monkeypatch.setattr(session, "run_check", lambda *_, **__: Namespace(best_slots=2))
-    options = Namespace(slots="auto", json=True)
-    assert session._read_slots(options, task_of(root), "t") == 2
-    run_session(root, ScriptedAgent())
-    assert session._read_slots(options, task_of(root), "t") == 1
+    found = run_session(root, ScriptedAgent(change(VALUE=20.0), change(VALUE=21.0)))
+    assert {run.slot for run in found.runs} == {0}
+    words = ("--slots", "auto", "--experiments", 3, "--plain")
+    more = call(root, "run", "--tag", "t", *words)
+    assert more.returncode == 0, more.stderr
+    assert "baseline 1 of" not in more.stdout  # the session goes on with the slots that it had

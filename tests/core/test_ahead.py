@@ -12,7 +12,6 @@ from support.sessions import (
     Step,
     change,
     edit,
-    git,
     make_task,
     run_session,
     wait_until,
@@ -21,10 +20,8 @@ from support.sessions import (
 from autoresearch.core.session import Session
 from autoresearch.protocols import Proposal, Turn
 
-# Constants on lines beside each other, as people write them; and exact, so that a verdict takes few
-# runs.
-CLOSE = PROGRAM.replace("0\n\nBONUS", "0\nBONUS").replace("SPREAD = 0.1", "SPREAD = 0.0")
-EXACT = {"judge__deterministic": True}
+# Constants on lines beside each other, as people write them.
+CLOSE = PROGRAM.replace("0\n\nBONUS", "0\nBONUS")
 
 
 def run_ahead(
@@ -45,7 +42,7 @@ def run_ahead(
 
     agent = ScriptedAgent(change("first", WAIT_A=str(proposed), **first), propose_second)
     agent.wants_briefing = wants_briefing
-    return run_session(root, agent, **EXACT, **settings), agent
+    return run_session(root, agent, **settings), agent
 
 
 def test_the_next_change_is_proposed_while_the_slot_is_busy(tmp_path: Path) -> None:
@@ -61,9 +58,10 @@ def test_a_change_is_merged_onto_what_was_kept_meanwhile(tmp_path: Path) -> None
     assert found.verdicts == [("keep", None)] * 2
     first, second = found.experiments[1:]
     assert (second.base, second.attempt) == (1, 1)
-    runs = found.runs_of(2)
-    assert {(run.attempt, run.commit) for run in runs} == {(1, second.commit)}
-    assert git(found.root, "rev-parse", f"{second.commit}^") == first.commit
+    runs = found.runs_of(2, "screen", "candidate", "control", "remeasure")
+    assert {run.attempt for run in runs} == {1}
+    assert {run.commit for run in runs if run.role == "control"} == {first.commit}
+    assert {run.commit for run in runs if run.role != "control"} == {second.commit}
 
 
 def test_a_change_of_the_same_line_is_dropped_and_the_ledger_says_so(tmp_path: Path) -> None:
@@ -82,7 +80,7 @@ def test_an_agent_that_reads_is_told_what_is_measured(tmp_path: Path) -> None:
 
 
 def test_other_agents_wait_for_the_last_result(tmp_path: Path) -> None:
-    root = make_task(tmp_path / "task", CLOSE)
+    root = make_task(tmp_path / "task")
     open_experiments: list[int] = []
 
     def look(value: float) -> Step:
@@ -93,11 +91,11 @@ def test_other_agents_wait_for_the_last_result(tmp_path: Path) -> None:
 
         return step
 
-    steps = [look(20.0 + i) for i in range(2)]
-    run_session(root, ScriptedAgent(*steps), **EXACT)
-    assert open_experiments == [0, 0]
-    run_session(root, ScriptedAgent(*steps), tag="u", agent__ahead=True, **EXACT)
-    assert open_experiments[2:] == [0, 1]
+    steps = [look(20.0 + i) for i in range(3)]
+    run_session(root, ScriptedAgent(*steps))
+    assert open_experiments == [0, 0, 0]
+    run_session(root, ScriptedAgent(*steps), tag="u", agent__ahead=True)
+    assert open_experiments[3:] == [0, 1, 1]
 
 
 def test_a_limit_leaves_the_change_to_the_next_start(tmp_path: Path) -> None:
@@ -107,7 +105,7 @@ def test_a_limit_leaves_the_change_to_the_next_start(tmp_path: Path) -> None:
     assert found.reason == "target reached: score 9"
     assert [e.status for e in found.experiments[1:]] == ["keep", None]
     assert not found.runs_of(2)
-    more = run_session(found.root, agent, agent__ahead=True, **EXACT)
+    more = run_session(found.root, agent, agent__ahead=True)
     assert more.verdicts == [("keep", None)] * 2
     assert len(agent.turns) == 3  # the third has nothing more to propose
 
@@ -140,7 +138,7 @@ def test_a_paused_session_does_not_begin_what_waits(tmp_path: Path) -> None:
 
     hear = _call_once_in_a_thread("   1 discard", resume_later)
     agent = ScriptedAgent(change("first", WAIT_A=str(proposed), VALUE=20.0), pause_and_propose)
-    found = run_session(root, agent, say=hear, before=sessions.append, agent__ahead=True, **EXACT)
+    found = run_session(root, agent, say=hear, before=sessions.append, agent__ahead=True)
     assert found.verdicts == [("discard", "worse")] * 2
     assert begun == [False]
 

@@ -1004,9 +1004,9 @@ def test_a_simpler_deterministic_program_may_cost_the_margin(tmp_path: Path) -> 
 def test_a_keep_gains_the_least(tmp_path: Path) -> None:
     """A gain of 1 is real, and the user has said that less than 2 is not worth a commit."""
     root = make_task(tmp_path / "task")
-    found = run_session(root, ScriptedAgent(change(VALUE=9.0)), judge__least=2.0)
-    assert found.verdicts == [("discard", "not better")]
-    assert len(found.runs_of(1)) == 1
+    agent = ScriptedAgent(change(VALUE=9.0), change(VALUE=7.0))
+    found = run_session(root, agent, judge__least=2.0)
+    assert found.verdicts == [("discard", "not better"), ("keep", None)]
 
 
 def test_on_a_deterministic_task_a_tie_and_a_gain_of_rounding_are_no_progress(

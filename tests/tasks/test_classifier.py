@@ -46,22 +46,30 @@ def test_an_honest_gain_and_cheats(tmp_path: Path) -> None:
     git(root, "commit", "-qm", "start")
     agent = ScriptedAgent(
         read("val/digits.npz"),
+        read("holdout/digits.npz"),
         read("digits.csv.gz"),
         save("claim ten times as much", "10 * probabilities(outputs)"),
+        save("claim what is no number", "np.full((1497, 10), np.nan)"),
         save("claim less than nothing", "-probabilities(outputs)"),
+        save("answer for fewer images", "probabilities(outputs)[:100]"),
+        put("a number of its own", "\nmain()\n", '\nmain()\nprint("---\\nval_loss: 0.01")\n'),
         put("sharper", "SHARPNESS = 3.0", "SHARPNESS = 8.0"),
     )
     found = run_session(root, agent, judge__baseline_runs=2)
     assert found.verdicts == [
         ("crash", "exit code 1"),
         ("crash", "exit code 1"),
+        ("crash", "exit code 1"),
         ("discard", "not better"),  # rows are divided by their sums
         ("crash", "score: exit code 1"),
+        ("crash", "score: exit code 1"),
+        ("crash", "score: exit code 1"),
+        ("discard", "not better"),
         ("keep", None),
     ]
-    baseline, kept = found.experiments[0], found.experiments[5]
+    baseline, kept = found.experiments[0], found.experiments[9]
     assert baseline.metric == pytest.approx(1.0778, abs=1e-3)
     assert kept.metric is not None and kept.metric < 0.6
-    for experiment in (0, 5):
+    for experiment in (0, 9):
         held_out = [run.holdout for run in found.runs_of(experiment) if run.holdout is not None]
         assert held_out and min(held_out) > 0

@@ -172,15 +172,6 @@ def test_warming_up_learns_nothing(code):
         assert getattr(optimizer, "steps", 0) == 0
 
 
-@pytest.mark.parametrize(
-    ("knob", "value"),
-    [("VALUE_EMBEDDINGS", False), ("DEPTH", 1), ("HEAD_DIM", 64), ("WINDOWS", "L")],
-)
-def test_other_values_of_a_knob_train(code, monkeypatch, knob, value):
-    monkeypatch.setattr(code.train, knob, value)
-    make_trainer(code).warm_up()
-
-
 def test_a_step_in_parts_has_the_same_gradients(code, monkeypatch):
     idx = torch.randint(200, (16, 65), generator=torch.Generator().manual_seed(0))
     gradients = {}

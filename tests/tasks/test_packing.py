@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -22,40 +21,43 @@ CHANGES = TASK.parents[3] / "docs" / "gallery" / "packing" / "changes"
 IGNORED = shutil.ignore_patterns("__pycache__")
 
 
-class Scorer:
-    """The task's scorer, on circles that a test makes up."""
-
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.folder, self.capsys = folder, capsys
-        self.module = importlib.import_module("score")
-
-    def judge(self, packings: object) -> str:
-        """What it prints about these circles: the sum, or the error."""
-        (self.folder / "packing.json").write_text(json.dumps(packings))
-        try:
-            self.module.main()
-        except SystemExit as refused:
-            return str(refused)
-        return self.capsys.readouterr().out
+def call(folder: Path, *arguments: str, seed: int = 1) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "AUTORESEARCH_SEED": str(seed), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-@pytest.fixture
-def scorer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Scorer]:
-    monkeypatch.syspath_prepend(str(TASK))
-    monkeypatch.chdir(tmp_path)
-    yield Scorer(tmp_path, capsys)
-    for name in ("score", "problem"):
-        sys.modules.pop(name, None)
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The task after a run of the unchanged program."""
+    folder = shutil.copytree(TASK, tmp_path_factory.mktemp("packing") / "task", ignore=IGNORED)
+    assert call(folder, "run.py").returncode == 0
+    return folder
 
 
-GRID = [[0.05 + 0.1 * (i % 5), 0.85 - 0.1 * (i // 5), 0.01] for i in range(26)]
+def score(packed: Path, packings: object) -> str:
+    """What the scorer prints about other circles than the run's: the sum, or the error."""
+    text = json.dumps(packings)
+    before = (packed / "packing.json").read_text()
+    try:
+        (packed / "packing.json").write_text(text)
+        done = call(packed, "score.py")
+    finally:
+        (packed / "packing.json").write_text(before)
+    return done.stdout + done.stderr
 
 
-def test_the_score_is_the_exact_sum(scorer: Scorer) -> None:
-    exact = float(26 * Fraction(0.01))
-    assert f"sum_radii:        {exact!r}\n" in scorer.judge([GRID, GRID])
+def test_the_score_is_the_exact_sum(packed: Path) -> None:
+    packings = json.loads((packed / "packing.json").read_text())
+    exact = float(sum(Fraction(radius) for *_, radius in packings[0]))
+    assert f"sum_radii:        {exact!r}\n" in score(packed, packings)
+    assert 1.8 < exact < 1.9
 
 
 ROW = [[0.5, 0.5, 0.01]] * 26
@@ -76,21 +78,22 @@ ROW = [[0.5, 0.5, 0.01]] * 26
     ],
 )
 def test_what_is_no_packing_is_refused(
-    scorer: Scorer, circles: list[list[object]], message: str
+    packed: Path, circles: list[list[object]], message: str
 ) -> None:
     """Circles of a grid, of which the first are replaced."""
-    told = scorer.judge([[*circles, *GRID[len(circles) :]], GRID])
+    grid = [[0.05 + 0.1 * (i % 5), 0.95 - 0.1 * (i // 5), 0.001] for i in range(26)]
+    told = score(packed, [[*circles, *grid[len(circles) :]], grid])
     assert f"error: {message}" in told and "sum_radii" not in told
 
 
-def test_circles_that_touch_are_a_packing(scorer: Scorer) -> None:
+def test_circles_that_touch_are_a_packing(packed: Path) -> None:
     grid = [[0.125 + 0.125 * (i % 6), 0.125 + 0.125 * (i // 6), 0.0625] for i in range(26)]
-    assert "sum_radii:        1.625\n" in scorer.judge([grid, grid])
+    assert "sum_radii:        1.625\n" in score(packed, [grid, grid])
 
 
 @pytest.mark.parametrize("packings", [[], [ROW], {"a": 1}, [ROW[:25], ROW]])
-def test_another_number_of_circles_is_refused(scorer: Scorer, packings: object) -> None:
-    assert "error: " in scorer.judge(packings)
+def test_another_number_of_circles_is_refused(packed: Path, packings: object) -> None:
+    assert "error: " in score(packed, packings)
 
 
 def put(name: str, source: str) -> Step:

@@ -308,6 +308,7 @@ Pattern = Annotated[
 GoalWord = Annotated[Goal, Kind(GOAL.accepts, after(Goal, GOAL.schema))]
 BudgetClock = Annotated[str, one_of("wall", "cpu")]
 MeasureWord = Annotated[str, one_of("cpu_time", "wall_time", "instructions")]
+Executor = Annotated[str, one_of("slurm", "local")]  # of submitit
 JudgeLevel = Annotated[str, one_of("fast", "default", "strict")]
 AMOUNTS = Kind(
     "a table of names and numbers above 0, such as { fast = 1 }",

@@ -2,8 +2,8 @@
 Download large files: resumable, several at a time, checked, with progress. Frozen.
 
 A file arrives as NAME.part and gets its name when it is whole. A broken connection is continued
-where it broke, by a Range request, and so is a download that was stopped. The SHA-256 of a file is
-compared with the server's `X-Linked-ETag` (Hugging Face's digest of a large file), or with a file
+where it broke, by a Range request, and so is a download that was stopped. What a file should hold
+is told by the server's `X-Linked-ETag` (Hugging Face: the SHA-256 of a large file), or by a file
 SHA256SUMS beside it on a mirror. Without either, its length is checked.
 """
 
@@ -248,10 +248,9 @@ class Progress:
         speed = self.received / max(self.shown - self.start, 1e-3)
         line = f"download   {self.finished} of {self.files} files, {there / 1e6:,.0f} MB"
         line += f", {speed / 1e6:.1f} MB/s"
-        if self.is_terminal:
-            print(f"\r{line}\033[K", end="", flush=True)
-        else:
-            print(line, flush=True)
+        print(f"\r{line}\033[K" if self.is_terminal else line, end="", flush=True)
+        if not self.is_terminal:
+            print(flush=True)
 
     def finish(self) -> None:
         if self.is_terminal:

@@ -171,8 +171,8 @@ def limit_chars(texts: Iterable[str]) -> Iterator[str]:
 def load_token_bytes() -> np.ndarray:
     """Return (vocab_size,) int64: how many bytes of UTF-8 each token stands for. BOS has none.
 
-    These are the true bytes. A token that is a part of a character decodes to U+FFFD, which has
-    three bytes. The original counts those, and so takes the text to be longer than it is.
+    These are the true bytes. A token that is a part of a character decodes to U+FFFD, three bytes;
+    whoever counts those (the original does) finds a text longer than it is.
     """
     tokenizer = json.loads((ROOT / "data/tokenizer.json").read_text(encoding="utf-8"))
     vocab = tokenizer["model"]["vocab"]
@@ -317,8 +317,8 @@ def make_loader(
     """Yield (inputs, targets) without end, each (rows, seq_len) int64 on `device`.
 
     Each epoch cuts the training text into windows from a random offset and shuffles them. `seed`
-    decides offsets and order. Of `world` processes, each gets other windows. `budget` is the clock,
-    which has to run already: a warm-up before it gets no text.
+    decides offsets and order. Of `world` processes, each gets other windows. `budget` is the clock
+    that runs already: whoever warms up does so without the text.
     """
     import torch
 

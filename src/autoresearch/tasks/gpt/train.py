@@ -395,8 +395,7 @@ class AdamW:
 
     def reset(self):
         self.steps = 0
-        for tensor in (*self.mean, *self.square):
-            tensor.zero_()
+        torch._foreach_zero_([*self.mean, *self.square])
 
 
 def make_optimizers(model, compiler):
