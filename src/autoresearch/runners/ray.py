@@ -82,6 +82,7 @@ class RayRunner:
         self._placed: dict[int, _Slot] = {}
         self._pending: dict[int, Any] = {}  # actors that have not answered yet
         self._missing = set(range(slots))
+        self._refused: set[str] = set()  # nodes of another kind, or without the package
         self._busy: dict[int, SimpleQueue[Any]] = {}  # by the run's number
         self._numbers = count()
         self._interrupts = 0
@@ -157,10 +158,11 @@ class RayRunner:
     ) -> RunResult:
         number = next(self._numbers)
         events = self._busy[number] = SimpleQueue()
-        is_lost = False
+        is_lost = is_made = False
         try:
             shipment = make_shipment(number, spec, source, slot.known, inputs)
             spec.log.write_bytes(b"")
+            is_made = True
             self._ship(slot, inputs)
             slot.known = {file.blob for file in shipment.manifest.files.values()}
             as_future(slot.actor.run.remote(shipment)).add_done_callback(events.put)
@@ -170,6 +172,8 @@ class RayRunner:
         except (AutoresearchError, KeyboardInterrupt):
             raise
         except Exception as error:
+            if not is_made or _is_of_disk(error):
+                raise
             is_lost = self._cluster.is_loss(error)
             if self._error is not None:
                 raise self._error from error
@@ -286,13 +290,23 @@ class RayRunner:
             return
         nodes = self._cluster.list_nodes()
         fitting = [node for node, has in nodes.items() if self._needs.count_room(has)]
-        kind = self._machine.kind
-        if same := [node for node in fitting if self._cluster.describe(node).kind == kind]:
+        if same := [node for node in fitting if self._is_of_kind(node)]:
             for number in sorted(self._missing):
                 self._missing.discard(number)
                 actor = self._pending[number] = self._cluster.start(self._needs, same)
                 located = as_future(actor.locate.remote())
                 located.add_done_callback(partial(self._note_located, number, actor))
+
+    def _is_of_kind(self, node: str) -> bool:
+        """Whether a node, which may have joined later, can execute this session's runs."""
+        if node not in self._refused:
+            try:
+                if self._cluster.describe(node).kind == self._machine.kind:
+                    return True
+            except RunnerError:
+                pass  # such as a Python without the package: the others go on
+            self._refused.add(node)
+        return False
 
     def _note_located(self, number: int, actor: Any, located: Any) -> None:
         """Called in a thread of Ray's, when an actor has been placed or has failed."""
@@ -365,6 +379,11 @@ class _Slot:
     host: str
     known: set[str] = field(default_factory=set)  # blobs
     inputs: set[str] = field(default_factory=set)  # names of packed inputs
+
+
+def _is_of_disk(error: Exception) -> bool:
+    """Whether an error is of this machine's files, and not of the connection."""
+    return isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError)
 
 
 def _get_cause(error: BaseException) -> str:

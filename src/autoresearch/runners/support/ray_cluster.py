@@ -267,7 +267,7 @@ def _reach(address: str, host: tuple[str, int]) -> None:
 
 def _explain_refusal(address: str, error: Exception) -> str:
     text = str(error)
-    if "ersion mismatch" in text or "were started with" in text or "Python:" in text:
+    if "ersion" in text and ("mismatch" in text or "differ" in text):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         return f"the Ray cluster at {address} has another version: {' '.join(lines)}"
     return (
