@@ -156,9 +156,11 @@ def list_shares(ledger: Ledger, session: SessionRecord) -> list[Share]:
     """Each agent's experiments and turns, by name, without the baseline."""
     rows = ledger.select(
         "SELECT agent, sum(begun), sum(kept), sum(fruitless), sum(tokens), sum(usd) FROM ("
-        " SELECT agent, 1 AS begun, coalesce(status = 'keep', 0) AS kept, 0 AS fruitless,"
-        " tokens, usd FROM experiment WHERE session = ? AND number > 0"
-        " UNION ALL SELECT agent, 0, 0, 1, tokens, usd FROM turn WHERE session = ?"
+        " SELECT agent, count(*) AS begun, sum(coalesce(status = 'keep', 0)) AS kept,"
+        " 0 AS fruitless, sum(tokens) AS tokens, sum(usd) AS usd"
+        " FROM experiment WHERE session = ? AND number > 0 GROUP BY agent"
+        " UNION ALL SELECT agent, 0, 0, count(*), sum(tokens), sum(usd) FROM turn"
+        " WHERE session = ? GROUP BY agent"
         ") GROUP BY agent ORDER BY agent",
         session.id,
         session.id,

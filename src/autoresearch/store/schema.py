@@ -57,6 +57,8 @@ CREATE UNIQUE INDEX experiment_order ON experiment(session, [order])
 CREATE INDEX experiment_open ON experiment(session) WHERE status IS NULL;
 CREATE INDEX experiment_keep ON experiment(session, [order]) WHERE status = 'keep';
 CREATE INDEX experiment_tree ON experiment(session, tree);
+CREATE INDEX experiment_status ON experiment(session, status, [order]);
+CREATE INDEX experiment_agent ON experiment(session, agent, number, status, tokens, usd);
 CREATE TABLE run (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES session(id),
@@ -88,6 +90,8 @@ CREATE TABLE run (
     UNIQUE (session, seed)
 );
 CREATE INDEX run_commit ON run(session, [commit], role);
+CREATE INDEX run_time ON run(session, finished, wall_s, cpu_s, score_wall_s, score_cpu_s,
+    holdout_wall_s, holdout_cpu_s);
 CREATE INDEX run_open ON run(session) WHERE finished = 0;
 CREATE TABLE turn (
     id INTEGER PRIMARY KEY,
