@@ -107,9 +107,7 @@ def describe(report: dict[str, Any], experiments: list[dict[str, Any]], name: st
             f"on the sealed holdout: {held['old_mean']:.4g} -> {held['new_mean']:.4g}; the gap has "
             f"grown by {gap['growth']:.4g} ({interval})"
         )
-    latest = len(report["keeps"]) - 1
-    which = "kept" if latest >= report["keep"] else f"the last {latest} of {report['keep']} keeps"
-    lines += ["", f"{which}, with {metric} as measured then:"]
+    lines += ["", f"kept, with {metric} as measured then:"]
     digits = 4 if verified else 7
     for keep in report["keeps"]:
         lines.append(f"{keep['number']:5} {keep['score']:.{digits}g} {keep['description']}")
