@@ -33,8 +33,10 @@ from autoresearch.task.model import RunnerSettings, Task
 from autoresearch.task.tables import read_options
 
 FOLLOW_S = 1.0  # between two looks at the output of a run
+QUIET_S = 10.0  # between two looks at most, while a run prints nothing
 FOLLOWS_PER_S = 20  # of all runs together
 KEEP_S = 1.0  # between two looks at the slots
+HEAD_S = 5.0  # between two looks at the head node
 HEAD_LOST_S = 20.0  # without an answer of the head node; Ray ends this process after 60 s
 NO_SLOT_S = 600.0  # without any slot: the cluster has lost its nodes
 FIRST_SLOT_S = 120.0  # for the first slot: others may use the cluster
@@ -190,7 +192,7 @@ class RayRunner:
     ) -> RunResult:
         """Copy the output of a run until it has ended."""
         read = partial(self._read, slot)
-        follow_s = max(FOLLOW_S, self.slots / FOLLOWS_PER_S)
+        shortest_s = follow_s = max(FOLLOW_S, self.slots / FOLLOWS_PER_S)
         kill_at: float | None = None
         while True:
             try:
@@ -198,7 +200,8 @@ class RayRunner:
             except Empty:
                 if kill_at is not None and time.monotonic() > kill_at:
                     self._cluster.kill(slot.actor)
-                follow_log(spec, read)
+                is_silent = follow_log(spec, read) == 0
+                follow_s = min(2 * follow_s, QUIET_S) if is_silent else shortest_s
                 continue
             if isinstance(event, RunnerError):
                 raise event
@@ -266,7 +269,9 @@ class RayRunner:
         while not self._is_closed and self._error is None:
             try:
                 now = time.monotonic()
-                if self._cluster.has_head():
+                if not self._missing and now - head_seen < HEAD_S:
+                    pass  # a look costs CPU time, which is taken from runs on this machine
+                elif self._cluster.has_head():
                     head_seen = now
                     self._place_missing()
                 elif now - head_seen > HEAD_LOST_S:

@@ -131,13 +131,15 @@ def make_shipment(
     )
 
 
-def follow_log(spec: RunSpec, read: Read) -> None:
-    """Append to the log here what the run has printed there since the latest call."""
+def follow_log(spec: RunSpec, read: Read) -> int:
+    """Append to the log here what the run has printed there since the latest call. Returns the
+    number of bytes."""
     begin = spec.log.stat().st_size if spec.log.exists() else 0
     end = begin + CHUNK_BYTES if spec.log_bytes is None else spec.log_bytes
-    if begin < end:
-        with spec.log.open("ab") as log:
-            log.write(read(LOG, begin, min(end, begin + CHUNK_BYTES)))
+    if begin >= end:
+        return 0
+    with spec.log.open("ab") as log:
+        return log.write(read(LOG, begin, min(end, begin + CHUNK_BYTES)))
 
 
 def receive(spec: RunSpec, ended: Ended, read: Read, slot: int) -> RunResult:
