@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -36,6 +37,8 @@ SILENT_S = 120.0  # without a sign of the other side, a job or the harness is lo
 END_S = 30.0  # for a job to end after an interrupt; then it is cancelled
 STARTUP_MINUTES = 10  # of a job, beyond its run's timeout
 ENDED = ("CANCELLED", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+SIGNALLED = (-signal.SIGTERM, -signal.SIGKILL)  # exit codes
+SIGNAL_S = 2.0  # until a signal that a run has got reaches its job, too
 STARTED, INTERRUPT, JOB_BEAT, OUR_BEAT = "started", "interrupt", "job-beat", "our-beat"
 
 
@@ -210,6 +213,8 @@ def carry_out(
     this machine is of another kind than the expected one. Raises `RunnerError`."""
     if not folder.exists():
         raise RunnerError(f"{folder} is not on this node: the task must be on a shared disk")
+    is_ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: is_ending.set())  # Slurm ends the job, or preempts it
     (folder / JOB_BEAT).touch()
     (folder / STARTED).touch()
     machine = describe_machine()
@@ -224,6 +229,9 @@ def carry_out(
         ended = slot.run(shipment)
         has_ended.set()
         watching.join()
+        # Slurm signals all processes of a job, so that the run may end before this one.
+        if ended.result.exit_code in SIGNALLED and is_ending.wait(SIGNAL_S):
+            return machine, RunResult(None, "lost", 0.0, None, None, detail="Slurm ended its job")
         return machine, receive(spec, ended, slot.read, number)
     finally:
         has_ended.set()
