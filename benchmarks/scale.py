@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from unittest.mock import patch
 
 import briefing
 
@@ -119,10 +120,11 @@ def measure_slots(folder: Path, slots: int) -> tuple[float, float]:
     count = 3 * slots
     settings = {"runner.slots": slots, "limits.experiments": count, "judge.baseline_runs": 3}
     agent = Ideas(slots, count - 1)
-    with open_session(override(load(folder), **settings), "s", lambda event: None) as session:
+    task = override(load(folder), **settings)
+    simulated = patch("autoresearch.runners.load", lambda settings: Sleeping(settings.slots))
+    with simulated, open_session(task, "s", lambda event: None) as session:
         [member] = session.scheduler.members
         member.agent = agent
-        session.runner = session.executor.commands.runner = Sleeping(slots)
         Loop(session).run()
     (began, used_s), (ended, used_then_s) = agent.marks
     verdicts = count - 1 - slots
