@@ -13,7 +13,7 @@ first experiment to the moment when the last one begins, so that all slots have 
                 actors around them. Ray's daemons serve the whole cluster and are given apart
 
 Exits with 1 if the efficiency is below 0.95, or the CPU per experiment with Ray is more than 1.3
-times that of `local` on as many slots.
+times that of `local` on as many slots, or as there are cores: it refuses more.
 """
 
 from __future__ import annotations
@@ -219,13 +219,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cluster-") as place:
         folder = make_folder(Path(place, "task"), options.seconds)
         for slots in options.slots:
-            local = measure(folder, slots)
+            local = measure(folder, min(slots, os.cpu_count() or 1))
             with cluster(slots) as address:
                 settings = {"runner.name": "ray", "runner.ray.address": address}
                 rows.append((slots, local, measure(folder, slots, **settings)))
-    memory = os.getloadavg()[0]
+    busy = os.getloadavg()[0]
     print(
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {memory:.1f}; "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {busy:.1f}; "
         f"runs of {options.seconds:g} s, {EXPERIMENTS} experiments for each slot\n\n{table(rows)}"
     )
     failed = [
