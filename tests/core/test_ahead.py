@@ -73,7 +73,9 @@ def test_a_change_of_the_same_line_is_dropped_and_the_ledger_says_so(tmp_path: P
 
 def test_an_agent_that_reads_is_told_what_is_measured(tmp_path: Path) -> None:
     """And proposes ahead without being asked to."""
-    found, agent = run_ahead(tmp_path, {"VALUE": 20.0}, {"VALUE": 21.0}, wants_briefing=True)
+    found, agent = run_ahead(
+        tmp_path, {"VALUE": 20.0}, {"VALUE": 21.0}, wants_briefing=True, agent__ahead=None
+    )
     assert found.verdicts == [("discard", "worse")] * 2
     section = agent.turns[1].briefing.partition("Being measured now")[2].partition("\n## ")[0]
     assert "- 1: first" in section

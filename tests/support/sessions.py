@@ -207,7 +207,7 @@ def run_session(
     **settings: object,
 ) -> Night:
     """A session from the start, or resumed, to its end. Settings such as `limits__experiments=3`;
-    the baseline is made of three runs unless said otherwise."""
+    unless said otherwise the baseline is made of three runs, and no turn is ahead of the runs."""
     lines: list[str] = []
 
     def hear(event: Event) -> None:
@@ -216,6 +216,7 @@ def run_session(
             say(str(event))
 
     settings.setdefault("judge__baseline_runs", 3)
+    settings.setdefault("agent__ahead", False)
     task = task_of(root, **settings)
     load_it = patch.object(agents, "load", lambda *_, **__: agent)
     with load_it, open_session(task, tag, hear) as session:

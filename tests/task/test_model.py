@@ -51,6 +51,7 @@ build_timeout = "5m"
 allowance    = 3.5
 preload      = ["torch", "a.b"]
 exit_codes   = [0, -11]
+stop_doomed  = false
 [metric]
 name = "val_bpb"
 goal = "maximize"
@@ -104,6 +105,8 @@ confine = false
 fallback = "tuner:random"
 probe = false
 briefing = 4000
+memory       = true
+ahead        = true
 [agent.claude]
 model = "opus"
 [runner]

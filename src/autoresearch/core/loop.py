@@ -90,9 +90,10 @@ class Loop:
             with self._turn:
                 if (experiment := turns.next_experiment()) is None:
                     return
-                self._slots.acquire()
+                if has_waited := not self._slots.acquire(blocking=False):
+                    self._slots.acquire()
             try:
-                if turns.may_begin():
+                if not has_waited or turns.may_begin():
                     self.carry_out(experiment)
             finally:
                 self._slots.release()

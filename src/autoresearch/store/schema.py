@@ -90,8 +90,6 @@ CREATE TABLE run (
     UNIQUE (session, seed)
 );
 CREATE INDEX run_commit ON run(session, [commit], role);
-CREATE INDEX run_time ON run(session, finished, wall_s, cpu_s, score_wall_s, score_cpu_s,
-    holdout_wall_s, holdout_cpu_s);
 CREATE INDEX run_open ON run(session) WHERE finished = 0;
 CREATE TABLE turn (
     id INTEGER PRIMARY KEY,
