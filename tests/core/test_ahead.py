@@ -69,6 +69,9 @@ def test_a_change_of_the_same_line_is_dropped_and_the_ledger_says_so(tmp_path: P
     assert found.verdicts == [("keep", None), ("discard", "conflict")]
     assert found.experiments[2].detail == "changes the same lines as experiment 1, kept since"
     assert not found.runs_of(2)
+    # What was not measured answers nobody: made again on the new incumbent, it is measured.
+    again = run_session(found.root, ScriptedAgent(change("as second was", VALUE=3.0, WAIT_A="")))
+    assert again.verdicts[2][0] == "keep"
 
 
 def test_an_agent_that_reads_is_told_what_is_measured(tmp_path: Path) -> None:

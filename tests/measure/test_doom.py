@@ -11,7 +11,7 @@ import pytest
 from support.sessions import ScriptedAgent, change, make_task, run_session
 
 from autoresearch.measure import runs
-from autoresearch.measure.doom import DoomWatch, learn_bounds
+from autoresearch.measure.doom import UNBOUNDED, DoomWatch, learn_bounds
 from autoresearch.report.collect import summarise
 from autoresearch.store.ledger import Ledger
 
@@ -27,9 +27,22 @@ def learn(tmp_path: Path, *texts: str, metric: str = "score") -> dict[str, float
 
 def test_curves_of_the_baseline_are_learned(tmp_path: Path) -> None:
     assert learn(tmp_path, GOOD, GOOD.replace("4.0", "5.0")) == {"train_loss": 15.0}
-    assert learn(tmp_path, GOOD.replace("train_loss", "reward"), metric="reward") == {
-        "reward": 12.0
-    }
+
+
+def test_the_beginning_of_a_long_log_counts(tmp_path: Path) -> None:
+    long = "train_loss: 9\n" + "train_loss: 0.1, and what else is known of this step\n" * 20_000
+    assert learn(tmp_path, long) == {"train_loss": 27.0}
+
+
+@pytest.mark.parametrize("name", ["reward", "loss_scale", "loss_time_ms", "ppl", "aux_loss"])
+def test_the_size_of_what_is_no_plain_loss_stops_nobody(tmp_path: Path, name: str) -> None:
+    assert learn(tmp_path, GOOD.replace("train_loss", name), metric="reward") == {name: UNBOUNDED}
+    negative = GOOD.replace("loss: ", "loss: -")
+    assert learn(tmp_path, negative) == {"train_loss": UNBOUNDED}
+
+
+def test_a_number_printed_once_in_each_run_is_no_curve(tmp_path: Path) -> None:
+    assert learn(tmp_path, *["loss: 3\n"] * 5) == {}
 
 
 @pytest.mark.parametrize("odd", ["nan", "-inf"])
@@ -61,7 +74,7 @@ def look(tmp_path: Path, pieces: Sequence[str]) -> list[str | None]:
         (("nan", "nan", "nan"), "train_loss is nan"),
         (("3", "NaN", "inf", "1e9"), "train_loss is 1e9"),
         (("13", "14", "15"), "train_loss is 15"),
-        (("-13", "-14", "-15"), "train_loss is -15"),
+        (("-13", "-14", "-15"), None),
         (("nan", "nan", "3", "nan", "nan"), None),  # a spike from which it recovers
         (("13", "14", "11", "13"), None),
         (("4", "4", "4", "4"), None),  # it is behind, and may win yet

@@ -1,10 +1,12 @@
 """Doomed runs: those that print what no run of the unchanged program prints.
 
-A run is doomed when a curve of its loss, or of the metric, is not finite for three points in a row,
-or beyond three times the largest value that the baseline printed in it, such as its first. To be
-behind the incumbent's curve is no doom: on `tiny_gpt`, stopping runs that are behind at 30 % of the
-budget loses wins. Only curves that the baseline printed are watched, and none in which it printed
-NaN, so that what a good program prints stops nobody.
+A run is doomed when a curve of its loss, or of the metric, is not finite for three points in a row.
+A plain loss, which is never negative, dooms it too when it is beyond three times the largest value
+that the baseline printed, such as its first. Of other curves nobody knows which size is bad: a
+score may grow, an ELBO fall, a loss scale double. To be behind the incumbent's curve is no doom: on
+`tiny_gpt`, stopping runs that are behind at 30 % of the budget loses wins. Only curves that the
+baseline printed are watched, and none in which it printed NaN, so that what a good program prints
+stops nobody.
 
 One doomed run in ten is finished all the same, and the report tells how many of those were better
 than their incumbent.
@@ -14,21 +16,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-from autoresearch.files import tail
 
 DIVERGED = 3.0  # times the largest value of the baseline's curve
 IN_A_ROW = 3  # points of a curve, before a run is doomed
 FEWEST = 3  # points of a curve of the baseline's
 AUDITED = 10  # one doomed run in so many is finished
 DOOMED = "doomed"  # begins a run's reason; the number of that name in the record of such a run
-READ_BYTES = 262_144  # of a log at a time
+UNBOUNDED = 1e308  # only what is not finite is beyond it
+READ_BYTES = 262_144  # of a growing log at a time
 LINE = 400  # bytes of a line that are read
 
 VALUE = r"[-+]?(?:\d{1,15}(?:\.\d{0,15})?|\.\d{1,15})(?:[eE][-+]?\d{1,3})?"
 LOSS_WORDS = "loss|bpb|nll|ppl|perplexity|cross_entropy"
+PLAIN_LOSS = re.compile(
+    r"(?:(?:train|training|val|valid|validation|eval|test)[./_ -])?(?:loss|bpb|nll|cross_entropy)"
+)
 LOSS_NAME = rf"(?:[A-Za-z]\w{{0,20}}[./_ -])?(?:{LOSS_WORDS})(?:[./_-]\w{{1,12}})?"
 
 
@@ -47,16 +52,27 @@ def learn_bounds(logs: Iterable[Path], metric: str) -> dict[str, float]:
     curve's name in lower case."""
     pattern = match_points(f"{LOSS_NAME}|{re.escape(metric)}")
     curves: dict[str, list[float]] = {}
+    longest: Counter[str] = Counter()  # points in one log
     for log in logs:
-        for line in re.split(r"[\r\n]", tail(log, READ_BYTES)):
-            for name, word in pattern.findall(line[:LINE]):
-                curves.setdefault(name.lower(), []).append(float(word))
-    bounds = {
-        name: DIVERGED * max(map(abs, points))
+        text = log.read_text(errors="replace") if log.exists() else ""
+        points = [
+            (name.lower(), float(word))
+            for line in re.split(r"[\r\n]", text)
+            for name, word in pattern.findall(line[:LINE])
+        ]
+        for name, value in points:
+            curves.setdefault(name, []).append(value)
+        longest |= Counter(name for name, _ in points)
+    return {
+        name: _choose_bound(name, points)
         for name, points in curves.items()
-        if len(points) >= FEWEST and all(map(math.isfinite, points))
+        if longest[name] >= FEWEST and all(map(math.isfinite, points))
     }
-    return {name: bound for name, bound in bounds.items() if bound > 0}
+
+
+def _choose_bound(name: str, points: Sequence[float]) -> float:
+    is_loss = PLAIN_LOSS.fullmatch(name) and min(points) >= 0 and max(points) > 0
+    return DIVERGED * max(points) if is_loss else UNBOUNDED
 
 
 class DoomWatch:
@@ -87,6 +103,6 @@ class DoomWatch:
 
     def _count(self, name: str, value: float) -> bool:
         """Whether this point makes a row of bad ones long enough."""
-        is_good = math.isfinite(value) and abs(value) <= self._bounds[name]
+        is_good = math.isfinite(value) and value <= self._bounds[name]
         self._bad[name] = 0 if is_good else self._bad[name] + 1
         return self._bad[name] >= IN_A_ROW

@@ -116,7 +116,7 @@ class SlurmRunner:
         folder = spec.log.with_suffix(".slurm")
         self._busy.add(shipment.number)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds the environment
             spec.tree.mkdir(parents=True, exist_ok=True)
             job = self._submit(
                 folder, spec.timeout_s, carry_out, shipment, folder, slot, self._machine

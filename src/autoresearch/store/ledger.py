@@ -49,6 +49,10 @@ if TYPE_CHECKING:  # 40 ms that `status` and `log` do not need
 SESSION, EXPERIMENT = columns(SessionRecord), columns(Experiment)
 RUN, SEGMENT = columns(Run), columns(Segment)
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
+MEASURED = (  # a condition: the experiment's program was measured, or is being measured
+    "(reason IS NULL OR (reason NOT IN ('conflict', 'duplicate', 'incumbent crashed')"
+    " AND reason NOT LIKE 'lost %' AND reason NOT LIKE 'unexpected error%'))"
+)
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
 
 
@@ -376,12 +380,18 @@ class Ledger:
 
     def with_tree(self, session: SessionRecord, tree: str) -> Experiment | None:
         """An experiment that measured, or is measuring, exactly these files."""
-        where = "INDEXED BY experiment_tree WHERE session = ? AND tree = ? LIMIT 1"
+        where = (
+            f"INDEXED BY experiment_tree WHERE session = ? AND tree = ? AND {MEASURED}"
+            " ORDER BY number LIMIT 1"
+        )
         return next(iter(self.select_experiments(where, session.id, tree)), None)
 
     def on_base(self, session: SessionRecord, base: int, last: int) -> list[Experiment]:
         """The latest `last` experiments that are built on experiment `base`, latest first."""
-        where = "WHERE session = ? AND base = ? AND number > 0 ORDER BY number DESC LIMIT ?"
+        where = (
+            f"WHERE session = ? AND base = ? AND number > 0 AND {MEASURED}"
+            " ORDER BY number DESC LIMIT ?"
+        )
         return self.select_experiments(where, session.id, base, last)
 
     def recorded_tree(self, session: SessionRecord, number: int) -> str:

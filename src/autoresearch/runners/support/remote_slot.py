@@ -13,6 +13,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -239,8 +240,10 @@ def _adapt_confinement(confinement: Confinement, read: Sequence[str]) -> Confine
 def _make_folder() -> Path:
     """Make a slot's folder, and remove those of slots that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*"):
-        with suppress(OSError):  # it is in use, or another user's
-            if time.time() - folder.stat().st_mtime > NEW_S:
+        with suppress(OSError):  # it is in use
+            status = folder.lstat()
+            is_ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+            if is_ours and time.time() - status.st_mtime > NEW_S:
                 _lock(folder).close()
                 shutil.rmtree(folder)
     return Path(tempfile.mkdtemp(prefix=FOLDER))
