@@ -1,5 +1,5 @@
 """The task gpt at toy size through the whole harness, and on two processes. Minutes of CPU time:
-`make test-slow`."""
+all but the first in `make test-slow`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from autoresearch.task.reading import load
 torch = pytest.importorskip("torch", reason="gpt trains with torch: pip install torch")
 pytest.importorskip("tokenizers", reason="gpt needs tokenizers: pip install tokenizers")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 TORCHRUN = "-m torch.distributed.run --standalone --nproc_per_node=2 train.py"
 
@@ -44,9 +44,10 @@ def root(tmp_path: Path) -> Path:
 def test_a_session_by_the_tuner(root: Path) -> None:
     task = load(root)
     assert task.run.preload == ("torch", "numpy")
-    found = run_session(root, tuner.create(None, {}, 1), limits__experiments=2)
-    assert len(found.verdicts) == 2
-    for run in found.runs[:3]:
+    settings = {"limits__experiments": 1, "judge__baseline_runs": 2}
+    found = run_session(root, tuner.create(None, {}, 1), **settings)
+    assert len(found.verdicts) == 1
+    for run in found.runs[:2]:
         assert run.reason is None and run.metric is not None and 0 < run.metric < 8
         assert run.numbers["num_steps"] >= 1
         assert run.numbers["peak_vram_mb"] > 10  # from the scorer, for the guard
@@ -54,6 +55,7 @@ def test_a_session_by_the_tuner(root: Path) -> None:
     assert audit(task) == []
 
 
+@pytest.mark.slow
 def test_a_bound_on_the_memory_that_a_run_claims(root: Path) -> None:
     file = root / "autoresearch.toml"
     file.write_text(file.read_text().replace("<= 76000", "<= 10"))
@@ -72,6 +74,7 @@ def weights(folder: Path) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in saved.values()])
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_model(root: Path) -> None:
     """With gloo. All processes stop after the same step, and each sees other windows."""
     env = {"BUDGET": "2", "BUDGET_CLOCK": "cpu", "SEED": "3"}
@@ -114,6 +117,7 @@ if train.WORLD > 1:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_steps_as_one(root: Path) -> None:
     """On the same tokens: one process takes its rows in two parts, two processes take one each."""
     (root / "steps.py").write_text(TWO_STEPS)
@@ -129,6 +133,7 @@ def test_two_processes_take_the_same_steps_as_one(root: Path) -> None:
     assert (first - one).abs().median() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_session_whose_runs_are_two_processes_each(root: Path) -> None:
     file = root / "autoresearch.toml"
     text = file.read_text().replace("python train.py", f"python {TORCHRUN}")
@@ -158,6 +163,7 @@ if sys.argv[1] == "save":
 """
 
 
+@pytest.mark.slow
 def test_kernels_that_one_process_compiled_are_found_by_another(root: Path, tmp_path: Path) -> None:
     """With a cache folder of its own each, as runs have: on the CPU, by its compiler."""
     (root / "kernels.py").write_text(KERNELS)
@@ -187,6 +193,7 @@ print("loss:", len(Path("compiled/kernels.bin").read_bytes()))
 """
 
 
+@pytest.mark.slow
 def test_a_run_reads_the_kernels_and_cannot_write_them(root: Path) -> None:
     task = load(root)
     if why_unconfined(task) is not None:
@@ -245,6 +252,7 @@ assert abs(eager - compiled) < 0.005 and abs(eager - half) < 0.1
 """
 
 
+@pytest.mark.slow
 def test_what_is_compiled_does_the_same_and_is_compiled_once(root: Path) -> None:
     """In float32 and in bfloat16, as far as a compiler goes before it makes kernels, which takes
     minutes on a CPU. Other rates compile nothing again: the warm-up has compiled everything."""
