@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from autoresearch.briefing import history_sections, task_sections
-from autoresearch.briefing.digest import Digest
-from autoresearch.briefing.earlier import Earlier, list_earlier, read_earlier, read_into
+from autoresearch.briefing.digest import Digest, read_into
+from autoresearch.briefing.earlier import Earlier, list_earlier, read_earlier
 from autoresearch.briefing.facts import Crash, Facts
 from autoresearch.briefing.fitting import Section, fit
 from autoresearch.briefing.logs import (

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
+from autoresearch.core.history import SegmentAlignment
 from autoresearch.records import Metric, Status
-from autoresearch.store.rows import PastAttempt
+from autoresearch.store import queries
+from autoresearch.store.ledger import Ledger
+from autoresearch.store.rows import PastAttempt, SessionRecord
 
 DESCRIPTION = 300  # characters of a description that are read
 WORDS = 20_000  # counted; of more, the rarer half is forgotten
@@ -172,6 +175,20 @@ class Digest:
                 skipped.add(lower)
                 counts.append(self.count(word))
         return [count for count in counts if count is not None]
+
+
+def read_into(
+    digest: Digest, ledger: Ledger, record: SessionRecord, scale: SegmentAlignment
+) -> None:
+    """Add what a session has finished since the last call."""
+    last, after = ledger.last_order(record), digest.order
+    if last > after:
+        attempts = queries.list_past_attempts(ledger, record, after, last, GAINING)
+        digest.add(
+            last,
+            [row._replace(metric=scale.then(row.metric, row.order)) for row in attempts],
+            queries.list_descriptions(ledger, record, max(0, after), last, DESCRIPTION),
+        )
 
 
 def _rank(counts: Mapping[str, int]) -> list[str]:

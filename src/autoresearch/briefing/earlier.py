@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from autoresearch.briefing.digest import DESCRIPTION, GAINING, Digest
+from autoresearch.briefing.digest import Digest, read_into
 from autoresearch.briefing.fitting import Section, shorten
 from autoresearch.core.history import SegmentAlignment, noise
 from autoresearch.formatting import Numbers, counted
@@ -44,20 +44,6 @@ def _read(ledger: Ledger, record: SessionRecord) -> Earlier:
     notes += [note.text for note in queries.list_notes(ledger, record, NOTES)]
     sd, df = noise(ledger, record)
     return Earlier(record, sd if df else None, digest, notes[-NOTES:])
-
-
-def read_into(
-    digest: Digest, ledger: Ledger, record: SessionRecord, scale: SegmentAlignment
-) -> None:
-    """Add what a session has finished since the last call."""
-    last, after = ledger.last_order(record), digest.order
-    if last > after:
-        attempts = queries.list_past_attempts(ledger, record, after, last, GAINING)
-        digest.add(
-            last,
-            [row._replace(metric=scale.then(row.metric, row.order)) for row in attempts],
-            queries.list_descriptions(ledger, record, max(0, after), last, DESCRIPTION),
-        )
 
 
 def list_earlier(sessions: Iterable[Earlier]) -> Section:

@@ -30,7 +30,7 @@ from autoresearch.git.refs import VARIANT
 from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import OUTCOMES, UNEXPECTED, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
-from autoresearch.store.ledger import Ledger
+from autoresearch.store.ledger import UNMEASURED, Ledger
 from autoresearch.store.lock import Lock, find_owner
 from autoresearch.store.paths import SessionPaths, ledger_path
 from autoresearch.store.published import drafts, read_ours
@@ -39,7 +39,6 @@ from autoresearch.store.rows import SessionRecord, segment_of
 from autoresearch.task.model import Task
 
 OTHER_COMMIT = {Role.CONTROL, Role.VERIFY_BASELINE}  # runs of another commit than the experiment's
-UNMEASURED = ("conflict", "duplicate", "incumbent crashed")  # discards without a metric
 LOST = "lost "  # begins the reason of a run that never ended: it may have no log
 
 

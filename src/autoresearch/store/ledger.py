@@ -49,8 +49,9 @@ if TYPE_CHECKING:  # 40 ms that `status` and `log` do not need
 SESSION, EXPERIMENT = columns(SessionRecord), columns(Experiment)
 RUN, SEGMENT = columns(Run), columns(Segment)
 PROBE = "probe"  # reason of the turn that tries an agent before anything is measured
+UNMEASURED = ("conflict", "duplicate", "incumbent crashed")  # discards without a metric
 MEASURED = (  # a condition: the experiment's program was measured, or is being measured
-    "(reason IS NULL OR (reason NOT IN ('conflict', 'duplicate', 'incumbent crashed')"
+    f"(reason IS NULL OR (reason NOT IN {UNMEASURED}"
     " AND reason NOT LIKE 'lost %' AND reason NOT LIKE 'unexpected error%'))"
 )
 SEED_LIMIT = 2**31 - 1  # seeds fit a signed 32-bit integer, which every framework takes
