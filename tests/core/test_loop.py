@@ -502,6 +502,8 @@ def test_a_change_in_flight_begins_again_on_the_new_incumbent(tmp_path: Path) ->
     assert found.verdicts == [("keep", None)] * 2
     second = found.experiments[2]
     assert (second.base, second.attempt) == (1, 1)
+    for role in ("candidate", "control"):
+        assert all(run.attempt == 1 for run in found.runs_of(2, role)), "a run on the old incumbent"
     assert second.metric == pytest.approx(6.0, abs=0.1)
     for role in ("screen", "candidate", "control", "remeasure"):
         runs = [run for run in found.runs_of(2, role) if run.attempt == 1]

@@ -119,13 +119,9 @@ class Attempt:
         self.detail = f"{self.detail}, confirmed{simpler}"
 
     def remeasure(self) -> Verdict:
-        """Measure the new incumbent by runs that did not win it its place. Raises `Restart` when
-        another change became the incumbent meanwhile."""
-        record = self.session.record
-        if self.ledger.incumbent(record).number != self.incumbent.number:
-            raise Restart
+        """Measure the new incumbent by runs that did not win it its place."""
         draw = self._draw_candidate(Role.REMEASURE)
-        if record.deterministic:
+        if self.session.record.deterministic:
             self._check_exact(fresh := draw(0))
             return Verdict(Status.KEEP, None, fresh, self.detail)
         metric = fmean(draw(index) for index in range(judge.FRESH_RUNS))
@@ -210,7 +206,12 @@ class Attempt:
         return metric.crash if run.metric is None else metric.worsened(run.metric, -self.least)
 
     def _run(self, role: Role, index: int, commit: str) -> Run:
-        experiment = self.experiment
+        """Raises `Restart` when the change has passed its screen and another one is the incumbent
+        by now (`benchmarks/many_slots.py`: a screen that goes on costs less than a new one)."""
+        experiment, record = self.experiment, self.session.record
+        has_passed = role is not Role.SCREEN
+        if has_passed and self.ledger.incumbent(record).number != self.incumbent.number:
+            raise Restart
         return self.session.make(
             experiment.number, experiment.attempt, role, index, commit, self.segment
         )
