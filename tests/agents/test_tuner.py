@@ -208,7 +208,10 @@ RATES = b"""\
 EMBEDDING_LR = 0.6  # in [0.05, 5]
 MATRIX_LR = 0.04
 BATCH = 2**14
+N_LAYERS = 8  # in [1, 16]
 SALARY = 3.0
+LAYER_NORM = 1.0
+DEPTH_SCALE = 4.0
 LR_DECAY = True
 FINAL_LR_FRAC = 0.1
 LR_WARMUP_STEPS = 100
@@ -216,12 +219,12 @@ BATCH_NORM = 0.1
 """
 
 
-def test_a_tuner_begins_with_learning_rates_and_the_batch(tmp_path: Path):
+def test_a_tuner_begins_with_learning_rates_the_depth_and_the_batch(tmp_path: Path):
     past = Past({"c0": {"train.py": RATES}})
     turn_taker = TurnTaker(tmp_path, past)
     start = {c.name: c.value for c in find(RATES)}
     moves = []
-    for _ in range(5):
+    for _ in range(6):
         # A new tuner each time: where the opening stands follows from the history alone.
         experiment = turn_taker.start(agents.load("tuner", seed=len(moves)))
         assert experiment is not None
@@ -230,6 +233,7 @@ def test_a_tuner_begins_with_learning_rates_and_the_batch(tmp_path: Path):
         past.finish(experiment, Status.DISCARD, 1.6)
     assert moves == [
         {"EMBEDDING_LR": 1.2, "MATRIX_LR": 0.08},
+        {"N_LAYERS": 4},
         {"EMBEDDING_LR": 2.4},
         {"MATRIX_LR": 0.16},
         {"BATCH": 13},
@@ -241,10 +245,11 @@ def test_the_opening_goes_on_from_a_keep_and_ends(tmp_path: Path):
     past = Past({"c0": {"train.py": RATES}})
     turn_taker = TurnTaker(tmp_path, past)
     agent = agents.load("tuner", seed=1)
-    for _ in range(2):
+    for _ in range(3):
         experiment = turn_taker.start(agent)
         assert experiment is not None
         past.finish(experiment, Status.KEEP, 1.4)
+    assert turn_taker.values()["N_LAYERS"] == 4
     assert turn_taker.values()["EMBEDDING_LR"] == 4.8  # 0.6 * 2 * 4
     seen = [turn_taker.values()]
     for _ in range(8):

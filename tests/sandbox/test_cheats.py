@@ -161,6 +161,8 @@ def night_of_cheats(folder: Path) -> Night:
     subprocess.run(prepare, cwd=root, check=True, capture_output=True)
     file = root / "autoresearch.toml"
     file.write_text(file.read_text().replace('"10s"', '"0.5s"'))
+    program = root / "train.py"  # one block learns something in half a second
+    program.write_text(put("DEPTH = 4", "DEPTH = 1")(program.read_text()))
     git(root, "init", "-q", "--initial-branch=main")
     git(root, "add", "--all")
     git(root, "commit", "-qm", "start")

@@ -2,9 +2,11 @@
 
 Learning rates matter most, and the best ones are seldom known within a factor of two; then comes
 the batch size (Bengio, "Practical recommendations for gradient-based training of deep
-architectures", 2012). So the first moves scale all learning rates together, then each one by
-itself, then the batch. Constants are recognised by their names. A program without such names has no
-opening.
+architectures", 2012). The best size of a model depends on the time it is trained for (Hoffmann et
+al., "Training compute-optimal large language models", 2022): in a short run half of the layers make
+twice the steps. So the first moves scale all learning rates together, then halve the depth, scale
+each rate by itself, and halve the batch. Constants are recognised by their names. A program without
+such names has no opening.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from autoresearch.agents.tuning.constants import Constant, Value
 
 RATE = re.compile(r"(^|[_.])(lr|learning_?rate|step_?size)s?($|[_\[])", re.IGNORECASE)
 BATCH = re.compile(r"(^|[_.])batch(_?size)?s?($|[_\[])", re.IGNORECASE)
+DEPTH = re.compile(r"(^|[_.])(depth|n?_?layers?|blocks)($|\[)", re.IGNORECASE)
 NEITHER = re.compile(  # FINAL_LR_FRAC, LR_WARMUP_STEPS, BATCH_NORM
     r"decay|warm|steps|epoch|frac|ratio|factor|norm|schedule", re.IGNORECASE
 )
@@ -27,11 +30,13 @@ Move = tuple[Sequence[str], float]
 
 def list_moves(constants: Mapping[str, Constant]) -> list[Move]:
     """The first moves for a program with these constants, in their order."""
-    rates, batches = (list(_matching(constants, pattern)) for pattern in (RATE, BATCH))
+    rates, depths, batches = (list(_matching(constants, p)) for p in (RATE, DEPTH, BATCH))
     moves: list[Move] = []
     if rates:
         moves.append((rates, TOGETHER))
-        moves += [([name], ALONE) for name in rates if len(rates) > 1]
+    moves += [([name], 0.5) for name in depths]
+    if len(rates) > 1:
+        moves += [([name], ALONE) for name in rates]
     moves += [([name], 0.5) for name in batches]
     if rates:
         moves.append((rates, 1 / TOGETHER))

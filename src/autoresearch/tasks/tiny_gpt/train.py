@@ -21,7 +21,7 @@ from torch import nn
 # -------------------------------------------------------------------------------------------------
 # Knobs. The learning rates come from the original, where they were tuned for a width of 768.
 
-DEPTH = 2  # transformer blocks; in [1, 6]
+DEPTH = 4  # transformer blocks, as the original advises for small machines; in [1, 6]
 WIDTH = 64  # of the residual stream; one of: 32, 48, 64, 96, 128, 192, 256
 HEADS = 2  # of attention; one of: 1, 2, 4
 MLP_RATIO = 4  # hidden units of the MLP per unit of width; in [1, 8]
