@@ -5,13 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test test-slow test-gpu test-faults test-web test-agents test-cluster check format clean
+.PHONY: demo test test-slow test-gpu test-faults test-web test-agents test-cluster test-exports check format clean
 
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
 test: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu and not web and not cluster"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu and not web and not cluster and not exports"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow
@@ -31,6 +31,10 @@ test-web: $(VENV)/torch $(VENV)/dev $(VENV)/browser
 # Ray clusters of several nodes on this machine, and a Slurm of one node if it is installed.
 test-cluster: $(VENV)/torch $(VENV)/dev $(VENV)/cluster
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m cluster
+
+# The libraries that exports write with, and their readers. Nothing is sent anywhere.
+test-exports: $(VENV)/torch $(VENV)/dev $(VENV)/exports
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m exports
 
 # Real coding agents, installed here from their registries, against a scripted model server.
 test-agents: $(VENV)/torch $(VENV)/dev .agents/made
@@ -65,6 +69,10 @@ $(VENV)/torch: $(VENV)/made pyproject.toml
 
 $(VENV)/browser: $(VENV)/made pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[browser]'
+	@touch $@
+
+$(VENV)/exports: $(VENV)/made pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[exports]'
 	@touch $@
 
 $(VENV)/cluster: $(VENV)/made pyproject.toml

@@ -79,6 +79,7 @@ MEANINGS = {
     "notify.webhook": "news are posted there as JSON",
     "notify.desktop": "shows news on this machine's desktop",
     "notify.on": "which news",
+    "export.formats": "in which the session is exported while it works ([exports](exports.md))",
     "agent.name": "the agents, with their shares ([agents](agents.md))",
     "agent.timeout": "the time after which a turn is ended",
     "agent.env": "variables of yours that agents get",

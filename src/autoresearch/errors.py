@@ -11,6 +11,7 @@ what is accepted.
     ├── BaselineError                   4   the unchanged program does not work
     ├── AgentError                      5   the agent cannot go on (a failed turn is not an error)
     │   └── ServiceRefusal              5   its service refused the key, the model or the account
+    ├── ExportError                     2   a session cannot be exported: the format, or the folder
     ├── RunnerError                     6   the machinery that executes runs broke
     └── StorageError                    7   disk full or read-only: nothing more can be recorded
     Refused                             -   a proposal not to be run; costs a turn, no run
@@ -70,6 +71,10 @@ class AgentError(AutoresearchError):
 
 class ServiceRefusal(AgentError):
     """Ends the agent's part only if it comes twice in a row: the first may be a short outage."""
+
+
+class ExportError(AutoresearchError):
+    exit_code = 2
 
 
 class RunnerError(AutoresearchError):

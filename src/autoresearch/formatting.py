@@ -160,6 +160,11 @@ def printable(text: str) -> str:
     return UNPRINTABLE.sub(lambda found: found[0] if found[0] in "\n\t" else " ", text)
 
 
+def quote_formula(text: str) -> str:
+    """A cell's text with an apostrophe before what a spreadsheet would take for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def quote_trailers(text: str) -> str:
     """Indent the lines that git or a reader of the log would take for trailers of a commit, such as
     `Signed-off-by: somebody`."""

@@ -1,9 +1,9 @@
-"""Find an agent, a runner or a task by the name that a user gives, in this order:
+"""Find an agent, a runner, an export or a task by the name that a user gives, in this order:
 
-1. ours: a file of `autoresearch/agents/` or `autoresearch/runners/`, a folder of
-   `autoresearch/tasks/`; entry points, which take time, are not read for it
+1. ours: a file of `autoresearch/agents/`, `autoresearch/runners/` or `autoresearch/exports/`, a
+   folder of `autoresearch/tasks/`; entry points, which take time, are not read for it
 2. an entry point of an installed package, in the group `autoresearch.agents`,
-   `autoresearch.runners` or `autoresearch.tasks`
+   `autoresearch.runners`, `autoresearch.exports` or `autoresearch.tasks`
 3. a dotted path of a module, such as `mypkg.agents.halve`
 
 A plug-in that cannot be imported is an error; none is skipped.
@@ -14,13 +14,18 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from autoresearch.errors import AgentError, AutoresearchError, RunnerError, TaskError
+from autoresearch.errors import (
+    AgentError,
+    AutoresearchError,
+    ExportError,
+    RunnerError,
+    TaskError,
+)
 
 TASK_FILE = "autoresearch.toml"
 
@@ -64,8 +69,8 @@ class Plugins:
         )
 
     def load(self, name: str) -> ModuleType:
-        """Import the module of an agent or a runner. Raises the kind's error if it cannot be
-        imported, for whatever reason, or defines no `create`."""
+        """Import the plug-in's module. Raises the kind's error if that fails, for whatever reason,
+        or if it defines no `create`."""
         path = self.find(name)
         try:
             module = importlib.import_module(path)
@@ -110,16 +115,19 @@ class Plugins:
         )
 
 
+def _get_folder(package: str) -> Path:
+    return Path(__file__).parent / package.rpartition(".")[2]
+
+
 def _list_modules(package: str) -> list[str]:
-    places = importlib.import_module(package).__path__
-    return [info.name for info in pkgutil.iter_modules(places) if not info.ispkg]
+    return [file.stem for file in _get_folder(package).glob("*.py") if file.stem != "__init__"]
 
 
 def _list_tasks(package: str) -> list[str]:
-    folder = Path(__file__).parent / package.rpartition(".")[2]
-    return [file.parent.name for file in folder.glob(f"*/{TASK_FILE}")]
+    return [file.parent.name for file in _get_folder(package).glob(f"*/{TASK_FILE}")]
 
 
 AGENTS = Plugins("agent", AgentError, _list_modules)
 RUNNERS = Plugins("runner", RunnerError, _list_modules)
+EXPORTS = Plugins("export", ExportError, _list_modules)
 TASKS = Plugins("task", TaskError, _list_tasks)

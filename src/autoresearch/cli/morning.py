@@ -1,21 +1,25 @@
-"""The commands of the morning after: verify, finish."""
+"""The commands of the morning after: verify, finish, export."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from autoresearch import exports
 from autoresearch.cli.common import INTERRUPTED, find_session, load_task, print_answer
 from autoresearch.cli.look import get_headline, read_summary
 from autoresearch.cli.terminal import resume_session
 from autoresearch.commands.ablate import ablate, ablation_text, read_ablation, read_reduced_gain
+from autoresearch.commands.export import export_session
 from autoresearch.commands.finish import branch_text, list_chain, make_branch
 from autoresearch.core.control import Stopped
 from autoresearch.core.loop import Loop
 from autoresearch.core.verification import verify as measure_again
 from autoresearch.errors import TaskError
+from autoresearch.formatting import counted
 from autoresearch.git.repository import Repository
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
@@ -109,4 +113,24 @@ def finish(options: argparse.Namespace) -> int:
     facts = {**asdict(made), "running": is_running, "pushed": False}
     text = branch_text(made, summary, is_running=is_running, reduced=measured)
     print_answer(options, facts, text)
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    _, paths = find_session(options)
+    module = exports.load(options.format)
+    folder = (
+        Path(options.to).expanduser().absolute() if options.to else paths.exports / options.format
+    )
+    count = export_session(paths, options.format, folder)
+    lines = [f"written: {counted(count, 'experiment')} to {folder}"]
+    if look := getattr(module, "LOOK", ""):
+        lines.append(f"look: {look.format(folder=folder)}")
+    facts = {
+        "tag": paths.tag,
+        "format": options.format,
+        "folder": str(folder),
+        "experiments": count,
+    }
+    print_answer(options, facts, "\n".join(lines))
     return 0

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from autoresearch import __version__
-from autoresearch.plugins import TASKS
+from autoresearch.plugins import EXPORTS, TASKS
 
 LATEST, HERE = "the latest", "this folder's, or the latest"
 GROUPS = {
     "make a task": ("new", "init", "check"),
     "run a session": ("run", "attach", "watch", "pause", "resume", "stop"),
-    "look at a session": ("status", "log", "show", "report", "verify", "finish"),
+    "look at a session": ("status", "log", "show", "report", "verify", "finish", "export"),
     "called by an agent in a terminal": ("start", "try", "wait", "brief", "note", "mcp", "confine"),
     "find what is missing or wrong": ("agents", "fsck"),
 }
@@ -212,6 +212,8 @@ def _add_session_commands(add: Any) -> None:
     command.add_argument("--tokens", type=int, metavar="N", help=text)
     text = "tell of keeps and of the end: a URL to post to, a command, or the word desktop"
     command.add_argument("--notify", action="append", metavar="HOW", help=text)
+    text = "also export the session while it works, in this format; repeat it for more"
+    command.add_argument("--export", action="append", metavar="FORMAT", help=text)
     text = "go on in the background, without this terminal"
     command.add_argument("--detach", action="store_true", help=text)
     text = "print one line for each event instead of the live view"
@@ -278,6 +280,14 @@ def _add_views(add: Any) -> None:
     command.add_argument("--squash", action="store_true", help=text)
     text = "leave out the kept change of this experiment; repeat it for more"
     command.add_argument("--without", action="append", type=int, metavar="N", help=text)
+    text = "write a session in the format of another tool, from its record"
+    examples = ("export csv", "export mlflow --to ~/nights/nov24")
+    command = add("export", "morning.export", text, *examples, has_task=False, tag=LATEST)
+    text = f"one of: {', '.join(EXPORTS.ours())}; or another package's"
+    command.add_argument("format", metavar="FORMAT", help=text)
+    _add_task(command)
+    text = "a new or empty folder, or an earlier export's (default: in .autoresearch)"
+    command.add_argument("--to", metavar="DIR", help=text)
     text = "list the agents: which are installed, and which keys are set"
     add("agents", "look.agents", text, has_task=False)
 

@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from types import FrameType
 
+from autoresearch import exports
 from autoresearch.cli.common import (
     INTERRUPTED,
     find_session,
@@ -29,6 +30,7 @@ from autoresearch.cli.look import get_headline, read_summary
 from autoresearch.cli.progress import RunProgress, show_progress
 from autoresearch.commands import steer
 from autoresearch.commands.check import TAG, CheckResult, check_task
+from autoresearch.commands.export import exporting
 from autoresearch.commands.keep_awake import keep_awake
 from autoresearch.commands.notify import notifying, read_ways
 from autoresearch.commands.readiness import check_text, list_problems
@@ -94,15 +96,22 @@ def run(options: argparse.Namespace) -> int:
             "runner.slots": options.slots and _read_slots(options, task, tag),
             "agent.ahead": options.ahead,
             **read_ways(options.notify or ()),
+            "export.formats": options.export,
         },
     )
+    for name in task.export.formats:
+        exports.load(name)  # a format that is not there is refused before anything is measured
     if options.detach:
         return _run_detached(task, tag, options)
     has_view = sys.stdout.isatty() and not options.plain and not options.json
     listener = print_json if options.json else print_line
     opened = open_session(task, tag, lambda event: listener(event))
     with opened as session, keep_awake(), notifying(session):
-        with stop_on_signals(session), _view(session) if has_view else nullcontext() as view:
+        with (
+            stop_on_signals(session),
+            exporting(session),
+            _view(session) if has_view else nullcontext() as view,
+        ):
             if view is not None:
                 listener = view.note
             try:

@@ -11,6 +11,7 @@
     builds/                     what `[run] build` made, by content
     setup/                      the tree in which the task's `setup` worked, which stays
     turns/                      worktrees of the agent's turns under way
+  <tag>/exports/<format>/       the session in a format of another tool
   <tag>/work/                   the folder of an agent that calls the harness itself
   <tag>/work.json               the state of that folder
   <tag>/try.json                the report on its latest try
@@ -53,6 +54,7 @@ class SessionPaths:
         self.builds = package / "builds"
         self.setup = package / "setup"
         self.turns = package / "turns"
+        self.exports = self.folder / "exports"
         self.work = self.folder / "work"
         self.work_state = self.folder / "work.json"
         self.latest_try = self.folder / "try.json"

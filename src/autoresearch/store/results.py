@@ -11,7 +11,7 @@ from pathlib import Path
 
 from autoresearch.errors import NotOursError, StorageError
 from autoresearch.files import replace_file
-from autoresearch.formatting import one_line, short
+from autoresearch.formatting import one_line, quote_formula, short
 from autoresearch.records import Experiment, Role, Run, Status
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.published import read_ours
@@ -160,9 +160,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    text = one_line(text)
-    if text.startswith(("=", "+", "-", "@")):
-        text = f"'{text}"  # a spreadsheet would take it for a formula
+    text = quote_formula(one_line(text))
     # The original's notebook reads the file with pandas, where a leading quote opens a quotation
     # that swallows the rows after it.
     return text.replace('"', "'") if text.startswith('"') else text

@@ -178,6 +178,13 @@ class NotifySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """How a session is exported while it works."""
+
+    formats: values.Formats = ()
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSettings:
     portfolio: values.Portfolio = field(  # (name, weight) of every agent
         default=(("tuner", 1.0),), metadata={"key": "name"}
@@ -228,6 +235,7 @@ class Task:
     judge: JudgeSettings = JudgeSettings()
     limits: Limits = Limits()
     notify: NotifySettings = NotifySettings()
+    export: ExportSettings = ExportSettings()
     agent: AgentSettings = field(default_factory=AgentSettings)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
     layout: str = TASK_FILE  # or "original", "pi-autoresearch"

@@ -36,6 +36,7 @@ TABLES: Mapping[str, type] = {
     "judge": model.JudgeSettings,
     "limits": model.Limits,
     "notify": model.NotifySettings,
+    "export": model.ExportSettings,
     "agent": model.AgentSettings,
     "runner": model.RunnerSettings,
 }

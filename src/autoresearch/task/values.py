@@ -332,6 +332,9 @@ Occasions = Annotated[
     tuple[str, ...], Kind(f"a list of {_OCCASION.accepts}", _list(_OCCASION.schema, least=1))
 ]
 RunnerName = Annotated[str, Kind("a name of letters, digits, _, . and -", matching(NAME))]
+Formats = Annotated[
+    tuple[str, ...], Kind('a list of formats such as ["csv", "mlflow"]', _list(matching(NAME)))
+]
 AgentName = Annotated[str, Kind('"tuner", or "NAME:ARGUMENT"', AGENT)]
 Portfolio = Annotated[tuple[tuple[str, float], ...], PORTFOLIO]
 CODE = {"type": "int", "strict": True, "ge": -64, "le": 255}
