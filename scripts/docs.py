@@ -75,6 +75,7 @@ MEANINGS = {
     "limits.usd": "ends it when the agents have spent so many dollars",
     "limits.tokens": "ends it when the agents have used so many tokens",
     "limits.gpu_hours": "ends it after so many hours of runs, added up over the slots",
+    "limits.scratch": "so many [scratch runs](terminal.md#scratch-runs) in all; it ends nothing",
     "notify.command": "gets news as JSON on stdin ([being told](watch.md#being-told))",
     "notify.webhook": "news are posted there as JSON",
     "notify.desktop": "shows news on this machine's desktop",

@@ -70,6 +70,7 @@ class Role(StrEnum):
     VERIFY_BASELINE = "verify baseline"  # the first commit, at the end, interleaved with VERIFY
     ABLATION = "ablation"  # the best commit, and it without one of its changes
     REDUCED = "reduced"  # the best commit, it without some of its changes, and the first commit
+    SCRATCH = "scratch"  # what an agent's folder held; nothing depends on it
 
 
 UNSELECTED = (Role.BASELINE, Role.REMEASURE, Role.TOPUP, Role.SEGMENT)

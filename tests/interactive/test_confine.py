@@ -21,7 +21,7 @@ from support.sessions import TASK, alive, make_task, night
 
 from autoresearch.cli.forwarded import find_refusal
 from autoresearch.cli.parser import make_parser
-from autoresearch.interactive.trial import read_latest
+from autoresearch.interactive.verdict import read_latest
 from autoresearch.sandbox import landlock, seccomp
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths

@@ -428,9 +428,9 @@ def test_from_the_work_folder_the_session_goes_on(root: Path, work: Path) -> Non
 def test_start_again_keeps_the_limits_that_are_not_named(root: Path) -> None:
     answer(root, "start", "--tag", "t", "--hours", "8", "--experiments", "3")
     answer(root, "start", "--tag", "t")
-    assert read(root).record.limits == {"hours": 8.0, "experiments": 3}
+    assert read(root).record.limits == {"hours": 8.0, "experiments": 3, "scratch": 50}
     answer(root, "start", "--experiments", "4")
-    assert read(root).record.limits == {"hours": 8.0, "experiments": 4}
+    assert read(root).record.limits == {"hours": 8.0, "experiments": 4, "scratch": 50}
 
 
 def test_until_is_the_same_morning_for_every_try(root: Path) -> None:
@@ -532,7 +532,7 @@ def tools(root: Path, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
         async with Client(stdio_client(params)) as client:
             assert "nothing confines an agent" in (client.instructions or "")
             assert {tool.name for tool in (await client.list_tools()).tools} == {
-                *("start", "try", "wait", "brief", "note")
+                *("start", "try", "scratch", "wait", "brief", "note")
             }
             return [await client.call_tool(name, given) for name, given in calls]
 
@@ -543,12 +543,13 @@ def test_the_same_over_mcp(root: Path) -> None:
     [begun] = tools(root, ("start", {"experiments": 5}))
     work = Path(begun.structured_content["worktree"])
     edit(work, VALUE=8.0)
-    tried, noted, briefed, refused = tools(
+    tried, noted, briefed, refused, ran = tools(
         root,
         ("try", {"message": "-m looks like an option", "notes": "for later"}),
         ("note", {"text": "--odd"}),
         ("brief", {}),
         ("try", {"message": "nothing"}),
+        ("scratch", {"message": "again"}),
     )
     assert tried.structured_content["status"] == "keep"
     assert read(root).experiments[1].description == "-m looks like an option"
@@ -556,6 +557,7 @@ def test_the_same_over_mcp(root: Path) -> None:
     assert noted.structured_content == {"noted": "--odd"}
     assert "--odd" in briefed.structured_content["briefing"]
     assert refused.structured_content["reason"] == "no change"
+    assert ran.structured_content["status"] == "scratch" and ran.structured_content["left"] == 49
 
 
 def test_an_error_over_mcp_is_an_error(root: Path) -> None:

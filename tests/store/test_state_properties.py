@@ -19,9 +19,9 @@ from support.sessions import ScriptedAgent, edit, run_session
 from autoresearch.core import scheduler
 from autoresearch.errors import BusyError, StorageError
 from autoresearch.formatting import escape_unstorable
-from autoresearch.interactive import trial
+from autoresearch.interactive import verdict
 from autoresearch.interactive.folder import FolderState
-from autoresearch.interactive.trial import TrialReport, read_latest
+from autoresearch.interactive.verdict import TrialReport, read_latest
 from autoresearch.measure.execution import UNSETTLED
 from autoresearch.measure.scoring import load_result
 from autoresearch.protocols import Failure, Proposal, RunResult, Turn
@@ -111,16 +111,16 @@ def test_a_report_on_a_try_is_read_back_and_shown(paths: SessionPaths, report: T
     found = read_latest(paths)
     assert found is not None and found.pid == os.getpid()
     assert replace(found, pid=report.pid) == report
-    assert trial.text(report, ROW)
-    assert trial.to_json(report)["status"] == report.status
+    assert verdict.text(report, ROW)
+    assert verdict.to_json(report)["status"] == report.status
 
 
 def read_and_show(paths: SessionPaths) -> TrialReport | None:
     """Do with the report what `wait` does."""
     report = read_latest(paths)
     if report is not None:
-        trial.text(report, ROW).encode()
-        json.dumps(trial.to_json(report), allow_nan=False)
+        verdict.text(report, ROW).encode()
+        json.dumps(verdict.to_json(report), allow_nan=False)
     return report
 
 

@@ -24,6 +24,7 @@ from autoresearch.core import history
 from autoresearch.git.repository import Repository
 from autoresearch.measure.builds import BUILD
 from autoresearch.measure.diagnosis import find_first_error
+from autoresearch.measure.scratch import read_scratch
 from autoresearch.records import Experiment
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
@@ -96,6 +97,7 @@ class Briefer:
             crashes=self._choose_crashes(),
             with_notes=queries.list_with_notes(ledger, record, last=NOTES, among=AMONG),
             notes=queries.list_notes(ledger, record, last=NOTES),
+            scratch=read_scratch(ledger, record, self._repository),
             turns=queries.list_failed_turns(ledger, record, last=TURNS),
             limits_left=limits_left,
         )
@@ -165,6 +167,7 @@ def _make_sections(facts: Facts, limit_tokens: int) -> Sequence[Section]:
         history_sections.list_failures(facts),
         history_sections.list_crashes(facts),
         history_sections.list_curves(facts),
+        history_sections.list_scratch(facts),
         history_sections.list_notes(facts),
         list_earlier(facts.earlier),
         history_sections.list_fruitless_turns(facts),

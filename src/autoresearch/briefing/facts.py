@@ -12,6 +12,7 @@ from autoresearch.briefing.source_code import Names
 from autoresearch.core.history import SegmentAlignment
 from autoresearch.core.judge import Reference
 from autoresearch.formatting import Numbers
+from autoresearch.measure.scratch import ScratchRun
 from autoresearch.records import Experiment
 from autoresearch.store.rows import Note, SessionRecord
 from autoresearch.task.model import Task
@@ -43,6 +44,7 @@ class Facts:
     with_notes: Sequence[Experiment]  # whose agents left notes
     notes: Sequence[Note]  # left without an experiment
     turns: Sequence[tuple[float, str, str, str]]  # fruitless: when, agent, reason, message
+    scratch: Sequence[ScratchRun]  # that are finished
     limits_left: Sequence[str]
 
     @property

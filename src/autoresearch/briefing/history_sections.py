@@ -11,6 +11,7 @@ from autoresearch.briefing.facts import Facts
 from autoresearch.briefing.fitting import Section, quote, shorten
 from autoresearch.core.judge import DROP_BELOW, FRESH_RUNS, SCORE_RUNS
 from autoresearch.formatting import clock, counted
+from autoresearch.measure.scratch import choose_best
 from autoresearch.records import Experiment, Status
 
 KEEPS = 20  # the biggest, and as many of the latest
@@ -18,6 +19,7 @@ NAMES, OTHERS, UNTRIED = 120, 48, 48  # names of the source, other words, consta
 WORDS_IN_A_LINE = 8
 OFTEN = 3  # descriptions that make a word worth listing
 FAILURES = 30  # the latest, listed one by one
+SCRATCH = 8  # the best
 DESCRIPTION = 140
 
 
@@ -148,6 +150,24 @@ def list_curves(facts: Facts) -> Section:
         lines += [f"    | {name} {shorten(str(curve))}" for curve in curves]
     intro = ["Read from the output of single runs; not instructions."]
     return Section("Training curves", lines, share=0.06, drops_end=True, intro=intro)
+
+
+def list_scratch(facts: Facts) -> Section:
+    """The best scratch runs of this segment, against the incumbent's score now."""
+    segment, score = facts.scale.segments - 1, facts.score
+    now = [scratch for scratch in facts.scratch if scratch.run.segment == segment]
+    lines = []
+    for scratch in choose_best(now, facts.record.metric, SCRATCH):
+        if score is None or scratch.run.metric is None:
+            continue
+        effect = facts.short_effect(facts.record.metric.gain(scratch.run.metric, score))
+        what = shorten(scratch.description, DESCRIPTION)
+        lines.append(f"- scratch {scratch.number} on {scratch.base}: {effect}: {what}")
+    intro = [
+        f"{counted(len(facts.scratch), 'run')} of what a folder held, on no experiment's record; "
+        "these were the best, against the incumbent as it is now. One run each: a try decides."
+    ]
+    return Section("Scratch runs", lines, share=0.04, rank=8, drops_end=True, intro=intro)
 
 
 def list_notes(facts: Facts) -> Section:

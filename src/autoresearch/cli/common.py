@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 LIMITS = ("experiments", "hours", "until", "patience", "target")  # options of `run` and `start`
+OWN_LIMITS = ("scratch",)  # of `start` alone
 HARNESS_VARIABLE = "AUTORESEARCH_HARNESS"  # `ADDRESS:KEY` of the harness, for a confined agent
 
 
@@ -48,7 +49,7 @@ def override_settings(task: Task, options: argparse.Namespace) -> Task:
     """The task with the settings that `run` and `start` accept as options."""
     from autoresearch.task.reading import override
 
-    settings = {f"limits.{name}": getattr(options, name) for name in LIMITS}
+    settings = {f"limits.{name}": getattr(options, name, None) for name in (*LIMITS, *OWN_LIMITS)}
     return override(task, **settings, **{"judge.level": options.level})
 
 

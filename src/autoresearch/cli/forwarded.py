@@ -14,11 +14,11 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from autoresearch.cli.common import HARNESS_VARIABLE, INTERRUPTED, LIMITS
+from autoresearch.cli.common import HARNESS_VARIABLE, INTERRUPTED, LIMITS, OWN_LIMITS
 from autoresearch.cli.main import carry_out
 from autoresearch.cli.parser import make_parser
 
-COMMANDS = ("start", "try", "wait", "brief", "note")
+COMMANDS = ("start", "try", "scratch", "wait", "brief", "note")
 
 
 def forward(words: Sequence[str]) -> int:
@@ -58,7 +58,7 @@ def find_refusal(options: argparse.Namespace, command: str, tag: str) -> str | N
             f"this agent is confined to session {tag}: its commands are {', '.join(COMMANDS)}, "
             "without TASK and without another --tag"
         )
-    if any(getattr(options, name, None) is not None for name in (*LIMITS, "level")):
+    if any(getattr(options, name, None) is not None for name in (*LIMITS, *OWN_LIMITS, "level")):
         return "a confined agent cannot change the session's limits: call `start` without them"
     return None
 

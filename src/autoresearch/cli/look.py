@@ -27,6 +27,7 @@ from autoresearch.store.lock import find_owner, find_running
 from autoresearch.store.paths import SessionPaths
 
 if TYPE_CHECKING:
+    from autoresearch.git.repository import Repository
     from autoresearch.report.summary import Summary
     from autoresearch.task.model import Task
 
@@ -61,6 +62,8 @@ def read_summary(ledger: Ledger, paths: SessionPaths, **facts: Any) -> Summary:
 def log(options: argparse.Namespace) -> int:
     from autoresearch.report.experiments import list_log, log_text
 
+    if options.scratch:
+        return _log_scratch(options)
     with open_ledger(options) as (ledger, record, _):
         experiments = ledger.all_experiments(record)
     facts = [_to_json(experiment) for experiment in experiments]
@@ -72,6 +75,27 @@ def log(options: argparse.Namespace) -> int:
     return 0
 
 
+def _log_scratch(options: argparse.Namespace) -> int:
+    from autoresearch.measure.scratch import read_scratch
+    from autoresearch.report.experiments import scratch_text
+
+    with open_ledger(options) as (ledger, record, paths):
+        scratch = read_scratch(ledger, record, _open_repository(paths))
+    facts = [
+        {"scratch": one.number, "on": one.base, "description": one.description, **_to_json(one.run)}
+        for one in scratch
+    ]
+    print_answer(options, facts, scratch_text(scratch, record.metric))
+    return 0
+
+
+def _open_repository(paths: SessionPaths) -> Repository:
+    """The task's repository, to read commits."""
+    from autoresearch.git.repository import Repository
+
+    return Repository(paths.root, editable=(), may_edit=lambda path: False)
+
+
 def show(options: argparse.Namespace) -> int:
     from autoresearch.report.experiments import show_text
 
@@ -81,10 +105,7 @@ def show(options: argparse.Namespace) -> int:
         base = ledger.experiment(record, experiment.base)
     diff = ""
     if experiment.number:
-        from autoresearch.git.repository import Repository
-
-        repository = Repository(paths.root, editable=(), may_edit=lambda path: False)
-        diff = repository.diff(base.commit, experiment.commit)
+        diff = _open_repository(paths).diff(base.commit, experiment.commit)
     own = [run for run in runs if run.commit == experiment.commit]  # the others: the incumbent's
     output = _read_output(paths, own[-1]) if own else ""
     facts = {"runs": [_to_json(run) for run in runs], "diff": diff, "output": output}
@@ -123,15 +144,17 @@ def make_briefing(ledger: Ledger, task: Task, paths: SessionPaths) -> str:
     from autoresearch.core import limits
     from autoresearch.git.repository import Repository
     from autoresearch.interactive.instructions import your_turn
+    from autoresearch.store import queries
 
     record = ledger.session(paths.tag)
     repository = Repository(task.root, task.editable, task.may_edit)
-    task_limits = restore_settings(task, record).limits
+    task = restore_settings(task, record)
     until_s = record.limits["deadline"] - time.time() if "deadline" in record.limits else None
-    spent = limits.read_spent(ledger, record, task_limits, record.elapsed_s)
-    left = limits.left(task_limits, spent, record.metric, until_s)
+    spent = limits.read_spent(ledger, record, task.limits, record.elapsed_s)
+    left = limits.left(task.limits, spent, record.metric, until_s)
     briefing = Briefer(task, ledger, record, repository, paths).text(left)
-    return briefing + your_turn(task, paths.work / repository.prefix)
+    scratch_left = task.limits.scratch - queries.count_scratch_runs(ledger, record)
+    return briefing + your_turn(task, paths.work / repository.prefix, max(0, scratch_left))
 
 
 def report(options: argparse.Namespace) -> int:

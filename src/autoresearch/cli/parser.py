@@ -20,7 +20,9 @@ GROUPS = {
     "make a task": ("new", "init", "check"),
     "run a session": ("run", "attach", "watch", "pause", "resume", "stop"),
     "look at a session": ("status", "log", "show", "report", "verify", "finish", "export"),
-    "called by an agent in a terminal": ("start", "try", "wait", "brief", "note", "mcp", "confine"),
+    "called by an agent in a terminal": (
+        *("start", "try", "scratch", "wait", "brief", "note", "mcp", "confine"),
+    ),
     "find what is missing or wrong": ("agents", "fsck"),
 }
 EXAMPLES = (
@@ -250,7 +252,9 @@ def _add_session_commands(add: Any) -> None:
 
 def _add_views(add: Any) -> None:
     add("status", "look.status", "show the best result so far and what is left", tag=LATEST)
-    add("log", "look.log", "list the experiments, one line each", tag=LATEST)
+    command = add("log", "look.log", "list the experiments, one line each", tag=LATEST)
+    text = "list the scratch runs instead, which decided nothing"
+    command.add_argument("--scratch", action="store_true", help=text)
     text = "show one experiment: its diff, runs, output, verdict and the reason"
     command = add("show", "look.show", text, "show 17", has_task=False, tag=LATEST)
     text = "the experiment's number; 0 is the baseline"
@@ -296,6 +300,8 @@ def _add_terminal_commands(add: Any) -> None:
     text = "start or resume a session, and make the folder to work in"
     command = add("start", "terminal.start", text, "start --experiments 20")
     _add_session_settings(command)
+    text = "allow so many scratch runs in all (default: 50)"
+    command.add_argument("--scratch", type=int, metavar="N", help=text)
     text = "measure and judge the files in the folder to work in"
     example = 'try -m "LR 0.02 -> 0.04: it learns too slowly"'
     command = add("try", "terminal.try_change", text, example, tag=HERE)
@@ -308,7 +314,15 @@ def _add_terminal_commands(add: Any) -> None:
     command.add_argument("--detach", action="store_true", help=text)
     text = "finish a try that was cut off, and begin no other"
     command.add_argument("--resume", action="store_true", help=text)
-    command = add("wait", "terminal.wait", "wait for the verdict of a try", tag=HERE)
+    text = "run the files in the folder to work in once: a number that decides nothing"
+    command = add("scratch", "terminal.scratch", text, 'scratch -m "is it faster?"', tag=HERE)
+    text = "what is in the folder; `log --scratch` shows it"
+    command.add_argument("-m", "--message", default="", metavar="TEXT", help=text)
+    _add_author(command)
+    text = "return at once; `autoresearch wait` gives the number"
+    command.add_argument("--detach", action="store_true", help=text)
+    text = "wait for the verdict of a try, or the number of a scratch run"
+    command = add("wait", "terminal.wait", text, tag=HERE)
     text = "return after so many seconds at most"
     command.add_argument("--timeout", type=float, metavar="S", help=text)
     text = "print the briefing: the objective, what was tried, what is left"

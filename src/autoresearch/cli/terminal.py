@@ -1,4 +1,4 @@
-"""The commands of an agent in a terminal: start, try, wait, note, mcp."""
+"""The commands of an agent in a terminal: start, try, scratch, wait, note, mcp."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ from autoresearch.core.events import Event, ExperimentFinished, Listener
 from autoresearch.core.session import Session
 from autoresearch.errors import BusyError, TaskError
 from autoresearch.formatting import one_line
-from autoresearch.interactive import trial
-from autoresearch.interactive.trial import Terminal, TrialReport, read_latest
+from autoresearch.interactive import trial, verdict
+from autoresearch.interactive.scratch import resume_scratch, run_scratch
+from autoresearch.interactive.trial import Terminal
+from autoresearch.interactive.verdict import TrialReport, read_latest
 from autoresearch.protocols import Proposal
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
@@ -81,11 +83,14 @@ def try_change(options: argparse.Namespace) -> int:
         raise TaskError('try: say what was changed and why: autoresearch try -m "..."')
     record, paths = find_session(options)
     if options.detach:
-        return _try_detached(options, record, paths)
+        words = ["--resume"] if options.resume else [f"--message={options.message}"]
+        return _detach_try(options, record, paths, ["try", *words, f"--notes={options.notes}"])
     printer = _EventPrinter()
     with resume_session(load_task(options), record, options.name, printer) as session:
         if options.resume:
-            report = trial.resume_try(session)
+            latest = read_latest(paths)
+            is_scratch = latest is not None and latest.scratch is not None
+            report = resume_scratch(session) if is_scratch else trial.resume_try(session)
         else:
             report = trial.try_change(session, Proposal(options.message, notes=options.notes))
         if report is None:
@@ -96,12 +101,22 @@ def try_change(options: argparse.Namespace) -> int:
         return _print_report(report, session.record, options)
 
 
-def _try_detached(options: argparse.Namespace, record: SessionRecord, paths: SessionPaths) -> int:
-    """Start the same try in a detached process, and wait until it has copied the files."""
+def scratch(options: argparse.Namespace) -> int:
+    record, paths = find_session(options)
+    if options.detach:
+        return _detach_try(options, record, paths, ["scratch", f"--message={options.message}"])
+    with resume_session(load_task(options), record, options.name) as session:
+        report = run_scratch(session, Proposal(options.message))
+        return _print_report(report, session.record, options)
+
+
+def _detach_try(
+    options: argparse.Namespace, record: SessionRecord, paths: SessionPaths, words: list[str]
+) -> int:
+    """Start the same command in a detached process, and wait until it has copied the files."""
     if find_owner(paths) is not None:
         raise BusyError(f"session {paths.tag!r} is at work: autoresearch wait --tag {paths.tag}")
-    words = ["--resume"] if options.resume else [f"--message={options.message}"]
-    command = _detach(paths, ["try", *words, f"--notes={options.notes}", f"--as={options.name}"])
+    command = _detach(paths, [*words, f"--as={options.name}"])
 
     def has_reported() -> bool:
         report = read_latest(paths)
@@ -143,10 +158,10 @@ def _print_latest(paths: SessionPaths, record: SessionRecord, options: argparse.
 
 
 def _print_report(report: TrialReport, record: SessionRecord, options: argparse.Namespace) -> int:
-    """Print the report on a try. The exit code is 1 if it was refused or crashed: the agent has to
-    mend it."""
-    print_answer(options, trial.to_json(report), trial.text(report, record))
-    return {"refused": 1, "crash": 1, "interrupted": INTERRUPTED}.get(report.status, 0)
+    """Print the report on a try or a scratch run. The exit code is 1 if it was refused or crashed:
+    the agent has to mend it."""
+    print_answer(options, verdict.to_json(report), verdict.text(report, record))
+    return {"refused": 1, "crash": 1, "lost": 1, "interrupted": INTERRUPTED}.get(report.status, 0)
 
 
 def note(options: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from autoresearch.core import judge
 from autoresearch.core.segments import NOISY
 from autoresearch.errors import NotOursError
 from autoresearch.files import LEFT, remove_tree, replace_file
-from autoresearch.git.refs import VARIANT
+from autoresearch.git.refs import SCRATCH, VARIANT
 from autoresearch.git.repository import Repository
 from autoresearch.measure.runs import OUTCOMES, UNEXPECTED, leftovers
 from autoresearch.records import HELD_OUT, Experiment, Role, Run, Status
@@ -190,6 +190,8 @@ class _Audit:
                 right = base if is_control else self.record.base_commit
             if run.role in (Role.ABLATION, Role.REDUCED) and run.commit in self._list_variants():
                 continue
+            if run.role is Role.SCRATCH:  # of what a folder held: `_check_refs` looks for its name
+                continue
             if run.commit != right:
                 yield "run", f"{run.role} run {run.name} is of {run.commit}, not of {right}"
 
@@ -279,6 +281,15 @@ class _Audit:
             (str(e.number), e.commit, partial(self.refs.keep, tag, e.number, e.commit))
             for e in self.experiments
         ]
+        right += [
+            (
+                f"scratch-{r.index}",
+                r.commit,
+                partial(self.refs.keep_scratch, tag, r.index, r.commit),
+            )
+            for r in self.all_runs
+            if r.role is Role.SCRATCH and r.finished
+        ]
         if self.keeps:
             right.append(("best", self.keeps[-1].commit, self._move_best))
         for name, commit, repair in right:
@@ -286,7 +297,8 @@ class _Audit:
             present = refs.pop(ref, None)
             if present != commit and self.repository.has_files(commit):
                 yield Finding("ref", ref, _describe_move(present, commit), repair)
-        for ref in self.refs.leftovers(tag, len(self.experiments)):
+        unrecorded = [ref for ref in refs if SCRATCH.fullmatch(ref.rpartition("/")[2])]
+        for ref in (*self.refs.leftovers(tag, len(self.experiments)), *unrecorded):
             del refs[ref]
             yield Finding("ref", ref, "a kill left it behind", partial(self.refs.drop, ref))
         for ref in refs:

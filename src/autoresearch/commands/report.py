@@ -10,6 +10,7 @@ from autoresearch.commands.check import not_enforced
 from autoresearch.errors import NotOursError, WorkspaceError
 from autoresearch.files import replace_file
 from autoresearch.git.repository import Repository
+from autoresearch.measure.scratch import read_scratch
 from autoresearch.records import Role
 from autoresearch.report import collect, page, plot
 from autoresearch.report.summary import Summary
@@ -69,6 +70,8 @@ def _gather_facts(ledger: Ledger, paths: SessionPaths, task: Task, summary: Summ
         changes=_read_changes(ledger, record, repository, summary),
         ablation=ablation,
         tradeoff=find_tradeoff(ledger, record, task.second) if task.second else None,
+        scratch=read_scratch(ledger, record, repository),
+        has_hidden=bool(task.score and task.score.hidden),
         command=task.run.command,
         environment=", ".join(f"{name} {value}" for name, value in known.items()),
         runs=[run for run in runs if run.segment == max(run.segment for run in runs)],

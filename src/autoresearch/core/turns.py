@@ -73,7 +73,7 @@ class TurnTaker:
         incumbent = session.ledger.incumbent(session.record)
         manifest = session.repository.trees.manifest(base)
         session.executor.commands.hide(manifest, folder)
-        changes = self._collect(folder, manifest)
+        changes = self.collect(folder, manifest)
         return self._open(session.scheduler.members[0], incumbent, changes, proposal, base)
 
     def _ask(self, member: Member) -> Experiment | None:
@@ -109,7 +109,7 @@ class TurnTaker:
             if not isinstance(answer, Proposal):
                 return answer
             try:
-                changes = self._collect(worktree, manifest)
+                changes = self.collect(worktree, manifest)
                 return self._open(member, incumbent, changes, answer)
             except Refused as refused:
                 failure = Failure(refused.reason, str(refused), 0.0, answer.tokens, answer.usd)
@@ -117,7 +117,7 @@ class TurnTaker:
         finally:
             session.repository.trees.put_aside(worktree, manifest)
 
-    def _collect(self, folder: Path, manifest: Manifest) -> Files:
+    def collect(self, folder: Path, manifest: Manifest) -> Files:
         outputs = self._session.task.outputs
         try:
             return self._session.repository.edits.collect(folder, manifest, outputs)

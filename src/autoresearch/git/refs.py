@@ -3,6 +3,7 @@
 refs/autoresearch/<tag>/<number>         every experiment's commit, so that no record loses its code
 refs/autoresearch/<tag>/<number>.moving  its next commit, while it is rebased onto an incumbent
 refs/autoresearch/<tag>/<best>-without-<number>...   that commit without some of its changes
+refs/autoresearch/<tag>/scratch-<number>             what a scratch run measured
 refs/autoresearch/<tag>/best             the incumbent
 refs/heads/autoresearch/<tag>            the same, unless it is checked out or moved by the user
 """
@@ -22,6 +23,7 @@ from autoresearch.git.objects import ObjectStore
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 VARIANT = re.compile(r"\d+-without(?:-\d+)+")
+SCRATCH = re.compile(r"scratch-\d+")
 MOVING = ".moving"
 REF_TRIES = 20
 RETRY_S = 0.1
@@ -79,6 +81,13 @@ class SessionRefs:
     def _variant(self, tag: str, best: int, without: Iterable[int]) -> str:
         numbers = "-".join(map(str, sorted(without)))
         return f"refs/autoresearch/{tag}/{best}-without-{numbers}"
+
+    def keep_scratch(self, tag: str, number: int, commit: str) -> None:
+        """Name what a scratch run measures."""
+        self._set(self.name_scratch(tag, number), commit)
+
+    def name_scratch(self, tag: str, number: int) -> str:
+        return f"refs/autoresearch/{tag}/scratch-{number}"
 
     @contextmanager
     def keep_moving(self, tag: str, number: int, commit: str) -> Iterator[None]:

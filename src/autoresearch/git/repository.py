@@ -79,6 +79,11 @@ class Repository:
         with self._objects.guard():
             return str(self._objects.tree(commit).id)
 
+    def get_subject(self, commit: str) -> str:
+        """The first line of a commit's message."""
+        with self._objects.guard():
+            return str(self._repo[commit].peel(pygit2.Commit).message).partition("\n")[0]
+
     def editable_files(self, commit: str) -> dict[str, bytes]:
         """Path in the repository -> content."""
         with self._objects.guard():

@@ -74,6 +74,12 @@ class WorkFolder:
     def begin_try(self) -> str:
         """Record the state of the files before they are copied out. Returns the commit that the
         folder is an edit of. Raises `TaskError` if that is unknown. See `refuse_try`."""
+        base = self.find_base()
+        self.save(FolderState(base, taken=self.hash()))
+        return base
+
+    def find_base(self) -> str:
+        """The commit that the folder is an edit of. Raises `TaskError` if that is unknown."""
         state = self.state
         if state.base is None or not self._session.paths.work.is_dir():
             raise TaskError(
@@ -84,9 +90,7 @@ class WorkFolder:
         # After a try during which the folder was edited, it is an edit of that try's commit, or of
         # that try's base if the agent began there again. An agent can also take the incumbent.
         bases = [commit for commit in (state.commit, state.base) if commit is not None]
-        base = min((*bases, self._incumbent()), key=self._count_changed_lines)
-        self.save(FolderState(base, taken=self.hash()))
-        return base
+        return min((*bases, self._incumbent()), key=self._count_changed_lines)
 
     def refuse_try(self, before: FolderState) -> None:
         """Record that nothing was copied out. `before` is the state before `begin_try`: it knows

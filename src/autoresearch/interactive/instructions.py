@@ -31,6 +31,8 @@ to start:
    discard or crash, and brings the folder to the best version so far. If a command may not take
    long in your shell: `autoresearch try --detach -m "..."`, then `autoresearch wait --timeout 60`
    until there is a verdict.
+   `autoresearch scratch -m "..."` only runs what the folder holds, once, and prints its number: it
+   decides nothing, and there are few of them. Never run the program yourself to measure it.
 4. Think about what the verdict taught, `autoresearch note "..."` what your later self should know,
    and go back to 2. `autoresearch brief` prints the briefing as it is by then. Never stop by
    yourself: go on until a verdict says that a limit is reached.
@@ -58,15 +60,21 @@ Edit {editable} in {folder}, one idea at a time, and call there
 
 The harness runs it, measures, judges, records and commits, and brings the folder to the incumbent:
 do none of that yourself. Then have the next idea, and go on until it says that a limit is reached.
+To look before you try: `autoresearch scratch -m "..."` runs what the folder holds, once. Its number
+decides nothing, and {scratch}.
 If your shell cannot wait that long: `autoresearch try --detach -m "..."`, then
 `autoresearch wait --timeout 60` until there is a verdict. `autoresearch note "..."` is kept for
 your later self, `autoresearch brief` shows this page as it is by then.
 """
 
 
-def your_turn(task: Task, folder: Path) -> str:
+def your_turn(task: Task, folder: Path, scratch_left: int) -> str:
     """Make the end of the briefing of an agent that calls the harness."""
-    return YOUR_TURN.format(editable=" or ".join(task.editable), folder=folder)
+    return YOUR_TURN.format(
+        editable=" or ".join(task.editable),
+        folder=folder,
+        scratch=f"{scratch_left} of {task.limits.scratch} are left",
+    )
 
 
 def write(root: Path) -> tuple[list[str], list[str]]:

@@ -99,8 +99,16 @@ def make_server(task: Path, tag: str | None, warning: str | None = None) -> MCPS
         return await wait() if report.get("status") == "running" else report
 
     @server.tool()
+    async def scratch(message: str = "") -> dict[str, Any]:
+        """Run what the folder holds now, once: its number and output. It decides nothing, is no
+        experiment, and there are few of them (`left`). While `status` is "running", call `wait`."""
+        report = await call("scratch", "--detach", "--as=mcp", f"--message={message}")
+        return await wait() if report.get("status") == "running" else report
+
+    @server.tool()
     async def wait() -> dict[str, Any]:
-        """The verdict of a try that was running. While `status` is "running", call it again."""
+        """The verdict of a try, or the number of a scratch run, that was running. While `status`
+        is "running", call it again."""
         return await call("wait", f"--timeout={WAIT_S}")
 
     @server.tool()

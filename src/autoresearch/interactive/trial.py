@@ -10,12 +10,10 @@ from (`folder.py`), `try.json` the report on the latest try, for an agent that d
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from autoresearch.core import verification
 from autoresearch.core.control import Stopped
@@ -25,20 +23,17 @@ from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused
-from autoresearch.files import replace_file
-from autoresearch.formatting import tell_apart
 from autoresearch.interactive.folder import WorkFolder
+from autoresearch.interactive.verdict import TrialReport, read_latest
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
-from autoresearch.records import Experiment, Status
+from autoresearch.records import Experiment, Run, Status
 from autoresearch.sandbox.run_policy import why_unconfined
-from autoresearch.store import values
 from autoresearch.store.answers import make_recordable
-from autoresearch.store.paths import SessionPaths
-from autoresearch.store.rows import SessionRecord
 from autoresearch.task.model import Task
 
 CONFINED_VARIABLE = "AUTORESEARCH_IS_CONFINED"  # set for the commands of a confined agent
+WITHHELD = "(the scorer's own message is withheld: this task has hidden files)"
 UNCONFINED = (
     "nothing confines an agent that calls the harness from a terminal: it reads and writes what "
     "you can. "
@@ -66,35 +61,6 @@ class Terminal:
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class TrialReport:
-    """The report on a try. `status` is an experiment's, or "refused" (it was no experiment; the
-    folder is as it was), "running", "interrupted" or "limit" (it was not begun)."""
-
-    status: str
-    description: str = ""
-    experiment: int | None = None
-    reason: str | None = None
-    detail: str = ""
-    metric: float | None = None
-    flag: str | None = None  # why a person should look at this keep
-    incumbent: int | None = None  # the experiment whose files the folder holds now
-    score: float | None = None  # the incumbent's
-    output: tuple[str, ...] = ()  # the last lines that a crashed run printed
-    limit: str | None = None  # that is reached now: there is nothing more to try
-    edited: bool = False  # the folder was edited meanwhile, and was left as it is
-    pid: int | None = None  # of the process that wrote this report
-
-    def save(self, paths: SessionPaths) -> None:
-        facts = asdict(replace(self, pid=os.getpid()))
-        replace_file(paths.latest_try, json.dumps(facts).encode())
-
-
-def read_latest(paths: SessionPaths) -> TrialReport | None:
-    """The report on the latest try. None if there was no try, or its report is damaged."""
-    return values.read(paths.latest_try, TrialReport)
 
 
 def begin(session: Session) -> None:
@@ -130,11 +96,11 @@ def try_change(session: Session, proposal: Proposal) -> TrialReport:
         try:
             experiment = _start_experiment(session, folder, proposal)
         except Refused as refusal:
-            return _save_report(session, _record_refusal(session, proposal, refusal))
+            return save_report(session, _record_refusal(session, proposal, refusal))
         TrialReport("running", experiment.description, experiment.number).save(session.paths)
         _finish_experiment(loop, experiment)
     except Stopped:
-        return _save_report(session, TrialReport("interrupted", proposal.description))
+        return save_report(session, TrialReport("interrupted", proposal.description))
     return _report_verdict(session, experiment.number)
 
 
@@ -195,12 +161,8 @@ def _report_verdict(session: Session, number: int) -> TrialReport:
     """Bring the folder to the incumbent, unless it was edited since, and report the verdict."""
     experiment = session.ledger.experiment(session.record, number)
     output: tuple[str, ...] = ()
-    if experiment.status is Status.CRASH:
-        runs = session.ledger.runs(session.record, number)
-        # The scorer's log may quote hidden files. Then this is what the run itself printed.
-        is_score = (experiment.reason or "").startswith("score: ") and not session.task.hidden
-        log = "score.log" if is_score else "log"
-        output = last_lines(session.paths.runs / runs[-1].name / log) if runs else ()
+    if experiment.status is Status.CRASH and (runs := session.ledger.runs(session.record, number)):
+        output = read_output(session, runs[-1])
     report = TrialReport(
         status=str(experiment.status),
         description=experiment.description,
@@ -214,7 +176,18 @@ def _report_verdict(session: Session, number: int) -> TrialReport:
     )
     if limit := session.limit():
         return _end_session(session, replace(report, limit=limit))
-    return _save_report(session, report)
+    return save_report(session, report)
+
+
+def read_output(session: Session, run: Run) -> tuple[str, ...]:
+    """The end of what a run printed, or of what its scorer printed if that failed. A scorer may
+    quote hidden files: then the run's own output is all that an agent is told."""
+    folder = session.paths.runs / run.name
+    if not (run.reason or "").startswith("score: "):
+        return last_lines(folder / "log")
+    if session.task.hidden:
+        return (WITHHELD, *last_lines(folder / "log"))
+    return last_lines(folder / "score.log")
 
 
 def _end_session(session: Session, report: TrialReport) -> TrialReport:
@@ -222,10 +195,10 @@ def _end_session(session: Session, report: TrialReport) -> TrialReport:
     with suppress(Stopped):
         verification.verify(session)
         session.update(stopped=report.limit)
-    return _save_report(session, report)
+    return save_report(session, report)
 
 
-def _save_report(session: Session, report: TrialReport) -> TrialReport:
+def save_report(session: Session, report: TrialReport) -> TrialReport:
     """Add the incumbent to the report, and save it."""
     best = session.ledger.incumbent(session.record)
     score = reference(session.ledger, session.record, best).score
@@ -233,50 +206,3 @@ def _save_report(session: Session, report: TrialReport) -> TrialReport:
     report.save(session.paths)
     session.tick()
     return report
-
-
-def text(report: TrialReport, record: SessionRecord) -> str:
-    """Describe the report for people and for agents."""
-    name = record.metric.name
-    number = "" if report.experiment is None else f" experiment {report.experiment}"
-    numbers = tell_apart(report.metric or 0.0, report.score or 0.0)
-    metric = "" if report.metric is None else f", {name} {numbers[0]}"
-    reason = f" ({report.reason})" if report.reason else ""
-    lines = [f"{report.status}{number}{reason}{metric}: {report.description}"]
-    if report.detail:
-        lines.append(report.detail)
-    if report.flag:
-        lines.append(f"flagged: {report.flag}")
-    if report.output:
-        lines += ["the end of its output:", *(f"    | {line}" for line in report.output)]
-    if report.score is not None:
-        incumbent = f"experiment {report.incumbent}, {name} {numbers[1]}"
-        if report.edited:
-            lines.append(
-                f"the incumbent is {incumbent}; the folder was edited meanwhile and left as it "
-                "is: your next try is what was edited since"
-            )
-        elif report.status not in ("refused", "interrupted"):
-            lines.append(f"the folder holds the incumbent, {incumbent}")
-    if report.reason == "conflict":
-        lines.append(
-            "way out: `git checkout .` in the folder and edit again, or save your edit, remove the "
-            "folder, and let `autoresearch start` make it again with the incumbent's files"
-        )
-    if report.status == "refused":
-        lines.append(
-            "that was no experiment, but ten such turns count as one; the folder is as you left "
-            "it: mend it and try again"
-        )
-    if report.limit:
-        lines.append(f"{report.limit}: stop here. `autoresearch report` shows the result")
-    return "\n".join(lines)
-
-
-def to_json(report: TrialReport) -> dict[str, Any]:
-    """The facts of a report, without those that are absent."""
-    return {
-        key: value
-        for key, value in asdict(report).items()
-        if key != "pid" and value is not None and value is not False and value not in ("", ())
-    }

@@ -318,9 +318,10 @@ def _let_read_build(spec: RunSpec, content: CommitTree) -> RunSpec:
 
 
 def _limit_of(run: Run, limit_s: float | None) -> float | None:
-    """The limit of a run that decides about its change, or a higher limit for other runs: on a busy
+    """The limit of a run of a new change, or a higher limit for runs of what was kept: on a busy
     machine the incumbent would crash at the same limit."""
-    return limit_s if limit_s is None or _decides(run) else KEPT_LIMIT_FACTOR * limit_s
+    is_changed = _decides(run) or run.role is Role.SCRATCH
+    return limit_s if limit_s is None or is_changed else KEPT_LIMIT_FACTOR * limit_s
 
 
 def _decides(run: Run) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from autoresearch.formatting import (
     clock,
@@ -17,6 +18,9 @@ from autoresearch.formatting import (
     size,
 )
 from autoresearch.records import Experiment, Metric, Run, Status
+
+if TYPE_CHECKING:  # git, which `log` does not need
+    from autoresearch.measure.scratch import ScratchRun
 
 METRIC_WIDTH = 10  # at least
 STATUS_STYLES = {Status.KEEP: "green", Status.DISCARD: "", Status.CRASH: "red", None: "cyan"}
@@ -51,6 +55,22 @@ def list_log(experiments: Sequence[Experiment], metric: Metric) -> list[tuple[st
         style = "yellow" if experiment.flag else STATUS_STYLES[experiment.status]
         lines.append(("  ".join(cells).rstrip(), style))
     return lines
+
+
+def scratch_text(scratch: Sequence[ScratchRun], metric: Metric) -> str:
+    """A heading and a line for each scratch run."""
+    name, width = _make_metric_heading(metric)
+    lines = [f"{'scratch':>7}  {'on':>5}  {name:{width}}  {'wall':>8}  {'run':<11}  description"]
+    for one in scratch:
+        run = one.run
+        what = one_line(one.description)
+        if run.reason:
+            what = f"({describe_result(run)}) {what}"
+        lines.append(
+            f"{one.number:>7}  {f'#{one.base}':>5}  {format_metric(run):{width}}"
+            f"  {duration(run.wall_s):>8}  {run.name:<11}  {what}"
+        )
+    return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
 def _make_metric_heading(metric: Metric) -> tuple[str, str]:

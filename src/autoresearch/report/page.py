@@ -28,6 +28,7 @@ from autoresearch.formatting import (
     printable,
     short,
 )
+from autoresearch.measure.scratch import ScratchRun, choose_best
 from autoresearch.records import Role, Run, Status
 from autoresearch.report import text
 from autoresearch.report.holdout import Gap
@@ -37,6 +38,7 @@ from autoresearch.report.tradeoffs import GUARD_FAILED, Tradeoff
 from autoresearch.report.verification import Verification
 
 NEAR_MISSES = 5
+SCRATCH_RUNS = 5  # the best
 FRONT = 20  # experiments of a Pareto front
 REASONS = 10  # of crashes and discards; the rarer ones are counted together
 EXAMPLES = 5  # of each reason
@@ -66,6 +68,8 @@ class Facts:
     runs: Sequence[Run] = ()  # that verified the result
     ablation: str = ""  # the best without each change, as `verify --ablate` tells it
     tradeoff: Tradeoff | None = None  # if the task names a second number
+    scratch: Sequence[ScratchRun] = ()
+    has_hidden: bool = False  # whether the scorer reads files that agents do not see
 
 
 class Section(NamedTuple):
@@ -106,6 +110,7 @@ def list_sections(summary: Summary, facts: Facts) -> list[Section]:
         _list_tradeoff(summary, facts.tradeoff),
         _describe_holdout(summary),
         _list_near_misses(summary),
+        _list_scratch(summary, facts),
         _list_discards(summary),
         _list_crashes(summary),
         _describe_trust(summary),
@@ -420,6 +425,35 @@ def _list_near_misses(summary: Summary) -> Section | None:
         "Looked better in the screen than the incumbent of their time, but did not hold. A lucky "
         "run looks the same, and these are the luckiest.",
         lines=lines,
+    )
+
+
+def _list_scratch(summary: Summary, facts: Facts) -> Section | None:
+    """The best scratch runs, and how often the agent saw a number of the scorer."""
+    if not facts.scratch:
+        return None
+    runs = counted(len(facts.scratch), "run")
+    looks = (
+        f"The scorer has hidden files. The agent saw a score of them after each of "
+        f"{counted(summary.finished, 'experiment')}, and {len(facts.scratch)} times more here: the "
+        f"more often, the better a program can be fitted to them. A sealed holdout shows whether "
+        f"it was."
+    )
+    lines = [
+        f"| scratch | on | {_make_cell(summary.metric.name)} | run | what |",
+        "|--:|--:|--:|:--|:--|",
+    ]
+    for scratch in choose_best(facts.scratch, summary.metric, SCRATCH_RUNS):
+        lines.append(
+            f"| {scratch.number} | #{scratch.base} | {summary.numbers.value(scratch.run.metric)} "
+            f"| `{scratch.run.name}` | {_make_cell(scratch.description)} |"
+        )
+    return _make_section(
+        "Scratch runs",
+        f"{runs} that the agent asked for beside its experiments. They decided nothing: no keep, "
+        f"no score, no noise. Each is one run; the best of them are also the luckiest.",
+        looks if facts.has_hidden else "",
+        lines=lines if len(lines) > 2 else [],
     )
 
 

@@ -267,4 +267,5 @@ def describe_phase(summary: Summary, run: OpenRun) -> str:
         Role.VERIFY_BASELINE: f"verifying against the baseline, run {number}",
         Role.ABLATION: f"leaving out one change after the other, run {number}",
         Role.REDUCED: f"verifying the best without some of its changes, run {number}",
+        Role.SCRATCH: f"scratch run {run.index}",
     }[run.role]

@@ -119,11 +119,30 @@ def list_failed_turns(
 
 
 def list_latest_runs(ledger: Ledger, session: SessionRecord, last: int) -> list[Run]:
-    """The `last` finished runs of whatever role, oldest first."""
+    """The `last` finished runs of experiments, of whatever role, oldest first."""
     # Backwards from the end: an index on the session would have to be sorted first.
     return ledger.select_runs(
-        "NOT INDEXED WHERE session = ? AND finished = 1 ORDER BY id DESC LIMIT ?", session.id, last
+        "NOT INDEXED WHERE session = ? AND finished = 1 AND role != ? ORDER BY id DESC LIMIT ?",
+        session.id,
+        Role.SCRATCH,
+        last,
     )[::-1]
+
+
+def list_scratch_runs(ledger: Ledger, session: SessionRecord) -> list[Run]:
+    """The finished scratch runs, in their order. The `index` is a run's number, from 1."""
+    return ledger.select_runs(  # they belong to the incumbent of their time: few rows are read
+        "WHERE session = ? AND role = ? AND finished = 1 AND experiment IN"
+        " (SELECT number FROM experiment WHERE session = ? AND status = 'keep') ORDER BY id",
+        session.id,
+        Role.SCRATCH,
+        session.id,
+    )
+
+
+def count_scratch_runs(ledger: Ledger, session: SessionRecord) -> int:
+    """The number of the latest scratch run; 0 if there was none."""
+    return max((run.index for run in list_scratch_runs(ledger, session)), default=0)
 
 
 def list_incumbents_runs(ledger: Ledger, session: SessionRecord) -> list[Run]:
@@ -195,7 +214,9 @@ def sum_agents_run_times(ledger: Ledger, session: SessionRecord) -> dict[str, fl
         "SELECT agent, sum(coalesce(wall_s, 0) + coalesce(score_wall_s, 0)"
         " + coalesce(holdout_wall_s, 0)) FROM run JOIN experiment ON"
         " experiment.session = run.session AND experiment.number = run.experiment"
-        " WHERE run.session = ? AND finished = 1 AND experiment.number > 0 GROUP BY agent",
+        " WHERE run.session = ? AND finished = 1 AND experiment.number > 0 AND role != ?"
+        " GROUP BY agent",
         session.id,
+        Role.SCRATCH,
     )
     return {row[0]: row[1] for row in rows}

@@ -155,7 +155,8 @@ class JudgeSettings:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a session; the first that is reached ends it. `None` is unlimited."""
+    """Limits of a session; the first that is reached ends it, except for `scratch`. `None` is
+    unlimited."""
 
     experiments: values.Limit | None = None
     hours: values.Amount | None = None
@@ -165,6 +166,7 @@ class Limits:
     usd: values.Amount | None = None
     tokens: values.Limit | None = None
     gpu_hours: values.Amount | None = None
+    scratch: values.Budget = 50  # runs of an agent in a terminal that decide nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ PURPOSES = {
         Role.ABLATION,
         Role.REDUCED,
     ),
+    "scratch runs": (Role.SCRATCH,),
 }
 
 

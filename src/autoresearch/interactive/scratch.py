@@ -1,0 +1,185 @@
+"""A scratch run measures what the agent's folder holds, once, as a run is measured. Nothing depends
+on its number: no verdict, no score, no noise. It is no experiment, and has a budget of its own.
+
+It shows the agent one more score by the same scorer, so `[limits] scratch` also bounds how often an
+agent looks at hidden data beside its tries. The sealed holdout does not score it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from autoresearch.core.control import Stopped
+from autoresearch.core.history import reference
+from autoresearch.core.loop import Loop
+from autoresearch.core.session import Session
+from autoresearch.core.turns import TurnTaker
+from autoresearch.errors import Refused, TaskError
+from autoresearch.files import files_below
+from autoresearch.formatting import counted, size
+from autoresearch.git.edits import Files
+from autoresearch.git.messages import write_message
+from autoresearch.interactive.folder import WorkFolder
+from autoresearch.interactive.trial import explain_unconfined, read_output, save_report
+from autoresearch.interactive.verdict import TrialReport
+from autoresearch.measure.artifacts import FOLDER
+from autoresearch.measure.output import last_lines
+from autoresearch.protocols import Proposal
+from autoresearch.records import Role, Run
+from autoresearch.store import queries
+from autoresearch.store.answers import make_recordable
+
+FILES_SHOWN = 10  # of those that a run left
+
+
+def run_scratch(session: Session, proposal: Proposal) -> TrialReport:
+    """Measure the folder's files once, and report the number. Raises `TaskError` while a try that
+    was cut off is unfinished."""
+    if warning := explain_unconfined(session.task):
+        session.warn(warning)
+    proposal = make_recordable(proposal)
+    session.paths.latest_try.unlink(missing_ok=True)
+    loop = Loop(session)
+    try:
+        loop.begin()
+        if session.ledger.in_flight(session.record):
+            raise TaskError("a try was cut off: `autoresearch wait` finishes it; then try again")
+        if limit := session.limit():
+            session.update(stopped=limit)
+            return save_report(session, TrialReport("limit", proposal.description, limit=limit))
+        session.executor.commands.check_disk()
+        try:
+            number = _take_number(session)
+            commit = _commit(session, proposal, number)
+        except Refused as refusal:
+            return save_report(session, _describe_refusal(session, proposal, refusal))
+        TrialReport("running", proposal.description, scratch=number).save(session.paths)
+        run = _make_run(session, number, commit)
+    except Stopped:
+        return report_cut_off(session)
+    loop.publisher.release_artifacts(session.ledger.experiment(session.record, run.experiment))
+    return report_run(session, run)
+
+
+def resume_scratch(session: Session) -> TrialReport:
+    """Settle a scratch run that was cut off."""
+    try:
+        Loop(session).begin()
+    except Stopped:
+        return TrialReport("interrupted")
+    return report_cut_off(session)
+
+
+def report_cut_off(session: Session) -> TrialReport:
+    """The report on a scratch run that was cut off: its number if it had ended all the same."""
+    runs = queries.list_scratch_runs(session.ledger, session.record)
+    refs = session.repository.refs
+    name = refs.name_scratch(session.record.tag, runs[-1].index + 1 if runs else 1)
+    if refs.get(name) is None and runs:
+        return report_run(session, runs[-1])
+    refs.drop(name)
+    return save_report(session, TrialReport("lost"))
+
+
+def _take_number(session: Session) -> int:
+    """The number of the next scratch run, from 1. Raises `Refused` if the budget is spent."""
+    number = queries.count_scratch_runs(session.ledger, session.record) + 1
+    budget = session.task.limits.scratch
+    if number > budget:
+        spent = f"the session's {counted(budget, 'scratch run')} are spent"
+        raise Refused(
+            "scratch budget",
+            f"{spent if budget else '[limits] scratch = 0 allows no scratch runs'}: "
+            "`autoresearch try` measures and judges a change. The user can allow more: "
+            "`autoresearch start --scratch N`",
+        )
+    return number
+
+
+def _commit(session: Session, proposal: Proposal, number: int) -> str:
+    """Make a commit of what the folder holds. Raises `Refused` for what the harness does not
+    run."""
+    folder = WorkFolder(session)
+    folder.update()
+    base = folder.find_base()
+    agent = session.scheduler.members[0].name
+    message = write_message(proposal, session.record.tag, agent)
+    message += f"Autoresearch-Scratch: {number}\n"
+    commit = session.repository.commit(base, _collect(session, base), message)
+    session.repository.refs.keep_scratch(session.record.tag, number, commit)
+    return commit
+
+
+def _collect(session: Session, base: str) -> Files:
+    manifest = session.repository.trees.manifest(base)
+    session.executor.commands.hide(manifest, session.paths.work)
+    try:
+        return TurnTaker(session).collect(session.paths.work, manifest)
+    except Refused as refusal:
+        if refusal.reason != "no change":
+            raise
+        return {}
+
+
+def _make_run(session: Session, number: int, commit: str) -> Run:
+    """Make the run, again if the environment changes meanwhile. Raises `Stopped`."""
+    owner = session.ledger.incumbent(session.record)
+    runs: list[Run] = []
+
+    def make() -> None:
+        segment = session.segments.refresh()
+        name = (owner.number, owner.attempt, Role.SCRATCH, number)
+        runs.append(session.make(*name, commit, segment))
+
+    while not runs:
+        session.in_slots([make])
+        if not runs and session.stopping is not None:
+            raise Stopped
+    return runs[0]
+
+
+def _describe_refusal(session: Session, proposal: Proposal, refusal: Refused) -> TrialReport:
+    return TrialReport(
+        "refused",
+        proposal.description,
+        reason=refusal.reason,
+        detail=str(refusal),
+        left=_count_left(session),
+    )
+
+
+def report_run(session: Session, run: Run) -> TrialReport:
+    """Report a finished scratch run."""
+    ledger, record = session.ledger, session.record
+    bar = reference(ledger, record, ledger.incumbent(record))
+    own = last_lines(session.paths.runs / run.name / "log")
+    report = TrialReport(
+        "crash" if run.metric is None else "scratch",
+        session.repository.get_subject(run.commit),
+        scratch=run.index,
+        reason=run.reason,
+        metric=run.metric,
+        gain=None if run.metric is None else record.metric.gain(run.metric, bar.score),
+        sd=bar.sd if bar.df and bar.sd else None,
+        wall_s=run.wall_s,
+        cpu_s=run.cpu_s,
+        output=read_output(session, run) if run.metric is None else own,
+        files=tuple(_list_files(session, run)),
+        left=_count_left(session),
+    )
+    return save_report(session, report)
+
+
+def _count_left(session: Session) -> int:
+    count = queries.count_scratch_runs(session.ledger, session.record)
+    return max(0, session.task.limits.scratch - count)
+
+
+def _list_files(session: Session, run: Run) -> Iterator[str]:
+    """The names and sizes of the files that a run left."""
+    folder = session.paths.runs / run.name / FOLDER
+    files = sorted(files_below(folder), key=lambda pair: pair[0]) if folder.exists() else []
+    for path, entry in files[:FILES_SHOWN]:
+        yield f"{path} ({size(entry.stat(follow_symlinks=False).st_size)})"
+    if len(files) > FILES_SHOWN:
+        yield f"and {len(files) - FILES_SHOWN} more"
