@@ -34,6 +34,7 @@ from autoresearch.commands.start import open_session
 from autoresearch.git.trees import Manifest, PristineTrees
 from autoresearch.interactive import instructions, trial
 from autoresearch.interactive.folder import WorkFolder
+from autoresearch.interactive.verdict import AGENT_VARIABLE
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths, enclosing
@@ -532,7 +533,7 @@ def tools(root: Path, *calls: tuple[str, dict[str, Any]]) -> Sequence[Any]:
         async with Client(stdio_client(params)) as client:
             assert "nothing confines an agent" in (client.instructions or "")
             assert {tool.name for tool in (await client.list_tools()).tools} == {
-                *("start", "try", "scratch", "wait", "brief", "note")
+                *("start", "try", "scratch", "wait", "brief", "show", "diff", "note")
             }
             return [await client.call_tool(name, given) for name, given in calls]
 
@@ -543,13 +544,15 @@ def test_the_same_over_mcp(root: Path) -> None:
     [begun] = tools(root, ("start", {"experiments": 5}))
     work = Path(begun.structured_content["worktree"])
     edit(work, VALUE=8.0)
-    tried, noted, briefed, refused, ran = tools(
+    tried, noted, briefed, refused, ran, shown, diff = tools(
         root,
         ("try", {"message": "-m looks like an option", "notes": "for later"}),
         ("note", {"text": "--odd"}),
         ("brief", {}),
         ("try", {"message": "nothing"}),
         ("scratch", {"message": "again"}),
+        ("show", {"experiment": "1"}),
+        ("diff", {"first": "0", "second": "s1"}),
     )
     assert tried.structured_content["status"] == "keep"
     assert read(root).experiments[1].description == "-m looks like an option"
@@ -558,6 +561,8 @@ def test_the_same_over_mcp(root: Path) -> None:
     assert "--odd" in briefed.structured_content["briefing"]
     assert refused.structured_content["reason"] == "no change"
     assert ran.structured_content["status"] == "scratch" and ran.structured_content["left"] == 49
+    assert shown.structured_content["status"] == "keep"
+    assert diff.structured_content["diff"] == shown.structured_content["diff"]
 
 
 def test_an_error_over_mcp_is_an_error(root: Path) -> None:
@@ -610,7 +615,9 @@ def test_the_commands_in_the_text_exist() -> None:
 
 
 @pytest.mark.parametrize("has_hidden", [True, False])
-def test_output_of_the_scorer_is_not_shown_to_the_agent(tmp_path: Path, has_hidden: bool) -> None:
+def test_output_of_the_scorer_is_not_shown_to_the_agent(
+    tmp_path: Path, has_hidden: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It may hold hidden data; `show`, for people, has it. Without hidden files it is shown."""
     scorer = (
         "print('the answer is', open('hidden').read())\nif float(open('out').read()) < 6: 1 / 0\n"
@@ -631,6 +638,9 @@ def test_output_of_the_scorer_is_not_shown_to_the_agent(tmp_path: Path, has_hidd
     assert ("| score:" in done.stdout) == has_hidden  # what the run itself printed
     shown = call(root, "show", "1", "--tag", "t").stdout
     assert "score.log)" in shown and "ZeroDivisionError" in shown
+    monkeypatch.setenv(AGENT_VARIABLE, "1")  # as for a confined agent, and over MCP
+    shown = call(root, "show", "1", "--tag", "t").stdout
+    assert ("forty-two" in shown) == (not has_hidden) and ("is withheld" in shown) == has_hidden
 
 
 def test_an_edit_while_the_folder_is_brought_to_the_incumbent_is_an_edit(

@@ -18,7 +18,7 @@ from autoresearch.cli.common import HARNESS_VARIABLE, INTERRUPTED, LIMITS, OWN_L
 from autoresearch.cli.main import carry_out
 from autoresearch.cli.parser import make_parser
 
-COMMANDS = ("start", "try", "scratch", "wait", "brief", "note")
+COMMANDS = ("start", "try", "scratch", "wait", "brief", "show", "diff", "note")
 
 
 def forward(words: Sequence[str]) -> int:

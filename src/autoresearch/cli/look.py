@@ -1,4 +1,4 @@
-"""The commands that look at a session: status, log, show, brief, report, agents, fsck.
+"""The commands that look at a session: status, log, show, diff, brief, report, agents, fsck.
 
 People and agents call the first four again and again, so this module imports little, and each
 command imports what it alone needs (benchmarks/start_time.py measures them).
@@ -7,6 +7,7 @@ command imports what it alone needs (benchmarks/start_time.py measures them).
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -20,15 +21,18 @@ from autoresearch.cli.common import (
     print_answer,
     restore_settings,
 )
+from autoresearch.errors import TaskError
 from autoresearch.formatting import printable
-from autoresearch.records import Experiment, Run
+from autoresearch.records import Experiment, Metric, Run
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner, find_running
 from autoresearch.store.paths import SessionPaths
 
 if TYPE_CHECKING:
     from autoresearch.git.repository import Repository
+    from autoresearch.measure.scratch import ScratchRun
     from autoresearch.report.summary import Summary
+    from autoresearch.store.rows import SessionRecord
     from autoresearch.task.model import Task
 
 OUTPUT_BYTES = 4000  # of a log's end, in `show`
@@ -81,12 +85,14 @@ def _log_scratch(options: argparse.Namespace) -> int:
 
     with open_ledger(options) as (ledger, record, paths):
         scratch = read_scratch(ledger, record, _open_repository(paths))
-    facts = [
-        {"scratch": one.number, "on": one.base, "description": one.description, **_to_json(one.run)}
-        for one in scratch
-    ]
+    facts = [_describe_scratch(run) for run in scratch]
     print_answer(options, facts, scratch_text(scratch, record.metric))
     return 0
+
+
+def _describe_scratch(scratch: ScratchRun) -> dict[str, Any]:
+    facts = {"scratch": scratch.number, "on": scratch.base, "description": scratch.description}
+    return facts | _to_json(scratch.run)
 
 
 def _open_repository(paths: SessionPaths) -> Repository:
@@ -100,18 +106,98 @@ def show(options: argparse.Namespace) -> int:
     from autoresearch.report.experiments import show_text
 
     with open_ledger(options) as (ledger, record, paths):
-        experiment = ledger.experiment(record, options.number)
+        if options.number.startswith("s"):
+            return _show_scratch(options, ledger, record, paths)
+        experiment = ledger.experiment(record, int(options.number))
         runs = ledger.runs(record, experiment.number)
         base = ledger.experiment(record, experiment.base)
+    own = [run for run in runs if run.commit == experiment.commit]  # the others: the incumbent's
+    if options.file:
+        return _print_file(options, paths, own)
     diff = ""
     if experiment.number:
         diff = _open_repository(paths).diff(base.commit, experiment.commit)
-    own = [run for run in runs if run.commit == experiment.commit]  # the others: the incumbent's
-    output = _read_output(paths, own[-1]) if own else ""
-    facts = {"runs": [_to_json(run) for run in runs], "diff": diff, "output": output}
+    output = _read_output(options, paths, own[-1]) if own else ""
+    facts: dict[str, Any] = {
+        "runs": [_to_json(run) for run in runs],
+        "diff": diff,
+        "output": output,
+        **_read_traces(options, paths, own, record.metric),
+    }
     text = show_text(experiment, runs, diff, output, record.metric)
     print_answer(options, _to_json(experiment) | facts, text)
     return 0
+
+
+def _show_scratch(
+    options: argparse.Namespace, ledger: Ledger, record: SessionRecord, paths: SessionPaths
+) -> int:
+    from autoresearch.measure.scratch import find_scratch
+    from autoresearch.report.experiments import show_scratch_text
+
+    repository = _open_repository(paths)
+    scratch = find_scratch(ledger, record, repository, int(options.number[1:]))
+    if options.file:
+        return _print_file(options, paths, [scratch.run])
+    base = ledger.experiment(record, scratch.base)
+    diff = repository.diff(base.commit, scratch.run.commit)
+    output = _read_output(options, paths, scratch.run)
+    facts = {
+        **_describe_scratch(scratch),
+        "diff": diff,
+        "output": output,
+        **_read_traces(options, paths, [scratch.run], record.metric),
+    }
+    print_answer(options, facts, show_scratch_text(scratch, diff, output, record.metric))
+    return 0
+
+
+def _read_traces(
+    options: argparse.Namespace, paths: SessionPaths, runs: list[Run], metric: Metric
+) -> dict[str, Any]:
+    """For programs: the curves that the latest of these runs printed, and the files it left."""
+    if not options.json or not runs:
+        return {}
+    from autoresearch.briefing.logs import find_curves, read_ends
+    from autoresearch.measure.artifacts import list_artefacts
+
+    folder = paths.runs / runs[-1].name
+    return {
+        "curves": [asdict(c) for c in find_curves(read_ends(folder / "log"), metric.name)],
+        "files": [{"path": path, "bytes": size} for path, size in list_artefacts(folder)],
+    }
+
+
+def _print_file(options: argparse.Namespace, paths: SessionPaths, runs: list[Run]) -> int:
+    """Print a file that the latest of these runs left."""
+    from autoresearch.measure.artifacts import read_artefact
+
+    if not runs:
+        raise TaskError(f"show {options.number}: it has no run, and so no files")
+    text = read_artefact(paths.runs / runs[-1].name, options.file)
+    print_answer(options, {"path": options.file, "text": text}, text)
+    return 0
+
+
+def diff(options: argparse.Namespace) -> int:
+    with open_ledger(options) as (ledger, record, paths):
+        repository = _open_repository(paths)
+        first, second = (
+            _find_commit(ledger, record, repository, number)
+            for number in (options.first, options.second)
+        )
+    text = repository.diff(first, second)
+    facts = {"first": options.first, "second": options.second, "diff": text}
+    print_answer(options, facts, text or "the files are the same")
+    return 0
+
+
+def _find_commit(ledger: Ledger, record: SessionRecord, repository: Repository, number: str) -> str:
+    if not number.startswith("s"):
+        return ledger.experiment(record, int(number)).commit
+    from autoresearch.measure.scratch import find_scratch
+
+    return find_scratch(ledger, record, repository, int(number[1:])).run.commit
 
 
 def _to_json(record: Experiment | Run) -> dict[str, Any]:
@@ -120,12 +206,17 @@ def _to_json(record: Experiment | Run) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
-def _read_output(paths: SessionPaths, run: Run) -> str:
-    """Read the end of the log that tells how the run went: the scorer's, if the scorer failed."""
+def _read_output(options: argparse.Namespace, paths: SessionPaths, run: Run) -> str:
+    """Read the end of the log that tells how the run went: the scorer's, if the scorer failed. An
+    agent is not told that if the scorer has hidden files."""
     from autoresearch.files import tail
 
     folder = paths.runs / run.name
     if (run.reason or "").startswith("score: "):
+        from autoresearch.interactive.verdict import AGENT_VARIABLE, WITHHELD
+
+        if AGENT_VARIABLE in os.environ and load_task(options).hidden:
+            return f"{WITHHELD}\n{tail(folder / 'log', OUTPUT_BYTES)}"
         log = folder / "score.log"
         return f"({log})\n{tail(log, OUTPUT_BYTES)}"
     return tail(folder / "log", OUTPUT_BYTES)

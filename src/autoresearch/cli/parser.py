@@ -19,7 +19,9 @@ LATEST, HERE = "the latest", "this folder's, or the latest"
 GROUPS = {
     "make a task": ("new", "init", "check"),
     "run a session": ("run", "attach", "watch", "pause", "resume", "stop"),
-    "look at a session": ("status", "log", "show", "report", "verify", "finish", "export"),
+    "look at a session": (
+        *("status", "log", "show", "diff", "report", "verify", "finish", "export"),
+    ),
     "called by an agent in a terminal": (
         *("start", "try", "scratch", "wait", "brief", "note", "mcp", "confine"),
     ),
@@ -256,9 +258,17 @@ def _add_views(add: Any) -> None:
     text = "list the scratch runs instead, which decided nothing"
     command.add_argument("--scratch", action="store_true", help=text)
     text = "show one experiment: its diff, runs, output, verdict and the reason"
-    command = add("show", "look.show", text, "show 17", has_task=False, tag=LATEST)
-    text = "the experiment's number; 0 is the baseline"
-    command.add_argument("number", type=int, metavar="N", help=text)
+    command = add("show", "look.show", text, "show 17", "show s3", has_task=False, tag=LATEST)
+    text = "the experiment's number, 0 for the baseline; s3 is scratch run 3"
+    command.add_argument("number", type=_check_number, metavar="N", help=text)
+    _add_task(command)
+    text = "print one of the files that its latest run left, if it is text"
+    command.add_argument("--file", metavar="PATH", help=text)
+    text = "print the difference of the files of two experiments"
+    command = add("diff", "look.diff", text, "diff 3 17", "diff 17 s3", has_task=False, tag=LATEST)
+    text = "an experiment's number, 0 for the baseline; s3 is scratch run 3"
+    command.add_argument("first", type=_check_number, metavar="A", help=text)
+    command.add_argument("second", type=_check_number, metavar="B", help="the same")
     _add_task(command)
     text = "write report.md, progress.png and results.tsv again"
     command = add("report", "look.report", text, "report --verify 8", tag=LATEST)
@@ -302,6 +312,8 @@ def _add_terminal_commands(add: Any) -> None:
     _add_session_settings(command)
     text = "allow so many scratch runs in all (default: 50)"
     command.add_argument("--scratch", type=int, metavar="N", help=text)
+    text = "let the folder hold the files of this kept experiment instead of the incumbent's"
+    command.add_argument("--from", dest="origin", type=int, metavar="N", help=text)
     text = "measure and judge the files in the folder to work in"
     example = 'try -m "LR 0.02 -> 0.04: it learns too slowly"'
     command = add("try", "terminal.try_change", text, example, tag=HERE)
@@ -312,6 +324,8 @@ def _add_terminal_commands(add: Any) -> None:
     _add_author(command)
     text = "return at once; `autoresearch wait` gives the verdict"
     command.add_argument("--detach", action="store_true", help=text)
+    text = "build the edit on this kept experiment; the whole is judged against the incumbent"
+    command.add_argument("--from", dest="origin", type=int, metavar="N", help=text)
     text = "finish a try that was cut off, and begin no other"
     command.add_argument("--resume", action="store_true", help=text)
     text = "run the files in the folder to work in once: a number that decides nothing"
@@ -361,6 +375,15 @@ def _check_name(text: str) -> str:
     """Return a word that the ledger, a commit's trailer and a table can hold."""
     if not re.fullmatch(r"[\w.:/-]{1,64}", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!a}: accepted are letters, digits and _ . : / -")
+    return text
+
+
+def _check_number(text: str) -> str:
+    """Return the number of an experiment, or of a scratch run, such as s3."""
+    if not re.fullmatch(r"s?\d{1,9}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{text!a}: accepted is an experiment's number, or a scratch run's such as s3"
+        )
     return text
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from autoresearch.cli.common import (
     HARNESS_VARIABLE,
@@ -34,6 +35,7 @@ from autoresearch.core.session import Session
 from autoresearch.errors import BusyError, TaskError
 from autoresearch.formatting import one_line
 from autoresearch.interactive import trial, verdict
+from autoresearch.interactive.folder import WorkFolder
 from autoresearch.interactive.scratch import resume_scratch, run_scratch
 from autoresearch.interactive.trial import Terminal
 from autoresearch.interactive.verdict import TrialReport, read_latest
@@ -54,13 +56,21 @@ def start(options: argparse.Namespace) -> int:
     task = override_settings(restore_settings(task, record) if record else task, options)
     with _open_session(task, tag, "terminal", keep_deadline=options.until is None) as session:
         try:
-            trial.begin(session)
+            trial.begin(session, options.origin)
         except Stopped:
             _print_stderr("interrupted; the same command goes on")
             return INTERRUPTED
         folder = session.paths.work / session.repository.prefix
         text = make_briefing(session.ledger, task, session.paths)
-    print_answer(options, {"tag": tag, "worktree": str(folder), "briefing": text}, text)
+        origin = WorkFolder(session).state.origin
+    facts: dict[str, Any] = {"tag": tag, "worktree": str(folder), "briefing": text}
+    if origin is not None:
+        facts["from"] = origin
+        text += (
+            f"\nThe folder holds the files of experiment {origin}, not the incumbent's. The next "
+            "try is judged against the incumbent as a whole. `autoresearch start` goes back.\n"
+        )
+    print_answer(options, facts, text)
     return 0
 
 
@@ -84,6 +94,7 @@ def try_change(options: argparse.Namespace) -> int:
     record, paths = find_session(options)
     if options.detach:
         words = ["--resume"] if options.resume else [f"--message={options.message}"]
+        words += [] if options.origin is None else [f"--from={options.origin}"]
         return _detach_try(options, record, paths, ["try", *words, f"--notes={options.notes}"])
     printer = _EventPrinter()
     with resume_session(load_task(options), record, options.name, printer) as session:
@@ -92,7 +103,8 @@ def try_change(options: argparse.Namespace) -> int:
             is_scratch = latest is not None and latest.scratch is not None
             report = resume_scratch(session) if is_scratch else trial.resume_try(session)
         else:
-            report = trial.try_change(session, Proposal(options.message, notes=options.notes))
+            proposal = Proposal(options.message, notes=options.notes)
+            report = trial.try_change(session, proposal, options.origin)
         if report is None:
             raise TaskError("try --resume: nothing was cut off")
         if report.status == "keep" or report.limit:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from autoresearch.interactive.trial import CONFINED_VARIABLE
+from autoresearch.interactive.verdict import AGENT_VARIABLE
 from autoresearch.store.paths import SessionPaths, make_module_command
 
 THREADS = 16  # so many commands at a time; others wait
@@ -86,7 +87,7 @@ class CommandServer:
         with subprocess.Popen(
             [*make_module_command("autoresearch.cli.forwarded", self._paths.tag), *words],
             cwd=self._paths.root,
-            env={**os.environ, CONFINED_VARIABLE: "1"},
+            env={**os.environ, CONFINED_VARIABLE: "1", AGENT_VARIABLE: "1"},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,

@@ -14,8 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autoresearch.core.session import Session
-from autoresearch.errors import TaskError
+from autoresearch.core.turns import TurnTaker
+from autoresearch.errors import Refused, TaskError
 from autoresearch.files import files_below, replace_file
+from autoresearch.git.edits import Files
+from autoresearch.records import Experiment
 from autoresearch.store import values
 
 
@@ -27,6 +30,7 @@ class FolderState:
     brought: str | None = None  # hash when it was made
     taken: str | None = None  # hash when the open try was copied out of it
     commit: str | None = None  # of that try
+    origin: int | None = None  # the older keep that it was set to; `base` is its commit
 
 
 class WorkFolder:
@@ -50,33 +54,80 @@ class WorkFolder:
         replace_file(self._session.paths.work_state, json.dumps(asdict(state)).encode())
 
     def update(self) -> None:
-        """Make the folder if it is missing. Bring it to the incumbent if it was not edited."""
+        """Make the folder if it is missing. Bring it to the incumbent if it was not edited, and was
+        not set to an older keep."""
         state = self.state
-        is_stale = state.base != self._incumbent() and state.brought == self.hash()
-        if is_stale or not self.path.exists():
+        is_stale = state.base != self._incumbent() and self.is_unedited()
+        if (is_stale and state.origin is None) or not self.path.exists():
             self.restore()
+
+    def leave_origin(self) -> None:
+        """Let `update` bring a folder without edits from an older keep to the incumbent."""
+        if self.state.origin is not None and self.is_unedited():
+            self.save(replace(self.state, origin=None))
+
+    def is_unedited(self) -> bool:
+        return self.state.brought == self.hash()
 
     def _incumbent(self) -> str:
         return self._session.ledger.incumbent(self._session.record).commit
 
     def restore(self) -> None:
         """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
-        folder, commit = self.path, self._incumbent()
-        manifest = self._repository.trees.manifest(commit)
-        self._session.executor.commands.hide(manifest, folder)
-        self._repository.trees.restore(manifest, folder)
-        self._repository.trees.make_repository(folder, manifest)
+        self._hold(self._incumbent())
+
+    def branch(self, keep: Experiment) -> None:
+        """Make the folder hold an older keep's files, with the edit that the folder has on top of
+        them. Raises `Refused` if the edit does not fit, and leaves the folder as it is."""
+        self.update()
+        base, changes = self.read_edit()
+        commit = keep.commit
+        if changes:
+            edited = self._repository.commit(base, changes, "edit\n")
+            merged = self._repository.rebase(base, edited, keep.commit)
+            if merged is None:
+                why = f"the folder's edit does not fit onto experiment {keep.number}"
+                raise Refused("conflict", f"{why}: the folder is as it was")
+            commit = merged
+        self._hold(keep.commit, commit)
+        if keep.commit != self._incumbent():
+            self.save(replace(self.state, origin=keep.number))
+
+    def _hold(self, base: str, edited: str | None = None) -> None:
+        """Make the folder hold a commit's files, in a repository whose one commit has those of
+        `base`."""
+        folder, trees = self.path, self._repository.trees
+        manifest, own = trees.manifest(base), trees.manifest(edited or base)
+        for each in (manifest, own):
+            self._session.executor.commands.hide(each, folder)
+        trees.restore(own, folder)
+        trees.make_repository(folder, manifest)
         # The commit's files, not the folder's: an edit made meanwhile must count as one.
-        files = self._repository.editable_files(commit).items()
+        files = self._repository.editable_files(base).items()
         brought = _hash((path, data) for path, data in files if not manifest[path].is_link)
-        self.save(FolderState(commit, brought=brought))
+        self.save(FolderState(base, brought=brought))
+
+    def read_edit(self) -> tuple[str, Files]:
+        """The commit that the folder is an edit of, and the edit. Raises `Refused` for one that the
+        harness does not run, and `TaskError` as `find_base`."""
+        base = self.find_base()
+        manifest = self._repository.trees.manifest(base)
+        self._session.executor.commands.hide(manifest, self.path)
+        try:
+            return base, TurnTaker(self._session).collect(self.path, manifest)
+        except Refused as refusal:
+            if refusal.reason != "no change":
+                raise
+            return base, {}
 
     def begin_try(self) -> str:
         """Record the state of the files before they are copied out. Returns the commit that the
-        folder is an edit of. Raises `TaskError` if that is unknown. See `refuse_try`."""
-        base = self.find_base()
+        folder is an edit of. Raises `TaskError` if that is unknown. See `refuse_try`.
+
+        After `branch` that is the incumbent: what the folder holds is tried as a whole."""
+        origin, base = self.state.origin, self.find_base()
         self.save(FolderState(base, taken=self.hash()))
-        return base
+        return base if origin is None else self._incumbent()
 
     def find_base(self) -> str:
         """The commit that the folder is an edit of. Raises `TaskError` if that is unknown."""

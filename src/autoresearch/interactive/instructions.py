@@ -33,6 +33,8 @@ to start:
    until there is a verdict.
    `autoresearch scratch -m "..."` only runs what the folder holds, once, and prints its number: it
    decides nothing, and there are few of them. Never run the program yourself to measure it.
+   `autoresearch show 17` and `autoresearch diff 3 17` look back, and `autoresearch start --from 3`
+   goes another way from an older keep.
 4. Think about what the verdict taught, `autoresearch note "..."` what your later self should know,
    and go back to 2. `autoresearch brief` prints the briefing as it is by then. Never stop by
    yourself: go on until a verdict says that a limit is reached.

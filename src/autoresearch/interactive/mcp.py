@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.errors import TaskError
+from autoresearch.interactive.verdict import AGENT_VARIABLE
 from autoresearch.store.paths import make_module_command
 
 if TYPE_CHECKING:
@@ -53,7 +55,11 @@ def make_server(task: Path, tag: str | None, warning: str | None = None) -> MCPS
         )
         try:
             return subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                env={**os.environ, AGENT_VARIABLE: "1"},
+                text=True,
             )
         except ValueError as error:  # a NUL in a text
             raise ToolError(f"not to be passed on: {error}") from error
@@ -77,11 +83,14 @@ def make_server(task: Path, tag: str | None, warning: str | None = None) -> MCPS
         return await get_answer(launch(name, *flags, text=text)) or {}
 
     @server.tool()
-    async def start(experiments: int | None = None, hours: float | None = None) -> dict[str, Any]:
+    async def start(
+        experiments: int | None = None, hours: float | None = None, origin: int | None = None
+    ) -> dict[str, Any]:
         """Begin a session, or go on with it: the folder to work in and the briefing. The first
         time it measures the unchanged program, which takes several runs: while `status` is
-        "running", call it again."""
-        limits = {"--experiments": experiments, "--hours": hours}
+        "running", call it again. With `origin`, the folder holds the files of that kept experiment
+        instead of the incumbent's: to go another way from there."""
+        limits = {"--experiments": experiments, "--hours": hours, "--from": origin}
         flags = [f"{name}={value}" for name, value in limits.items() if value is not None]
         process = starts.pop() if starts else launch("start", *flags)
         answer = await get_answer(process, WAIT_S)
@@ -91,10 +100,15 @@ def make_server(task: Path, tag: str | None, warning: str | None = None) -> MCPS
         return answer
 
     @server.tool(name="try")
-    async def try_change(message: str, notes: str = "") -> dict[str, Any]:
+    async def try_change(
+        message: str, notes: str = "", origin: int | None = None
+    ) -> dict[str, Any]:
         """Measure and judge what the folder holds now. `message` is one line: what was changed
-        and why; `notes` are for your later self. While `status` is "running", call `wait`."""
-        texts = (f"--message={message}", f"--notes={notes}")
+        and why; `notes` are for your later self. With `origin`, the edit is first moved onto that
+        kept experiment, and the whole is judged against the incumbent. While `status` is
+        "running", call `wait`."""
+        texts = [f"--message={message}", f"--notes={notes}"]
+        texts += [] if origin is None else [f"--from={origin}"]
         report = await call("try", "--detach", "--as=mcp", *texts)
         return await wait() if report.get("status") == "running" else report
 
@@ -115,6 +129,19 @@ def make_server(task: Path, tag: str | None, warning: str | None = None) -> MCPS
     async def brief() -> dict[str, Any]:
         """The briefing as it is now: objective, incumbent, what was tried, what is left."""
         return await call("brief")
+
+    @server.tool()
+    async def show(experiment: str, file: str = "") -> dict[str, Any]:
+        """One experiment (17), or scratch run (s3): its change, verdict, runs, diff, the end of
+        its output, the curves that it printed, and the files that it left. With `file`, the text
+        of one of these files."""
+        flags = [f"--file={file}"] if file else []
+        return await call("show", *flags, text=[experiment])
+
+    @server.tool()
+    async def diff(first: str, second: str) -> dict[str, Any]:
+        """The difference of the files of two experiments (17), or scratch runs (s3)."""
+        return await call("diff", text=[first, second])
 
     @server.tool()
     async def note(text: str) -> dict[str, Any]:

@@ -13,16 +13,13 @@ from autoresearch.core.control import Stopped
 from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
-from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused, TaskError
-from autoresearch.files import files_below
-from autoresearch.formatting import counted, size
-from autoresearch.git.edits import Files
+from autoresearch.formatting import counted
 from autoresearch.git.messages import write_message
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.interactive.trial import explain_unconfined, read_output, save_report
 from autoresearch.interactive.verdict import TrialReport
-from autoresearch.measure.artifacts import FOLDER
+from autoresearch.measure.artifacts import list_artefacts
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run
@@ -101,24 +98,13 @@ def _commit(session: Session, proposal: Proposal, number: int) -> str:
     run."""
     folder = WorkFolder(session)
     folder.update()
-    base = folder.find_base()
+    base, changes = folder.read_edit()
     agent = session.scheduler.members[0].name
     message = write_message(proposal, session.record.tag, agent)
     message += f"Autoresearch-Scratch: {number}\n"
-    commit = session.repository.commit(base, _collect(session, base), message)
+    commit = session.repository.commit(base, changes, message)
     session.repository.refs.keep_scratch(session.record.tag, number, commit)
     return commit
-
-
-def _collect(session: Session, base: str) -> Files:
-    manifest = session.repository.trees.manifest(base)
-    session.executor.commands.hide(manifest, session.paths.work)
-    try:
-        return TurnTaker(session).collect(session.paths.work, manifest)
-    except Refused as refusal:
-        if refusal.reason != "no change":
-            raise
-        return {}
 
 
 def _make_run(session: Session, number: int, commit: str) -> Run:
@@ -177,9 +163,8 @@ def _count_left(session: Session) -> int:
 
 def _list_files(session: Session, run: Run) -> Iterator[str]:
     """The names and sizes of the files that a run left."""
-    folder = session.paths.runs / run.name / FOLDER
-    files = sorted(files_below(folder), key=lambda pair: pair[0]) if folder.exists() else []
-    for path, entry in files[:FILES_SHOWN]:
-        yield f"{path} ({size(entry.stat(follow_symlinks=False).st_size)})"
+    files = list_artefacts(session.paths.runs / run.name)
+    for path, count in files[:FILES_SHOWN]:
+        yield f"{path} ({count:,} bytes)"
     if len(files) > FILES_SHOWN:
         yield f"and {len(files) - FILES_SHOWN} more"

@@ -22,9 +22,9 @@ from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
 from autoresearch.core.turns import TurnTaker
-from autoresearch.errors import Refused
+from autoresearch.errors import Refused, TaskError
 from autoresearch.interactive.folder import WorkFolder
-from autoresearch.interactive.verdict import TrialReport, read_latest
+from autoresearch.interactive.verdict import WITHHELD, TrialReport, read_latest
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Run, Status
@@ -32,8 +32,8 @@ from autoresearch.sandbox.run_policy import why_unconfined
 from autoresearch.store.answers import make_recordable
 from autoresearch.task.model import Task
 
+KEEPS_SHOWN = 10  # the latest, in a message
 CONFINED_VARIABLE = "AUTORESEARCH_IS_CONFINED"  # set for the commands of a confined agent
-WITHHELD = "(the scorer's own message is withheld: this task has hidden files)"
 UNCONFINED = (
     "nothing confines an agent that calls the harness from a terminal: it reads and writes what "
     "you can. "
@@ -63,18 +63,38 @@ class Terminal:
         return None
 
 
-def begin(session: Session) -> None:
-    """Measure the unchanged program, unless that is done, and make the folder."""
+def begin(session: Session, origin: int | None = None) -> None:
+    """Measure the unchanged program, unless that is done, and make the folder: with the incumbent's
+    files, or with those of the keep `origin`. An edit in the folder stays. Raises `TaskError`."""
     if warning := explain_unconfined(session.task):
         session.emit(Warned(warning))
     loop = Loop(session)
     loop.begin()
     _finish_open(loop)
-    WorkFolder(session).update()
+    folder = WorkFolder(session)
+    if origin is None:
+        folder.leave_origin()
+        folder.update()
+        return
+    try:
+        folder.branch(find_keep(session, origin))
+    except Refused as refusal:
+        raise TaskError(f"start --from {origin}: {refusal}") from None
 
 
-def try_change(session: Session, proposal: Proposal) -> TrialReport:
+def find_keep(session: Session, number: int) -> Experiment:
+    """The kept experiment of that number, or the baseline. Raises `TaskError` if it was not
+    kept."""
+    keeps = {keep.number: keep for keep in session.ledger.keeps(session.record)}
+    if number not in keeps:
+        latest = ", ".join(map(str, sorted(keeps)[-KEEPS_SHOWN:]))
+        raise TaskError(f"--from {number}: accepted is an experiment that was kept: {latest}")
+    return keeps[number]
+
+
+def try_change(session: Session, proposal: Proposal, origin: int | None = None) -> TrialReport:
     """Measure the folder's files, judge and record them, and bring the folder to the incumbent.
+    With `origin`, they are first moved onto that keep.
 
     Once the report "running" is saved, the files have been copied out of the folder: from then on
     the try survives the death of this process.
@@ -93,7 +113,10 @@ def try_change(session: Session, proposal: Proposal) -> TrialReport:
             return _end_session(session, TrialReport("limit", proposal.description, limit=limit))
         session.executor.commands.check_disk()
         folder.update()
+        keep = None if origin is None else find_keep(session, origin)
         try:
+            if keep is not None:
+                folder.branch(keep)
             experiment = _start_experiment(session, folder, proposal)
         except Refused as refusal:
             return save_report(session, _record_refusal(session, proposal, refusal))
@@ -138,6 +161,9 @@ def _finish_experiment(loop: Loop, experiment: Experiment) -> None:
 def _start_experiment(session: Session, folder: WorkFolder, proposal: Proposal) -> Experiment:
     """Record the folder's files as an experiment. Raises `Refused`."""
     before, base = folder.state, folder.begin_try()
+    if before.origin is not None:
+        description = f"from #{before.origin}: {proposal.description}"
+        proposal = replace(proposal, description=description)
     try:
         experiment = TurnTaker(session).take(session.paths.work, base, proposal)
     except Refused:

@@ -15,6 +15,10 @@ from autoresearch.store import values
 from autoresearch.store.paths import SessionPaths
 from autoresearch.store.rows import SessionRecord
 
+AGENT_VARIABLE = "AUTORESEARCH_IS_FOR_AGENT"
+"""Set for commands whose output goes to an agent: it is not told what a scorer prints."""
+WITHHELD = "(the scorer's own message is withheld: this task has hidden files)"
+
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from autoresearch.errors import TaskError
 from autoresearch.files import files_below, remove_tree
 from autoresearch.git.trees import Manifest
 from autoresearch.records import Run
 from autoresearch.store.paths import SessionPaths
 
 FOLDER = "artefacts"  # in a run's folder
+TEXT_BYTES = 100_000  # of an artefact that is shown as text
 
 
 def keep_artefacts(manifest: Manifest, tree: Path, target: Path) -> None:
@@ -22,6 +24,30 @@ def keep_artefacts(manifest: Manifest, tree: Path, target: Path) -> None:
             if is_regular and (path not in manifest or not manifest[path].describes(source)):
                 (target / path).parent.mkdir(parents=True, exist_ok=True)
                 Path(source.path).replace(target / path)
+
+
+def list_artefacts(folder: Path) -> list[tuple[str, int]]:
+    """(path, bytes) of the artefacts in a run's folder, by path."""
+    found = files_below(folder / FOLDER)
+    return sorted((path, entry.stat(follow_symlinks=False).st_size) for path, entry in found)
+
+
+def read_artefact(folder: Path, path: str) -> str:
+    """The text of one of a run's artefacts. Raises `TaskError` if there is none of that name, or it
+    is no text, or a long one."""
+    known = dict(list_artefacts(folder))
+    if path not in known:
+        there = ", ".join(known) or "nothing, or it was dropped ([runner] keep_outputs)"
+        raise TaskError(f"the run left no file {path!r}; it left {there}")
+    file = folder / FOLDER / path
+    if known[path] > TEXT_BYTES:
+        raise TaskError(
+            f"{file} has {known[path]:,} bytes, more than can be shown ({TEXT_BYTES:,})"
+        )
+    try:
+        return file.read_bytes().decode()
+    except UnicodeDecodeError:
+        raise TaskError(f"{file} is no text") from None
 
 
 class ArtefactLimit:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from autoresearch.errors import WorkspaceError
+from autoresearch.errors import LedgerError, WorkspaceError
 from autoresearch.git.repository import Repository
 from autoresearch.records import Metric, Run
 from autoresearch.store import queries
@@ -40,6 +40,18 @@ def read_scratch(ledger: Ledger, record: SessionRecord, repository: Repository) 
             description = repository.get_subject(run.commit)
         scratch.append(ScratchRun(run, description))
     return scratch
+
+
+def find_scratch(
+    ledger: Ledger, record: SessionRecord, repository: Repository, number: int
+) -> ScratchRun:
+    """The finished scratch run of that number. Raises `LedgerError` if there is none."""
+    scratch = read_scratch(ledger, record, repository)
+    for each in scratch:
+        if each.number == number:
+            return each
+    there = f"it has 1 to {scratch[-1].number}" if scratch else "it has none"
+    raise LedgerError(f"session {record.tag!r} has no scratch run {number}; {there}")
 
 
 def choose_best(scratch: Sequence[ScratchRun], metric: Metric, most: int) -> list[ScratchRun]:

@@ -73,6 +73,13 @@ def scratch_text(scratch: Sequence[ScratchRun], metric: Metric) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def show_scratch_text(scratch: ScratchRun, diff: str, log_tail: str, metric: Metric) -> str:
+    """Everything about one scratch run: what ran, the run, the difference to the incumbent of its
+    time, the end of its output."""
+    facts = f"scratch {scratch.number}   on #{scratch.base}: {one_line(scratch.description)}"
+    return _join_sections(facts, [scratch.run], diff, log_tail, metric)
+
+
 def _make_metric_heading(metric: Metric) -> tuple[str, str]:
     """The metric's name, and the width and alignment of its column."""
     name = one_line(metric.name)
@@ -97,6 +104,12 @@ def show_text(
 ) -> str:
     """Everything about one experiment: what, why, its runs, its diff, the end of its output."""
     facts = "\n".join(f"{label:<10}  {text}" for label, text in list_facts(experiment, metric))
+    return _join_sections(facts, runs, diff, log_tail, metric)
+
+
+def _join_sections(
+    facts: str, runs: Sequence[Run], diff: str, log_tail: str, metric: Metric
+) -> str:
     sections = [facts, _tabulate(runs, metric)]
     if diff.strip():
         sections.append(printable(diff.rstrip("\n")))

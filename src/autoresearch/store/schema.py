@@ -91,6 +91,7 @@ CREATE TABLE run (
 );
 CREATE INDEX run_commit ON run(session, [commit], role);
 CREATE INDEX run_open ON run(session) WHERE finished = 0;
+CREATE INDEX run_scratch ON run(session) WHERE role = 'scratch';
 CREATE TABLE turn (
     id INTEGER PRIMARY KEY,
     session INTEGER NOT NULL REFERENCES session(id),
