@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,10 +18,13 @@ from autoresearch.commands.export import export_session
 from autoresearch.commands.finish import branch_text, list_chain, make_branch
 from autoresearch.core.control import Stopped
 from autoresearch.core.loop import Loop
+from autoresearch.core.verification import compare
 from autoresearch.core.verification import verify as measure_again
 from autoresearch.errors import TaskError
 from autoresearch.formatting import counted
 from autoresearch.git.repository import Repository
+from autoresearch.records import Role
+from autoresearch.report.reaches import reached_text, read_reached
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
@@ -36,6 +40,8 @@ def verify(options: argparse.Namespace) -> int:
         raise TaskError(f"--hours {options.hours:g}: more than 0 is accepted")
     if options.least is not None and not options.least > 0:
         raise TaskError(f"--least {options.least:g}: more than 0 is accepted")
+    if options.reaches is not None:
+        return _verify_reach(options, record, paths)
     budget = Budget(options.hours, options.least) if options.ablate else None
     is_whole = verify_session(load_task(options), record, options.runs, budget)
     with closing(Ledger(paths.ledger)) as ledger:
@@ -58,6 +64,26 @@ def verify(options: argparse.Namespace) -> int:
     return 0 if is_whole else INTERRUPTED
 
 
+def _verify_reach(options: argparse.Namespace, record: SessionRecord, paths: SessionPaths) -> int:
+    """Make the runs that verify the result, and count those that reach a score."""
+    if options.ablate:
+        raise TaskError("--reaches and --ablate: one at a time")
+    if not math.isfinite(options.reaches):
+        raise TaskError(f"--reaches {options.reaches}: accepted is a finite number")
+    is_whole = verify_session(load_task(options), record, options.runs, needs_keep=False)
+    with closing(Ledger(paths.ledger)) as ledger:
+        record = ledger.session(record.tag)  # it may not be deterministic any more
+        reached = read_reached(ledger, record, options.reaches)
+    lines = [reached_text(reached, record, options.reaches)]
+    if record.deterministic:
+        lines.append("The task is deterministic: every seed gives the same number")
+    if not is_whole:
+        lines.append("It was interrupted: the same command goes on")
+    facts = {"score": options.reaches, "reached": [asdict(side) for side in reached]}
+    print_answer(options, facts, "\n".join(lines))
+    return 0 if is_whole else INTERRUPTED
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Of an ablation."""
@@ -67,20 +93,30 @@ class Budget:
 
 
 def verify_session(
-    task: Task, record: SessionRecord, runs: int | None, ablation: Budget | None = None
+    task: Task,
+    record: SessionRecord,
+    runs: int | None,
+    ablation: Budget | None = None,
+    *,
+    needs_keep: bool = True,
 ) -> bool:
-    """Measure a session's result again: `runs` runs of the baseline and of the best in all. Returns
-    whether it was not interrupted."""
+    """Measure a session's result again: `runs` runs of the baseline and of the best in all. If
+    nothing was kept, it is an error, or else the baseline alone is run. Returns whether it was not
+    interrupted."""
     if runs is not None and runs < 2:
         raise TaskError(f"{runs} runs: at least 2 of each version are needed")
     with closing(Ledger(SessionPaths(task.root, record.tag).ledger)) as ledger:
-        list_chain(ledger, record)  # or there is nothing to verify
+        if needs_keep:
+            list_chain(ledger, record)  # or there is nothing to verify
     with resume_session(task, record, "terminal") as session:
         stopped = session.record.stopped
         wanted = runs or task.judge.baseline_runs
         try:
             Loop(session).begin()
             measure_again(session, wanted)
+            if (best := session.ledger.incumbent(session.record)).number == 0:
+                commits = [(Role.VERIFY_BASELINE, best.commit)]
+                compare(session, best, commits, 1 if session.record.deterministic else wanted)
             if ablation is not None and session.stopping is None:
                 rounds = 1 if session.record.deterministic else wanted
                 ablate(session, rounds, ablation.hours, ablation.least)

@@ -280,6 +280,8 @@ def _add_views(add: Any) -> None:
     command = add("verify", "morning.verify", text, "verify --ablate --hours 2", tag=LATEST)
     text = "of each version, in all (default: as many as the baseline's)"
     command.add_argument("--runs", type=int, metavar="N", help=text)
+    text = "count the runs that reach this score, for a search that depends on its seed"
+    command.add_argument("--reaches", type=float, metavar="SCORE", help=text)
     text = "also the best without each kept change: which still earn their place?"
     command.add_argument("--ablate", action="store_true", help=text)
     text = "with --ablate: begin no round of runs that would end later"
