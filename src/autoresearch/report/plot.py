@@ -1,8 +1,9 @@
 """progress.png, as the original draws it: what was tried, what was kept, how far it came.
 
-Grey dots are discards, green ones keeps; the step line follows the incumbent's kept value, not the
-luckiest dot. The picture is framed around baseline and best. Outliers are counted in a corner
-instead of drawn.
+Grey dots are discards, green ones keeps, red crosses on the axis crashes. The step line follows the
+incumbent's kept value, not the luckiest dot. The picture is framed around baseline and best;
+outliers are counted in a corner instead of drawn. If late gains are too small to be seen, a lower
+panel has them.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from autoresearch.formatting import counted, cut
 from autoresearch.records import Metric, Status
+from autoresearch.report.gap_panel import draw_gap, needs_gap
 from autoresearch.report.summary import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+GAP_SHARE = 0.35  # of the height, for the lower panel
+LEGEND_BELOW = 24  # points below the picture, beside the axis' name
 MARGIN = 0.12  # of the height, above and below
 LABEL_WIDTH = 45  # characters, the original's
 LABEL_ANGLE = 30  # degrees
@@ -30,6 +34,9 @@ CHARACTER_WIDTH = 9.5  # pixels
 MANY_DOTS = 200  # a faint dot among hundreds is a cloud, a faint dot among ten is invisible
 MANY_ELEMENTS = 2_000  # dots of an SVG: more are drawn into it as a picture
 BOUNDARY = "#888888"
+BOUNDARY_WIDTH = 48  # characters of a segment's name
+NAME_GAP = 18  # pixels between two lines that are both named
+RED = "#c0392b"
 GREY, GREEN, LINE, INK = "#cccccc", "#2ecc71", "#27ae60", "#1a7a3a"
 
 
@@ -51,7 +58,8 @@ def plot_svg(summary: Summary) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": summary.tag}):
         figure = _draw_figure(summary, (11, 6))  # larger letters, for a page
         figure.patch.set_visible(False)
-        figure.axes[0].patch.set_visible(False)
+        for axes in figure.axes:
+            axes.patch.set_visible(False)
         data = _print(figure, "svg", {"Date": None, "Creator": None})
     return data[data.index(b"<svg") :].decode()
 
@@ -68,27 +76,42 @@ def _draw_figure(summary: Summary, size: tuple[float, float] = (16, 8)) -> Figur
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=150, layout="tight")
+    keeps, discards = select_dots(summary, Status.KEEP), select_dots(summary, Status.DISCARD)
+    low, high = frame_summary(summary) if keeps or discards else (0.0, 1.0)
+    steps = list_steps(summary)
+    has_gap = needs_gap(summary, steps, high - low)
+    width, height = size
+    figure = Figure(figsize=(width, height * (1 + GAP_SHARE * has_gap)), dpi=150, layout="tight")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    ratios = (1, GAP_SHARE)[: 1 + has_gap]
+    axes, *lower = figure.subplots(
+        len(ratios), sharex=True, squeeze=False, height_ratios=ratios
+    ).flat
     axes.set_title(
         f"Autoresearch Progress: {summary.finished} Experiments, {summary.keep} Kept Improvements",
         fontsize=14,
     )
-    axes.set_xlabel("Experiment #", fontsize=12)
-    label = f"{_replace_missing(summary.metric.name)} ({summary.numbers.direction})"
+    figure.axes[-1].set_xlabel("Experiment #", fontsize=12)
+    name = _replace_missing(summary.metric.name)
+    label = f"{name} ({summary.numbers.direction})"
     axes.set_ylabel(label, fontsize=12, parse_math=False)
-    axes.grid(True, alpha=0.2)
-    keeps, discards = select_dots(summary, Status.KEEP), select_dots(summary, Status.DISCARD)
+    for part in figure.axes:
+        part.grid(True, alpha=0.2)
+        _draw_boundaries(part, summary)
+    last = len(summary.recent) - 1
     if keeps or discards:
-        low, high = frame_summary(summary)
-        last = len(summary.recent) - 1
         axes.set_ylim(low, high)
         axes.set_xlim(-0.02 * last - 0.5, 1.02 * last + 0.5)
         inside = [dot for dot in discards if low <= dot.value <= high]
         _draw(axes, summary, inside, keeps)
+        _draw_crashes(axes, summary)
         _write_counts(axes, summary, len(discards) - len(inside))
+        _name_boundaries(axes, summary)
         _label(axes, keeps, summary.metric)
+        _add_legend(figure.axes[-1], axes)
+    for part in lower:
+        part.set_ylabel("gap to the best, log", fontsize=12)
+        draw_gap(part, summary, steps, [(dot.order, dot.value) for dot in discards], last)
     return figure
 
 
@@ -151,8 +174,6 @@ def _draw(axes: Axes, summary: Summary, discards: Sequence[Dot], keeps: Sequence
     axes.scatter(
         orders, values, c=GREEN, s=50, zorder=4, label="Kept", edgecolors="black", linewidths=0.5
     )
-    for segment in summary.segments[1:]:
-        axes.axvline(segment.after_order + 0.5, color=BOUNDARY, linewidth=0.8, zorder=1)
     steps = list_steps(summary)
     steps.append((len(summary.recent) - 1, steps[-1][1] if steps else math.nan))
     axes.step(
@@ -165,21 +186,86 @@ def _draw(axes: Axes, summary: Summary, discards: Sequence[Dot], keeps: Sequence
         zorder=3,
         label="Running best",
     )
-    falls = not keeps or keeps[-1].value <= keeps[0].value
-    axes.legend(loc="upper right" if falls else "lower right", fontsize=9)
+
+
+def _draw_crashes(axes: Axes, summary: Summary) -> None:
+    """A cross on the axis at the number of each crash: it has no metric."""
+    orders = [at for at, done in enumerate(summary.recent) if done.status is Status.CRASH]
+    if not orders:
+        return
+    axes.scatter(
+        orders,
+        [0.0] * len(orders),
+        transform=axes.get_xaxis_transform(),
+        c=RED,
+        s=28,
+        marker="x",
+        linewidths=1.2,
+        zorder=5,
+        clip_on=False,
+        label=f"Crashed ({len(orders)})",
+    )
+
+
+def _draw_boundaries(axes: Axes, summary: Summary) -> None:
+    for segment in summary.segments[1:]:
+        axes.axvline(segment.after_order + 0.5, color=BOUNDARY, linewidth=0.8, zorder=1)
+
+
+def _name_boundaries(axes: Axes, summary: Summary) -> None:
+    """Say along each segment's line why it began, where the curve is not. A line that is close to a
+    named one goes without."""
+    top = summary.metric.better(0.0, 1.0)
+    latest = -math.inf
+    for segment in summary.segments[1:]:
+        at = segment.after_order + 0.5
+        x, _ = axes.transData.transform((at, 0.0))
+        if x - latest < NAME_GAP:
+            continue
+        latest = x
+        axes.annotate(
+            _replace_missing(cut(f"segment {segment.number}: {segment.reason}", BOUNDARY_WIDTH)),
+            (at, 0.99 if top else 0.01),
+            xycoords=axes.get_xaxis_transform(),
+            textcoords="offset points",
+            xytext=(2, 0),
+            rotation=90,
+            ha="left",
+            va="top" if top else "bottom",
+            fontsize=8,
+            color=BOUNDARY,
+            parse_math=False,
+        )
+
+
+def _add_legend(lowest: Axes, axes: Axes) -> None:
+    """Below the picture: within it, it would hide something."""
+    from matplotlib.transforms import ScaledTranslation
+
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    below = ScaledTranslation(0, -LEGEND_BELOW / 72, figure.dpi_scale_trans)
+    lowest.legend(
+        handles,
+        labels,
+        loc="upper right",
+        bbox_to_anchor=(1.0, 0.0),
+        bbox_transform=lowest.transAxes + below,
+        ncols=len(labels),
+        frameon=False,
+        fontsize=9,
+        borderaxespad=0.0,
+    )
 
 
 def _write_counts(axes: Axes, summary: Summary, outside: int) -> None:
     """Write into a corner what the frame leaves out."""
-    counts = [
-        f"{counted(outside, 'discard')} outside the frame" if outside else "",
-        counted(summary.crash, "crash", "crashes") if summary.crash else "",
-    ]
     falls = summary.metric.better(0.0, 1.0)
     axes.text(
         0.008,
         0.015 if falls else 0.985,
-        ", ".join(filter(None, counts)),
+        f"{counted(outside, 'discard')} outside the frame" if outside else "",
         transform=axes.transAxes,
         fontsize=9,
         color="#999999",
