@@ -489,6 +489,24 @@ def test_children_that_nobody_waits_for_count(runner: LocalRunner, place: Place)
     assert outcome.cpu_s == pytest.approx(0.6, abs=0.3)
 
 
+@needs_counter
+@pytest.mark.skipif(landlock.abi() == 0 or not seccomp.is_available(), reason="needs a sandbox")
+def test_a_program_that_may_not_be_read_hides_no_time(runner: LocalRunner, place: Place) -> None:
+    """When a process executes one, or with two group IDs, the kernel takes its counter away."""
+    env = "/usr/bin/env"
+    program = (
+        f"import os, shutil\nshutil.copyfile({env!r}, 'x')\nos.chmod('x', 0o755)\n"
+        "if os.getuid() == 0: os.setresgid(-1, 65533, -1)\n"
+        "else:\n    try: os.chmod('x', 0o111)\n    except PermissionError: print('refused')\n"
+        f"os.execv('./x', ['x', {sys.executable!r}, '-S', '-E', '-c', {HIDDEN.format(6)!r}])\n"
+    )
+    spec = place.spec(program)
+    confined = dataclasses.replace(spec, confinement=Confinement(SYSTEM, (str(spec.tree),)))
+    outcome = runner.run(confined)
+    assert outcome.exit_code == 0
+    assert outcome.cpu_s == pytest.approx(0.6, abs=0.3)
+
+
 @linux_only
 def test_a_control_group_counts_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no performance counter. In a process of its own, which stays in the group."""

@@ -353,7 +353,17 @@ def test_root_is_no_exception(attempt: Try) -> None:
     both = f"import resource; {limit}\n    try: {raise_it}\n    except ValueError: pass"
     assert attempt(both + "\n    else: raise OSError(errno.EBADF, '')") == "ok"
     left = int(attempt(read).split()[1], 16)
-    assert left and not any(left >> capability & 1 for capability in landlock.ROOT_ONLY)
+    assert left and not any(left >> capability & 1 for capability in landlock.DROPPED)
+
+
+@root_only
+@needs_seccomp
+def test_root_changes_no_network_interface(attempt: Try) -> None:
+    """A socket of AF_UNIX takes the commands for them, too. It sets again what is set already."""
+    prelude = "import fcntl, struct; s = socket.socket(socket.AF_UNIX); "
+    line = "r = fcntl.ioctl(s, {}, b'lo'.ljust(40, bytes(1))); fcntl.ioctl(s, {}, r)"
+    for get, change in ((0x8942, 0x8943), (0x8913, 0x8914), (0x8921, 0x8922)):  # queue, flags, MTU
+        assert attempt(prelude + line.format(get, change), network=False) == "EPERM"
 
 
 @pytest.mark.parametrize("version", range(1, ABI + 1))
@@ -491,6 +501,54 @@ def test_the_kernels_settings_stay_closed(
 def test_nothing_is_left_in_the_kernel_for_who_comes_later(attempt: Try, line: str) -> None:
     assert attempt(line, network=False) == "EACCES"
     assert attempt("subprocess.run(['true'], check=True)", network=False) == "ok"
+
+
+@needs_seccomp
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("os.chmod('x', 0o111)", "EPERM"),
+        ("os.fchmod(os.open('x', os.O_RDONLY), 0o311)", "EPERM"),
+        ("call(452, -100, b'x', 0o111, 0)", "EPERM"),  # fchmodat2
+        ("os.open('y', os.O_CREAT | os.O_WRONLY, 0o111)", "EPERM"),
+        ("os.open('.', os.O_TMPFILE | os.O_WRONLY, 0o111)", "EPERM"),
+        ("call(437, -100, b'x', bytes(24), 24)", "ENOSYS"),  # openat2
+        ("os.mknod('y', 0o100111)", "EPERM"),
+        ("call(95 if os.uname().machine == 'x86_64' else 166, 0o477)", "EPERM"),
+        ("os.chmod('x', 0o4755)", "EPERM"),
+        ("os.setxattr('x', 'user.x', b'x')", "ENOTSUP"),
+        ("[os.chmod('x', mode) for mode in (0o755, 0o644, 0o200, 0)]; os.umask(0o77)", "ok"),
+        (
+            "call(257 if os.uname().machine == 'x86_64' else 56, -100, b'x', 0, 0o111)",
+            "ok",
+        ),  # openat
+    ],
+)
+def test_no_program_is_made_that_its_owner_may_not_read(
+    attempt: Try, inside: Path, line: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel would not count its time, nor its children's. Nor one that others run as its
+    owner."""
+    monkeypatch.undo()
+    (inside / "x").touch()
+    allowed = {answer} if namespaces.is_available() or answer != "ENOTSUP" else {"EPERM"}
+    assert attempt(line) in allowed
+
+
+@needs_seccomp
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize(
+    ("line", "answer"),
+    [
+        ("import fcntl; fcntl.fcntl(open('x', 'w'), fcntl.F_SETLEASE, fcntl.F_WRLCK)", "EPERM"),
+        ("call(103 if os.uname().machine == 'x86_64' else 116, 3, bytes(9), 9)", "EPERM"),  # syslog
+        ("call(435, bytes(88), 88)", "ENOSYS"),  # clone3
+    ],
+)
+def test_what_would_hinder_the_warden_or_stay(
+    attempt: Try, line: str, answer: str, network: bool
+) -> None:
+    assert attempt(line, network=network) == answer
 
 
 @pytest.mark.skipif(not seccomp.is_available(), reason="needs seccomp")

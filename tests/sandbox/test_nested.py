@@ -170,7 +170,7 @@ def test_a_forked_process_knows_nothing_of_the_text(tmp_path: Path) -> None:
     lines = [line.format(task=tmp_path / "task") for line in NONE_OF_ITS_BUSINESS]
     if landlock.abi() >= landlock.SCOPE_ABI:
         lines.append("os.kill(os.getppid(), signal.SIGTERM)")
-    forbidden = sum(1 << capability for capability in landlock.ROOT_ONLY)
+    forbidden = sum(1 << capability for capability in landlock.DROPPED)
     left = WARM_TRY.replace("LINES", repr(lines))
     left = left.replace("CAPABILITIES", str(forbidden))
     files = {"score.py": WARM_SCORER, "hidden/answer": secret, "data/x": "1"}

@@ -47,11 +47,13 @@ TCP = 3  # bind and connect, since ABI 4
 SCOPE_ABSTRACT_SOCKETS, SCOPE_SIGNALS = 1, 2  # since ABI 6
 NET_ABI, SCOPE_ABI = 4, 6
 
-# What makes root more than a user who owns every file: CAP_DAC_READ_SEARCH, LINUX_IMMUTABLE,
-# SYS_MODULE, SYS_RAWIO, SYS_PTRACE, SYS_ADMIN, SYS_BOOT, SYS_NICE, SYS_RESOURCE, SYS_TIME, MKNOD,
-# SYSLOG, PERFMON, BPF. Each would lead around Landlock, as by reading the kernel's memory
-# (/proc/kcore), or around a limit, or leave files that nobody can remove.
-ROOT_ONLY = (2, 9, 16, 17, 19, 21, 22, 23, 24, 25, 27, 34, 38, 39)
+KEPT = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 14, 18, 29, 31)
+"""The capabilities that a run of root's keeps: those of a root in a docker container without MKNOD
+(CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE, NET_RAW,
+SYS_CHROOT, AUDIT_WRITE, SETFCAP), and IPC_LOCK. Each other one leads around Landlock, as by reading
+the kernel's memory (/proc/kcore), around a limit, or to what outlives the run, such as the settings
+of a network interface."""
+DROPPED = tuple(set(range(64)) - set(KEPT))  # the kernel's interface has room for 64
 
 PROC = "/proc"
 
@@ -128,7 +130,7 @@ class Ruleset:
         it raises `OSError`, the child must not go on."""
         _check(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         is_isolated = self._isolate()
-        for capability in ROOT_ONLY:  # users other than root have none, and the call fails
+        for capability in DROPPED:  # users other than root have none, and the call fails
             LIBC.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
         _check(LIBC.syscall(RESTRICT_SELF, self._fd, 0))
         if self._filters:

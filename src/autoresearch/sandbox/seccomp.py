@@ -7,22 +7,29 @@ privileges (but `PR_SET_NO_NEW_PRIVS`) and no other program, and works in contai
 Always denied:
 - setting the limits (`prlimit`, with EACCES), the cores, priority or scheduler (with EPERM) of
   other processes, such as the harness; where it is pinned to cores, its own cores too
+- io_uring, which could make calls that the filter does not see (with EACCES)
 - the kernel's keyrings, whose content outlives the process
 - file systems that are mounted nowhere (fsopen, fsmount, fspick, open_tree, with EPERM): with one,
   root could change modes and attributes in the kernel's own, for which Landlock has no right
 - putting characters into a terminal's input (TIOCSTI and TIOCLINUX, with EPERM): the user's shell
   would read them afterwards
+- leases on files (F_SETLEASE, with EPERM): the warden would wait for 45 s to open a leased log
+- making a program that its owner can execute and not read, or a set-user-ID program (with EPERM):
+  the kernel takes the counter of CPU time (`cpu_clock.py`) from a process that executes the first.
+  Setting extended attributes too (with EOPNOTSUPP), by which both could be had
+- the kernel's log (syslog, with EPERM): where everybody may read it, a crash leaves a message there
+- clone3 and openat2 (with ENOSYS; programs then use clone and openat): no filter sees their
+  arguments, such as another control group to be born in
 - every call of a program of another architecture, of 32 bits for instance (with EACCES): its calls
   have other numbers
 Denied without network, with EACCES:
 - sockets of every family but AF_UNIX: IP of any kind (TCP, UDP, raw), netlink, packet and vsock.
   No process inherits a socket
-- io_uring, which could make calls that the filter does not see
 - System V's shared memory, semaphores and messages (shmget, semget, msgget): their content outlives
   the process
 Denied where the process has no file systems of its own (`namespaces.py`), with EPERM: changing the
 attributes of files (modes, owners, times, extended attributes, flags). Landlock has no right for
-those. And message queues and io_uring.
+those. And message queues.
 https://docs.kernel.org/userspace-api/seccomp_filter.html
 """
 
@@ -39,13 +46,18 @@ from typing import NamedTuple
 PR_SET_SECCOMP = 22
 MODE_FILTER = 2
 ALLOW, REFUSE, FORBID = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.EPERM
-LOAD, EQUAL, AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06  # BPF instructions
+LACK, UNSUPPORTED = 0x00050000 | errno.ENOSYS, 0x00050000 | errno.EOPNOTSUPP
+LOAD, EQUAL, AT_LEAST, HAS_ANY, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF instructions
 NUMBER, ARCHITECTURE = 0, 4  # their offsets in the filter's input, in bytes
-FIRST, SECOND, THIRD = 16, 24, 32  # offsets of arguments' lower halves; the upper ones are at + 4
+# Offsets of arguments' lower halves; the upper ones are at + 4.
+FIRST, SECOND, THIRD, FOURTH = 16, 24, 32, 40
 AF_UNIX = 1
 PRIO_USER, IOPRIO_WHO_USER = 2, 3  # all processes of a user
 TYPE = (0x5412, 0x541C)  # ioctl: TIOCSTI and TIOCLINUX
 SET_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)  # ioctl: what chattr does
+SET_LEASE = 1024  # fcntl
+CREATES = 0x400040  # open: O_CREAT, or what O_TMPFILE has of its own
+SET_USER_ID, READS, EXECUTES = 0o4000, 0o400, 0o100  # bits of a file's mode
 X32 = 0x40000000  # higher numbers are the same calls again, in x86_64's second interface
 
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -65,9 +77,19 @@ class Calls(NamedTuple):
     setpriority: int
     ioprio_set: int
     ioctl: int
+    fcntl: int
+    syslog: int
+    umask: int
+    openat: int
+    opens: tuple[int, ...]  # open
+    second_is_mode: tuple[int, ...]  # chmod, fchmod, creat, mknod
+    third_is_mode: tuple[int, ...]  # fchmodat, mknodat, fchmodat2
+    setxattr: tuple[int, ...]  # setxattr, lsetxattr, fsetxattr, setxattrat
     attributes: tuple[int, ...]  # chmod, chown, utime and setxattr in all their forms; mq_open
     new_attributes: tuple[int, ...] = (452, 463, 466, 469)  # the same on every architecture
     io_uring_setup: int = 425
+    clone3: int = 435
+    openat2: int = 437
     mounts: tuple[int, ...] = (428, 430, 432, 433, 467)  # open_tree, fsopen, fsmount, fspick
 
 
@@ -84,6 +106,14 @@ CALLS = {
         setpriority=141,
         ioprio_set=251,
         ioctl=16,
+        fcntl=72,
+        syslog=103,
+        umask=95,
+        openat=257,
+        opens=(2,),
+        second_is_mode=(90, 91, 85, 133),
+        third_is_mode=(268, 259, 452),
+        setxattr=(188, 189, 190, 463),
         attributes=(
             *(90, 91, 268, 92, 93, 94, 260, 132, 235, 261, 280),
             *(188, 189, 190, 197, 198, 199, 240),
@@ -101,6 +131,14 @@ CALLS = {
         setpriority=140,
         ioprio_set=30,
         ioctl=29,
+        fcntl=25,
+        syslog=116,
+        umask=166,
+        openat=56,
+        opens=(),
+        second_is_mode=(52,),
+        third_is_mode=(53, 33, 452),
+        setxattr=(5, 6, 7, 463),
         attributes=(52, 53, 54, 55, 88, 5, 6, 7, 14, 15, 16, 180),
     ),
 }
@@ -143,10 +181,8 @@ Step = tuple[str, int, int, str, str]
 @lru_cache
 def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
     """The instructions."""
-    refused = calls.keyrings if network else (*calls.ipc, *calls.keyrings)
-    if not (network and attributes):
-        refused += (calls.io_uring_setup,)  # it makes calls that no filter sees
-    forbidden = calls.mounts if cores else (*calls.mounts, calls.setaffinity)
+    refused = (calls.io_uring_setup, *calls.keyrings, *(() if network else calls.ipc))
+    forbidden = (calls.syslog, *calls.mounts, *(() if cores else (calls.setaffinity,)))
     forbidden += () if attributes else (*calls.attributes, *calls.new_attributes)
     commands = TYPE if attributes else (*TYPE, *SET_FLAGS)
     steps: list[Step] = [
@@ -161,6 +197,15 @@ def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
         ("", EQUAL, calls.ioprio_set, "io priority", ""),
         *(("", EQUAL, number, "scheduler", "") for number in calls.schedules),
         ("", EQUAL, calls.ioctl, "ioctl", ""),
+        ("", EQUAL, calls.fcntl, "fcntl", ""),
+        ("", EQUAL, calls.clone3, "lack", ""),
+        ("", EQUAL, calls.openat2, "lack", ""),
+        ("", EQUAL, calls.openat, "openat", ""),
+        ("", EQUAL, calls.umask, "umask", ""),
+        *(("", EQUAL, number, "open", "") for number in calls.opens),
+        *(("", EQUAL, number, "second is mode", "") for number in calls.second_is_mode),
+        *(("", EQUAL, number, "third is mode", "") for number in calls.third_is_mode),
+        *(("", EQUAL, number, "unsupported", "") for number in calls.setxattr),
     ]
     if not network:
         steps += [
@@ -172,6 +217,8 @@ def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
     steps += [
         ("allow", RETURN, ALLOW, "", ""),
         ("refuse", RETURN, REFUSE, "", ""),
+        ("lack", RETURN, LACK, "", ""),
+        ("unsupported", RETURN, UNSUPPORTED, "", ""),
         ("limits", LOAD, FIRST, "", ""),  # 0 is the caller
         ("", EQUAL, 0, "allow too", ""),
         ("", LOAD, THIRD, "", ""),  # the new limits; 0 if it only reads them
@@ -188,6 +235,23 @@ def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
         ("", EQUAL, 0, "allow too", "forbid"),
         ("ioctl", LOAD, SECOND, "", ""),
         *(("", EQUAL, number, "forbid", "") for number in commands),
+        ("", AT_LEAST, 0, "allow too", "allow too"),  # always
+        ("fcntl", LOAD, SECOND, "", ""),
+        ("", EQUAL, SET_LEASE, "forbid", "allow too"),
+        ("umask", LOAD, FIRST, "", ""),
+        ("", HAS_ANY, READS, "forbid", "allow too"),
+        ("open", LOAD, SECOND, "", ""),
+        ("", HAS_ANY, CREATES, "third is mode", "allow too"),
+        ("openat", LOAD, THIRD, "", ""),
+        ("", HAS_ANY, CREATES, "fourth is mode", "allow too"),
+        ("second is mode", LOAD, SECOND, "", ""),
+        ("", AT_LEAST, 0, "mode", "mode"),
+        ("third is mode", LOAD, THIRD, "", ""),
+        ("", AT_LEAST, 0, "mode", "mode"),
+        ("fourth is mode", LOAD, FOURTH, "", ""),
+        ("mode", HAS_ANY, SET_USER_ID, "forbid", ""),
+        ("", HAS_ANY, READS, "allow too", ""),
+        ("", HAS_ANY, EXECUTES, "forbid", "allow too"),
         ("allow too", RETURN, ALLOW, "", ""),  # again, because jumps lead forward only
         ("forbid", RETURN, FORBID, "", ""),
         ("refuse too", RETURN, REFUSE, "", ""),
