@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.repositories import open_repository
-from support.sessions import PROGRAM, commit_all, git
+from support.sessions import PROGRAM, commit_all, git, linux_only
 
 from autoresearch.files import files_below
 from autoresearch.git import trees
@@ -172,6 +173,29 @@ def test_a_reused_tree_equals_a_new_one(
     repository.trees.put_aside(tmp_path / "trees" / "again", again)
     repository.trees.drop_spares()
     assert not list((tmp_path / "trees").iterdir())
+
+
+@linux_only
+@pytest.mark.usefixtures("keep_small_trees")
+def test_a_reused_tree_remembers_no_reading_and_nothing_of_its_folders(
+    repo: Path, tmp_path: Path
+) -> None:
+    repository = Repository(repo, ["prog.py"], lambda path: path == "prog.py")
+    commit = repository.commit(
+        repository.head(), {"lib/a.py": b"x\n", "lib/b.py": b"x\n", "z.py": b"x\n"}, "more\n"
+    )
+    used, again = tmp_path / "used", tmp_path / "again"
+    manifest = repository.trees.materialize(commit, used)
+    os.utime(used / "lib" / "a.py", ns=(9, manifest["lib/a.py"].mtime_ns))  # as by reading it
+    stat = (used / "lib" / "a.py").stat()
+    manifest["lib/a.py"] = replace(manifest["lib/a.py"], ctime_ns=stat.st_ctime_ns)
+    manifest["z.py"] = replace(manifest["z.py"], ctime_ns=stat.st_ctime_ns + 1)  # written last
+    os.setxattr(used / "lib", "user.memory", b"x")
+    repository.trees.put_aside(used, manifest)
+    repository.trees.materialize(commit, again)
+    assert (again / "lib" / "a.py").stat().st_ino == stat.st_ino
+    assert (again / "lib" / "a.py").stat().st_atime_ns == manifest["lib/a.py"].atime_ns
+    assert os.listxattr(again / "lib") == []
 
 
 def last_write_ns(manifest: Manifest) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pygit2
@@ -32,6 +32,7 @@ class Entry:
     mtime_ns: int = 0
     ctime_ns: int = 0
     inode: int = 0
+    atime_ns: int = 0
 
     @classmethod
     def of(cls, status: os.stat_result) -> Entry:
@@ -101,14 +102,15 @@ class PristineTrees:
             return self._fill(folder, manifest, intact or {})
 
     def _reuse_spare(self, folder: Path, manifest: Manifest) -> Manifest | None:
-        """Turn a tree that was put aside into `folder`. Returns the files that stay; None if it
-        holds something that cannot be removed."""
+        """Move the untouched files of a tree that was put aside into `folder`. Returns them; None
+        if the tree holds something that cannot be moved or removed."""
         spare, old = self._spares.pop()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        spare.rename(folder)
         try:
-            return _keep_intact(folder, old, manifest)
+            intact = _move_intact(spare, folder, old, manifest)
+            remove_tree(spare)
+            return intact
         except OSError:
+            clear_path(spare)
             clear_path(folder)
             return None
 
@@ -205,43 +207,41 @@ class PristineTrees:
             file.flush()  # before `stat`, which else lacks the time of the write
             stat = os.fstat(file.fileno())
         times = (stat.st_mtime_ns, stat.st_ctime_ns)
-        return Entry(entry.blob, entry.mode, len(data), *times, stat.st_ino)
+        return Entry(entry.blob, entry.mode, len(data), *times, stat.st_ino, stat.st_atime_ns)
 
 
-def _keep_intact(folder: Path, old: Manifest, wanted: Manifest) -> Manifest:
-    """Remove everything from a used tree but the files of `wanted` that nobody has touched. Return
-    those.
+def _move_intact(spare: Path, folder: Path, old: Manifest, wanted: Manifest) -> Manifest:
+    """Move the files of `wanted` that nobody has touched out of a used tree. Return those.
+
+    The folders are new: a program could have left attributes on the old ones, or have made them
+    larger. The times at which files were read are set back.
 
     A file system's clock may tick only a few hundred times a second, so a change right after the
-    last writes of `old` may not show. Therefore the files that were written last are removed, too.
+    last writes of `old` may not show. Therefore the files that were written last stay behind.
     """
     last_ns = max((entry.ctime_ns for entry in old.values()), default=0)
-    folders = _folders_above(wanted)
+    folder.mkdir(parents=True)
+    made = {""}
     intact: Manifest = {}
-
-    def clean(where: str, prefix: str) -> None:
-        Path(where).chmod(0o755)
-        for item in list(os.scandir(where)):
-            path = prefix + item.name
-            if item.is_dir(follow_symlinks=False):
-                if path in folders:
-                    clean(item.path, f"{path}/")
-                else:
-                    remove_tree(Path(item.path))
-                continue
-            before, entry = old.get(path), wanted.get(path)
-            if (
-                before is not None
-                and entry is not None
-                and (before.blob, before.mode) == (entry.blob, entry.mode)
-                and before.ctime_ns < last_ns - TICK_NS
-                and before.is_untouched(item.stat(follow_symlinks=False))
-            ):
-                intact[path] = before
-            else:
-                Path(item.path).unlink()
-
-    clean(str(folder), "")
+    for path, file in files_below(spare, unlock=True):
+        before, entry = old.get(path), wanted.get(path)
+        if (
+            before is None
+            or entry is None
+            or (before.blob, before.mode) != (entry.blob, entry.mode)
+        ):
+            continue
+        stat = file.stat(follow_symlinks=False)
+        if before.ctime_ns >= last_ns - TICK_NS or not before.is_untouched(stat):
+            continue
+        parent, target = path.rpartition("/")[0], f"{folder}/{path}"
+        if parent not in made:
+            (folder / parent).mkdir(parents=True, exist_ok=True)
+            made.add(parent)
+        os.rename(file.path, target)  # noqa: PTH104 - of 100,000 files
+        if stat.st_atime_ns != before.atime_ns:
+            os.utime(target, ns=(before.atime_ns, before.mtime_ns))
+        intact[path] = replace(before, ctime_ns=os.lstat(target).st_ctime_ns)
     return intact
 
 
