@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.repositories import open_repository
-from support.sessions import PROGRAM, commit_all, edit, git, make_task
+from support.sessions import PROGRAM, commit_all, edit, git, linux_only, make_task
 
 from autoresearch.errors import (
     DirtyError,
@@ -162,6 +162,32 @@ def test_a_binary_file_is_refused(repo: Path, tree: Path) -> None:
 def test_a_huge_file_is_refused(repo: Path, tree: Path) -> None:
     said = refusal_of(repo, tree, lambda tree: (tree / "prog.py").write_text("x" * 3_000_000))
     assert said == "too large: prog.py has 3000000 bytes"
+
+
+@linux_only
+@pytest.mark.parametrize(
+    "name", [b"git~1.py", b"a\nb.py", b"\xff.py", b"a\\b.py", "\u202eb.py".encode()]
+)
+def test_a_name_that_git_or_a_terminal_takes_for_another_is_refused(
+    repo: Path, tree: Path, name: bytes
+) -> None:
+    repository = Repository(repo, ["prog.py"], lambda _: True)
+    manifest = repository.trees.materialize(repository.head(), tree)
+    (tree / "src" / os.fsdecode(name)).write_text("x = 1\n")
+    with pytest.raises(Refused) as caught:
+        repository.edits.collect(tree, manifest)
+    assert caught.value.reason == "name"
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_in_the_place_of_a_folder_is_committed(repo: Path) -> None:
+    repository = open_repository(repo)
+    gone: dict[str, bytes | None] = {"src/a.py": None, "src/b.py": None}
+    for changes in (gone, gone | {"src": b"a file\n"}):
+        commit = repository.commit(repository.head(), changes, "less\n")
+        names = git(repo, "ls-tree", "--name-only", commit).split()
+        assert ("src" in names) == ("src" in changes)
+        assert git(repo, "ls-tree", "-r", "--name-only", commit, "src/") == ""
 
 
 @pytest.mark.parametrize("what", ["symbolic", "hard", "fifo", "folder above"])

@@ -26,6 +26,8 @@ SEEDING = re.compile(  # a seed by its name, or the number that a generator star
     r"(?i:seed)|\b(?:default_rng|RandomState|Random|PRNGKey|random_state|StdRng|mt19937(?:_64)?\s+\w+)"
     r"\s*[({=]\s*-?\d"
 )
+GITS_OWN = re.compile(r"\.git[ .]*|git~.*|\.gitmodules|\.gitattributes", re.IGNORECASE)
+"""Names in a path that git refuses, or by which its next command does something else."""
 WRITABLE = (FileMode.BLOB, FileMode.BLOB_EXECUTABLE)
 
 Files = dict[str, bytes | None]
@@ -124,6 +126,8 @@ class EditRules:
                 if stat.st_size > EDIT_LIMIT_BYTES:
                     raise Refused("too large", f"{path} has {stat.st_size} bytes")
                 data = Path(file.path).read_bytes()
+                if entry is None:
+                    _refuse_name(path)
                 if entry is None or pygit2.hash(data) != entry.blob:
                     old = self._objects.content(entry.blob) if entry else b""
                     _refuse_unreadable(path, data, old)
@@ -172,6 +176,15 @@ class EditRules:
             for before, after in lines
         ):
             raise Refused("seed only", "the change only sets another seed")
+
+
+def _refuse_name(path: str) -> None:
+    """Refuse a new file whose name git cannot hold, or that changes what git does for the user."""
+    own = next((name for name in path.split("/") if GITS_OWN.fullmatch(name)), None)
+    if own is not None:
+        raise Refused("name", f"{path}: git gives {own} a meaning of its own")
+    if not path.isprintable() or "\\" in path:
+        raise Refused("name", f"{path!a} has characters that cannot be printed, or backslashes")
 
 
 def _refuse_unreadable(path: str, new: bytes, old: bytes) -> None:

@@ -21,6 +21,7 @@ from autoresearch.git.refs import SessionRefs
 from autoresearch.git.trees import PristineTrees
 from autoresearch.merging import merge
 
+EMPTY_TREE = pygit2.Oid(hex="4b825dc642cb6eb9a060e54bf8d69288fbee4904")  # git's, always
 COMMENT = (b"#", b"//")  # begins a line that is a comment, in most languages
 
 
@@ -117,15 +118,21 @@ class Repository:
             if rest:
                 below.setdefault(name, {})[rest] = data
             elif data is None:
-                builder.remove(name)
+                if builder.get(name) is not None:
+                    builder.remove(name)
             else:
                 old = builder.get(name)
-                mode = old.filemode if old is not None else FileMode.BLOB
+                mode = old.filemode if isinstance(old, pygit2.Blob) else FileMode.BLOB
                 builder.insert(name, self._repo.create_blob(data), mode)
         for name, inner in below.items():
             old = builder.get(name)
-            folder = old if isinstance(old, pygit2.Tree) else None
-            builder.insert(name, self._write_tree(folder, inner), FileMode.TREE)
+            if old is not None and not isinstance(old, pygit2.Tree):
+                continue  # a file has taken the place of the folder, whose files are gone
+            tree = self._write_tree(old, inner)
+            if tree != EMPTY_TREE:
+                builder.insert(name, tree, FileMode.TREE)
+            elif old is not None:
+                builder.remove(name)
         return builder.write()
 
     def rebase(self, base: str, commit: str, onto: str) -> str | None:

@@ -50,9 +50,17 @@ def find_toolchains(env: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
         own = env.get(tool.variable) if tool.variable else None
         folder = Path(own) if own and own.startswith("/") else home / tool.folder
         for part in tool.parts:
-            for path in sorted(folder.glob(part)):
+            for path in _glob(folder, part):
                 if path.name not in SETTINGS or not SECRET.search(read_text(path)):
                     yield f"{tool.folder}/{path.relative_to(folder)}", path
+
+
+def _glob(folder: Path, pattern: str) -> list[Path]:
+    """The sorted paths; none in a folder of another user's that is closed."""
+    try:
+        return sorted(folder.glob(pattern))
+    except PermissionError:
+        return []
 
 
 def make_links(granted: Iterable[Path], env: Mapping[str, str]) -> dict[str, str]:
