@@ -171,7 +171,7 @@ def read_ablation(
     for keep in chain[1:]:
         why = "" if keep.number in variants else _explain_tie(repository, chain, keep)
         result = _compare(record, metrics, best.commit, variants.get(keep.number))
-        verdict = TIED if why else _judge(record, result, least)
+        verdict = TIED if why else judge_gain(result, least, is_exact=bool(record.deterministic))
         changes.append(LeftOut(keep.number, one_line(keep.description), verdict, why, result))
     reduced = _read_reduced(ledger, record, repository, chain, changes)
     return Ablation(best.number, least, tuple(changes), reduced)
@@ -187,14 +187,16 @@ def _explain_tie(repository: Repository, chain: Sequence[Experiment], keep: Expe
     return ""
 
 
-def _judge(record: SessionRecord, result: Comparison | None, least: float) -> str:
+def judge_gain(result: Comparison | None, least: float, is_exact: bool = False) -> str:
+    """What the gain of a change says of it, in one of the words above; `least` is the least gain
+    worth keeping, in metric units."""
     if result is None:
         return UNMEASURED
     if result.low > 0:
         return EARNS
     if result.high < 0:
         return HURTS
-    is_small = result.high == 0 if record.deterministic else result.high < least
+    is_small = result.high == 0 if is_exact else result.high < least
     return NOTHING if is_small else UNRESOLVED
 
 
