@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 import pygit2
-from pygit2.enums import FileMode
+from pygit2.enums import DeltaStatus, FileMode
 
 from autoresearch.errors import WorkspaceError
 from autoresearch.git.branches import UserBranches
@@ -179,6 +179,11 @@ class Repository:
         """The paths of the files that differ between two commits."""
         deltas = self._objects.run(lambda: list(self._diff(base, commit).deltas))
         return sorted({delta.new_file.path for delta in deltas})
+
+    def added_files(self, base: str, commit: str) -> list[str]:
+        """The paths of the files that are in `commit` alone."""
+        deltas = self._objects.run(lambda: list(self._diff(base, commit).deltas))
+        return [d.new_file.path for d in deltas if d.status == DeltaStatus.ADDED]
 
     def changed_lines(self, base: str, commit: str) -> tuple[int, int]:
         """(added, removed)"""

@@ -95,10 +95,12 @@ class CommandExecutor:
         visible: Collection[str] = (),
         copies: Mapping[str, Path] | None = None,
         may_reuse: bool = True,
+        without: Collection[str] = (),
     ) -> CommitTree:
         """A commit's files without the hidden files, apart from the `visible` ones, and with links
         to the declared inputs. All names are relative to the task's folder. The file that a run has
-        to write for its metric is left out, so that the commit's copy is never read."""
+        to write for its metric is left out, so that the commit's copy is never read. So are the
+        files `without`, relative to the top of the repository."""
         task, prefix = self.task, self.repository.prefix
         links = {}
         for name in (*task.run.inputs, *visible):
@@ -112,6 +114,7 @@ class CommandExecutor:
             hidden=[
                 *((prefix / name).as_posix() for name in set(task.hidden) - set(visible)),
                 *filter(None, [self.metric_file]),
+                *without,
             ],
             links=links,
             copies={(prefix / name).as_posix(): path for name, path in (copies or {}).items()},

@@ -81,7 +81,8 @@ def score(
     and result are written under `name`, or else that of the purpose.
 
     It works in its own pristine tree, with the hidden files that it may read and with the regular
-    files in `[score] reads` from the run. Raises `Interrupted` if it was abandoned or lost.
+    files in `[score] reads` from the run, but without new files that it would import in the place
+    of installed modules, such as `json.py`. Raises `Interrupted` if it was abandoned or lost.
     """
     task, prefix = commands.task, commands.repository.prefix
     assert task.score is not None
@@ -100,7 +101,8 @@ def score(
         if not is_regular or not os.access(source, os.R_OK):
             return RunResult(1, f"the run left no file {path}", 0.0, 0.0, None)
     hidden = readable_hidden_files(task, purpose)
-    content = commands.tree(run.commit, hidden, copies, may_reuse=False)
+    shadows = _find_shadows(commands, run, command)
+    content = commands.tree(run.commit, hidden, copies, may_reuse=False, without=shadows)
     spec = commands.spec(
         command,
         tree,
@@ -117,6 +119,12 @@ def score(
     clear_path(tree)
     check_settled(result)
     return result
+
+
+def _find_shadows(commands: CommandExecutor, run: Run, command: str) -> list[str]:
+    base = next((honest.commit for honest in commands.honest), run.commit)
+    added = commands.repository.added_files(base, run.commit) if base != run.commit else []
+    return commands.policies.find_shadows(command, added) if added else []
 
 
 def score_holdout(commands: CommandExecutor, run: Run, folder: Path) -> HoldoutScore | None:

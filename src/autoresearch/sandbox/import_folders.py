@@ -13,6 +13,7 @@ from pathlib import Path
 
 from autoresearch.files import read_text
 
+CUSTOMIZING = ("sitecustomize", "usercustomize")  # Python imports them at its start
 IMPORT = re.compile(r"^[ \t]*(?:from|import)[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
 
 
@@ -29,6 +30,27 @@ def find_import_folders(
         for folder in script.parent.parents:
             if folder.is_relative_to(top) and any(_holds(folder, name) for name in names):
                 yield folder
+
+
+def find_shadows(
+    files: Iterable[str], folders: Iterable[str], sites: Iterable[Path]
+) -> Iterator[str]:
+    """Those of the `files` that a program which imports from `folders` would find in the place of
+    the standard library or of what is installed in one of the `sites`. All are relative paths."""
+    prefixes = {"" if folder == "." else f"{folder}/" for folder in folders}
+    installed = list(sites)
+    for file in files:
+        names = {
+            file.removeprefix(prefix).partition("/")[0].partition(".")[0]
+            for prefix in prefixes
+            if file.startswith(prefix) and file.endswith(".py")
+        }
+        if names & {*sys.stdlib_module_names, *CUSTOMIZING} or any(
+            (site / name).is_dir() or any(site.glob(f"{name}.*"))
+            for site in installed
+            for name in names
+        ):
+            yield file
 
 
 def _holds(folder: Path, name: str) -> bool:

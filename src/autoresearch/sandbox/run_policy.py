@@ -28,7 +28,7 @@ from autoresearch.errors import TaskError
 from autoresearch.files import read_text
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import home, landlock, namespaces, nested, seccomp
-from autoresearch.sandbox.import_folders import find_import_folders
+from autoresearch.sandbox.import_folders import find_import_folders, find_shadows
 from autoresearch.sandbox.installed import DEVICES, ENVIRONMENTS, AccessRules, files_named
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.checks import private_paths
@@ -116,6 +116,7 @@ class RunPolicies:
         self._paths = paths
         self._env = env
         self._checkout = find_checkout(repository)
+        self._top = (repository.root, *repository.root.parents)[len(repository.prefix.parts)]
         self._rules = AccessRules(self._checkout, private_paths(task))
 
     def prepare(self) -> None:
@@ -180,6 +181,20 @@ class RunPolicies:
         packages = [folder for folder in folders if folder.is_relative_to(self._checkout)]
         copies = [str(tree / package.relative_to(self._checkout)) for package in packages]
         return os.pathsep.join(filter(None, [*copies, self._env.get("PYTHONPATH")]))
+
+    def find_shadows(self, command: str, files: Iterable[str]) -> list[str]:
+        """Those of the `files`, relative to the top of the repository, that Python would import for
+        `command` in the place of installed software."""
+        scripts = [self._task.root / word for word in shell_words(command) if word.endswith(".py")]
+        folders = [self._task.root, *(script.parent for script in scripts)]
+        folders += [*self._editable_packages, *self._import_folders]
+        real = (folder.resolve() for folder in folders)
+        names = {
+            folder.relative_to(self._top).as_posix()
+            for folder in real
+            if folder.is_relative_to(self._top)
+        }
+        return list(find_shadows(files, names, self.sites))
 
     @cached_property
     def _inputs(self) -> list[Path]:
