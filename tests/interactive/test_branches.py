@@ -12,6 +12,7 @@ from support.commands import call
 from support.sessions import PROGRAM, TASK, edit, git, make_task, night, task_of
 
 from autoresearch.commands.fsck import audit
+from autoresearch.interactive import trial
 from autoresearch.store.paths import SessionPaths
 
 EXACT = PROGRAM.replace("SPREAD = 0.1", "SPREAD = 0.0") + "open('out', 'w').write('left')\n"
@@ -46,9 +47,12 @@ def root_of(work: Path) -> Path:
     return work.parent.parent.parent
 
 
-def test_a_try_from_an_older_keep_is_judged_as_a_whole(work: Path) -> None:
+def test_a_try_from_an_older_keep_is_judged_as_a_whole(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against the incumbent, which is 7. What the incumbent has and the older keep lacks is not in
     it. As a keep it is a change of the incumbent, like any other."""
+    monkeypatch.setattr(trial, "PLATEAU", 2)
     begun = answer(work, "start", "--from", "1")
     assert begun["from"] == 1 and git(work, "status", "--porcelain") == ""
     assert "BONUS = 0.0" in (work / "prog.py").read_text()
@@ -56,11 +60,14 @@ def test_a_try_from_an_older_keep_is_judged_as_a_whole(work: Path) -> None:
     edit(work, VALUE=7.5)
     report = answer(work, "try", "-m", "not enough")
     assert (report["status"], report["metric"]) == ("discard", 7.5)
+    assert (report["gain"], report["base"], report["files"]) == (-0.5, 2, ["out (4 bytes)"])
+    assert "another direction" in report["advice"], "two experiments without a keep"
     assert "BONUS = 1.0" in (work / "prog.py").read_text(), "the folder holds the incumbent again"
     answer(work, "start", "--from", "1")
     edit(work, VALUE=6.0)
     report = answer(work, "try", "-m", "enough")
     assert (report["status"], report["metric"]) == ("keep", 6.0)
+    assert (report["gain"], report["base"]) == (1.0, 2) and "advice" not in report
     after = night(root_of(work), "t")
     best = after.experiments[-1]
     assert (best.base, best.description) == (2, "from #1: enough")

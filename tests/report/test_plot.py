@@ -67,6 +67,16 @@ def test_late_small_gains_have_a_panel(session: FabricatedSession) -> None:
     assert not needs_gap(summary, list_steps(summary)[:2], 1.0)
 
 
+def test_a_best_that_is_not_the_last_can_be_drawn(session: FabricatedSession) -> None:
+    """A keep whose fresh runs are worse than those of the one before."""
+    session.baseline(1.6)
+    session.change(0.1)
+    session.change(0.02)
+    session.means[session.incumbent] += 0.03
+    session.change(0.005)
+    assert plot_svg(session.summary(whole=True))
+
+
 def test_what_a_new_segment_moves_is_no_gain(session: FabricatedSession) -> None:
     """Every step is on the scale of the last segment, in which the baseline is larger too."""
     begin_segment(session, "the session began")

@@ -7,8 +7,6 @@ agent looks at hidden data beside its tries. The sealed holdout does not score i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from autoresearch.core.control import Stopped
 from autoresearch.core.history import reference
 from autoresearch.core.loop import Loop
@@ -17,16 +15,18 @@ from autoresearch.errors import Refused, TaskError
 from autoresearch.formatting import counted
 from autoresearch.git.messages import write_message
 from autoresearch.interactive.folder import WorkFolder
-from autoresearch.interactive.trial import explain_unconfined, read_output, save_report
+from autoresearch.interactive.trial import (
+    add_usage,
+    explain_unconfined,
+    read_output,
+    save_report,
+)
 from autoresearch.interactive.verdict import TrialReport
-from autoresearch.measure.artifacts import list_artefacts
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Proposal
 from autoresearch.records import Role, Run
 from autoresearch.store import queries
 from autoresearch.store.answers import make_recordable
-
-FILES_SHOWN = 10  # of those that a run left
 
 
 def run_scratch(session: Session, proposal: Proposal) -> TrialReport:
@@ -147,24 +147,12 @@ def report_run(session: Session, run: Run) -> TrialReport:
         metric=run.metric,
         gain=None if run.metric is None else record.metric.gain(run.metric, bar.score),
         sd=bar.sd if bar.df and bar.sd else None,
-        wall_s=run.wall_s,
-        cpu_s=run.cpu_s,
         output=read_output(session, run) if run.metric is None else own,
-        files=tuple(_list_files(session, run)),
         left=_count_left(session),
     )
-    return save_report(session, report)
+    return save_report(session, add_usage(session, report, run))
 
 
 def _count_left(session: Session) -> int:
     count = queries.count_scratch_runs(session.ledger, session.record)
     return max(0, session.task.limits.scratch - count)
-
-
-def _list_files(session: Session, run: Run) -> Iterator[str]:
-    """The names and sizes of the files that a run left."""
-    files = list_artefacts(session.paths.runs / run.name)
-    for path, count in files[:FILES_SHOWN]:
-        yield f"{path} ({count:,} bytes)"
-    if len(files) > FILES_SHOWN:
-        yield f"and {len(files) - FILES_SHOWN} more"

@@ -15,6 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
+from autoresearch.briefing.plateau import PLATEAU
 from autoresearch.core import verification
 from autoresearch.core.control import Stopped
 from autoresearch.core.events import Warned
@@ -25,6 +26,7 @@ from autoresearch.core.turns import TurnTaker
 from autoresearch.errors import Refused, TaskError
 from autoresearch.interactive.folder import WorkFolder
 from autoresearch.interactive.verdict import WITHHELD, TrialReport, read_latest
+from autoresearch.measure.artifacts import list_artefacts
 from autoresearch.measure.output import last_lines
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Run, Status
@@ -33,6 +35,7 @@ from autoresearch.store.answers import make_recordable
 from autoresearch.task.model import Task
 
 KEEPS_SHOWN = 10  # the latest, in a message
+FILES_SHOWN = 10  # of those that a run left
 CONFINED_VARIABLE = "AUTORESEARCH_IS_CONFINED"  # set for the commands of a confined agent
 UNCONFINED = (
     "nothing confines an agent that calls the harness from a terminal: it reads and writes what "
@@ -186,9 +189,9 @@ def _record_refusal(session: Session, proposal: Proposal, refusal: Refused) -> T
 def _report_verdict(session: Session, number: int) -> TrialReport:
     """Bring the folder to the incumbent, unless it was edited since, and report the verdict."""
     experiment = session.ledger.experiment(session.record, number)
-    output: tuple[str, ...] = ()
-    if experiment.status is Status.CRASH and (runs := session.ledger.runs(session.record, number)):
-        output = read_output(session, runs[-1])
+    runs = session.ledger.runs(session.record, number)
+    own = [run for run in runs if run.commit == experiment.commit and run.finished]
+    output = read_output(session, runs[-1]) if runs and experiment.status is Status.CRASH else ()
     report = TrialReport(
         status=str(experiment.status),
         description=experiment.description,
@@ -199,10 +202,44 @@ def _report_verdict(session: Session, number: int) -> TrialReport:
         flag=experiment.flag,
         output=output,
         edited=WorkFolder(session).end_try(experiment.commit),
+        gain=_measure_gain(session, experiment),
+        base=experiment.base,
+        advice=_advise(session),
     )
+    if own:
+        report = add_usage(session, report, own[-1])
     if limit := session.limit():
         return _end_session(session, replace(report, limit=limit))
     return save_report(session, report)
+
+
+def _measure_gain(session: Session, experiment: Experiment) -> float | None:
+    """The gain over the score of the experiment that it is built on, in metric units."""
+    base = session.ledger.experiment(session.record, experiment.base)
+    bar = reference(session.ledger, session.record, base)
+    if experiment.metric is None or not bar.scores:
+        return None
+    return session.record.metric.gain(experiment.metric, bar.score)
+
+
+def _advise(session: Session) -> str:
+    """What to do when there was no keep for long. Empty in between."""
+    length = session.ledger.since_keep(session.record)
+    if not length or length % PLATEAU:
+        return ""
+    return (
+        f"no keep for {length} experiments: more of the same is unlikely to help. `autoresearch "
+        "brief` proposes another direction, and `autoresearch start --from N` goes back to a keep"
+    )
+
+
+def add_usage(session: Session, report: TrialReport, run: Run) -> TrialReport:
+    """Add what a run took, and the names and sizes of the files that it left."""
+    files = list_artefacts(session.paths.runs / run.name)
+    names = [f"{path} ({count:,} bytes)" for path, count in files[:FILES_SHOWN]]
+    if len(files) > FILES_SHOWN:
+        names.append(f"and {len(files) - FILES_SHOWN} more")
+    return replace(report, wall_s=run.wall_s, cpu_s=run.cpu_s, files=tuple(names))
 
 
 def read_output(session: Session, run: Run) -> tuple[str, ...]:

@@ -38,13 +38,15 @@ class TrialReport:
     output: tuple[str, ...] = ()  # the last lines that a crashed run printed
     limit: str | None = None  # that is reached now: there is nothing more to try
     edited: bool = False  # the folder was edited meanwhile, and was left as it is
-    scratch: int | None = None  # the number of a scratch run; the fields below are of one
-    gain: float | None = None  # over the incumbent's score, in metric units
-    sd: float | None = None  # of one run, in metric units
-    wall_s: float | None = None
+    gain: float | None = None  # over the score of the incumbent of its time, in metric units
+    base: int | None = None  # that incumbent
+    wall_s: float | None = None  # of the latest run of the change, like the two below
     cpu_s: float | None = None
     files: tuple[str, ...] = ()  # that it left
-    left: int | None = None  # scratch runs; None: without limit
+    advice: str = ""  # what to do next
+    scratch: int | None = None  # the number of a scratch run; the two below are of one
+    sd: float | None = None  # of one run, in metric units
+    left: int | None = None  # scratch runs
     pid: int | None = None  # of the process that wrote this report
 
     def save(self, paths: SessionPaths) -> None:
@@ -69,6 +71,9 @@ def text(report: TrialReport, record: SessionRecord) -> str:
     lines = [f"{report.status}{number}{reason}{metric}: {report.description}"]
     if report.detail:
         lines.append(report.detail)
+    if report.gain is not None:
+        lines.append(f"{report.gain:+.6g} against experiment {report.base} (more is better)")
+    lines += _describe_usage(report)
     if report.flag:
         lines.append(f"flagged: {report.flag}")
     if report.output:
@@ -92,6 +97,8 @@ def text(report: TrialReport, record: SessionRecord) -> str:
             "that was no experiment, but ten such turns count as one; the folder is as you left "
             "it: mend it and try again"
         )
+    if report.advice:
+        lines.append(report.advice)
     if report.limit:
         lines.append(f"{report.limit}: stop here. `autoresearch report` shows the result")
     return "\n".join(lines)
@@ -114,14 +121,19 @@ def _describe_scratch(report: TrialReport, record: SessionRecord) -> str:
         if report.sd is not None:
             against += f"; one run varies by {report.sd:.3g} (sd)"
         lines.append(f"{against}. This run decides nothing: `autoresearch try` does")
-    used = f"{duration(report.wall_s)} of wall time, {duration(report.cpu_s)} of CPU time"
-    lines.append(f"it took {used}")
-    if report.files:
-        lines.append(f"it left {', '.join(report.files)}")
+    lines += _describe_usage(report)
     lines += ["the end of its output:", *(f"    | {line}" for line in report.output)]
     if report.left is not None:
         lines.append(f"{counted(report.left, 'scratch run')} left")
     return "\n".join(lines)
+
+
+def _describe_usage(report: TrialReport) -> list[str]:
+    """What a run took, and what it left."""
+    if report.wall_s is None:
+        return []
+    used = f"{duration(report.wall_s)} of wall time, {duration(report.cpu_s)} of CPU time"
+    return [f"a run took {used}" + (f"; it left {', '.join(report.files)}" if report.files else "")]
 
 
 def to_json(report: TrialReport) -> dict[str, Any]:

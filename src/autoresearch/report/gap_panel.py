@@ -1,4 +1,4 @@
-"""The lower panel of progress.png: how far the running best was from the last best, on a log axis.
+"""The lower panel of progress.png: how far the running best was from the best, on a log axis.
 After one large keep, the later ones are a flat line in the upper panel; here each is a step.
 """
 
@@ -45,9 +45,9 @@ def align(summary: Summary, steps: Sequence[Step]) -> list[Step]:
 def draw_gap(
     axes: Axes, summary: Summary, steps: Sequence[Step], discards: Sequence[Step], last: float
 ) -> None:
-    """Draw the gap of the running best and of discards to the last best, up to the order `last`."""
+    """Draw the gap of the running best and of discards to the best, up to the order `last`."""
     aligned = align(summary, steps)
-    best = aligned[-1][1]
+    best = summary.metric.best([value for _, value in aligned])
     gaps = [(order, -summary.metric.gain(value, best)) for order, value in aligned]
     known = [gap for _, gap in gaps if gap > 0]
     floor, top = min(known) / ROOM, max(known) * ROOM
