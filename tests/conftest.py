@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from autoresearch.store.ledger import Ledger
 
 # Where `tmp_path` is: a confined process has a /tmp of its own, and would not see the tests' files.
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/var/tmp")
+
+# Otherwise each warden compiles what it imports: a quarter of a second of CPU time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Wall time says nothing of a property: a busy machine would fail what holds.
 settings.register_profile(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import COMMAND, THREE_RUNS, call, start_process
+from support.commands import COMMAND, call, start_process
 from support.sessions import (
     PROGRAM,
     TASK,
@@ -41,11 +41,6 @@ def answer(where: Path, *words: object) -> Any:
     done = call(where, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_task(tmp_path / "task", toml=TASK + THREE_RUNS)
 
 
 @pytest.fixture
@@ -237,7 +232,7 @@ def test_options_cannot_be_abbreviated(root: Path) -> None:
 
 def test_show_prints_the_output_of_the_change(root: Path) -> None:
     """Its runs include those of the incumbent."""
-    run_session(root, ScriptedAgent(change(VALUE=5.0)))
+    run_session(root, ScriptedAgent(change(VALUE=5.0)), verified=True)
     shown = answer(root, "show", 1)
     assert shown["status"] == "keep"
     assert {run["role"] for run in shown["runs"]} >= {"control", "verify baseline"}

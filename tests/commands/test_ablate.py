@@ -49,7 +49,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     agent = ScriptedAgent(
         change("a bonus", BONUS=1.0), change("a low value", VALUE=4.0), change("less", VALUE=3.0)
     )
-    run_session(root, agent, **FAST)
+    run_session(root, agent, verified=True, **FAST)
     git(root, "config", "user.name", "Ada")
     git(root, "config", "user.email", "ada@example.org")
     return root
@@ -112,7 +112,7 @@ def test_a_deterministic_result_is_repeated_once(tmp_path: Path) -> None:
     text = (root / "prog.py").read_text().replace("SPREAD = 0.1", "SPREAD = 0.0")
     (root / "prog.py").write_text(text)
     git(root, "commit", "-qam", "exact")
-    run_session(root, agent, **FAST)
+    run_session(root, agent, verified=True, **FAST)
     facts = verify(root, "--ablate")
     assert facts["verification"]["new_runs"] == 1
     assert [change["verdict"] for change in facts["ablation"]["changes"]] == ["earns its place"] * 2

@@ -42,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         change(EVIL, BONUS=1.0),
         change("lower it again", VALUE=8.0),
     )
-    run_session(root, agent, **FAST, limits__experiments=4)
+    run_session(root, agent, verified=True, **FAST, limits__experiments=4)
     git(root, "config", "user.name", "Ada Lovelace")
     git(root, "config", "user.email", "ada@example.org")
     return root

@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from support.commands import THREE_RUNS, Done, call
+from support.commands import Done, call
 from support.sessions import ScriptedAgent, alive, change, run_session, task_of
 
 from autoresearch import agents
@@ -53,7 +53,7 @@ def serve_hook(status: int = 200) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def run_notified(root: Path, agent: ScriptedAgent, *ways: str, settings: str = "") -> Done:
     """Run a session by its command."""
     file = root / "autoresearch.toml"
-    file.write_text(f"{file.read_text()}{THREE_RUNS}{settings}")
+    file.write_text(f"{file.read_text()}{settings}")
     words = [word for way in ways for word in ("--notify", way)]
     with patch.object(agents, "load", lambda *_, **__: agent):
         return call(root, "run", "--tag", "t", "--plain", *words)

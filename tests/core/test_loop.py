@@ -114,7 +114,7 @@ def test_the_metric_of_a_keep_comes_from_fresh_runs_only(root: Path) -> None:
 
 
 def test_the_result_is_measured_again_at_the_end(root: Path) -> None:
-    found = run_session(root, ScriptedAgent(change(VALUE=5.0)))
+    found = run_session(root, ScriptedAgent(change(VALUE=5.0)), verified=True)
     best, base = found.runs_of(1, "verify"), found.runs_of(1, "verify baseline")
     assert len(best) == len(base) == 3
     assert {run.commit for run in best} == {found.experiments[1].commit}
@@ -122,7 +122,7 @@ def test_the_result_is_measured_again_at_the_end(root: Path) -> None:
     assert not set(UNSELECTED) & {run.role for run in (*best, *base)}
     said = "measuring again: 2 versions, to 3 runs each"
     assert said in found.lines
-    again = run_session(root, ScriptedAgent())
+    again = run_session(root, ScriptedAgent(), verified=True)
     assert said not in again.lines and len(again.runs) == len(found.runs)
 
 

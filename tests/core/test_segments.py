@@ -138,7 +138,7 @@ def test_changed_data_begin_a_segment(fed: Path) -> None:
         then(lambda: shift(fed, -3.0), change(VALUE=9.5)),  # 6.5 now, but the incumbent has 5
         change(VALUE=7.0),
     )
-    found = run_session(fed, agent)
+    found = run_session(fed, agent, verified=True)
     assert found.verdicts == [("keep", None), ("discard", "worse"), ("keep", None)]
     [first, second] = segments(fed)
     assert (second.number, second.after_order) == (1, 1)
@@ -157,7 +157,7 @@ def test_gains_are_within_their_segment(fed: Path) -> None:
     agent = ScriptedAgent(
         change(VALUE=8.0), then(lambda: shift(fed, 50.0), change(VALUE=7.0)), change(VALUE=6.5)
     )
-    found = run_session(fed, agent)
+    found = run_session(fed, agent, verified=True)
     assert found.verdicts == [("keep", None)] * 3
     ledger = Ledger(SessionPaths(fed, "t").ledger, readonly=True)
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import COMMAND, THREE_RUNS, call
+from support.commands import COMMAND, call
 from support.sessions import TASK, alive, make_task, night
 
 from autoresearch.cli.forwarded import find_refusal
@@ -45,7 +45,7 @@ def attempt(function):
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A task after `start`."""
-    root = make_task(tmp_path_factory.mktemp("confined") / "task", toml=TASK + THREE_RUNS)
+    root = make_task(tmp_path_factory.mktemp("confined") / "task")
     done = call(root, "start", "--tag", "t")
     assert "nothing confines an agent" in done.stderr and "autoresearch confine" in done.stderr
     return root
@@ -296,7 +296,7 @@ def test_what_cannot_be_confined_is_not_started(
         patch.setattr(landlock, "abi", lambda: 0)
         done = call(root, "confine", *start)
         assert done.returncode != 0 and "no Landlock" in done.stderr
-    unconfined = make_task(tmp_path / "task", toml=TASK + THREE_RUNS + "[agent]\nconfine = false\n")
+    unconfined = make_task(tmp_path / "task", toml=TASK + "[agent]\nconfine = false\n")
     done = call(unconfined, "confine", *start)
     assert done.returncode != 0 and "no session was started" in done.stderr
     assert call(unconfined, "start", "--tag", "t").returncode == 0

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import THREE_RUNS, call, start_process
+from support.commands import call, start_process
 from support.sessions import (
     PROGRAM,
+    TASK,
     Night,
     alive,
     commit_all,
@@ -27,7 +28,6 @@ from support.sessions import (
     task_of,
     wait_until,
 )
-from support.sessions import TASK as SIX_RUNS
 
 from autoresearch.commands.fsck import audit
 from autoresearch.commands.start import open_session
@@ -38,8 +38,6 @@ from autoresearch.interactive.verdict import AGENT_VARIABLE
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths, enclosing
-
-TASK = SIX_RUNS + THREE_RUNS
 
 
 def answer(where: Path, *words: str) -> dict[str, Any]:
@@ -54,15 +52,10 @@ def wait_for_verdict(work: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return make_task(tmp_path / "task", toml=TASK)
-
-
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The task after `start`; not to be changed."""
-    root = make_task(tmp_path_factory.mktemp("started") / "task", toml=TASK)
+    root = make_task(tmp_path_factory.mktemp("started") / "task")
     answer(root, "start", "--tag", "t", "--experiments", "20")
     return root
 

@@ -16,7 +16,6 @@ from autoresearch.cli import main as cli
 from autoresearch.store.paths import make_module_command
 
 COMMAND = make_module_command("autoresearch")
-THREE_RUNS = "[judge]\nbaseline_runs = 3\n"  # for a task file: fewer than the usual six
 
 
 @dataclass
