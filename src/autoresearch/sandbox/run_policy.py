@@ -29,7 +29,13 @@ from autoresearch.files import read_text
 from autoresearch.protocols import Confinement
 from autoresearch.sandbox import home, landlock, namespaces, nested, seccomp
 from autoresearch.sandbox.import_folders import find_import_folders, find_shadows
-from autoresearch.sandbox.installed import DEVICES, ENVIRONMENTS, AccessRules, files_named
+from autoresearch.sandbox.installed import (
+    DEVICES,
+    ENVIRONMENTS,
+    PROGRAM_FOLDERS,
+    AccessRules,
+    files_named,
+)
 from autoresearch.store.paths import SessionPaths
 from autoresearch.task.checks import private_paths
 from autoresearch.task.files import exists
@@ -237,8 +243,10 @@ class RunPolicies:
 
     @cached_property
     def sites(self) -> list[Path]:
-        """The folders of Python packages that a run can read."""
-        return [site for folder in self._installed for glob in SITES for site in folder.glob(glob)]
+        """The folders of Python packages that a run can read. A folder of programs holds none, and
+        to look through its thousands of files takes longer than all else."""
+        folders = [path for path in self._installed if path.name not in PROGRAM_FOLDERS]
+        return [site for folder in folders for glob in SITES for site in folder.glob(glob)]
 
     @cached_property
     def _editable_packages(self) -> list[Path]:
