@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.commands import Done, call
 from support.model_server import MODEL, TOKENS_IN, TOKENS_OUT, ModelServer
 from support.sessions import night, wait_until
 
@@ -24,7 +26,6 @@ from autoresearch import agents
 from autoresearch.agents import llm
 from autoresearch.agents.llm import Llm, Provider, create, prompt
 from autoresearch.agents.support.chat import Reply, _read_error, read_reply, read_wait_s
-from autoresearch.cli.main import main
 from autoresearch.errors import AgentError
 from autoresearch.protocols import Agent, Failure, Proposal, Turn
 from autoresearch.testing import AgentSuite
@@ -425,28 +426,18 @@ def test_how_long_to_wait() -> None:
 # ---- nights ------------------------------------------------------------------------------------
 
 
-def spend_night(
-    server: ModelServer, mode: str, tmp_path: Path, experiments: int = 2
-) -> subprocess.CompletedProcess[str]:
+def spend_night(server: ModelServer, mode: str, tmp_path: Path, experiments: int = 2) -> Done:
     """`autoresearch run` on the instant task, with the settings in its task file. Of the baseline
     only two runs, because these tests are about the agent."""
     root = tmp_path / "instant"
-    with pytest.raises(SystemExit) as end:
-        main(["new", "instant", str(root)])
-    assert end.value.code == 0
+    assert call(tmp_path, "new", "instant", root).returncode == 0
     with (root / "autoresearch.toml").open("a") as file:
         file.write(f'[agent.llm]\nbase_url = "{server.url(mode)}/v1"\n')
         file.write("usd_per_million_in = 1\nusd_per_million_out = 2\n")
         file.write("[judge]\nbaseline_runs = 2\n")
-    run = ["run", str(root), "--tag", "t", "--experiments", str(experiments), "--plain"]
-    env = {**os.environ, "OPENAI_API_KEY": KEY}
-    return subprocess.run(
-        [sys.executable, "-m", "autoresearch", *run, "--agent", f"llm:{MODEL}"],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    words = ("--tag", "t", "--experiments", experiments, "--plain", "--agent", f"llm:{MODEL}")
+    with patch.dict(os.environ, {"OPENAI_API_KEY": KEY}):
+        return call(root, "run", *words)
 
 
 @pytest.mark.parametrize("mode", ["ok", "busy"])

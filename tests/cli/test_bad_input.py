@@ -146,9 +146,7 @@ def test_no_task(tmp_path: Path, autoresearch: Run) -> None:
         ("data/x", "data/ is editable too; it must be frozen"),
     ],
 )
-def test_editable_files(
-    root: Path, autoresearch: Run, changes: Callable[..., str], editable: str, message: str
-) -> None:
+def test_editable_files(root: Path, autoresearch: Run, editable: str, message: str) -> None:
     (root / "data").mkdir()
     (root / "data" / "x").write_text("x")
     task = TASK.replace('"prog.py"', f'"{editable}"')
@@ -158,8 +156,6 @@ def test_editable_files(
     assert done.code == USAGE
     assert message in done.error.replace('"data"', "data/")
     assert_nothing_half_done(root)
-    (root / "autoresearch.toml").write_text(TASK)
-    assert_goes_on(autoresearch, root, changes(better()))
 
 
 def test_an_editable_file_behind_a_link(root: Path, tmp_path: Path, autoresearch: Run) -> None:
@@ -260,8 +256,9 @@ BROKEN = {
 def test_a_baseline_that_fails(
     tmp_path: Path, autoresearch: Run, changes: Callable[..., str], how: str
 ) -> None:
+    """Once it is mended, the same tag works."""
     command, program, reason, shown = BROKEN[how]
-    task = TASK.replace("python -S -E prog.py", command).replace('"90s"', '"2s"')
+    task = TASK.replace("python -S -E prog.py", command).replace('"90s"', '"1s"')
     root = make_task(tmp_path / "task", f"LR = 0.1  # for the tuner\n{program}", task)
     done = autoresearch("run", root, "--tag", "t")
     assert done.code == BASELINE
@@ -278,6 +275,8 @@ def test_a_baseline_that_fails(
     assert reason in done.error
     assert shown in done.error
 
+    if how not in ("timeout", "no metric"):
+        return  # the refusal left the same record
     (root / "prog.py").write_text(PROGRAM)
     (root / "autoresearch.toml").write_text(TASK)
     commit_all(root)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from support.commands import Done, call
 from support.sessions import Night, Step, change, make_task, night, task_of
 
 from autoresearch import agents
@@ -758,16 +758,15 @@ echo '{{"type": "turn.completed", "usage": {{"input_tokens": 1000, "output_token
 """
 
 
-def command_line(root: Path, says: str, *words: str) -> subprocess.CompletedProcess[str]:
+def command_line(root: Path, says: str, *words: str) -> Done:
     """`autoresearch run` with a program called codex that says what a refused one would."""
     programs = root.parent / "bin"
     programs.mkdir(exist_ok=True)
     script = CODEX.format().replace("/sh\n", f"/sh\nSAYS={shlex.quote(says)}\n", 1)
     (programs / "codex").write_text(script)
     (programs / "codex").chmod(0o755)
-    env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    cli = [sys.executable, "-m", "autoresearch", "run", str(root), "--tag", "t", "--plain"]
-    return subprocess.run([*cli, *words], env=env, capture_output=True, text=True, check=False)
+    with patch.dict(os.environ, {"PATH": f"{programs}:{os.environ['PATH']}"}):
+        return call(root, "run", "--tag", "t", "--plain", *words)
 
 
 def test_not_logged_in_ends_with_exit_code_5_and_nothing_measured(quick: Path) -> None:
@@ -790,13 +789,11 @@ def test_shares_a_fallback_and_costs_from_the_command_line(quick: Path) -> None:
     report = (quick / "report.md").read_text()
     assert "The agents took 10,200 tokens: 1,275 tokens an experiment" in report
     assert re.search(r"^\| codex:gpt-5 \| 6 \| \d \| [^|]* \|[^|]*\| 7,140 \|  \|", report, re.M)
-    status = [sys.executable, "-m", "autoresearch", "status", str(quick)]
-    said = json.loads(subprocess.run([*status, "--json"], capture_output=True, text=True).stdout)
+    said = json.loads(call(quick, "status", "--json").stdout)
     told = [(one["name"], one["experiments"], one["tokens"], one["usd"]) for one in said["agents"]]
     assert told == [("codex:gpt-5", 6, 7140, None), ("codex:o4", 2, 3060, None)]
     assert said["tokens_per_experiment"] == 1275
-    shown = subprocess.run(status, capture_output=True, text=True).stdout
-    assert "agent      codex:o4: 2 experiments, " in shown
+    assert "agent      codex:o4: 2 experiments, " in call(quick, "status").stdout
     tokens = command_line(quick, "", *words[:4], "--tokens", "12500")
     assert "11220 of 12500 tokens used" not in tokens.stdout
     assert "12240 of 12500 tokens used, and a turn took up to 1020" in tokens.stdout
