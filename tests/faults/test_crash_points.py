@@ -42,7 +42,7 @@ from autoresearch.store.paths import SessionPaths
 
 DRIVER = Path(__file__).parents[1] / "support" / "crash_points.py"
 PARTS = 8  # that the whole enumeration is cut into
-SAMPLE = 29  # the default suite takes one action in so many
+SAMPLE = 43  # the default suite takes one action in so many
 KILLED = -9
 
 
