@@ -40,7 +40,7 @@ from autoresearch.commands.start import open_session
 from autoresearch.core.events import Event, StopRequested
 from autoresearch.core.loop import Loop
 from autoresearch.core.session import Session
-from autoresearch.errors import AgentError, BusyError, NotOursError, TaskError
+from autoresearch.errors import AgentError, BusyError, LedgerError, NotOursError, TaskError
 from autoresearch.formatting import one_line
 from autoresearch.git.repository import Repository
 from autoresearch.report import live, summary, text
@@ -205,7 +205,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
 
 
 def _run_detached(task: Task, tag: str, options: argparse.Namespace) -> int:
-    """Start the same command in a detached process, and wait until it owns the session."""
+    """Start the same command in a detached process, and wait until it has recorded the session."""
     Repository(task.root, task.editable, task.may_edit).refs.check_tag(tag)
     paths = SessionPaths(task.root, tag)
     if find_owner(paths) is not None:
@@ -215,7 +215,7 @@ def _run_detached(task: Task, tag: str, options: argparse.Namespace) -> int:
         words += ["--slots", str(task.runner.slots)]
     command = DetachedCommand(paths, words if options.tag else [*words, "--tag", tag])
     process = command.process
-    while process.poll() is None and find_owner(paths) != process.pid:
+    while process.poll() is None and not (find_owner(paths) == process.pid and _is_recorded(paths)):
         time.sleep(0.05)
     with suppress(subprocess.TimeoutExpired):
         process.wait(timeout=REFUSAL_S)
@@ -228,6 +228,13 @@ def _run_detached(task: Task, tag: str, options: argparse.Namespace) -> int:
         f"watch: autoresearch attach --tag {tag}    end: autoresearch stop --tag {tag}",
     )
     return 0
+
+
+def _is_recorded(paths: SessionPaths) -> bool:
+    """Whether the ledger has the session, so that other commands find it."""
+    with suppress(LedgerError), closing(Ledger(paths.ledger, readonly=True)) as ledger:
+        return ledger.find_session(paths.tag) is not None
+    return False
 
 
 def attach(options: argparse.Namespace) -> int:
