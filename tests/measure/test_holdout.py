@@ -134,7 +134,7 @@ def observe(folder: Path, committed: bool = True) -> Observed:
 
     agent = ScriptedAgent(propose, propose)
     agent.wants_briefing = True
-    return Observed(root, run_session(root, agent), trees, texts, summaries)
+    return Observed(root, run_session(root, agent, verified=True), trees, texts, summaries)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_it_stays_sealed_until_the_session_is_over(observed: Observed) -> None:
 
 def test_a_gap_that_grows_is_the_first_thing_in_the_report(tmp_path: Path) -> None:
     root = make(tmp_path)
-    found = run_session(root, ScriptedAgent(change(VALUE=9.5), change(OVERFIT=0.5)))
+    found = run_session(root, ScriptedAgent(change(VALUE=9.5), change(OVERFIT=0.5)), verified=True)
     assert found.verdicts == [("keep", None)] * 2
     summary, text = report_of(root)
     assert summary.holdout and summary.holdout.held_out and summary.holdout.gap
@@ -290,7 +290,7 @@ def test_a_deterministic_task(tmp_path: Path) -> None:
     program = LEARNER.replace("SPREAD = 0.1", "SPREAD = 0.0")
     root = make(tmp_path, program=program)
     agent = ScriptedAgent(change(VALUE=8.0), change(OVERFIT=1.0))
-    run_session(root, agent, judge__deterministic=True)
+    run_session(root, agent, verified=True, judge__deterministic=True)
     summary, text = report_of(root)
     assert summary.holdout and summary.holdout.held_out and summary.holdout.gap
     assert summary.holdout.held_out.gain == pytest.approx(2)
@@ -478,7 +478,7 @@ def test_the_holdout_is_compared_within_a_segment(tmp_path: Path) -> None:
         (root / "data").write_text("50")
         return change(VALUE=8.0)(turn)
 
-    found = run_session(root, ScriptedAgent(change(VALUE=9.0), changed))
+    found = run_session(root, ScriptedAgent(change(VALUE=9.0), changed), verified=True)
     assert found.verdicts == [("keep", None), ("keep", None)]
     again = [run for run in found.runs if run.role == Role.SEGMENT]
     assert again and all(run.segment == 1 and run.holdout is not None for run in again)

@@ -41,6 +41,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.git.trees import PristineTrees
 from autoresearch.protocols import Proposal, Turn
 from autoresearch.runners.local import LocalRunner
+from autoresearch.sandbox import namespaces
 from autoresearch.store.lock import Lock
 from autoresearch.store.results import ResultsFile
 from autoresearch.task.reading import load, override
@@ -308,6 +309,7 @@ def serve(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
+    namespaces.is_available()  # remembered: each session starts a process to find out
     for line in iter(sys.stdin.readline, ""):
         print(json.dumps(serve(json.loads(line))), flush=True)
 
