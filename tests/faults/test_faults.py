@@ -81,16 +81,16 @@ LIMITED = TASK.replace('"90s"', '"8s"') + '[runner]\nmemory = "1GB"\nlog_limit =
 
 
 def test_programs_that_misbehave(tmp_path: Path) -> None:
-    """Eleven of twelve experiments, each audited; the last one is innocent, and is measured as
-    ever."""
+    """Eleven of twelve experiments; the last one is innocent, and is measured as ever."""
     root = make_task(tmp_path / "task", toml=LIMITED)
-    crashes: list[tuple[str, str | None]] = []
-    for what, (end, reason) in MISBEHAVING.items():
-        found = run_session(root, ScriptedAgent(rewrite(BEFORE_THE_PRINT + end, what)))
-        crashes.append(("crash", reason))
-        assert found.verdicts == crashes
-        in_order(root)
-    found = run_session(root, ScriptedAgent(BETTER))
+    crashes: list[tuple[str, str | None]] = [
+        ("crash", reason) for _, reason in MISBEHAVING.values()
+    ]
+    steps = [rewrite(BEFORE_THE_PRINT + end, what) for what, (end, _) in MISBEHAVING.items()]
+    endless, others = steps[:2], steps[2:]  # these burn CPU time until the timeout
+    run_session(root, ScriptedAgent(*endless), run__timeout="3s")
+    in_order(root)
+    found = run_session(root, ScriptedAgent(*others, BETTER))
     assert found.verdicts == [*crashes, ("keep", None)]
     assert [one.metric for one in found.experiments[1:-1]] == [None] * len(crashes)
     pids = [
@@ -701,6 +701,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         time = staticmethod(time.time)
 
     monkeypatch.setattr(turns, "time", Clock)
+    monkeypatch.setattr(turns, "POLL_S", 5.0)  # it looks at the ledger each time
     return clock
 
 

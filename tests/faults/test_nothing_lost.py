@@ -40,7 +40,7 @@ LocalRunner(1).run(
 
 def test_killed_and_resumed() -> None:
     """A few kills; `benchmarks/nothing_lost.py` has fifty."""
-    command = [sys.executable, str(BENCHMARK), "--kills", "5", "--experiments", "12"]
+    command = [sys.executable, str(BENCHMARK), "--kills", "4", "--experiments", "8"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

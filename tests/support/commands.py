@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import warnings
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,16 +27,20 @@ class Done:
 
 
 def call(where: Path, *words: object) -> Done:
-    """Run a command in a folder: in this process, as to start one takes a second of CPU time,
-    unless the command leaves a process behind."""
-    if "--detach" in words or "wait" in words:
-        process = start_process(where, *words)
-        out, err = process.communicate(timeout=120)
-        return Done(process.returncode, out, err)
+    """Run a command in a folder, in this process: to start one takes a second of CPU time."""
     stdout, stderr = io.StringIO(), io.StringIO()
     arguments = [str(word) for word in words]
     argv, ended = patch.object(sys, "argv", ["", *arguments]), pytest.raises(SystemExit)
-    with chdir(where), argv, redirect_stdout(stdout), redirect_stderr(stderr), ended as info:
+    with (
+        chdir(where),
+        argv,
+        redirect_stdout(stdout),
+        redirect_stderr(stderr),
+        warnings.catch_warnings(),
+        ended as info,
+    ):
+        if "--detach" in words or "wait" in words:  # it leaves a process behind
+            warnings.simplefilter("ignore", ResourceWarning)
         cli.main(arguments)
     return Done(int(info.value.code or 0), stdout.getvalue(), stderr.getvalue())
 
