@@ -10,8 +10,9 @@ DEMO ?= demo
 demo: $(VENV)/torch
 	PATH="$(abspath $(BIN)):$$PATH" sh scripts/demo $(DEMO)
 
+# Three workers: of two cores, two would leave a quarter idle, as tests wait for processes and disks.
 test: $(VENV)/torch $(VENV)/dev
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 2 -m "not slow and not faults and not agents and not gpu and not web and not cluster and not exports"
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -n 3 -m "not slow and not faults and not agents and not gpu and not web and not cluster and not exports"
 
 test-slow: $(VENV)/torch $(VENV)/dev
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pytest -q -m slow

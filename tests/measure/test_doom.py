@@ -131,7 +131,7 @@ def test_an_audited_run_goes_on_and_the_report_counts_it(
 ) -> None:
     monkeypatch.setattr(runs, "AUDITED", 1)
     root = make_task(tmp_path / "task", PROGRAM)
-    steps = [change(SCALE=40.0, BONUS=0.5, WAIT=0.6)]
+    steps = [change(SCALE=40.0, BONUS=0.5, WAIT=0.4)]
     found = run_session(root, ScriptedAgent(*steps), judge__level="fast")
     assert found.verdicts == [("keep", None)]
     with closing(Ledger(found.paths.ledger, readonly=True)) as ledger:

@@ -346,11 +346,15 @@ def test_signals_reach_nobody_else(prey: Prey) -> None:
 
 def test_a_helper_in_a_session_of_its_own_does_not_write_later(prey: Prey) -> None:
     """Neither into a later run's tree, nor into the artefacts, nor into the caches."""
-    later = side(prey.root) / "later"
-    helper = f"import time; time.sleep(2); open({str(later)!r}, 'w')"
+    later, gate = side(prey.root) / "later", side(prey.root) / "gate"
+    helper = (
+        f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        f"open({str(later)!r}, 'w')"
+    )
     line = f"subprocess.Popen([sys.executable, '-c', {helper!r}], start_new_session=True)"
     assert prey.try_to(line) == {line: {"did it"}}
-    time.sleep(2.5)
+    gate.touch()
+    time.sleep(0.5)
     assert not later.exists()
 
 
@@ -380,9 +384,10 @@ def test_thousands_of_processes(root: Path, name: str) -> None:
 def test_the_permitted_number_of_processes(root: Path) -> None:
     program = (
         "import os, time\nfor _ in range(40):\n    if os.fork() == 0:\n"
-        "        time.sleep(0.8)\n        os._exit(0)\ntime.sleep(0.7)\n" + GOOD
+        "        time.sleep(0.5)\n        os._exit(0)\ntime.sleep(0.4)\n" + GOOD
     )
-    found = run_session(root, ScriptedAgent(rewrite(program)), runner__processes=50)
+    settings = {"runner__processes": 50, "judge__level": "fast"}  # few runs: each sleeps
+    found = run_session(root, ScriptedAgent(rewrite(program)), **settings)
     assert found.verdicts == [("keep", None)]
 
 
