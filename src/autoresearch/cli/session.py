@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from autoresearch import exports
 from autoresearch.cli.common import (
@@ -43,7 +44,7 @@ from autoresearch.core.session import Session
 from autoresearch.errors import AgentError, BusyError, LedgerError, NotOursError, TaskError
 from autoresearch.formatting import one_line
 from autoresearch.git.repository import Repository
-from autoresearch.report import live, summary, text
+from autoresearch.report import summary, text
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
@@ -51,6 +52,9 @@ from autoresearch.store.paths import SessionPaths
 from autoresearch.task.agent_names import parse_agents
 from autoresearch.task.model import Task
 from autoresearch.task.reading import override
+
+if TYPE_CHECKING:
+    from autoresearch.report.live import LiveView
 
 WATCH_S = 0.5  # between two looks at a detached session
 REFUSAL_S = 1.0  # most starts that are refused are refused within this time
@@ -188,8 +192,10 @@ def stop_on_signals(session: Session) -> Iterator[None]:
 
 
 @contextmanager
-def _view(session: Session) -> Iterator[live.LiveView]:
+def _view(session: Session) -> Iterator[LiveView]:
     """Show the live view of a session of this process. It reads the ledger, as others do."""
+    from autoresearch.report.live import LiveView  # a tenth of the start's time, for a terminal
+
     with closing(Ledger(session.paths.ledger, readonly=True)) as ledger:
 
         def read() -> summary.Summary:
@@ -200,7 +206,7 @@ def _view(session: Session) -> Iterator[live.LiveView]:
                 elapsed_s=session.elapsed_s(),
             )
 
-        with live.LiveView(read) as view:
+        with LiveView(read) as view:
             yield view
 
 
@@ -241,7 +247,9 @@ def attach(options: argparse.Namespace) -> int:
     with open_ledger(options) as (ledger, _, paths):
         try:
             if sys.stdout.isatty() and not options.json:
-                with live.LiveView(lambda: read_summary(ledger, paths)):
+                from autoresearch.report.live import LiveView
+
+                with LiveView(lambda: read_summary(ledger, paths)):
                     while find_owner(paths) is not None:
                         time.sleep(WATCH_S)
             else:
