@@ -100,7 +100,7 @@ def test_the_screen_says_what_a_near_miss_is(reason: str, detail: str, is_near_m
 @pytest.mark.parametrize("toml", ["combine = false", "deterministic = true"])
 def test_no_near_misses(tmp_path: Path, toml: str) -> None:
     program = SUMS if "combine" in toml else SUMS.replace("* 0.1", "* 0").replace("0.065", "-1")
-    root = make_sums(tmp_path, program, TASK + f"{toml}\n")
+    root = make_sums(tmp_path, program, TASK + f"[judge]\n{toml}\n")
     agent = ScriptedAgent(*(change(**{name: 1}) for name in LETTERS))
     found = run_session(root, agent, judge__baseline_runs=6)
     assert len(found.experiments) == 1 + len(LETTERS)

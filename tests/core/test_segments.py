@@ -634,7 +634,7 @@ def test_verify_when_something_changes_meanwhile(fed: Path) -> None:
 
         def make(*name: Any) -> Run:
             count[0] += 1
-            if count[0] == 2:  # of two: six are there from the end of the session
+            if count[0] == 2:  # of eight
                 shift(fed, 4.0)
             return made(*name)
 

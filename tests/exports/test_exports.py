@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import THREE_RUNS, call, start_process
+from support.commands import call, start_process
 from support.sessions import (
     PROGRAM,
     TASK,
@@ -222,7 +222,7 @@ def test_a_session_is_exported_while_it_works_and_hears_once_of_what_fails(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the process that exports
     task = root / "autoresearch.toml"
     formats = '[export]\nformats = ["csv", "mine.broken"]\n'
-    task.write_text(f"{task.read_text()}{THREE_RUNS}{formats}")
+    task.write_text(f"{task.read_text()}{formats}")
     folder = root / ".autoresearch" / "t" / "exports"
     live = folder / "csv" / "experiments.csv"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import THREE_RUNS, call, start_process
+from support.commands import call, start_process
 from support.sessions import PROGRAM, TASK, edit, make_task, night, task_of, wait_until
 
 from autoresearch.commands.fsck import audit
@@ -31,7 +31,7 @@ def answer(where: Path, *words: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_task(tmp_path_factory.mktemp("started") / "task", toml=TASK + THREE_RUNS)
+    root = make_task(tmp_path_factory.mktemp("started") / "task")
     answer(root, "start", "--tag", "t", "--scratch", str(BUDGET))
     return root
 
@@ -144,7 +144,7 @@ def test_a_killed_one_is_forgotten(work: Path, tmp_path: Path) -> None:
 
 
 def test_a_limit_of_the_session_holds(tmp_path: Path) -> None:
-    root = make_task(tmp_path / "task", toml=TASK + THREE_RUNS)
+    root = make_task(tmp_path / "task")
     work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
     edit(work, VALUE=12.0)
     answer(work, "try", "-m", "higher")
@@ -162,7 +162,6 @@ def test_hidden_files_stay_hidden_and_the_looks_are_counted(tmp_path: Path) -> N
         tmp_path / "task",
         PROGRAM + "open('out', 'w').write(str(score))\n",
         TASK
-        + THREE_RUNS
         + '[score]\ncommand = "python -S -E score.py"\nreads = ["out"]\nhidden = ["hidden"]\n'
         + '[holdout]\ncommand = "python -S -E score.py"\nhidden = ["sealed"]\n',
         {

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.commands import call
 from support.fabricated import ACCURACY, FabricatedSession
-from support.sessions import TASK, make_task, night
+from support.sessions import make_task, night
 
 from autoresearch.records import Role
 from autoresearch.report.reaches import binomial_interval, reached_text, read_reached
@@ -72,8 +72,7 @@ def test_runs_of_the_best_and_of_the_baseline_are_counted_apart(ledger: Ledger) 
 
 def test_the_command_makes_the_runs_and_counts_them(tmp_path: Path) -> None:
     """Before anything was kept it is about the baseline alone. Runs that are there count."""
-    toml = TASK + "[judge]\nbaseline_runs = 3\n"
-    root = make_task(tmp_path / "task", SEARCH, toml)
+    root = make_task(tmp_path / "task", SEARCH)
     call(root, "start", "--tag", "t")
     for runs in (2, 5):
         done = call(root, "verify", "--reaches", "500", "--runs", runs, "--json")

@@ -72,10 +72,8 @@ timeout = "90s"
 [metric]
 name = "score"
 goal = "minimize"
-[judge]
-baseline_runs = 3
 """
-"""Three runs of the baseline, not the usual six: they give the noise as well, and cost half."""
+THREE_RUNS = "[judge]\nbaseline_runs = 3\n"  # of the baseline, not six: they give the noise as well
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script, where it is ignored: our children would inherit that.
@@ -105,10 +103,13 @@ def make_task(
     files: Mapping[str, str] | None = None,
 ) -> Path:
     """A repository of one commit: prog.py, autoresearch.toml and what else is given. Its runs may
-    write into `side(root)`, where tests look at what they did."""
+    write into `side(root)`, where tests look at what they did. It makes three runs of the baseline
+    unless it has a table [judge]."""
     root.mkdir(parents=True, exist_ok=True)
     if "caches" not in toml:
         toml = toml.replace("[run]\n", f'[run]\ncaches = ["{side(root)}"]\n', 1)
+    if "[judge]" not in toml:
+        toml = f"{toml}\n{THREE_RUNS}"
     for name, text in {"prog.py": program, "autoresearch.toml": toml, **(files or {})}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
