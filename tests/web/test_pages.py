@@ -281,7 +281,7 @@ def test_the_page_steers_a_session(root: Path) -> None:
         def get_state() -> str:
             return read(page.get("/s/task/t/", Authorization="Bearer right").text)
 
-        night = pool.submit(run_session, root, agent)
+        night = pool.submit(run_session, root, agent, verified=True)
         try:
             wait_until(lambda: agent.turns, 60)
             assert page.post("/s/task/t/control/pause").status == 401
