@@ -105,7 +105,8 @@ class Briefer:
     def _read_earlier(self) -> list[Earlier]:
         if self._earlier is None:
             remembers = self._task.agent.memory
-            self._earlier = read_earlier(self._ledger, self._record) if remembers else []
+            facts = (self._ledger, self._record, self._paths.root)
+            self._earlier = read_earlier(*facts) if remembers else []
         return self._earlier
 
     def _find_names_of(self, commit: str) -> Names:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 from autoresearch.briefing.digest import Digest, read_into
 from autoresearch.briefing.fitting import Section, shorten
 from autoresearch.core.history import SegmentAlignment, noise
 from autoresearch.formatting import Numbers, counted
 from autoresearch.store import queries
+from autoresearch.store.imported import IMPORTED, ImportedNight, read_nights
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord
 
-SESSIONS = 3  # the latest
+SESSIONS, NIGHTS = 3, 2  # the latest, of ours and of those that were imported
 KEEPS, MISSES, CRASHES, NOTES = 8, 4, 3, 4  # of each: the biggest, or most frequent, or latest
 SHOWN, NOTE = 140, 300  # characters of a description, and of a note
 
@@ -23,18 +25,20 @@ SHOWN, NOTE = 140, 300  # characters of a description, and of a note
 class Earlier:
     """What one earlier session learned."""
 
-    record: SessionRecord
-    sd: float | None  # of one run
+    name: str
+    numbers: Numbers
     digest: Digest
-    notes: Sequence[str]
+    notes: Sequence[str] = ()
 
 
-def read_earlier(ledger: Ledger, record: SessionRecord) -> list[Earlier]:
-    """The latest sessions that began before this one, have its metric and judged a change; the
-    oldest first."""
+def read_earlier(ledger: Ledger, record: SessionRecord, root: Path) -> list[Earlier]:
+    """The latest imported nights of this metric, and the latest sessions that began before this
+    one, have its metric and judged a change; the oldest first."""
+    nights = [night for night in read_nights(root) if night.metric == record.metric]
     alike = [one for one in ledger.sessions() if one.id < record.id and one.metric == record.metric]
     judged = (one for one in reversed(alike) if ledger.last_order(one) > 0)
-    return [_read(ledger, one) for one in islice(judged, SESSIONS)][::-1]
+    sessions = [_read(ledger, one) for one in islice(judged, SESSIONS)][::-1]
+    return [*map(_read_night, nights[-NIGHTS:]), *sessions]
 
 
 def _read(ledger: Ledger, record: SessionRecord) -> Earlier:
@@ -43,13 +47,20 @@ def _read(ledger: Ledger, record: SessionRecord) -> Earlier:
     notes = [one.notes for one in queries.list_with_notes(ledger, record, NOTES, among=300)]
     notes += [note.text for note in queries.list_notes(ledger, record, NOTES)]
     sd, df = noise(ledger, record)
-    return Earlier(record, sd if df else None, digest, notes[-NOTES:])
+    numbers = Numbers(record.metric, sd if df else None)
+    return Earlier(record.tag, numbers, digest, notes[-NOTES:])
+
+
+def _read_night(night: ImportedNight) -> Earlier:
+    digest, attempts = Digest(night.metric), night.list_attempts()
+    digest.add(len(attempts) - 1, attempts, [attempt.description for attempt in attempts])
+    return Earlier(f"{night.tag} ({IMPORTED})", Numbers(night.metric), digest)
 
 
 def list_earlier(sessions: Iterable[Earlier]) -> Section:
     return Section(
         "Earlier sessions of this task",
-        [f"- {one.record.tag}: {line}" for one in sessions for line in _describe(one)],
+        [f"- {one.name}: {line}" for one in sessions for line in _describe(one)],
         share=0.08,
         rank=7,
         intro=[
@@ -60,7 +71,7 @@ def list_earlier(sessions: Iterable[Earlier]) -> Section:
 
 
 def _describe(earlier: Earlier) -> Iterator[str]:
-    digest, numbers = earlier.digest, Numbers(earlier.record.metric, earlier.sd)
+    digest, numbers = earlier.digest, earlier.numbers
     keeps = digest.keeps[1:]
     yield f"{counted(digest.order, 'experiment')}, {counted(len(keeps), 'keep')}"
     gains = {keep.number: digest.gain(keep.base, keep.metric) or 0.0 for keep in keeps}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.errors import LedgerError
 from autoresearch.formatting import printable
+from autoresearch.store.imported import find_night
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import SessionPaths, enclosing, ledger_path
 
@@ -76,7 +77,8 @@ def open_ledger(
     """The ledger, to read, and the session that a command is about: `--tag`, the one in whose
     working folder the command was started, or the latest."""
     here = find_enclosing(options)
-    root = _find_root(options)
+    root = find_root(options)
+    refuse_imported(root, options.tag)
     ledger = Ledger(ledger_path(root), readonly=True)
     try:
         sessions = ledger.sessions()
@@ -86,6 +88,15 @@ def open_ledger(
         yield ledger, record, SessionPaths(root, record.tag)
     finally:
         ledger.close()
+
+
+def refuse_imported(root: Path, tag: str | None) -> None:
+    """Raises `LedgerError` for the tag of an imported night: it has no runs."""
+    if tag is not None and find_night(root, tag) is not None:
+        raise LedgerError(
+            f"{tag!r} was imported, not measured here: `log` lists it, and briefings and `status` "
+            "tell of it"
+        )
 
 
 def find_session(options: argparse.Namespace) -> tuple[SessionRecord, SessionPaths]:
@@ -99,7 +110,7 @@ def print_answer(options: argparse.Namespace, facts: Any, text: str) -> None:
     print(json.dumps(facts) if options.json else printable(text.removesuffix("\n")))
 
 
-def _find_root(options: argparse.Namespace) -> Path:
+def find_root(options: argparse.Namespace) -> Path:
     """The task's folder. The task file is read only where there is no ledger, to say why."""
     path = task_path(options)
     with suppress(OSError, RuntimeError):  # no permission, or a loop of links

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch.cli.colour import has_colour, paint
 from autoresearch.cli.common import (
+    find_root,
     find_session,
     load_task,
     open_ledger,
@@ -24,6 +25,7 @@ from autoresearch.cli.common import (
 from autoresearch.errors import TaskError
 from autoresearch.formatting import printable
 from autoresearch.records import Experiment, Metric, Run
+from autoresearch.store.imported import find_night, read_nights
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner, find_running
 from autoresearch.store.paths import SessionPaths
@@ -46,12 +48,15 @@ def status(options: argparse.Namespace) -> int:
     with open_ledger(options) as (ledger, _, paths):
         summary = read_summary(ledger, paths)
         is_running = find_owner(paths) is not None
-    facts = {"running": is_running, **to_json(summary)}
+    nights = [f"{night.tag}: {night}" for night in read_nights(paths.root)]
+    facts = {"running": is_running, **to_json(summary), "imported": nights}
     if options.json or not has_colour():
-        print_answer(options, facts, status_text(summary, is_running))
+        text = status_text(summary, is_running) + "".join(f"imported   {n}\n" for n in nights)
+        print_answer(options, facts, text)
         return 0
     styles = get_styles(summary)
-    for label, text in list_status(summary, is_running):
+    lines = [*list_status(summary, is_running), *(("imported", night) for night in nights)]
+    for label, text in lines:
         print(paint([(f"{label:<9}  ", "dim"), (printable(text), styles.get(label, ""))]))
     return 0
 
@@ -68,13 +73,19 @@ def log(options: argparse.Namespace) -> int:
 
     if options.scratch:
         return _log_scratch(options)
-    with open_ledger(options) as (ledger, record, _):
-        experiments = ledger.all_experiments(record)
+    heading = ""
+    if (night := find_night(find_root(options), options.tag)) is not None:
+        experiments, metric = night.list_experiments(), night.metric
+        heading = f"{night.tag}, from {night.source}: {night}\n"
+    else:
+        with open_ledger(options) as (ledger, record, _):
+            experiments, metric = ledger.all_experiments(record), record.metric
     facts = [_to_json(experiment) for experiment in experiments]
     if options.json or not has_colour():
-        print_answer(options, facts, log_text(experiments, record.metric))
+        print_answer(options, facts, heading + log_text(experiments, metric))
         return 0
-    for line, style in list_log(experiments, record.metric):
+    print(paint([(printable(heading), "yellow")]), end="")
+    for line, style in list_log(experiments, metric):
         print(paint([(printable(line), style)]))
     return 0
 

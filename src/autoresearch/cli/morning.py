@@ -1,4 +1,4 @@
-"""The commands of the morning after: verify, finish, export."""
+"""The commands of the morning after: verify, finish, export, import."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from autoresearch.cli.terminal import resume_session
 from autoresearch.commands.ablate import ablate, ablation_text, read_ablation, read_reduced_gain
 from autoresearch.commands.export import export_session
 from autoresearch.commands.finish import branch_text, list_chain, make_branch
+from autoresearch.commands.importing import import_log
 from autoresearch.core.control import Stopped
 from autoresearch.core.loop import Loop
 from autoresearch.core.verification import compare
@@ -169,4 +170,11 @@ def export(options: argparse.Namespace) -> int:
         "experiments": count,
     }
     print_answer(options, facts, "\n".join(lines))
+    return 0
+
+
+def import_nights(options: argparse.Namespace) -> int:
+    nights = import_log(load_task(options), Path(options.file), options.tag)
+    facts = [{"tag": night.tag, "experiments": len(night.experiments)} for night in nights]
+    print_answer(options, facts, "\n".join(f"{night.tag}: {night}" for night in nights))
     return 0

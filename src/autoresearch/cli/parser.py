@@ -20,7 +20,7 @@ GROUPS = {
     "make a task": ("new", "init", "check"),
     "run a session": ("run", "attach", "watch", "pause", "resume", "stop"),
     "look at a session": (
-        *("status", "log", "show", "diff", "report", "verify", "finish", "export"),
+        *("status", "log", "show", "diff", "report", "verify", "finish", "export", "import"),
     ),
     "called by an agent in a terminal": (
         *("start", "try", "scratch", "wait", "brief", "note", "mcp", "confine"),
@@ -304,6 +304,14 @@ def _add_views(add: Any) -> None:
     _add_task(command)
     text = "a new or empty folder, or an earlier export's (default: in .autoresearch)"
     command.add_argument("--to", metavar="DIR", help=text)
+    text = "let briefings and views know of an earlier night: results.tsv, or pi-autoresearch's log"
+    example = "import results-old.tsv --tag mar08"
+    command = add("import", "morning.import_nights", text, example, has_task=False)
+    text = "results.tsv, autoresearch.jsonl, .auto/log.jsonl, or the log of a pi session"
+    command.add_argument("file", metavar="FILE", help=text)
+    _add_task(command)
+    text = "the night's name (default: imported, imported-2, ...)"
+    command.add_argument("--tag", help=text)
     text = "list the agents: which are installed, and which keys are set"
     add("agents", "look.agents", text, has_task=False)
 

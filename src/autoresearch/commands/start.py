@@ -22,7 +22,7 @@ from autoresearch.commands.probe import probe_agents
 from autoresearch.core.events import Listener, Warned
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
-from autoresearch.errors import AgentError, DirtyError, StorageError, TaskError
+from autoresearch.errors import AgentError, DirtyError, NotOursError, StorageError, TaskError
 from autoresearch.files import remove_tree
 from autoresearch.formatting import short
 from autoresearch.git.repository import Repository
@@ -31,6 +31,7 @@ from autoresearch.protocols import Agent, Runner
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox.run_policy import list_missing_rules
 from autoresearch.store import queries
+from autoresearch.store.imported import find_night
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import Lock, check_alone
 from autoresearch.store.paths import OURS, SessionPaths
@@ -133,6 +134,8 @@ def _open_record(
         if record is not None and keep_deadline and record.limits.get("until") == limits["until"]:
             limits["deadline"] = record.limits.get("deadline", limits["deadline"])
     if record is None:
+        if find_night(task.root, tag) is not None:
+            raise NotOursError(f"{tag!r} is an imported night: choose another --tag")
         repository.refs.check_branch(tag)
         repository.check_editable()
         check_ours(paths.results, ledger)

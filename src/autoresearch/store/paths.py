@@ -2,6 +2,7 @@
 
 .autoresearch/                  beside the task file, kept out of git by .git/info/exclude
   ledger.sqlite                 all sessions
+  imported.json                 nights of other programs
   <tag>/lock                    held while a process owns the session; its pid is in it
   <tag>/session.log             what a detached session prints
   <tag>/runs/<experiment>/<run> a run's log, result and artefacts

@@ -109,7 +109,8 @@ def check_ours(path: Path, ledger: Ledger) -> None:
         raise NotOursError(
             f"{path} is not a record of any session in {ledger.path}, and is never "
             f"overwritten: move it away (for example: mv {path.name} "
-            f"{path.stem}-old{path.suffix}) and run again"
+            f"{path.stem}-old{path.suffix}) and run again. `autoresearch import` lets briefings "
+            "know what it says"
         )
 
 

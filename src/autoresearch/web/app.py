@@ -31,7 +31,9 @@ from autoresearch import formatting
 from autoresearch.commands import steer
 from autoresearch.errors import AutoresearchError, LedgerError
 from autoresearch.report import text
+from autoresearch.report.experiments import format_metric
 from autoresearch.report.page import describe_trends
+from autoresearch.store.imported import ImportedNight
 from autoresearch.web import details
 from autoresearch.web.chart import chart_data
 from autoresearch.web.lineage import list_lineage
@@ -97,6 +99,7 @@ class Site:
             Route("/", self.overview),
             Mount("/static", StaticFiles(directory=HERE / "static")),
             Mount("/s/{place}/{tag}", routes=session),
+            Route("/imported/{place}/{tag}", self.night),
         ]
         return Starlette(
             routes=routes,
@@ -113,14 +116,22 @@ class Site:
         """All sessions of all folders, the latest first."""
         shown = [self._list_place(place) for place in self._places.values()]
         every = [entry for place in shown for entry in place["sessions"]]
-        if len(every) == 1 and len(shown) == 1 and "all" not in request.query_params:
+        has_nights = any(place["nights"] for place in shown)
+        if (
+            len(every) == 1
+            and len(shown) == 1
+            and not has_nights
+            and "all" not in request.query_params
+        ):
             return RedirectResponse(every[0]["url"], 303)
         return self._page(request, "overview.html", "_overview.html", places=shown)
 
     def _list_place(self, place: Place) -> dict[str, Any]:
         entries, trouble = [], ""
+        nights: list[ImportedNight] = []
         try:
             records = place.list_sessions()
+            nights = place.list_nights()
         except AutoresearchError as error:
             records, trouble = [], str(error)
         for record in reversed(records):
@@ -130,7 +141,15 @@ class Site:
             except AutoresearchError as error:
                 entries.append({"model": None, "summary": None, "trouble": str(error)})
             entries[-1] |= {"tag": record.tag, "url": _address(place, record.tag)}
-        return {"place": place, "sessions": entries, "trouble": trouble}
+        return {"place": place, "sessions": entries, "nights": nights, "trouble": trouble}
+
+    def night(self, request: Request) -> Response:
+        """An imported night: a table. Raises `LedgerError` if it is not there."""
+        place, tag = self._place(request), request.path_params["tag"]
+        night = next((night for night in place.list_nights() if night.tag == tag), None)
+        if night is None:
+            raise LedgerError(f"no imported night {tag!r} here")
+        return self._page(request, "imported.html", None, place=place, night=night)
 
     def session(self, request: Request) -> Response:
         model = self._model(request)
@@ -272,12 +291,14 @@ class Site:
 
     def _model(self, request: Request) -> SessionModel:
         """The session that an address names. Raises `LedgerError` if it is not there."""
-        given = request.path_params
-        place = self._places.get(given["place"])
-        if place is None:
+        return self._models.get(self._place(request), request.path_params["tag"])
+
+    def _place(self, request: Request) -> Place:
+        name = request.path_params["place"]
+        if name not in self._places:
             known = ", ".join(self._places) or "none"
-            raise LedgerError(f"no task {given['place']!r} here; there are: {known}")
-        return self._models.get(place, given["tag"])
+            raise LedgerError(f"no task {name!r} here; there are: {known}")
+        return self._places[name]
 
     def _page(self, request: Request, name: str, part: str | None, /, **given: Any) -> Response:
         """A whole page; only its `part` if a script asks for that."""
@@ -328,9 +349,11 @@ def make_templates() -> Environment:
     }
     templates.globals |= {
         "text": text,
+        "format_metric": format_metric,
         "statuses": list_statuses(),
         "sorts": list(SORTS),
         "address": _address,
+        "night_address": _night_address,
     }
     return templates
 
@@ -338,6 +361,10 @@ def make_templates() -> Environment:
 def _address(place: Place, tag: str, *more: object) -> str:
     """The address of a session, or of something in it."""
     return f"/s/{quote(place.name, safe='')}/{quote(tag, safe='')}/" + "/".join(map(str, more))
+
+
+def _night_address(place: Place, tag: str) -> str:
+    return f"/imported/{quote(place.name, safe='')}/{quote(tag, safe='')}"
 
 
 def _number(request: Request, name: str, default: int) -> int:

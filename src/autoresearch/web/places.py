@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch.store.imported import ImportedNight, read_nights
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import STATE, ledger_path
 from autoresearch.store.rows import SessionRecord
@@ -30,6 +31,10 @@ class Place:
             return []
         with closing(Ledger(path, readonly=True)) as ledger:
             return ledger.sessions()
+
+    def list_nights(self) -> list[ImportedNight]:
+        """The imported nights, the latest import last. Raises `LedgerError`."""
+        return read_nights(self.root)
 
 
 def find_places(folders: Sequence[Path]) -> list[Place]:
