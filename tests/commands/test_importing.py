@@ -74,6 +74,14 @@ def test_a_results_file_of_the_original_shows_everywhere(root: Path) -> None:
         assert page.get(f"/imported/{root.name}/other").status == 404
 
 
+def test_a_discard_without_a_metric_is_no_record(root: Path) -> None:
+    """0.000000 would be the best metric of all."""
+    text = ORIGINAL.replace("1.005000", "0.000000").replace("\n", "\r\n")
+    assert run_import(root, text).returncode == 0
+    [night] = read_nights(root)
+    assert [row.metric for row in night.experiments] == [0.9979, 0.9932, None, None, 0.991]
+
+
 def test_a_log_of_pi_becomes_a_night_for_each_configuration(root: Path) -> None:
     first = write_pi(
         {"type": "hook", "stage": "before"},
@@ -132,6 +140,8 @@ def test_our_own_exports_and_results_can_be_imported(root: Path) -> None:
         (ORIGINAL.replace("LR to", "LR\tto"), "line 3: found 6 cells in"),
         (ORIGINAL.replace("c3d4e5f", "see log"), "line 4: commit: found 'see log'; accepted: 4 to"),
         (write_pi(make_entry(1, 9.0)) + "{,}\n", "line 3: found no JSON"),
+        (ORIGINAL.replace("0.993200", "1_0"), "line 3: metric: found '1_0'; accepted: a finite"),
+        (write_pi(make_entry(1, 10**400)), "line 2: metric: found"),
         (write_pi(make_entry(1, "9")), "line 2: metric: found '9'; accepted: a finite"),
         (write_pi(make_entry(1, 9.0, "won")), "line 2: status: found 'won'; accepted: keep, disc"),
         (write_pi({"type": "keep"}), "line 2: found an entry of type 'keep'; accepted: config, ho"),

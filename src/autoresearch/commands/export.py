@@ -83,7 +83,7 @@ def open_export(paths: SessionPaths, name: str, folder: Path) -> Iterator[Export
     with closing(Ledger(paths.ledger, readonly=True)) as ledger:
         record = ledger.session(paths.tag)
         key = hashlib.sha256(str(record.secret).encode()).hexdigest()[:8]
-        facts = (paths.root.name, record.tag, record.metric, record.base_commit, key)
+        facts = (paths.root.name, record.tag, record.metric, key)
         try:
             _make_empty(folder, name)
             exporter: Exporter = module.create(ExportedSession(*facts), folder)
@@ -155,14 +155,19 @@ def _read_points(row: RunRow, log: Path, metric: str) -> list[CurvePoint]:
 def exporting(session: Session) -> Iterator[None]:
     """Export the session in the task's formats while the block works."""
     with ExitStack() as stack:
-        for name in session.task.export.formats:
+        for name in dict.fromkeys(session.task.export.formats):
             stack.enter_context(_follow(session, name))
         yield
 
 
 @contextmanager
 def _follow(session: Session, name: str) -> Iterator[None]:
-    process = ExportProcess(session, name)
+    try:
+        process = ExportProcess(session, name)
+    except OSError as error:  # such as a full disk
+        _warn(session, name, str(error))
+        yield
+        return
     session.listeners.append(process.listen)
     try:
         yield
@@ -217,13 +222,17 @@ class ExportProcess:
             self._process.wait()
 
     def _warn(self, why: str) -> None:
-        again = f"autoresearch export {self._name} --tag {self._session.record.tag}"
-        with suppress(AutoresearchError):  # the disk is full, say: the session will tell
-            self._session.warn(f"[export] {self._name}: {why}; to make it again: {again}")
+        _warn(self._session, self._name, why)
 
     def _read_error(self) -> str:
         lines = tail(self._log, 4000).strip().splitlines()
-        return cut(lines[-1], 200) if lines else "it ended without a word"
+        return cut(lines[-1], 400) if lines else "it ended without a word"
+
+
+def _warn(session: Session, name: str, why: str) -> None:
+    again = f"autoresearch export {name} --tag {session.record.tag}"
+    with suppress(AutoresearchError):  # the disk is full, say: the session will tell
+        session.warn(f"[export] {name}: {why}; to make it again: {again}")
 
 
 def main() -> None:

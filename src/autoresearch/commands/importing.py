@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -33,6 +34,8 @@ from autoresearch.task.model import Task
 from autoresearch.task.values import show
 
 MOST_PROBLEMS = 10  # shown at a time
+NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?", re.IGNORECASE | re.ASCII)
+NO_METRIC = "0.000000"  # in a table, of a crash, and of a discard that has no metric
 COMMIT = re.compile(r"[0-9a-f]{4,40}|-?", re.IGNORECASE)
 CHECKS_FAILED = "checks_failed"  # a status of pi-autoresearch alone
 STATUSES = tuple(map(str, Status))
@@ -46,7 +49,7 @@ def import_log(task: Task, file: Path, tag: str | None) -> list[ImportedNight]:
     if something in it is not understood, or its metric is not the task's."""
     try:
         data = file.read_bytes()
-        lines = data.decode("utf-8-sig").splitlines()
+        lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{file} cannot be read: {error}") from error
     sha256 = hashlib.sha256(data).hexdigest()
@@ -115,20 +118,20 @@ def _read_table(lines: Sequence[str], metric: Metric, problems: list[str]) -> li
         cells = line.split("\t")
         if len(cells) == len(header):
             row = dict(zip(header, cells, strict=True))
-            rows.append((f"line {number}", row | {"metric": _to_number(row[metric.name])}))
+            rows.append((f"line {number}", row | {"metric": _read_metric(row, metric.name)}))
         elif line.strip():
             found = f"{counted(len(cells), 'cell')} in {show(line[:80])}"
             problems.append(f"line {number}: found {found}; accepted: {len(header)}, as in line 1")
     return [rows]
 
 
-def _to_number(cell: str) -> float | str:
-    """The finite number in a cell; the cell itself if there is none."""
-    try:
-        number = float(cell)
-    except ValueError:
-        return cell
-    return number if math.isfinite(number) else cell
+def _read_metric(row: Mapping[str, str], name: str) -> float | str | None:
+    """The number in the metric's cell; None for a discard that has none; the cell itself if it is
+    no finite number."""
+    cell = row[name]
+    if row["status"] == Status.DISCARD and cell == NO_METRIC:
+        return None
+    return float(cell) if NUMBER.fullmatch(cell) and math.isfinite(float(cell)) else cell
 
 
 # --------------------------------------------------------------------------------------------
@@ -198,7 +201,7 @@ def _check_metric(config: Mapping[str, Any], metric: Metric) -> str:
     name, word = config.get("metricName"), config.get("bestDirection", "lower")
     if name != metric.name:
         return f"found the metric {show(name)}; accepted: {show(metric.name)}, as in the task"
-    if DIRECTIONS.get(word) is not metric.goal:
+    if DIRECTIONS.get(str(word)) is not metric.goal:
         accepted = next(key for key, goal in DIRECTIONS.items() if goal is metric.goal)
         return f"found bestDirection {show(word)}; accepted: {show(accepted)}, as in the task"
     return ""
@@ -219,8 +222,7 @@ def _read_row(place: int, line: Line, problems: list[str]) -> ImportedExperiment
         wrong.append(f"commit: found {show(commit)}; accepted: 4 to 40 hexadecimal digits, or none")
     if not isinstance(description, str):
         wrong.append(f"description: found {show(description)}; accepted: text")
-    is_number = isinstance(metric, (int, float)) and not isinstance(metric, bool)
-    if status != Status.CRASH and not (is_number and math.isfinite(metric or 0.0)):
+    if status != Status.CRASH and not _is_metric(metric, may_lack=status == Status.DISCARD):
         wrong.append(f"metric: found {show(metric)}; accepted: a finite number")
     if wrong:
         problems += [f"{where}: {problem}" for problem in wrong]
@@ -234,3 +236,10 @@ def _read_row(place: int, line: Line, problems: list[str]) -> ImportedExperiment
         metric=None if status == Status.CRASH or metric is None else float(metric),
         description=one_line(str(description)),
     )
+
+
+def _is_metric(value: object, *, may_lack: bool) -> bool:
+    if value is None:
+        return may_lack
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) <= sys.float_info.max  # type: ignore[arg-type]  # a number

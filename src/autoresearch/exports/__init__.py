@@ -21,8 +21,6 @@ from autoresearch.plugins import EXPORTS
 from autoresearch.protocols import vars_of
 from autoresearch.records import Metric
 
-names = EXPORTS.names
-
 
 @dataclass(frozen=True, slots=True)
 class ExportedSession:
@@ -31,7 +29,6 @@ class ExportedSession:
     task: str  # the name of the task's folder
     tag: str
     metric: Metric
-    base_commit: str
     key: str  # of this session alone, and the same in every export: eight hexadecimal digits
 
 
