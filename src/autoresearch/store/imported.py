@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from autoresearch.errors import LedgerError
-from autoresearch.files import replace_file
 from autoresearch.formatting import counted, plain
 from autoresearch.records import Experiment, Goal, Metric, Status
 from autoresearch.store.paths import STATE, ledger_path
@@ -117,5 +116,7 @@ def find_night(root: Path, tag: str | None) -> ImportedNight | None:
 
 def add_nights(root: Path, nights: Sequence[ImportedNight]) -> None:
     """Record imported nights. Raises `StorageError`."""
+    from autoresearch.files import replace_file  # every command imports this module
+
     every = [asdict(night) for night in (*read_nights(root), *nights)]
     replace_file(ledger_path(root).with_name(FILE), json.dumps(every).encode())
