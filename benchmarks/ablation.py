@@ -27,8 +27,8 @@ import sys
 from truth import METRIC, Machine
 
 from autoresearch.commands.ablate import EARNS, HURTS, NOTHING, judge_gain
-from autoresearch.core.statistics import pooled_noise
 from autoresearch.report.verification import compare
+from autoresearch.statistics import pooled_noise
 
 TRUE, FALSE = 6, (0.0, -0.5)  # keeps; gains in sd of one run
 GAINS = (0.5, 4.0)

@@ -27,8 +27,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.core.statistics import difference_interval
 from autoresearch.records import Metric
+from autoresearch.statistics import difference_interval
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import ledger_path
 from autoresearch.store.queries import count_confirmations, count_verdicts

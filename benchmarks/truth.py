@@ -37,8 +37,8 @@ from statistics import fmean, stdev
 from autoresearch.agents.support.near_misses import COMBINED, LEAST_SD
 from autoresearch.core import judge
 from autoresearch.core.judge import LEVELS, Level, Reference, drifted, screen, separate
-from autoresearch.core.statistics import pooled_noise
 from autoresearch.records import Metric
+from autoresearch.statistics import pooled_noise
 from autoresearch.task.model import JudgeSettings
 
 METRIC = Metric("loss")

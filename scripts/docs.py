@@ -91,6 +91,8 @@ MEANINGS = {
     "agent.probe": "whether coding agents take a small turn first",
     "agent.ahead": "whether the next change is proposed while runs go on "
     "([proposals ahead](#proposals-ahead)); by default if an agent reads briefings",
+    "agent.at_once": "how many turns of each agent that reads briefings may go on at the same time "
+    "([side by side](agents.md#side-by-side))",
     "agent.memory": "whether the briefing tells what earlier sessions of the task learned",
     "agent.briefing": "the most that a briefing has, without the source",
     "runner.name": "where runs are executed",

@@ -26,8 +26,8 @@ from autoresearch.core.judge import (
 from autoresearch.core.judge import (
     TestResult as JudgeResult,
 )
-from autoresearch.core.statistics import difference_interval, pooled_noise, t_cdf, t_quantile
 from autoresearch.records import Goal, Metric
+from autoresearch.statistics import difference_interval, pooled_noise, t_cdf, t_quantile
 
 LOSS = Metric("loss", Goal.MINIMIZE)
 ACCURACY = Metric("accuracy", Goal.MAXIMIZE)

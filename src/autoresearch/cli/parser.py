@@ -210,6 +210,8 @@ def _add_session_commands(add: Any) -> None:
     command.add_argument("--slots", metavar="S", help=text)
     text = "let the agent propose the next change while runs go on (default: if it reads briefings)"
     command.add_argument("--ahead", action=argparse.BooleanOptionalAction, help=text)
+    text = "how many turns of each coding agent or model may go on at the same time (default: 1)"
+    command.add_argument("--at-once", type=int, metavar="N", help=text)
     text = "end when the agents have spent so many dollars"
     command.add_argument("--usd", type=float, metavar="X", help=text)
     text = "end when the agents have used so many tokens"

@@ -99,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
             "limits.tokens": options.tokens,
             "runner.slots": options.slots and _read_slots(options, task, tag),
             "agent.ahead": options.ahead,
+            "agent.at_once": options.at_once,
             **read_ways(options.notify or ()),
             "export.formats": options.export,
         },

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from autoresearch.commands.finish import list_chain, replay
 from autoresearch.core.session import Session
-from autoresearch.core.statistics import pooled_noise
 from autoresearch.core.verification import compare
 from autoresearch.errors import TaskError
 from autoresearch.formatting import Numbers, counted, duration, one_line
@@ -25,6 +24,7 @@ from autoresearch.git.repository import Repository
 from autoresearch.records import Experiment, Role
 from autoresearch.report.verification import Comparison, least_runs, metrics_of
 from autoresearch.report.verification import compare as compare_metrics
+from autoresearch.statistics import pooled_noise
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord
 

@@ -21,7 +21,6 @@ from autoresearch.core.control import Restart
 from autoresearch.core.events import Listener
 from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.core.session import Session
-from autoresearch.core.statistics import pooled_noise
 from autoresearch.errors import BaselineError
 from autoresearch.files import remove_tree
 from autoresearch.formatting import counted
@@ -33,6 +32,7 @@ from autoresearch.protocols import RunResult
 from autoresearch.records import Run
 from autoresearch.runners.warden import cpu_clock
 from autoresearch.sandbox import landlock, run_policy, seccomp
+from autoresearch.statistics import pooled_noise
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.paths import OURS, SessionPaths
 from autoresearch.task.model import Task, seconds_until

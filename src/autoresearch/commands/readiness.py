@@ -9,9 +9,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from autoresearch.core.judge import LEVELS, Reference, screen, separate
-from autoresearch.core.statistics import t_quantile
 from autoresearch.formatting import Numbers, duration
 from autoresearch.records import Goal, Metric
+from autoresearch.statistics import t_quantile
 
 if TYPE_CHECKING:
     from autoresearch.commands.check import CheckResult

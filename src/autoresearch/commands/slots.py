@@ -17,12 +17,12 @@ from statistics import fmean
 
 from autoresearch.commands.start import make_runner
 from autoresearch.core.session import Session
-from autoresearch.core.statistics import pooled_noise, t_quantile
 from autoresearch.errors import BaselineError, TaskError
 from autoresearch.formatting import counted, duration
 from autoresearch.measure.runs import RunExecutor
 from autoresearch.records import Metric, Role, Run
 from autoresearch.runners.support.resources import count_usable_slots
+from autoresearch.statistics import pooled_noise, t_quantile
 from autoresearch.task.model import Task
 
 AUTO = "auto"

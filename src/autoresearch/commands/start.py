@@ -267,10 +267,13 @@ def _make_scheduler(
     weights = dict(task.agent.portfolio)
     fallback = task.agent.fallback if task.agent.fallback not in weights else None
     specs = [*weights, *filter(None, [fallback])]
-    loaded = {spec: _load_agent(spec, task, seed, ledger, repository) for spec in specs}
-    if task.judge.combine:
-        combiner = Combiner()
-        loaded = {spec: combiner.join(agent) for spec, agent in loaded.items()}
+    combiner = Combiner()
+
+    def load_agent(spec: str) -> Agent:
+        agent = _load_agent(spec, task, seed, ledger, repository)
+        return combiner.join(agent) if task.judge.combine else agent
+
+    loaded = {spec: load_agent(spec) for spec in specs}
     counts = Counter(agent.name for agent in loaded.values())
     names = {
         spec: agent.name if counts[agent.name] == 1 else spec for spec, agent in loaded.items()
@@ -279,6 +282,11 @@ def _make_scheduler(
         [(names[spec], loaded[spec], weight) for spec, weight in weights.items()],
         (names[fallback], loaded[fallback]) if fallback else None,
         begun,
+        {
+            names[spec]: [load_agent(spec) for _ in range(task.agent.at_once - 1)]
+            for spec, agent in loaded.items()
+            if agent.wants_briefing
+        },
     )
 
 

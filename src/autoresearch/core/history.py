@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from autoresearch.core import judge
-from autoresearch.core.statistics import pooled_noise
 from autoresearch.records import Experiment, Metric
+from autoresearch.statistics import pooled_noise
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord, segment_of
 

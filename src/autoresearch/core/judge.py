@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autoresearch.core.statistics import t_quantile
 from autoresearch.formatting import ROUNDING
 from autoresearch.records import Metric
+from autoresearch.statistics import t_quantile
 
 DROP_BELOW = (1.5, 1.0, 0.8)  # sd better than the incumbent, after one, two, three runs
 SCREEN_RUNS = len(DROP_BELOW)

@@ -33,6 +33,15 @@ class Spent:
     turn_tokens: int = 0  # of the largest turn so far: what the next one may take
     turn_usd: float = 0.0
 
+    def with_turns(self, count: int) -> Spent:
+        """With so many turns under way as if they had ended, each as large as the largest."""
+        return replace(
+            self,
+            experiments=self.experiments + count,
+            tokens=self.tokens + count * self.turn_tokens,
+            usd=self.usd + count * self.turn_usd,
+        )
+
 
 def read_spent(ledger: Ledger, record: SessionRecord, wanted: Limits, elapsed_s: float) -> Spent:
     """Measure how far a session is. Costs are read only if a limit on them is set."""

@@ -31,7 +31,6 @@ class Loop:
         self.session = session
         self.publisher = Publisher(session)
         self.upkeep = IncumbentUpkeep(session)
-        self._turn = threading.Lock()
         self._slots = threading.Semaphore(session.runner.slots)
 
     def run(self) -> str:
@@ -45,7 +44,7 @@ class Loop:
         try:
             self.begin()
             turns = TurnTaker(session)
-            workers = session.runner.slots + session.is_ahead
+            workers = session.runner.slots + session.ahead
             session.in_slots([lambda: self._work(turns)] * workers, workers)
             if session.stopping is None:
                 verify(session)
@@ -84,14 +83,11 @@ class Loop:
         self.upkeep.top_up(done)
 
     def _work(self, turns: TurnTaker) -> None:
-        """Take one experiment after another to its verdict. With proposals ahead there is one more
-        worker than slots: the one that holds `_turn` and a proposal waits here for a slot."""
-        while True:
-            with self._turn:
-                if (experiment := turns.next_experiment()) is None:
-                    return
-                if has_waited := not self._slots.acquire(blocking=False):
-                    self._slots.acquire()
+        """Take one experiment after another to its verdict. With proposals ahead there are more
+        workers than slots: one that has a proposal waits here for a slot."""
+        while (experiment := turns.next_experiment()) is not None:
+            if has_waited := not self._slots.acquire(blocking=False):
+                self._slots.acquire()
             try:
                 if not has_waited or turns.may_begin():
                     self.carry_out(experiment)

@@ -2,13 +2,14 @@
 
 The next turn goes to the agent furthest behind its share of the experiments begun. An agent that
 fails waits, longer each time, while the others go on. One whose last turn failed lets the others go
-first once. Nothing here reads a clock: `now` is a monotonic time in seconds.
+first once. Nothing here reads a clock: `now` is a monotonic time in seconds. Several turns may be
+under way; one more is begun only by the agent that is furthest behind with these counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from autoresearch.core.events import AgentNotClosed, Listener
 from autoresearch.errors import AgentError, AutoresearchError
@@ -32,21 +33,32 @@ class Member:
     longest_s: float = 0.0  # of the pauses in this row of failures
     refused: bool = False  # its service refused its last turn
     passed: bool = False  # its last turn failed: the others go first
+    at_once: int = 1  # turns: as many as there are copies of the agent
+    spare: list[Agent] = field(default_factory=list)  # copies besides `agent` that are free
+    thinking: int = 0  # turns under way
 
     def propose(self, turn: Turn) -> Proposal | Failure | None:
-        """Ask the agent. Raises only errors that make going on pointless."""
+        """Ask the agent, or a copy. Raises only errors that make going on pointless."""
+        agent = self.spare.pop() if self.spare else self.agent
         try:
-            answer = self.agent.propose(turn)
+            answer = agent.propose(turn)
             return None if answer is None else make_recordable(answer)
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
             return make_recordable(Failure("agent broke", f"{type(error).__name__}: {error}"))
+        finally:
+            if agent is not self.agent:
+                self.spare.append(agent)
 
     @property
     def share(self) -> float:
-        """Experiments begun per weight: the lower, the further behind."""
-        return self.begun / self.weight
+        """Experiments and turns begun per weight: the lower, the further behind."""
+        return (self.begun + self.thinking) / self.weight
+
+    @property
+    def is_busy(self) -> bool:
+        return self.thinking >= self.at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +75,23 @@ class AgentScheduler:
         agents: Sequence[tuple[str, Agent, float]],
         fallback: tuple[str, Agent] | None = None,
         begun: Mapping[str, int] | None = None,
+        copies: Mapping[str, Sequence[Agent]] | None = None,
     ) -> None:
         """`agents` are (name, agent, weight) with different names; `begun` counts the experiments
-        that each name has begun already."""
-        self._begun = begun or {}
+        that each name has begun already; `copies` may think at the same time as the agent."""
+        self._begun, self._copies = begun or {}, copies or {}
         self.members = [self._member(*agent) for agent in agents]
         self._fallback = self._member(*fallback) if fallback else None
         everyone = [*self.members, *([self._fallback] if self._fallback else [])]
-        self._agents = [member.agent for member in everyone]  # those who have left as well
+        self._agents = [  # those who have left as well
+            agent for member in everyone for agent in (member.agent, *member.spare)
+        ]
         self._refusal: AgentError | None = None  # why the latest left that could not go on
 
     def _member(self, name: str, agent: Agent, weight: float = 1.0) -> Member:
-        return Member(name, agent, weight, self._begun.get(name, 0))
+        spare = list(self._copies.get(name, ()))
+        begun = self._begun.get(name, 0)
+        return Member(name, agent, weight, begun, at_once=1 + len(spare), spare=spare)
 
     @property
     def names(self) -> str:
@@ -86,16 +103,27 @@ class AgentScheduler:
         """Whether an agent reads briefings, as programs and models do."""
         return any(member.agent.wants_briefing for member in self.members)
 
+    @property
+    def at_once(self) -> int:
+        """How many turns that take time and money may be under way at the same time, at least 1."""
+        return sum(m.at_once for m in self.members if m.agent.wants_briefing) or 1
+
+    @property
+    def thinking(self) -> int:
+        """How many turns are under way."""
+        return sum(member.thinking for member in self.members)
+
     # ---- whose turn it is ------------------------------------------------------------------
 
     def next(self, now: float) -> Member | None:
-        """Return the member whose turn it is, or None while all wait."""
+        """Return the member whose turn it is, or None while all wait or it thinks already."""
         ready = [member for member in self.members if member.ready_at <= now]
         if all(member.passed for member in ready):
             for member in ready:
                 member.passed = False
         candidates = [member for member in ready if not member.passed]
-        return min(candidates, key=lambda member: member.share, default=None)
+        turn = min(candidates, key=lambda member: (member.share, member.is_busy), default=None)
+        return None if turn is None or turn.is_busy else turn
 
     # ---- results of turns --------------------------------------------------------------------
 
@@ -130,7 +158,8 @@ class AgentScheduler:
         Returns the fallback if it takes over, which it does when no agent is left and at least one
         could not go on. Raises the latest refusal if there is no fallback then.
         """
-        self.members.remove(member)
+        if member in self.members:  # not if a copy of it has left meanwhile
+            self.members.remove(member)
         self._refusal = refusal or self._refusal
         if self.members or self._refusal is None:
             return None
@@ -143,7 +172,7 @@ class AgentScheduler:
     # ---- all of them -----------------------------------------------------------------------
 
     def interrupt(self) -> None:
-        """End the turn under way, from another thread."""
+        """End the turns under way, from another thread."""
         for agent in self._agents:
             if interrupt := getattr(agent, "interrupt", None):
                 interrupt()

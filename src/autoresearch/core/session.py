@@ -209,10 +209,12 @@ class Session:
         wanted = self.task.limits
         if is_proposed:
             wanted = replace(wanted, experiments=None, tokens=None, usd=None)
-        reserve_s = self._reserve_s()
+        reserve_s, spent = self._reserve_s(), self._spent()
+        if not is_proposed:
+            spent = spent.with_turns(self.scheduler.thinking)
         if self._deadline is not None and limits.boot_clock() + reserve_s >= self._deadline:
             return f"it is {wanted.until:%H:%M}"
-        return limits.reached(wanted, self._spent(), self.record.metric, reserve_s)
+        return limits.reached(wanted, spent, self.record.metric, reserve_s)
 
     def left(self) -> list[str]:
         """What is left of each limit, one line each."""
@@ -223,9 +225,11 @@ class Session:
         return limits.read_spent(self.ledger, self.record, self.task.limits, self.elapsed_s())
 
     def usd_left(self) -> float | None:
-        """What the next turn may spend; None without a limit."""
+        """What the next turn may spend, beside others at the same time; None without a limit."""
         limit = self.task.limits.usd
-        return None if limit is None else max(0.0, limit - self.ledger.costs(self.record)[1])
+        if limit is None:
+            return None
+        return max(0.0, limit - self.ledger.costs(self.record)[1]) / self.scheduler.at_once
 
     def _reserve_s(self) -> float:
         """Seconds that the verification at the end will take, so that the session ends in time."""
@@ -261,11 +265,14 @@ class Session:
     # ---- agents ----------------------------------------------------------------------------
 
     @property
-    def is_ahead(self) -> bool:
-        """Whether the next change is proposed while every slot is busy. By default it is if an
-        agent reads briefings, as it may think for minutes, and no run is timed meanwhile."""
-        wanted = self.task.agent.ahead
-        return self.scheduler.has_readers and not self.task.measure if wanted is None else wanted
+    def ahead(self) -> int:
+        """How many changes may be proposed while every slot is busy: as many as agents can think
+        of at once. By default none, unless an agent reads briefings, as it may think for minutes,
+        and no run is timed meanwhile."""
+        is_wanted = self.task.agent.ahead
+        if is_wanted is None:
+            is_wanted = self.scheduler.has_readers and not self.task.measure
+        return self.scheduler.at_once if is_wanted else 0
 
     def grants(self) -> Grants:
         """What the task lets an agent's process use, and what it must never see."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from autoresearch.core.events import AgentFinished, AgentRecovered, TurnFailed
@@ -29,6 +31,8 @@ class TurnTaker:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._turn = threading.Condition()  # held by a turn, but not while the agent thinks
+        self._worktrees: set[Path] = set()  # of the turns under way
         self._unfinished = session.ledger.in_flight(session.record)
         self._worked: set[str] = set()  # names of agents
         self.closed = False  # no agent has anything more to propose
@@ -38,23 +42,35 @@ class TurnTaker:
             )
 
     def next_experiment(self) -> Experiment | None:
-        """Return an interrupted experiment, else a new one, or None when the session is to end. One
-        thread at a time may call this."""
-        while self._session.stopping is None and not self.closed:
-            if self._unfinished:
-                return self._unfinished.pop(0)
-            if self._session.limit() is not None:
-                return None
-            if self._session.requests.is_paused:
-                self._session.pause(POLL_S)
-                continue
-            self._session.executor.commands.check_disk()
-            member = self._session.scheduler.next(time.monotonic())
-            if member is None:
-                time.sleep(POLL_S)
-            elif (experiment := self._ask(member)) is not None:
-                return experiment
+        """Return an interrupted experiment, else a new one, or None when the session is to end.
+        Several threads may call this: the thinking of their agents overlaps, and nothing else."""
+        session, scheduler = self._session, self._session.scheduler
+        with self._turn:
+            while session.stopping is None and not self.closed:
+                if self._unfinished:
+                    return self._unfinished.pop(0)
+                if session.limit() is not None:
+                    if not scheduler.thinking:
+                        return None
+                    self._wait()  # the turns under way may fail
+                    continue
+                if session.requests.is_paused:
+                    session.pause(POLL_S)
+                    continue
+                session.executor.commands.check_disk()
+                member = scheduler.next(time.monotonic())
+                if member is None:
+                    self._wait()
+                elif (experiment := self._ask(member)) is not None:
+                    return experiment
         return None
+
+    def _wait(self) -> None:
+        """Wait for the end of a turn, or for a moment while all agents wait."""
+        if self._session.scheduler.thinking:
+            self._turn.wait(POLL_S)
+        else:
+            time.sleep(POLL_S)
 
     def may_begin(self) -> bool:
         """Wait while the session is paused. Return whether an experiment that was proposed before a
@@ -99,12 +115,13 @@ class TurnTaker:
         """Give the agent a worktree, and make an experiment of its edit."""
         session = self._session
         incumbent = session.ledger.incumbent(session.record)
-        worktree = session.paths.turns / "worktree"
+        worktree = self._find_worktree()
         clear_path(worktree)
         manifest = session.repository.trees.materialize(incumbent.commit, worktree)
         session.executor.commands.hide(manifest, worktree)
+        self._worktrees.add(worktree)
         try:
-            answer = member.propose(self._make_turn(member, manifest))
+            answer = self._think(member, self._make_turn(member, manifest, worktree))
             self._warn_of_costs(member, answer)
             if not isinstance(answer, Proposal):
                 return answer
@@ -115,7 +132,24 @@ class TurnTaker:
                 failure = Failure(refused.reason, str(refused), 0.0, answer.tokens, answer.usd)
                 return make_recordable(failure)
         finally:
+            self._worktrees.remove(worktree)
             session.repository.trees.put_aside(worktree, manifest)
+
+    def _find_worktree(self) -> Path:
+        """A folder that no turn under way uses."""
+        paths = (self._session.paths.turns / f"worktree{number or ''}" for number in count())
+        return next(path for path in paths if path not in self._worktrees)
+
+    def _think(self, member: Member, turn: Turn) -> Proposal | Failure | None:
+        """Let the agent propose, and other turns go on meanwhile."""
+        member.thinking += 1
+        self._turn.release()
+        try:
+            return member.propose(turn)
+        finally:
+            self._turn.acquire()
+            member.thinking -= 1
+            self._turn.notify_all()
 
     def collect(self, folder: Path, manifest: Manifest) -> Files:
         outputs = self._session.task.outputs
@@ -124,10 +158,8 @@ class TurnTaker:
         except (OSError, UnicodeError) as error:  # a name or a mode that nobody expects
             raise Refused("unreadable", str(error)) from error
 
-    def _make_turn(self, member: Member, manifest: Manifest) -> Turn:
-        session = self._session
-        worktree = session.paths.turns / "worktree"
-        text = ""
+    def _make_turn(self, member: Member, manifest: Manifest, worktree: Path) -> Turn:
+        session, text = self._session, ""
         if member.agent.wants_briefing:
             session.repository.trees.make_repository(worktree)
             text = session.briefer.text(session.left())

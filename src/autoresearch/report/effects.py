@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from autoresearch.core.judge import SCORE_RUNS
-from autoresearch.core.statistics import difference_interval, pooled_noise
 from autoresearch.records import Experiment, Metric, Status
 from autoresearch.report.summary import Finished, Kept, derive
+from autoresearch.statistics import difference_interval, pooled_noise
 from autoresearch.store.rows import segment_of
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from autoresearch.core.statistics import pooled_noise, t_quantile
 from autoresearch.records import Metric, Run
+from autoresearch.statistics import pooled_noise, t_quantile
 
 CONFIDENCE = 0.99  # there are three trends
 LEAST_RUNS = 12  # behind a trend

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
-from autoresearch.core.statistics import difference_interval
 from autoresearch.formatting import counted, percent
 from autoresearch.records import Experiment, Metric, Role, Run
 from autoresearch.report.summary import Flagged, derive
+from autoresearch.statistics import difference_interval
 from autoresearch.store.ledger import Ledger
 from autoresearch.store.rows import SessionRecord
 

@@ -198,7 +198,8 @@ class AgentSettings:
     confine: values.Flag = True
     fallback: values.AgentName | None = None  # takes over when the others cannot go on
     probe: values.Flag = True  # agents that need a service take a small turn first
-    ahead: values.Flag | None = None  # propose while runs go on; None: see `Session.is_ahead`
+    ahead: values.Flag | None = None  # propose while runs go on; None: see `Session.ahead`
+    at_once: values.Count = 1  # turns of each agent that reads briefings
     briefing: values.BriefingTokens = 8000  # the most, without the source
     memory: values.Flag = True  # briefings tell what earlier sessions learned
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # [agent.NAME]
