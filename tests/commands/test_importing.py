@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import THREE_RUNS, Done, call
+from support.commands import Done, call
 from support.pages import serve_pages
 from support.sessions import ScriptedAgent, change, git, run_session
 
@@ -53,8 +53,6 @@ def test_a_results_file_of_the_original_shows_everywhere(root: Path) -> None:
     assert "mar08, from old.tsv" in log.stdout and log.stdout.count("imported") == 6
     assert re.search(r"3  d4e5f6a +-  crash +imported +double model width \(OOM\)", log.stdout)
 
-    task = root / "autoresearch.toml"
-    task.write_text(f"{task.read_text()}{THREE_RUNS}")
     night = run_session(root, ScriptedAgent(change("lower", VALUE=9.0)))
     assert night.experiments[0].metric == pytest.approx(10.0, abs=0.1)  # measured, not imported
     status = call(root, "status")

@@ -17,7 +17,6 @@ from autoresearch.cli import main as cli
 from autoresearch.store.paths import make_module_command
 
 COMMAND = make_module_command("autoresearch")
-THREE_RUNS = ""  # `make_task` adds them; for tests that were written before it did
 
 
 @dataclass
