@@ -554,8 +554,9 @@ def test_a_grant_too_wide_is_refused(
     root = tmp_path / "task"
     toml = SCORED.format(read="", write="").partition("[agent]")[0]
     files = {"score.py": SCORE, "holdout/answer": "42"}
-    make_task(root, toml=f"{toml}[{table}]\n{given.format(root=root)}\n", files=files)
-    line = len((root / "autoresearch.toml").read_text().splitlines())
+    wrong = given.format(root=root)
+    make_task(root, toml=f"{toml}[{table}]\n{wrong}\n", files=files)
+    line = (root / "autoresearch.toml").read_text().splitlines().index(wrong) + 1
     with pytest.raises(TaskError, match=rf"autoresearch.toml:{line}: \[{table}\].*{problem}"):
         load(root)
 
