@@ -206,7 +206,7 @@ def not_enforced(task: Task) -> tuple[str, ...]:
     if not cpu_clock.is_available():
         runs.append(
             "CPU time of children that nobody waits for is not counted (no performance counter, "
-            "as with kernel.perf_event_paranoid above 2, and no control group of its own); its "
+            "as with kernel.perf_event_paranoid above 2 and for root, and no control group); its "
             "wall time is limited to twice the baseline's for each second of the budget"
         )
     if task.runner.network:

@@ -115,8 +115,8 @@ class PristineTrees:
             return None
 
     def put_aside(self, folder: Path, manifest: Manifest) -> None:
-        """Take back a materialised tree. A large one is kept for the next commit: comparing 100,000
-        files takes a second, deleting and writing them tens of seconds (ext4 is slow with names of
+        """Take back a materialised tree. A large one is kept for the next commit: to move 20,000
+        untouched files takes 1.4 s of CPU time, to write them 3 to 10 s (ext4 is slow with names of
         files that were just deleted)."""
         if len(manifest) < SPARE_FILES or len(self._spares) >= SPARES or not folder.is_dir():
             clear_path(folder)
