@@ -11,6 +11,7 @@ import sys
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,14 +21,17 @@ from support.sessions import (
     TASK,
     Night,
     ScriptedAgent,
+    alive,
     change,
     make_task,
     rewrite,
     run_session,
+    task_of,
     wait_until,
 )
 
 from autoresearch import agents, exports
+from autoresearch.commands import export as export_command
 from autoresearch.files import read_text
 from autoresearch.plugins import EXPORTS
 from autoresearch.protocols import Proposal, Turn
@@ -243,6 +247,37 @@ def test_a_session_is_exported_while_it_works_and_hears_once_of_what_fails(
     assert at_once.count("\n") == 5
     assert call(root, "export", "csv").returncode == 0  # afterwards: the same
     assert live.read_text() == at_once
+
+
+STUCK = """\
+import subprocess, time
+class Stuck:
+    def __init__(self, folder):
+        child = subprocess.Popen(["sleep", "300"])
+        (folder / "pid").write_text(f"{child.pid}\\n")
+    def add(self, done): pass
+    def close(self): time.sleep(300)
+def create(session, folder): return Stuck(folder)
+"""
+
+
+def test_an_export_that_hangs_ends_with_its_children(
+    night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "stuck.py").write_text(STUCK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(export_command, "LAST_S", 0.5)
+    warnings: list[str] = []
+    task = task_of(night.root, export__formats=["mine.stuck"])
+    parts = {"paths": night.paths, "record": night.record, "listeners": []}
+    session: Any = SimpleNamespace(task=task, warn=warnings.append, **parts)
+    file = night.paths.exports / "mine.stuck" / "pid"
+    with export_command.exporting(session):
+        wait_until(lambda: read_text(file).endswith("\n"))
+    assert not alive(int(file.read_text()))
+    [warning] = warnings
+    assert warning.startswith("[export] mine.stuck: it was not done")
 
 
 # --------------------------------------------------------------------------------------------
