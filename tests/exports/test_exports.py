@@ -231,8 +231,8 @@ def test_a_session_is_exported_while_it_works_and_hears_once_of_what_fails(
     live = folder / "csv" / "experiments.csv"
 
     def look(turn: Turn) -> Proposal:
-        wait_until(lambda: live.exists() and live.read_text().count("\n") == 2)  # the baseline
-        wait_until(lambda: "no more room" in read_text(folder / "mine.broken.log"))
+        wait_until(lambda: live.exists() and live.read_text().count("\n") == 2, 60.0)  # baseline
+        wait_until(lambda: "no more room" in read_text(folder / "mine.broken.log"), 60.0)
         return change(VALUE=9.0)(turn)
 
     agent = ScriptedAgent(look, change(VALUE=8.0), change(VALUE=7.0))
@@ -274,7 +274,7 @@ def test_an_export_that_hangs_ends_with_its_children(
     session: Any = SimpleNamespace(task=task, warn=warnings.append, **parts)
     file = night.paths.exports / "mine.stuck" / "pid"
     with export_command.exporting(session):
-        wait_until(lambda: read_text(file).endswith("\n"))
+        wait_until(lambda: read_text(file).endswith("\n"), 60.0)
     assert not alive(int(file.read_text()))
     [warning] = warnings
     assert warning.startswith("[export] mine.stuck: it was not done")
