@@ -21,7 +21,7 @@ from autoresearch.store.ledger import Ledger
 from autoresearch.store.lock import find_owner
 from autoresearch.store.paths import SessionPaths
 
-BUDGET = 3
+BUDGET = 2
 
 
 def answer(where: Path, *words: str) -> dict[str, Any]:
@@ -77,41 +77,25 @@ def test_its_number_decides_nothing(work: Path) -> None:
     assert audit(task_of(root)) == []
     shutil.copy(root / "prog.py", work)
     edit(work, VALUE=12.0)
-    assert answer(work, "scratch", "-m", "a high value")["gain"] < 0
     verdict = answer(work, "try", "-m", "the same again")
     assert (verdict["status"], verdict["reason"]) == ("discard", "worse"), "it is no duplicate"
     scratch = [run for run in night(root, "t").runs if run.role is Role.SCRATCH]
-    assert [run.experiment for run in scratch] == [0, 0, 0]
-
-
-def test_views_tell_of_them(work: Path) -> None:
-    edit(work, VALUE=9.0)
-    answer(work, "scratch", "-m", "nine")
-    edit(work, VALUE=8.0)
-    answer(work, "scratch", "-m", "eight")
-    briefing = answer(work, "brief")["briefing"]
-    section = briefing.partition("## Scratch runs")[2]
-    assert section.index("eight") < section.index("nine"), "the best first"
-    assert f"1 of {BUDGET} are left" in briefing
-    root = root_of(work)
-    listed = call(root, "log", "--scratch").stdout
-    assert "eight" in listed and "scratch" not in call(root, "log").stdout
-    assert [row["scratch"] for row in answer(root, "log", "--scratch")] == [1, 2]
-    call(root, "report")
-    page = (root / "report.md").read_text()
-    assert "2 runs that the agent asked for" in page and "hidden files" not in page
+    assert [run.experiment for run in scratch] == [0, 0]
 
 
 def test_the_budget_is_the_users(work: Path) -> None:
+    root = root_of(work)
     for _ in range(BUDGET):
         assert answer(work, "scratch")["status"] == "scratch", "an unchanged folder can be run"
     done = call(work, "scratch", "-m", "one more")
     assert done.returncode == 1 and f"{BUDGET} scratch runs are spent" in done.stdout
     assert "ten such turns" not in done.stdout
-    assert len([run for run in night(root_of(work), "t").runs if run.role == "scratch"]) == BUDGET
-    answer(root_of(work), "start", "--scratch", "4")
-    assert answer(work, "scratch")["left"] == 0
-    answer(root_of(work), "start", "--scratch", "0")
+    assert len([run for run in night(root, "t").runs if run.role == "scratch"]) == BUDGET
+    answer(root, "start", "--tag", "t", "--scratch", "0", "--hours", "1e-6")
+    report = answer(work, "scratch")
+    assert (report["status"], report["limit"]) == ("limit", "1e-06 hours worked")
+    assert night(root, "t").record.stopped == "1e-06 hours worked"
+    answer(root, "start", "--tag", "t", "--hours", "1")
     assert "scratch = 0" in answer(work, "scratch")["detail"]
     assert call(work, "start", "--scratch", "-1").returncode == 2
 
@@ -125,7 +109,7 @@ def test_a_frozen_file_is_refused_and_counts_for_nothing(work: Path) -> None:
 
 
 def test_a_killed_one_is_forgotten(work: Path, tmp_path: Path) -> None:
-    """It costs nothing, and `wait` says so."""
+    """It costs nothing, and that is said."""
     root = root_of(work)
     gate = tmp_path / "gate"
     edit(work, VALUE=8.0, WAIT_A=str(gate))
@@ -135,7 +119,7 @@ def test_a_killed_one_is_forgotten(work: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until(lambda: find_owner(SessionPaths(root, "t")) is None)
-    lost = call(work, "wait")
+    lost = call(work, "try", "--resume")  # as `wait` does
     assert lost.returncode == 1 and "cut off" in lost.stdout
     assert audit(task_of(root)) == []
     gate.touch()
@@ -143,18 +127,8 @@ def test_a_killed_one_is_forgotten(work: Path, tmp_path: Path) -> None:
     assert (report["status"], report["scratch"], report["left"]) == ("scratch", 1, BUDGET - 1)
 
 
-def test_a_limit_of_the_session_holds(tmp_path: Path) -> None:
-    root = make_task(tmp_path / "task")
-    work = Path(answer(root, "start", "--tag", "t", "--experiments", "1")["worktree"])
-    edit(work, VALUE=12.0)
-    answer(work, "try", "-m", "higher")
-    report = answer(work, "scratch")
-    assert (report["status"], report["limit"]) == ("limit", "1 experiment done")
-    assert night(root, "t").record.stopped == "1 experiment done"
-
-
-def test_hidden_files_stay_hidden_and_the_looks_are_counted(tmp_path: Path) -> None:
-    """The same scorer; the sealed holdout is not asked; its own words are withheld."""
+def test_hidden_files_stay_hidden_and_views_count_the_looks(tmp_path: Path) -> None:
+    """The scorer is the same, and its own words are withheld. The sealed holdout is not asked."""
     scorer = (
         "print('the answer is', open('hidden').read())\nif float(open('out').read()) < 6: 1 / 0\n"
     )
@@ -171,13 +145,24 @@ def test_hidden_files_stay_hidden_and_the_looks_are_counted(tmp_path: Path) -> N
         },
     )
     work = Path(answer(root, "start", "--tag", "t")["worktree"])
-    good = answer(work, "scratch", "-m", "as it is")
+    edit(work, VALUE=9.0)
+    good = answer(work, "scratch", "-m", "nine")
     assert good["status"] == "scratch" and [file.split()[0] for file in good["files"]] == ["out"]
+    edit(work, VALUE=8.0)
+    answer(work, "scratch", "-m", "eight")
     edit(work, VALUE=5.0)
     done = call(work, "scratch", "-m", "lower")
     assert "score: exit code 1" in done.stdout and "is withheld" in done.stdout
     assert "forty-two" not in done.stdout + done.stderr + json.dumps(good)
     runs = [run for run in night(root, "t").runs if run.role is Role.SCRATCH]
-    assert [run.holdout for run in runs] == [None, None]
+    assert [run.holdout for run in runs] == [None] * 3
+    briefing = answer(work, "brief")["briefing"]
+    section = briefing.partition("## Scratch runs")[2]
+    assert section.index("eight") < section.index("nine"), "the best first"
+    assert "47 of 50 are left" in briefing
+    listed = call(root, "log", "--scratch").stdout
+    assert "eight" in listed and "eight" not in call(root, "log").stdout
+    assert [row["scratch"] for row in answer(root, "log", "--scratch")] == [1, 2, 3]
     call(root, "report")
-    assert "and 2 times more here" in (root / "report.md").read_text()
+    page = (root / "report.md").read_text()
+    assert "3 runs that the agent asked for" in page and "and 3 times more here" in page

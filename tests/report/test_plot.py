@@ -7,10 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from support.fabricated import NOW, FabricatedSession
 
 from autoresearch.records import Role
-from autoresearch.report.gap_panel import align, needs_gap
+from autoresearch.report.gap_panel import align, draw_gap, needs_gap
 from autoresearch.report.plot import list_steps, plot_svg
 from autoresearch.store.ledger import Ledger
 
@@ -74,7 +75,10 @@ def test_a_best_that_is_not_the_last_can_be_drawn(session: FabricatedSession) ->
     session.change(0.02)
     session.means[session.incumbent] += 0.03
     session.change(0.005)
-    assert plot_svg(session.summary(whole=True))
+    summary = session.summary(whole=True)
+    axes = Figure().add_subplot()
+    draw_gap(axes, summary, list_steps(summary), [], last=3)
+    assert 0 < axes.get_ylim()[0] < 0.02
 
 
 def test_what_a_new_segment_moves_is_no_gain(session: FabricatedSession) -> None:
