@@ -297,13 +297,15 @@ class _Audit:
             present = refs.pop(ref, None)
             if present != commit and self.repository.has_files(commit):
                 yield Finding("ref", ref, _describe_move(present, commit), repair)
-        unrecorded = [ref for ref in refs if SCRATCH.fullmatch(ref.rpartition("/")[2])]
-        for ref in (*self.refs.leftovers(tag, len(self.experiments)), *unrecorded):
+        for ref in self.refs.leftovers(tag, len(self.experiments)):
             del refs[ref]
             yield Finding("ref", ref, "a kill left it behind", partial(self.refs.drop, ref))
         for ref in refs:
-            if VARIANT.fullmatch(ref.rpartition("/")[2]):
+            name = ref.rpartition("/")[2]
+            if VARIANT.fullmatch(name):
                 continue  # made by `verify --ablate`
+            if SCRATCH.fullmatch(name):
+                continue  # of a scratch run that was cut off: the next one takes the name
             yield Finding("ref", ref, "it belongs to no experiment of the ledger")
 
     def _check_branch(self) -> Findings:
