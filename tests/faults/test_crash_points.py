@@ -111,7 +111,8 @@ def test_the_session_has_everything_in_it(driver: Driver, tmp_path: Path) -> Non
     found = night(root)
     assert max(one.attempt for one in found.experiments) >= 1  # one was moved onto the other
     roles = Counter(run.role for run in found.runs)
-    assert roles.keys() == set(Role) - {Role.ABLATION, Role.REDUCED}  # those of `verify`
+    others = {Role.ABLATION, Role.REDUCED, Role.SCRATCH}  # of `verify` and `scratch`
+    assert roles.keys() == set(Role) - others
     assert {
         "COMMIT",
         "replace",
