@@ -16,7 +16,9 @@ Always denied:
 - leases on files (F_SETLEASE, with EPERM): the warden would wait for 45 s to open a leased log
 - making a program that its owner can execute and not read, or a set-user-ID program (with EPERM):
   the kernel takes the counter of CPU time (`cpu_clock.py`) from a process that executes the first.
-  Setting extended attributes too (with EOPNOTSUPP), by which both could be had
+  Setting extended attributes too (with EOPNOTSUPP), by which both could be had. A umask that would
+  make the first of a usual program is not set, and the call returns 0: umask cannot fail, and
+  libraries set 0o666 for a moment to learn the present one. They then believe that it was 0
 - the kernel's log (syslog, with EPERM): where everybody may read it, a crash leaves a message there
 - clone3 and openat2 (with ENOSYS; programs then use clone and openat): no filter sees their
   arguments, such as another control group to be born in
@@ -47,6 +49,7 @@ PR_SET_SECCOMP = 22
 MODE_FILTER = 2
 ALLOW, REFUSE, FORBID = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x00050000 | errno.EPERM
 LACK, UNSUPPORTED = 0x00050000 | errno.ENOSYS, 0x00050000 | errno.EOPNOTSUPP
+PRETEND = 0x00050000 | 0  # the call returns 0 and does nothing
 LOAD, EQUAL, AT_LEAST, HAS_ANY, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF instructions
 NUMBER, ARCHITECTURE = 0, 4  # their offsets in the filter's input, in bytes
 # Offsets of arguments' lower halves; the upper ones are at + 4.
@@ -239,7 +242,8 @@ def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
         ("fcntl", LOAD, SECOND, "", ""),
         ("", EQUAL, SET_LEASE, "forbid", "allow too"),
         ("umask", LOAD, FIRST, "", ""),
-        ("", HAS_ANY, READS, "forbid", "allow too"),
+        ("", HAS_ANY, READS, "", "allow too"),
+        ("", HAS_ANY, EXECUTES, "allow too", "pretend"),
         ("open", LOAD, SECOND, "", ""),
         ("", HAS_ANY, CREATES, "third is mode", "allow too"),
         ("openat", LOAD, THIRD, "", ""),
@@ -255,6 +259,7 @@ def _code(calls: Calls, network: bool, attributes: bool, cores: bool) -> bytes:
         ("allow too", RETURN, ALLOW, "", ""),  # again, because jumps lead forward only
         ("forbid", RETURN, FORBID, "", ""),
         ("refuse too", RETURN, REFUSE, "", ""),
+        ("pretend", RETURN, PRETEND, "", ""),
     ]
     return _assemble(steps)
 
