@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -23,6 +24,7 @@ from support.sessions import (
 )
 
 from autoresearch.commands.fsck import audit
+from autoresearch.core.turns import TurnTaker
 from autoresearch.interactive import trial
 from autoresearch.store.paths import SessionPaths
 
@@ -95,6 +97,44 @@ def test_try_from_moves_the_edit_onto_the_older_keep(work: Path) -> None:
     tried = night(root_of(work), "t").experiments[-1]
     text = git(root_of(work), "show", f"{tried.commit}:prog.py")
     assert "BONUS = 0.0" in text and "VALUE -= 0.5" in text
+
+
+def test_an_edit_that_resembles_the_incumbent_stays_whole(work: Path) -> None:
+    """The folder was made from the older keep, however near to the incumbent its edit comes."""
+    answer(work, "start", "--from", "1")
+    edit(work, VALUE=6.5, BONUS=1.0)
+    before = (work / "prog.py").read_text()
+    answer(work, "start", "--from", "1")
+    assert (work / "prog.py").read_text() == before
+    report = answer(work, "try", "--from", "1", "-m", "both")
+    assert (report["status"], report["metric"]) == ("keep", 5.5)
+
+
+def test_an_edit_that_resembles_the_incumbent_moves_whole_to_another_keep(work: Path) -> None:
+    answer(work, "start", "--from", "1")
+    edit(work, BONUS=1.0)
+    answer(work, "start", "--from", "0")
+    text = (work / "prog.py").read_text()
+    assert "VALUE = 10.0" in text and "BONUS = 1.0" in text
+
+
+def test_a_full_disk_does_not_change_what_is_tried(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next `try` still judges the whole folder, not its edit on top of the incumbent."""
+
+    def fill_disk(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    answer(work, "start", "--from", "1")
+    edit(work, VALUE=7.5)
+    monkeypatch.setattr(TurnTaker, "take", fill_disk)
+    with pytest.raises(OSError, match="No space"):
+        call(work, "try", "-m", "lower")
+    monkeypatch.undo()
+    report = answer(work, "try", "-m", "lower")
+    assert (report["status"], report["metric"]) == ("discard", 7.5), "without the bonus"
+    assert report["description"] == "from #1: lower"
 
 
 def test_an_edit_that_does_not_fit_stays_in_the_folder(work: Path) -> None:

@@ -80,6 +80,8 @@ class WorkFolder:
         """Make the folder hold an older keep's files, with the edit that the folder has on top of
         them. Raises `Refused` if the edit does not fit, and leaves the folder as it is."""
         self.update()
+        if self.state.origin == keep.number:
+            return
         base, changes = self.read_edit()
         commit = keep.commit
         if changes:
@@ -126,7 +128,7 @@ class WorkFolder:
 
         After `branch` that is the incumbent: what the folder holds is tried as a whole."""
         origin, base = self.state.origin, self.find_base()
-        self.save(FolderState(base, taken=self.hash()))
+        self.save(FolderState(base, taken=self.hash(), origin=origin))
         return base if origin is None else self._incumbent()
 
     def find_base(self) -> str:
@@ -138,6 +140,8 @@ class WorkFolder:
                 f"your edit, remove it, and `autoresearch start --tag {self._session.record.tag}` "
                 "makes it again"
             )
+        if state.origin is not None:  # the edit may resemble the incumbent, but began elsewhere
+            return state.base
         # After a try during which the folder was edited, it is an edit of that try's commit, or of
         # that try's base if the agent began there again. An agent can also take the incumbent.
         bases = [commit for commit in (state.commit, state.base) if commit is not None]
@@ -157,7 +161,7 @@ class WorkFolder:
         if state.taken == self.hash():
             self.restore()
             return False
-        self.save(replace(state, taken=None, commit=state.commit or commit))
+        self.save(replace(state, taken=None, commit=state.commit or commit, origin=None))
         return True
 
     def hash(self) -> str:

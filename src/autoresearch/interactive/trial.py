@@ -110,8 +110,10 @@ def try_change(session: Session, proposal: Proposal, origin: int | None = None) 
     try:
         loop.begin()
         number = _finish_open(loop)
-        if number is not None and folder.state.taken == folder.hash():
-            return _report_verdict(session, number)  # this is the same try again
+        if number is not None:
+            if folder.state.taken == folder.hash():
+                return _report_verdict(session, number)  # this is the same try again
+            folder.end_try(session.ledger.experiment(session.record, number).commit)
         if limit := session.limit():
             return _end_session(session, TrialReport("limit", proposal.description, limit=limit))
         session.executor.commands.check_disk()
