@@ -611,7 +611,8 @@ def test_the_commands_in_the_text_exist() -> None:
 def test_output_of_the_scorer_is_not_shown_to_the_agent(
     tmp_path: Path, has_hidden: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may hold hidden data; `show`, for people, has it. Without hidden files it is shown."""
+    """It may hold hidden data; `show`, for people, has it. Without hidden files it is shown. The
+    same holds for numbers that the scorer prints beside the metric."""
     scorer = (
         "print('the answer is', open('hidden').read())\nif float(open('out').read()) < 6: 1 / 0\n"
     )
@@ -621,7 +622,10 @@ def test_output_of_the_scorer_is_not_shown_to_the_agent(
         TASK
         + '[score]\ncommand = "python -S -E score.py"\nreads = ["out"]\n'
         + ('hidden = ["hidden"]\n' if has_hidden else ""),
-        {"score.py": scorer + "print('score:', open('out').read())\n", "hidden": "forty-two"},
+        {
+            "score.py": scorer + "print('---\\nscore:', open('out').read(), '\\nclass_9: 0.42')\n",
+            "hidden": "forty-two",
+        },
     )
     work = Path(answer(root, "start", "--tag", "t", "--experiments", "5")["worktree"])
     edit(work, VALUE=5.0)
@@ -631,7 +635,15 @@ def test_output_of_the_scorer_is_not_shown_to_the_agent(
     assert ("| score:" in done.stdout) == has_hidden  # what the run itself printed
     shown = call(root, "show", "1", "--tag", "t").stdout
     assert "score.log)" in shown and "ZeroDivisionError" in shown
+    edit(work, VALUE=9.0)
+    answer(work, "scratch", "-m", "nine")
+    looks = [("show", "0"), ("show", "s1"), ("log", "--scratch")]
+    assert all("class_9" in call(root, *words, "--json").stdout for words in looks)
     monkeypatch.setenv(AGENT_VARIABLE, "1")  # as for a confined agent, and over MCP
+    for words in looks:
+        told = call(root, *words, "--json").stdout
+        assert '"metric"' in told
+        assert [name in told for name in ("class_9", '"holdout_reason"')] == [not has_hidden] * 2
     shown = call(root, "show", "1", "--tag", "t").stdout
     assert ("forty-two" in shown) == (not has_hidden) and ("is withheld" in shown) == has_hidden
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
@@ -96,14 +97,19 @@ def _log_scratch(options: argparse.Namespace) -> int:
 
     with open_ledger(options) as (ledger, record, paths):
         scratch = read_scratch(ledger, record, _open_repository(paths))
-    facts = [_describe_scratch(run) for run in scratch]
+    facts = _describe_scratch(options, scratch)
     print_answer(options, facts, scratch_text(scratch, record.metric))
     return 0
 
 
-def _describe_scratch(scratch: ScratchRun) -> dict[str, Any]:
-    facts = {"scratch": scratch.number, "on": scratch.base, "description": scratch.description}
-    return facts | _to_json(scratch.run)
+def _describe_scratch(
+    options: argparse.Namespace, scratch: Sequence[ScratchRun]
+) -> list[dict[str, Any]]:
+    runs = _runs_to_json(options, [each.run for each in scratch])
+    return [
+        {"scratch": each.number, "on": each.base, "description": each.description, **run}
+        for each, run in zip(scratch, runs, strict=True)
+    ]
 
 
 def _open_repository(paths: SessionPaths) -> Repository:
@@ -130,7 +136,7 @@ def show(options: argparse.Namespace) -> int:
         diff = _open_repository(paths).diff(base.commit, experiment.commit)
     output = _read_output(options, paths, own[-1]) if own else ""
     facts: dict[str, Any] = {
-        "runs": [_to_json(run) for run in runs],
+        "runs": _runs_to_json(options, runs),
         "diff": diff,
         "output": output,
         **_read_traces(options, paths, own, record.metric),
@@ -154,7 +160,7 @@ def _show_scratch(
     diff = repository.diff(base.commit, scratch.run.commit)
     output = _read_output(options, paths, scratch.run)
     facts = {
-        **_describe_scratch(scratch),
+        **_describe_scratch(options, [scratch])[0],
         "diff": diff,
         "output": output,
         **_read_traces(options, paths, [scratch.run], record.metric),
@@ -217,6 +223,25 @@ def _to_json(record: Experiment | Run) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names}
 
 
+def _runs_to_json(options: argparse.Namespace, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Convert to JSON. If the task has hidden files, an agent is told nothing that a scorer printed
+    but the metric."""
+    facts = [_to_json(run) for run in runs]
+    if not _withholds_scorers(options):
+        return facts
+    return [
+        {name: fact for name, fact in run.items() if not name.startswith(("numbers", "holdout"))}
+        for run in facts
+    ]
+
+
+def _withholds_scorers(options: argparse.Namespace) -> bool:
+    """Whether the output goes to an agent, and the task has hidden files."""
+    from autoresearch.interactive.verdict import AGENT_VARIABLE
+
+    return AGENT_VARIABLE in os.environ and bool(load_task(options).hidden)
+
+
 def _read_output(options: argparse.Namespace, paths: SessionPaths, run: Run) -> str:
     """Read the end of the log that tells how the run went: the scorer's, if the scorer failed. An
     agent is not told that if the scorer has hidden files."""
@@ -224,9 +249,9 @@ def _read_output(options: argparse.Namespace, paths: SessionPaths, run: Run) -> 
 
     folder = paths.runs / run.name
     if (run.reason or "").startswith("score: "):
-        from autoresearch.interactive.verdict import AGENT_VARIABLE, WITHHELD
+        if _withholds_scorers(options):
+            from autoresearch.interactive.verdict import WITHHELD
 
-        if AGENT_VARIABLE in os.environ and load_task(options).hidden:
             return f"{WITHHELD}\n{tail(folder / 'log', OUTPUT_BYTES)}"
         log = folder / "score.log"
         return f"({log})\n{tail(log, OUTPUT_BYTES)}"
