@@ -12,7 +12,10 @@ from support.sessions import Night, change, edit, make_task, night, task_of
 
 from autoresearch import agents
 from autoresearch.commands.start import open_session
+from autoresearch.core import turns as core_turns
 from autoresearch.core.loop import Loop
+from autoresearch.core.scheduler import AgentScheduler
+from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.protocols import Failure, Proposal, Turn
 
 PROGRAM = "VALUE = 1000.0\nprint('METRIC score=%r' % VALUE)\n"
@@ -67,13 +70,16 @@ def worse() -> Thought:
     return lambda turn: change(VALUE=float(next(values)))(turn)
 
 
-def together(count: int, then: Thought, turns: list[Turn]) -> Thought:
-    """Thinks until `count` turns are under way, the first time; a turn alone would fail."""
-    meeting = threading.Barrier(count)
+def together(count: int, then: Thought, turns: list[Turn], after: int = 0) -> Thought:
+    """`count` turns, the first ones or those `after` the first, think until all of them are under
+    way; a turn alone would fail."""
+    meeting, lock = threading.Barrier(count), threading.Lock()
 
     def think(turn: Turn) -> Proposal | Failure | None:
-        turns.append(turn)
-        if len(turns) <= count:
+        with lock:
+            turns.append(turn)
+            number = len(turns)
+        if after < number <= after + count:
             meeting.wait(TIMEOUT_S)
         return then(turn)
 
@@ -141,10 +147,58 @@ def test_money_is_shared_by_the_turns_under_way(root: Path, worse: Thought) -> N
 
     turns: list[Turn] = []
     settings = {"agent__at_once": 2, "runner__slots": 2, "limits__usd": 1.0}
-    found = spend(root, {"claude": together(2, costly, turns)}, **settings)
-    assert [turn.usd_left for turn in turns[:2]] == [0.5, 0.5]
+    found = spend(root, {"claude": together(2, costly, turns, after=1)}, **settings)
+    # The first goes alone, as nobody knows what a turn costs.
+    assert [turn.usd_left for turn in turns[:3]] == pytest.approx([0.5, 0.4, 0.4])
     assert len(turns) == 5  # and not six, though two are under way at a time
     assert found.reason.startswith("1 dollars spent")
+
+
+def test_a_service_that_is_down_for_a_moment_is_asked_again(root: Path, worse: Thought) -> None:
+    """Though it has refused two turns, which were under way at the same time."""
+    turns: list[Turn] = []
+
+    def refused_at_first(turn: Turn) -> Proposal | Failure | None:
+        if turn in turns[:2]:
+            raise ServiceRefusal("key refused: 401")
+        return worse(turn)
+
+    settings = {"agent__at_once": 2, "runner__slots": 2, "limits__experiments": 2}
+    with patch.object(core_turns, "REFUSED_S", 0.5):
+        found = spend(root, {"claude": together(2, refused_at_first, turns)}, **settings)
+    assert found.verdicts == [("discard", "worse")] * 2
+
+
+def test_who_leaves_while_its_copy_thinks_passes_no_limit(root: Path, worse: Thought) -> None:
+    turns: list[Turn] = []
+    has_left = threading.Event()
+
+    def first_leaves(turn: Turn) -> Proposal | Failure | None:
+        if turn is turns[0]:
+            has_left.set()
+            raise AgentError("no such model")
+        has_left.wait(TIMEOUT_S)
+        return worse(turn)
+
+    both = {"claude": together(2, first_leaves, turns), "codex": worse}
+    settings = {"agent__at_once": 2, "runner__slots": 2, "limits__experiments": 3}
+    found = spend(root, both, **settings)
+    assert len(found.experiments) == 1 + 3
+    assert found.reason == "3 experiments done"
+
+
+def test_copies_that_fail_together_wait_as_one() -> None:
+    agents = AgentScheduler(
+        [("a", Thinker("a", lambda _: None), 1.0)],
+        copies={"a": [Thinker("a", lambda _: None) for _ in range(8)]},
+    )
+    [member] = agents.members
+    first = agents.note_failure(member, Failure("rate limited", "", 3600.0), 0.0)
+    others = [agents.note_failure(member, Failure("service down", ""), 1.0) for _ in range(8)]
+    assert (first.seconds, first.grew) == (3600.0, True)
+    assert {(pause.seconds, pause.grew) for pause in others} == {(3599.0, False)}
+    assert member.ready_at == 3600.0 and agents.next(3599.0) is None
+    assert agents.note_failure(member, Failure("service down", ""), 3600.0).seconds == 2.0
 
 
 def test_a_fast_agent_waits_for_its_share(root: Path, worse: Thought) -> None:

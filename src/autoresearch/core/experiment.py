@@ -98,6 +98,7 @@ class Attempt:
     def guard(self) -> None:
         """Run the task's guard commands, once."""
         for name, command in self.session.task.guards.commands:
+            self._check_incumbent()
             why = self.session.guard(name, command, self.experiment.number, self.experiment.commit)
             if why is not None:
                 self.detail = ""
@@ -206,15 +207,18 @@ class Attempt:
         return metric.crash if run.metric is None else metric.worsened(run.metric, -self.least)
 
     def _run(self, role: Role, index: int, commit: str) -> Run:
-        """Raises `Restart` when the change has passed its screen and another one is the incumbent
-        by now (`benchmarks/many_slots.py`: a screen that goes on costs less than a new one)."""
-        experiment, record = self.experiment, self.session.record
-        has_passed = role is not Role.SCREEN
-        if has_passed and self.ledger.incumbent(record).number != self.incumbent.number:
-            raise Restart
+        experiment = self.experiment
+        if role is not Role.SCREEN:
+            self._check_incumbent()
         return self.session.make(
             experiment.number, experiment.attempt, role, index, commit, self.segment
         )
+
+    def _check_incumbent(self) -> None:
+        """Raise `Restart` when another change is the incumbent by now. Not asked during the screen:
+        one that goes on costs less than a new one (`benchmarks/many_slots.py`)."""
+        if self.ledger.incumbent(self.session.record).number != self.incumbent.number:
+            raise Restart
 
     def _move_onto_incumbent(self) -> Experiment:
         """Carry the change over from the commit that it was made on."""

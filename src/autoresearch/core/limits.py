@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -28,18 +29,20 @@ class Spent:
     since_keep: int  # experiments
     score: float | None  # the incumbent's
     run_s: float = 0.0  # wall, of all runs; each has its slot's GPU
-    tokens: int = 0
+    tokens: float = 0
     usd: float = 0.0
-    turn_tokens: int = 0  # of the largest turn so far: what the next one may take
+    turn_tokens: float = 0  # of the largest turn so far: what the next one may take
     turn_usd: float = 0.0
 
     def with_turns(self, count: int) -> Spent:
-        """With so many turns under way as if they had ended, each as large as the largest."""
+        """With so many turns under way as if they had ended, each as large as the largest: before
+        the first has told its cost, as if there were no bound to it."""
+        unknown = math.inf if count else 0.0
         return replace(
             self,
             experiments=self.experiments + count,
-            tokens=self.tokens + count * self.turn_tokens,
-            usd=self.usd + count * self.turn_usd,
+            tokens=self.tokens + (count * self.turn_tokens or unknown),
+            usd=self.usd + (count * self.turn_usd or unknown),
         )
 
 

@@ -37,19 +37,25 @@ class Member:
     spare: list[Agent] = field(default_factory=list)  # copies besides `agent` that are free
     thinking: int = 0  # turns under way
 
-    def propose(self, turn: Turn) -> Proposal | Failure | None:
-        """Ask the agent, or a copy. Raises only errors that make going on pointless."""
-        agent = self.spare.pop() if self.spare else self.agent
+    def begin_turn(self) -> Agent:
+        """Return the agent, or a copy of it, that is free."""
+        self.thinking += 1
+        return self.spare.pop() if self.spare else self.agent
+
+    def end_turn(self, agent: Agent) -> None:
+        self.thinking -= 1
+        if agent is not self.agent:
+            self.spare.append(agent)
+
+    def propose(self, turn: Turn, agent: Agent | None = None) -> Proposal | Failure | None:
+        """Ask the agent, or this copy. Raises only errors that make going on pointless."""
         try:
-            answer = agent.propose(turn)
+            answer = (agent or self.agent).propose(turn)
             return None if answer is None else make_recordable(answer)
         except AutoresearchError:
             raise
         except Exception as error:  # a bug of one agent is no reason to lose the night
             return make_recordable(Failure("agent broke", f"{type(error).__name__}: {error}"))
-        finally:
-            if agent is not self.agent:
-                self.spare.append(agent)
 
     @property
     def share(self) -> float:
@@ -82,10 +88,8 @@ class AgentScheduler:
         self._begun, self._copies = begun or {}, copies or {}
         self.members = [self._member(*agent) for agent in agents]
         self._fallback = self._member(*fallback) if fallback else None
-        everyone = [*self.members, *([self._fallback] if self._fallback else [])]
-        self._agents = [  # those who have left as well
-            agent for member in everyone for agent in (member.agent, *member.spare)
-        ]
+        self._everyone = [*self.members, *([self._fallback] if self._fallback else [])]
+        self._agents = [agent for one in self._everyone for agent in (one.agent, *one.spare)]
         self._refusal: AgentError | None = None  # why the latest left that could not go on
 
     def _member(self, name: str, agent: Agent, weight: float = 1.0) -> Member:
@@ -111,7 +115,7 @@ class AgentScheduler:
     @property
     def thinking(self) -> int:
         """How many turns are under way."""
-        return sum(member.thinking for member in self.members)
+        return sum(member.thinking for member in self._everyone)
 
     # ---- whose turn it is ------------------------------------------------------------------
 
@@ -141,6 +145,9 @@ class AgentScheduler:
     def note_failure(self, member: Member, failure: Failure, now: float) -> Pause:
         """Count a failed turn. Return the pause before the next one."""
         member.passed = True
+        if member.at_once > 1 and now < member.ready_at:  # begun before another copy failed
+            member.ready_at = max(member.ready_at, now + (failure.retry_after_s or 0.0))
+            return Pause(member.ready_at - now, grew=False)
         if failure.retry_after_s == 0 and failure.reason not in SERVICE_REASONS:
             return Pause(0.0, grew=False)
         # Beyond 2^20 it is the longest pause anyway, and 2.0^1024 is no float.
@@ -158,8 +165,7 @@ class AgentScheduler:
         Returns the fallback if it takes over, which it does when no agent is left and at least one
         could not go on. Raises the latest refusal if there is no fallback then.
         """
-        if member in self.members:  # not if a copy of it has left meanwhile
-            self.members.remove(member)
+        self.members.remove(member)
         self._refusal = refusal or self._refusal
         if self.members or self._refusal is None:
             return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 
@@ -169,13 +169,14 @@ class Session:
                 pass  # the caller looks at `stopping` and at the segment
             except BaseException:
                 self.stop("error")
+                self.scheduler.interrupt()  # a turn may take many minutes
                 raise
 
         with ThreadPoolExecutor(workers or self.runner.slots) as pool:
             futures = [pool.submit(do, job) for job in jobs]
             try:
                 # In short waits, so that the main thread keeps answering signals.
-                while wait(futures, timeout=0.2, return_when=FIRST_EXCEPTION).not_done:
+                while wait(futures, timeout=0.2).not_done:
                     if self._at_once:  # again and again: a run may be about to begin
                         self.interrupt()
             except BaseException:  # such as KeyboardInterrupt, where nobody handles the signal
@@ -224,12 +225,13 @@ class Session:
     def _spent(self) -> limits.Spent:
         return limits.read_spent(self.ledger, self.record, self.task.limits, self.elapsed_s())
 
-    def usd_left(self) -> float | None:
-        """What the next turn may spend, beside others at the same time; None without a limit."""
-        limit = self.task.limits.usd
-        if limit is None:
+    def usd_left(self, granted: float = 0.0) -> float | None:
+        """What the next turn may spend; None without a limit. Turns under way have been `granted`
+        so much, and others may begin beside it."""
+        if self.task.limits.usd is None:
             return None
-        return max(0.0, limit - self.ledger.costs(self.record)[1]) / self.scheduler.at_once
+        left = self.task.limits.usd - self.ledger.costs(self.record)[1] - granted
+        return max(0.0, left) / max(1, self.scheduler.at_once - self.scheduler.thinking)
 
     def _reserve_s(self) -> float:
         """Seconds that the verification at the end will take, so that the session ends in time."""
@@ -266,9 +268,8 @@ class Session:
 
     @property
     def ahead(self) -> int:
-        """How many changes may be proposed while every slot is busy: as many as agents can think
-        of at once. By default none, unless an agent reads briefings, as it may think for minutes,
-        and no run is timed meanwhile."""
+        """How many changes may be proposed while every slot is busy. By default none, unless an
+        agent reads briefings, as it may think for minutes, and no run is timed meanwhile."""
         is_wanted = self.task.agent.ahead
         if is_wanted is None:
             is_wanted = self.scheduler.has_readers and not self.task.measure
@@ -281,6 +282,8 @@ class Session:
     def dismiss(self, member: Member, refusal: AgentError) -> None:
         """Let an agent leave that cannot go on: the others go on, or the fallback does. Raises the
         refusal when no agent is left."""
+        if member not in self.scheduler.members:
+            return  # a copy of it has left meanwhile
         taking_over = self.scheduler.leave(member, refusal)
         if taking_over is None:
             follows = f"{self.scheduler.names} goes on without it"

@@ -32,7 +32,7 @@ class TurnTaker:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._turn = threading.Condition()  # held by a turn, but not while the agent thinks
-        self._worktrees: set[Path] = set()  # of the turns under way
+        self._granted: dict[Path, float] = {}  # dollars, by the worktree of a turn under way
         self._unfinished = session.ledger.in_flight(session.record)
         self._worked: set[str] = set()  # names of agents
         self.closed = False  # no agent has anything more to propose
@@ -56,6 +56,7 @@ class TurnTaker:
                     continue
                 if session.requests.is_paused:
                     session.pause(POLL_S)
+                    self._turn.wait(0.01)  # a turn may end meanwhile
                     continue
                 session.executor.commands.check_disk()
                 member = scheduler.next(time.monotonic())
@@ -68,7 +69,7 @@ class TurnTaker:
     def _wait(self) -> None:
         """Wait for the end of a turn, or for a moment while all agents wait."""
         if self._session.scheduler.thinking:
-            self._turn.wait(POLL_S)
+            self._turn.wait(5 * POLL_S)  # in every slot that is free
         else:
             time.sleep(POLL_S)
 
@@ -119,7 +120,7 @@ class TurnTaker:
         clear_path(worktree)
         manifest = session.repository.trees.materialize(incumbent.commit, worktree)
         session.executor.commands.hide(manifest, worktree)
-        self._worktrees.add(worktree)
+        self._granted[worktree] = 0.0
         try:
             answer = self._think(member, self._make_turn(member, manifest, worktree))
             self._warn_of_costs(member, answer)
@@ -132,23 +133,24 @@ class TurnTaker:
                 failure = Failure(refused.reason, str(refused), 0.0, answer.tokens, answer.usd)
                 return make_recordable(failure)
         finally:
-            self._worktrees.remove(worktree)
+            del self._granted[worktree]
             session.repository.trees.put_aside(worktree, manifest)
 
     def _find_worktree(self) -> Path:
         """A folder that no turn under way uses."""
         paths = (self._session.paths.turns / f"worktree{number or ''}" for number in count())
-        return next(path for path in paths if path not in self._worktrees)
+        return next(path for path in paths if path not in self._granted)
 
     def _think(self, member: Member, turn: Turn) -> Proposal | Failure | None:
         """Let the agent propose, and other turns go on meanwhile."""
-        member.thinking += 1
+        self._granted[turn.worktree] = turn.usd_left or 0.0
+        agent = member.begin_turn()
         self._turn.release()
         try:
-            return member.propose(turn)
+            return member.propose(turn, agent)
         finally:
             self._turn.acquire()
-            member.thinking -= 1
+            member.end_turn(agent)
             self._turn.notify_all()
 
     def collect(self, folder: Path, manifest: Manifest) -> Files:
@@ -170,7 +172,7 @@ class TurnTaker:
             briefing=text,
             timeout_s=session.task.agent.timeout_s,
             grants=session.grants(),
-            usd_left=session.usd_left(),
+            usd_left=session.usd_left(sum(self._granted.values())),
         )
 
     def _warn_of_costs(self, member: Member, answer: Proposal | Failure | None) -> None:
@@ -241,7 +243,8 @@ class TurnTaker:
         a row. The turn's cost is recorded either way."""
         failure = Failure("refused", str(refusal), REFUSED_S, refusal.tokens, refusal.usd)
         failure = make_recordable(failure)
-        if isinstance(refusal, ServiceRefusal) and not member.refused:
+        is_first = not member.refused or time.monotonic() < member.ready_at  # of another copy
+        if isinstance(refusal, ServiceRefusal) and is_first:
             member.refused = True
             self._note(member, failure)
             return
@@ -251,6 +254,8 @@ class TurnTaker:
     def _leave(self, member: Member) -> None:
         """Let an agent leave that has nothing more to propose."""
         session = self._session
+        if member not in session.scheduler.members:
+            return  # a copy of it has left meanwhile
         taking_over = session.scheduler.leave(member)
         if taking_over is not None:
             session.warn(f"no other agent is left: the fallback {taking_over.name} takes over")
