@@ -137,6 +137,20 @@ def test_a_full_disk_does_not_change_what_is_tried(
     assert report["description"] == "from #1: lower"
 
 
+@pytest.mark.parametrize("value", [8.0, 10.0])
+def test_a_refused_try_from_an_older_keep_leaves_the_folder(work: Path, value: float) -> None:
+    """Without an edit it is that keep again. With the old value it is the baseline again."""
+    file = work / "prog.py"
+    edit(work, VALUE=value)
+    before = file.read_text()
+    for _ in range(2):
+        report = answer(work, "try", "--from", "1", "-m", "x")
+        assert (report["status"], report["reason"]) == ("refused", "duplicate")
+        assert file.read_text() == before
+    assert git(work, "status", "--porcelain") == ("M prog.py" if value == 10.0 else "")
+    assert "from" not in answer(work, "start")
+
+
 def test_an_edit_that_does_not_fit_stays_in_the_folder(work: Path) -> None:
     edit(work, BONUS=2.0)
     before = (work / "prog.py").read_text()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -76,14 +76,16 @@ class WorkFolder:
         """Make the folder hold the incumbent's files, in place, as a repository of one commit."""
         self._hold(self._incumbent())
 
-    def branch(self, keep: Experiment) -> None:
+    def branch(self, keep: Experiment) -> Callable[[], None]:
         """Make the folder hold an older keep's files, with the edit that the folder has on top of
-        them. Raises `Refused` if the edit does not fit, and leaves the folder as it is."""
+        them. Returns a function that undoes it. Raises `Refused` if the edit does not fit, and
+        leaves the folder as it is."""
         self.update()
-        if self.state.origin == keep.number:
-            return
+        before = self.state
+        if before.origin == keep.number:
+            return lambda: None
         base, changes = self.read_edit()
-        commit = keep.commit
+        edited, commit = base, keep.commit
         if changes:
             edited = self._repository.commit(base, changes, "edit\n")
             merged = self._repository.rebase(base, edited, keep.commit)
@@ -94,6 +96,12 @@ class WorkFolder:
         self._hold(keep.commit, commit)
         if keep.commit != self._incumbent():
             self.save(replace(self.state, origin=keep.number))
+
+        def undo() -> None:
+            self._hold(before.base or base, edited)
+            self.save(before)
+
+        return undo
 
     def _hold(self, base: str, edited: str | None = None) -> None:
         """Make the folder hold a commit's files, in a repository whose one commit has those of

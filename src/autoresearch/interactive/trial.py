@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -119,11 +120,14 @@ def try_change(session: Session, proposal: Proposal, origin: int | None = None) 
         session.executor.commands.check_disk()
         folder.update()
         keep = None if origin is None else find_keep(session, origin)
+        undo: Callable[[], None] | None = None
         try:
             if keep is not None:
-                folder.branch(keep)
+                undo = folder.branch(keep)
             experiment = _start_experiment(session, folder, proposal)
         except Refused as refusal:
+            if undo is not None:
+                undo()
             return save_report(session, _record_refusal(session, proposal, refusal))
         TrialReport("running", experiment.description, experiment.number).save(session.paths)
         _finish_experiment(loop, experiment)
