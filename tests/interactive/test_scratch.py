@@ -15,6 +15,8 @@ from support.sessions import PROGRAM, TASK, edit, make_task, night, task_of, wai
 
 from autoresearch.commands.fsck import audit
 from autoresearch.core import history
+from autoresearch.core.control import Stopped
+from autoresearch.core.loop import Loop
 from autoresearch.records import Role
 from autoresearch.store import queries
 from autoresearch.store.ledger import Ledger
@@ -125,6 +127,51 @@ def test_a_killed_one_is_forgotten(work: Path, tmp_path: Path) -> None:
     gate.touch()
     report = answer(work, "scratch", "-m", "again")
     assert (report["status"], report["scratch"], report["left"]) == ("scratch", 1, BUDGET - 1)
+
+
+def test_one_that_is_stopped_before_it_begins_does_not_report_an_earlier_one(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(loop: Loop) -> None:
+        raise Stopped
+
+    assert answer(work, "scratch", "-m", "first")["scratch"] == 1
+    monkeypatch.setattr(Loop, "begin", stop)
+    done = call(work, "scratch", "-m", "second", "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["status"] == "lost"
+    monkeypatch.undo()
+    assert answer(work, "wait")["status"] == "lost"
+    assert [row["description"] for row in answer(work, "log", "--scratch")] == ["first"]
+
+
+def test_a_run_that_was_made_again_counts_and_not_the_disturbed_one(work: Path) -> None:
+    edit(work, VALUE=8.0)
+    answer(work, "scratch", "-m", "eight")
+    commit = answer(work, "show", "s1")["commit"]
+    with closing(Ledger(SessionPaths(root_of(work), "t").ledger)) as ledger:
+        run = ledger.open_run(
+            ledger.session("t"),
+            experiment=0,
+            attempt=0,
+            role=Role.SCRATCH,
+            index=1,
+            commit=commit,
+            now=0.0,
+            segment=1,
+        )
+        ledger.finish_run(
+            run,
+            metric=8.5,
+            reason=None,
+            numbers={},
+            slot=0,
+            exit_code=0,
+            wall_s=1.0,
+            cpu_s=1.0,
+            peak_memory_bytes=None,
+        )
+    assert answer(work, "show", "s1")["metric"] == 8.5
+    assert [row["metric"] for row in answer(work, "log", "--scratch")] == [8.5]
 
 
 def test_hidden_files_stay_hidden_and_views_count_the_looks(tmp_path: Path) -> None:

@@ -100,8 +100,8 @@ def try_change(options: argparse.Namespace) -> int:
     with resume_session(load_task(options), record, options.name, printer) as session:
         if options.resume:
             latest = read_latest(paths)
-            is_scratch = latest is not None and latest.scratch is not None
-            report = resume_scratch(session) if is_scratch else trial.resume_try(session)
+            number = latest.scratch if latest else None
+            report = resume_scratch(session, number) if number else trial.resume_try(session)
         else:
             proposal = Proposal(options.message, notes=options.notes)
             report = trial.try_change(session, proposal, options.origin)

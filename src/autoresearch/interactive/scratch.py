@@ -36,7 +36,7 @@ def run_scratch(session: Session, proposal: Proposal) -> TrialReport:
         session.warn(warning)
     proposal = make_recordable(proposal)
     session.paths.latest_try.unlink(missing_ok=True)
-    loop = Loop(session)
+    loop, number = Loop(session), None
     try:
         loop.begin()
         if session.ledger.in_flight(session.record):
@@ -53,28 +53,29 @@ def run_scratch(session: Session, proposal: Proposal) -> TrialReport:
         TrialReport("running", proposal.description, scratch=number).save(session.paths)
         run = _make_run(session, number, commit)
     except Stopped:
-        return report_cut_off(session)
+        return report_cut_off(session, number)
     loop.publisher.release_artifacts(session.ledger.experiment(session.record, run.experiment))
     return report_run(session, run)
 
 
-def resume_scratch(session: Session) -> TrialReport:
-    """Settle a scratch run that was cut off."""
+def resume_scratch(session: Session, number: int) -> TrialReport:
+    """Settle the scratch run of that number, which was cut off."""
     try:
         Loop(session).begin()
     except Stopped:
         return TrialReport("interrupted")
-    return report_cut_off(session)
+    return report_cut_off(session, number)
 
 
-def report_cut_off(session: Session) -> TrialReport:
-    """The report on a scratch run that was cut off: its number if it had ended all the same."""
-    runs = queries.list_scratch_runs(session.ledger, session.record)
-    refs = session.repository.refs
-    name = refs.name_scratch(session.record.tag, runs[-1].index + 1 if runs else 1)
-    if refs.get(name) is None and runs:
-        return report_run(session, runs[-1])
-    refs.drop(name)
+def report_cut_off(session: Session, number: int | None) -> TrialReport:
+    """The report on a scratch run that was cut off: its metric if it had ended all the same.
+    `number` is None if it was not begun."""
+    for run in queries.list_scratch_runs(session.ledger, session.record):
+        if run.index == number:
+            return report_run(session, run)
+    if number is not None:
+        refs = session.repository.refs
+        refs.drop(refs.name_scratch(session.record.tag, number))
     return save_report(session, TrialReport("lost"))
 
 

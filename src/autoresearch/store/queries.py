@@ -130,10 +130,11 @@ def list_latest_runs(ledger: Ledger, session: SessionRecord, last: int) -> list[
 
 
 def list_scratch_runs(ledger: Ledger, session: SessionRecord) -> list[Run]:
-    """The finished scratch runs, in their order. The `index` is a run's number, from 1."""
+    """The finished scratch runs, in their order. The `index` is a run's number, from 1. Of those
+    of one number, the last: the environment changed during the others."""
     scratch = f"role = '{Role.SCRATCH}'"  # in these words, as the index has it
     where = f"WHERE session = ? AND {scratch} AND finished = 1 ORDER BY id"
-    return ledger.select_runs(where, session.id)
+    return list({run.index: run for run in ledger.select_runs(where, session.id)}.values())
 
 
 def count_scratch_runs(ledger: Ledger, session: SessionRecord) -> int:
