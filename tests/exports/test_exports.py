@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -32,9 +33,11 @@ from support.sessions import (
 
 from autoresearch import agents, exports
 from autoresearch.commands import export as export_command
+from autoresearch.errors import ExportError
 from autoresearch.files import read_text
 from autoresearch.plugins import EXPORTS
 from autoresearch.protocols import Proposal, Turn
+from autoresearch.store.paths import SessionPaths
 
 LOSSES = (4.0, 3.0, 2.5)
 TRAINING = PROGRAM.replace(
@@ -104,6 +107,15 @@ def test_csv_has_every_experiment_run_and_curve(night: Night, tmp_path: Path) ->
         ("loss", "step", float(step)) for step in range(3)
     ]
     assert tuple(float(row["value"]) for row in points) == LOSSES
+
+
+def test_the_runs_before_a_rebase_are_runs_of_the_change(night: Night) -> None:
+    """They measured another commit than the experiment's last one."""
+    rebased = dataclasses.replace(night.experiments[1], commit="f" * 40)
+    rows = export_command._describe(rebased, night.runs_of(1), night.paths, "score").runs
+    assert {row.label.startswith("incumbent") for row in rows} == {False, True}
+    for row in rows:
+        assert row.label.startswith("incumbent") == (row.role == "control")
 
 
 def test_parquet_has_the_rows_of_csv_with_types(night: Night, tmp_path: Path) -> None:
@@ -224,6 +236,7 @@ def test_a_session_is_exported_while_it_works_and_hears_once_of_what_fails(
     (tmp_path / "mine" / "broken.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # for the process that exports
+    monkeypatch.setattr(export_command, "PATIENCE_S", 0.0)
     task = root / "autoresearch.toml"
     formats = '[export]\nformats = ["csv", "mine.broken"]\n'
     task.write_text(f"{task.read_text()}{formats}")
@@ -233,6 +246,10 @@ def test_a_session_is_exported_while_it_works_and_hears_once_of_what_fails(
     def look(turn: Turn) -> Proposal:
         wait_until(lambda: live.exists() and live.read_text().count("\n") == 2, 60.0)  # baseline
         wait_until(lambda: "no more room" in read_text(folder / "mine.broken.log"), 60.0)
+        paths = SessionPaths(root, "t")
+        with pytest.raises(ExportError, match=r"is being written .*`--to FOLDER`"):
+            export_command.export_session(paths, "csv", folder / "csv")
+        assert export_command.export_session(paths, "csv", tmp_path / "so far") == 1
         return change(VALUE=9.0)(turn)
 
     agent = ScriptedAgent(look, change(VALUE=8.0), change(VALUE=7.0))

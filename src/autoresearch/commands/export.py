@@ -7,18 +7,21 @@ input, and ends when that ends.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import fields
 from math import isfinite
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from autoresearch import exports
 from autoresearch.briefing.logs import find_curves, read_ends
@@ -35,14 +38,18 @@ from autoresearch.exports import (
 )
 from autoresearch.files import remove_tree, tail
 from autoresearch.formatting import cut, one_line
-from autoresearch.records import Experiment, Run
+from autoresearch.records import Experiment, Role, Run
 from autoresearch.store.ledger import Ledger
+from autoresearch.store.lock import try_lock
 from autoresearch.store.paths import SessionPaths, make_module_command
 from autoresearch.store.results import DECIDING
 
 T = TypeVar("T")
 POINTS = 1000  # of a curve, at most
 MARK = ".autoresearch-export"  # in a folder of ours, which the next export may replace
+BASELINE_S = 1.0  # between looks for it: no event tells that it has finished
+LINES = 4096  # bytes of standard input read at once
+PATIENCE_S = 5.0  # for the process of a session that has just ended
 LAST_S = 60.0  # at a session's end, for what was not exported yet
 
 
@@ -52,7 +59,7 @@ LAST_S = 60.0  # at a session's end, for what was not exported yet
 
 def export_session(paths: SessionPaths, name: str, folder: Path) -> int:
     """Export all finished experiments into `folder`, and return their number. Raises `ExportError`
-    if that cannot be done, or the folder holds files of somebody else."""
+    if that cannot be done, or the folder holds files of somebody else, or is being written."""
     with open_export(paths, name, folder) as export:
         return export.catch_up()
 
@@ -85,12 +92,12 @@ def open_export(paths: SessionPaths, name: str, folder: Path) -> Iterator[Export
         key = hashlib.sha256(str(record.secret).encode()).hexdigest()[:8]
         facts = (paths.root.name, record.tag, record.metric, key)
         try:
-            _make_empty(folder, name)
-            exporter: Exporter = module.create(ExportedSession(*facts), folder)
-            try:
-                yield Export(ledger, paths, exporter)
-            finally:
-                exporter.close()
+            with _make_empty(folder, name):
+                exporter: Exporter = module.create(ExportedSession(*facts), folder)
+                try:
+                    yield Export(ledger, paths, exporter)
+                finally:
+                    exporter.close()
         except AutoresearchError:
             raise
         except Exception as error:  # whatever a library raises
@@ -98,9 +105,10 @@ def open_export(paths: SessionPaths, name: str, folder: Path) -> Iterator[Export
             raise ExportError(message) from error
 
 
-def _make_empty(folder: Path, name: str) -> None:
-    """Make an empty folder in place of an earlier export. Raises `ExportError` if something else is
-    there."""
+def _make_empty(folder: Path, name: str) -> TextIO:
+    """Make an empty folder in place of an earlier export. It is ours alone while the file that is
+    returned is open. Raises `ExportError` if something else is there, or a process exports into it.
+    """
     if os.path.lexists(folder):
         is_ours = folder.is_dir() and (not any(folder.iterdir()) or (folder / MARK).exists())
         if folder.is_symlink() or not is_ours:
@@ -108,9 +116,28 @@ def _make_empty(folder: Path, name: str) -> None:
                 f"{folder} is there and is no earlier export: accepted is a new or empty folder, "
                 "or one that an export made"
             )
-        remove_tree(folder)
+        with _own(folder):
+            remove_tree(folder)
     folder.mkdir(parents=True)
-    (folder / MARK).write_text(f"{name}\n")
+    mark = _own(folder)
+    print(name, file=mark, flush=True)
+    return mark
+
+
+def _own(folder: Path) -> TextIO:
+    """Open the mark of a folder, and lock it until it is closed. Raises `ExportError` if another
+    process has locked it."""
+    mark = (folder / MARK).open("a")
+    deadline = time.monotonic() + PATIENCE_S
+    while not try_lock(mark.fileno(), fcntl.LOCK_EX):
+        if time.monotonic() > deadline:
+            mark.close()
+            raise ExportError(
+                f"{folder} is being written by another process, such as a session that works: "
+                "read it there, or export what has finished into another folder with `--to FOLDER`"
+            )
+        time.sleep(0.05)
+    return mark
 
 
 def _describe(
@@ -118,7 +145,7 @@ def _describe(
 ) -> ExportedExperiment:
     rows, points, numbers = [], [], Counter[str]()
     for run in runs:
-        kind = "run" if run.commit == experiment.commit else "incumbent"
+        kind = "incumbent" if run.role is Role.CONTROL else "run"
         numbers[kind] += 1
         rows.append(_fill(RunRow, run, run=run.name, label=f"{kind}{numbers[kind]}"))
         points += _read_points(rows[-1], paths.runs / run.name / "log", metric)
@@ -240,9 +267,11 @@ def main() -> None:
     paths = SessionPaths(Path(root), tag)
     try:
         with open_export(paths, name, paths.exports / name) as export:
-            export.catch_up()
-            for _ in sys.stdin:
-                export.catch_up()
+            has_baseline, is_open = False, True
+            while is_open:
+                has_baseline = export.catch_up() > 0 or has_baseline
+                lines = select.select([0], [], [], None if has_baseline else BASELINE_S)[0]
+                is_open = not lines or bool(os.read(0, LINES))
             export.catch_up()
     except AutoresearchError as error:
         sys.exit(one_line(str(error)))

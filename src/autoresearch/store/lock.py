@@ -31,7 +31,7 @@ class Lock:
         except OSError as error:
             raise StorageError(f"cannot write {paths.folder}: {error.strerror}") from error
         deadline = time.monotonic() + patience_s
-        while not _try_lock(self.fd, fcntl.LOCK_EX):
+        while not try_lock(self.fd, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 pid = _read_pid(self.fd)
                 os.close(self.fd)
@@ -80,7 +80,7 @@ def find_owner(paths: SessionPaths) -> int | None:
         raise StorageError(f"cannot read {paths.lock}: {error.strerror}") from error
     try:
         deadline = time.monotonic() + PID_WRITTEN_S
-        while not _try_lock(fd, fcntl.LOCK_SH):  # shared: two readers do not collide
+        while not try_lock(fd, fcntl.LOCK_SH):  # shared: two readers do not collide
             if (pid := _read_pid(fd)) is not None:
                 return pid
             if time.monotonic() > deadline:
@@ -94,7 +94,8 @@ def find_owner(paths: SessionPaths) -> int | None:
         os.close(fd)
 
 
-def _try_lock(fd: int, kind: int) -> bool:
+def try_lock(fd: int, kind: int) -> bool:
+    """Lock an open file (LOCK_EX or LOCK_SH), unless another process holds it: then False."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
