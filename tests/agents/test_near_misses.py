@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.sessions import TASK, ScriptedAgent, change, git, make_task, run_session, side
 
-from autoresearch.agents.support.near_misses import COMBINED, PREFIX, _is_near_miss
+from autoresearch.agents.support.near_misses import COMBINED, PREFIX, Combiner, _is_near_miss
 from autoresearch.merging import MAX_LINES, merge, merge_files
 from autoresearch.protocols import Failure, Proposal, Turn
 from autoresearch.records import Experiment, Status
@@ -79,6 +80,22 @@ def test_they_wait_for_an_agent_that_works(tmp_path: Path) -> None:
     own, together = found.experiments[COMBINED + 1 :]
     assert (own.description, own.hypothesis) == (f"{PREFIX}1, 2, 3, 4", "")
     assert together.description == own.description and together.status == "keep"
+
+
+def test_a_copy_of_an_agent_that_fails_proposes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness would believe that the agent works again."""
+    turn: Any = None
+    own, together = Proposal("own"), Proposal(f"{PREFIX}1, 2, 3, 4")
+    failure = Failure("no answer", "the service is down", 0.0)
+    waiting: list[Proposal] = []
+    combiner = Combiner()
+    monkeypatch.setattr(combiner, "propose", lambda _: waiting[0] if waiting else None)
+    other = combiner.join(ScriptedAgent(lambda _: own), "other")
+    first = combiner.join(ScriptedAgent(lambda _: failure), "agent")
+    second = combiner.join(ScriptedAgent(lambda _: own, lambda _: own), "agent")
+    assert [one.propose(turn) for one in (other, second, first)] == [own, own, failure]
+    waiting.append(together)
+    assert [one.propose(turn) for one in (other, second, first)] == [together, own, together]
 
 
 @pytest.mark.parametrize(

@@ -271,7 +271,7 @@ def _make_scheduler(
 
     def load_agent(spec: str) -> Agent:
         agent = _load_agent(spec, task, seed, ledger, repository)
-        return combiner.join(agent) if task.judge.combine else agent
+        return combiner.join(agent, spec) if task.judge.combine else agent
 
     loaded = {spec: load_agent(spec) for spec in specs}
     counts = Counter(agent.name for agent in loaded.values())

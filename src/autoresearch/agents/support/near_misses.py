@@ -30,10 +30,10 @@ NUMBERS = re.compile(re.escape(PREFIX) + r"(\d+(?:, \d+)*)")
 class WithNearMisses:
     """An agent whose turn goes to near misses together whenever there are enough of them."""
 
-    def __init__(self, agent: Agent, combiner: Combiner) -> None:
+    def __init__(self, agent: Agent, combiner: Combiner, spec: str) -> None:
         self._agent = agent
         self._combiner = combiner
-        self._has_proposed = False  # in its latest turn
+        self._spec = spec
 
     def __getattr__(self, name: str) -> Any:  # name, wants_briefing, close and what else it has
         return getattr(self._agent, name)
@@ -41,10 +41,11 @@ class WithNearMisses:
     def propose(self, turn: Turn) -> Proposal | Failure | None:
         # Else the harness would believe that a failing agent works again, and that an agent that
         # has not answered yet tells its costs.
-        if self._has_proposed and (together := self._combiner.propose(turn)):
+        has_proposed = self._combiner.has_proposed
+        if has_proposed.get(self._spec) and (together := self._combiner.propose(turn)):
             return together
         answer = self._agent.propose(turn)
-        self._has_proposed = isinstance(answer, Proposal)
+        has_proposed[self._spec] = isinstance(answer, Proposal)
         return answer
 
 
@@ -52,16 +53,18 @@ class Combiner:
     """Collects a session's near misses and merges them. The agents of a session share one."""
 
     def __init__(self) -> None:
+        # In an agent's latest answer, by its specification: copies fail and recover as one.
+        self.has_proposed: dict[str, bool] = {}
         self._order = 0  # of the latest finished experiment that was read
         self._commits: dict[int, str] = {}  # of keeps, by number
         self._waiting: list[Experiment] = []
         self._has_new = False  # a near miss since the latest attempt to merge
         self._lock = threading.Lock()
 
-    def join(self, agent: Agent) -> Agent:
+    def join(self, agent: Agent, spec: str) -> Agent:
         """The agent, with some of its turns given to near misses. An agent whose changes are given
         (`fixed`) stays as it is."""
-        return agent if getattr(agent, "fixed", False) else WithNearMisses(agent, self)
+        return agent if getattr(agent, "fixed", False) else WithNearMisses(agent, self, spec)
 
     def propose(self, turn: Turn) -> Proposal | None:
         """Put the near misses into the worktree, if enough of them fit together. Else None."""
