@@ -257,7 +257,9 @@ def test_everything_but_the_ledger_is_deleted_between_two_nights(root: Path) -> 
     """Only the logs of the runs are lost, and that is said."""
     first = run_session(root, ScriptedAgent(BETTER))
     shutil.rmtree(SessionPaths(root, "t").folder)
-    assert run_session(root, ScriptedAgent(WORSE)).verdicts == GOOD_NIGHT
+    found = run_session(root, ScriptedAgent(WORSE), verified=True)
+    assert found.verdicts == GOOD_NIGHT
+    assert {"verify", "verify baseline"} <= {run.role for run in found.runs}
     said = {(one.what, one.where) for one in audit(task_of(root))}
     assert said == {("run folder", str(first.paths.runs / run.name)) for run in first.runs}
 
