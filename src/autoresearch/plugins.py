@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,16 +116,21 @@ class Plugins:
         )
 
 
-def _get_folder(package: str) -> Path:
-    return Path(__file__).parent / package.rpartition(".")[2]
+def _list_files(package: str, pattern: str) -> list[Path]:
+    """Files in the folders of one of our packages, which is not imported for it."""
+    is_imported = sys.modules.get(package)
+    folders = (
+        is_imported.__path__ if is_imported else [Path(__file__).with_name(package.split(".")[1])]
+    )
+    return [file for folder in folders for file in Path(folder).glob(pattern)]
 
 
 def _list_modules(package: str) -> list[str]:
-    return [file.stem for file in _get_folder(package).glob("*.py") if file.stem != "__init__"]
+    return [file.stem for file in _list_files(package, "*.py") if file.stem != "__init__"]
 
 
 def _list_tasks(package: str) -> list[str]:
-    return [file.parent.name for file in _get_folder(package).glob(f"*/{TASK_FILE}")]
+    return [file.parent.name for file in _list_files(package, f"*/{TASK_FILE}")]
 
 
 AGENTS = Plugins("agent", AgentError, _list_modules)

@@ -86,6 +86,8 @@ command = "python3 tell.py"
 webhook = "http://127.0.0.1:8000/hook"
 desktop = true
 on      = ["finished"]
+[export]
+formats = ["csv"]
 [limits]
 experiments = 100
 hours = 8
@@ -95,6 +97,7 @@ target = 0.9
 usd = 2.5
 tokens = 1000000
 gpu_hours = 4
+scratch = 20
 [agent]
 name = { tuner = 1, claude = 3 }
 timeout = "10m"
@@ -107,6 +110,7 @@ probe = false
 briefing = 4000
 memory       = true
 ahead        = true
+at_once      = 2
 [agent.claude]
 model = "opus"
 [runner]

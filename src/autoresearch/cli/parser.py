@@ -306,7 +306,7 @@ def _add_views(add: Any) -> None:
     _add_task(command)
     text = "a new or empty folder, or an earlier export's (default: in .autoresearch)"
     command.add_argument("--to", metavar="DIR", help=text)
-    text = "let briefings and views know of an earlier night: results.tsv, or pi-autoresearch's log"
+    text = "read an earlier night: results.tsv, or pi-autoresearch's log"
     example = "import results-old.tsv --tag mar08"
     command = add("import", "morning.import_nights", text, example, has_task=False)
     text = "results.tsv, autoresearch.jsonl, .auto/log.jsonl, or the log of a pi session"
@@ -340,7 +340,7 @@ def _add_terminal_commands(add: Any) -> None:
     command.add_argument("--from", dest="origin", type=int, metavar="N", help=text)
     text = "finish a try that was cut off, and begin no other"
     command.add_argument("--resume", action="store_true", help=text)
-    text = "run the files in the folder to work in once: a number that decides nothing"
+    text = "run what the folder holds, once: a number that decides nothing"
     command = add("scratch", "terminal.scratch", text, 'scratch -m "is it faster?"', tag=HERE)
     text = "what is in the folder; `log --scratch` shows it"
     command.add_argument("-m", "--message", default="", metavar="TEXT", help=text)
