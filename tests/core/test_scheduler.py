@@ -18,7 +18,16 @@ from unittest.mock import patch
 
 import pytest
 from support.commands import Done, call
-from support.sessions import Night, Step, change, make_task, night, task_of
+from support.sessions import (
+    EXACT_PROGRAM,
+    EXACT_TASK,
+    Night,
+    Step,
+    change,
+    make_task,
+    night,
+    task_of,
+)
 
 from autoresearch import agents
 from autoresearch.commands import probe
@@ -35,25 +44,12 @@ from autoresearch.store.paths import ledger_path
 from autoresearch.store.queries import list_failed_turns, list_shares
 from autoresearch.store.rows import Share
 
-# The score is the constant itself: deterministic, so that an experiment is one run.
-PROGRAM = "VALUE = 1000.0\nprint('METRIC score=%r' % VALUE)\n"
-TASK = """\
-objective = "lower the score"
-editable = ["prog.py"]
-[run]
-command = "python -S -E prog.py"
-[metric]
-name = "score"
-goal = "minimize"
-[judge]
-deterministic = true
-baseline_runs = 2
-"""
+TASK = EXACT_TASK + "baseline_runs = 2\n"
 
 
 @pytest.fixture
 def quick(tmp_path: Path) -> Path:
-    return make_task(tmp_path / "task", PROGRAM, TASK)
+    return make_task(tmp_path / "task", EXACT_PROGRAM, TASK)
 
 
 class Fake:
@@ -801,7 +797,7 @@ def test_shares_a_fallback_and_costs_from_the_command_line(quick: Path) -> None:
 
 
 def test_a_key_refused_at_first_and_the_fallback(tmp_path: Path) -> None:
-    program = PROGRAM.replace("1000.0", "1.0  # in [0.5, 2]")
+    program = EXACT_PROGRAM.replace("1000.0", "1.0  # in [0.5, 2]")
     root = make_task(tmp_path / "task", program, TASK)
     words = ("--agent", "codex", "--fallback", "tuner", "--experiments", "2")
     ended = command_line(root, "404: model_not_found", *words)

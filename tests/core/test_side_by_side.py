@@ -8,7 +8,16 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from support.sessions import Night, change, edit, make_task, night, task_of
+from support.sessions import (
+    EXACT_PROGRAM,
+    EXACT_TASK,
+    Night,
+    change,
+    edit,
+    make_task,
+    night,
+    task_of,
+)
 
 from autoresearch import agents
 from autoresearch.commands.start import open_session
@@ -18,19 +27,7 @@ from autoresearch.core.scheduler import AgentScheduler
 from autoresearch.errors import AgentError, ServiceRefusal
 from autoresearch.protocols import Failure, Proposal, Turn
 
-PROGRAM = "VALUE = 1000.0\nprint('METRIC score=%r' % VALUE)\n"
-TASK = """\
-objective = "lower the score"
-editable = ["prog.py"]
-[run]
-command = "python -S -E prog.py"
-[metric]
-name = "score"
-goal = "minimize"
-[judge]
-deterministic = true
-combine = false
-"""
+TASK = EXACT_TASK + "combine = false\n"
 TIMEOUT_S = 20.0
 
 Thought = Callable[[Turn], Proposal | Failure | None]
@@ -60,7 +57,7 @@ def spend(root: Path, thoughts: dict[str, Thought], **settings: object) -> Night
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return make_task(tmp_path / "task", PROGRAM, TASK)
+    return make_task(tmp_path / "task", EXACT_PROGRAM, TASK)
 
 
 @pytest.fixture

@@ -75,6 +75,21 @@ goal = "minimize"
 """
 THREE_RUNS = "[judge]\nbaseline_runs = 3\n"  # of the baseline, not six: they give the noise as well
 
+# The score is the constant itself: deterministic, so that an experiment is one run.
+EXACT_PROGRAM = "VALUE = 1000.0\nprint('METRIC score=%r' % VALUE)\n"
+EXACT_TASK = """\
+objective = "lower the score"
+editable = ["prog.py"]
+[run]
+command = "python -S -E prog.py"
+[metric]
+name = "score"
+goal = "minimize"
+[judge]
+deterministic = true
+"""
+"""Ends within [judge]."""
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background of a script, where it is ignored: our children would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
